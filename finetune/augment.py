@@ -1,34 +1,58 @@
-"""Random changes of training images: drawn on the host, done on the device.
-
-What is drawn depends on (seed, epoch, step) only, so a run that was interrupted draws the same.
-"""
+"""Random changes of training images, done on the device; `finetune.augmentation` draws them."""
 
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
+from extract.model import Resize
+from finetune.augmentation import Augmentation
 
-class Flip(keras.layers.Layer):
-    """Mirrors some images left to right: [(B, H, W, C), (B,) bool] → (B, H, W, C)."""
+__all__ = ["Augment", "Augmentation", "mixed_targets"]
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"dtype": "uint8", "trainable": False, **kwargs})
+
+class Augment(keras.layers.Layer):
+    """[uint8 (B, H, W, C), draws] → float32 (B, size, size, 3) in 0 … 255, as the backbone sees it.
+
+    Where nothing is drawn the images are exactly those of `extract.model.Resize`.
+
+    Args:
+        augmentation: What may be drawn.
+        size: Side of the result (px).
+    """
+
+    def __init__(self, augmentation: Augmentation, size: int, **kwargs: Any) -> None:
+        super().__init__(**{"dtype": "float32", "trainable": False, "autocast": False, **kwargs})
+        self.augmentation, self.size = augmentation, size
+        self.resize = Resize(size, name="resize")
 
     def call(self, inputs: Any) -> Any:
-        pixels, flips = inputs
-        return ops.where(flips[:, None, None, None], ops.flip(pixels, axis=2), pixels)
+        pixels, draws = inputs
+        if "flips" in draws:
+            for axis in (1, 2):
+                flips = draws["flips"][:, axis - 1, None, None, None]
+                pixels = ops.where(flips, ops.flip(pixels, axis=axis), pixels)
+        x = self.resize(pixels)
+        if "transpose" in draws:
+            turned = draws["transpose"][:, None, None, None]
+            x = ops.where(turned, ops.transpose(x, (0, 2, 1, 3)), x)
+        return x
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
-        return input_shape[0]
+        return (input_shape[0][0], self.size, self.size, 3)
 
 
-def draw_flips(seed: int, epoch: int, step: int, count: int) -> np.ndarray:
-    """Return which images of a step to mirror: (count,) bool, each with probability 1/2."""
-    return np.random.default_rng((seed, epoch, step, 1)).random(count) < 0.5
+def mixed_targets(labels: Any, classes: int, draws: dict[str, Any], smoothing: float = 0.0) -> Any:
+    """Return what a network should answer for images as `Augment` mixed them.
 
+    Args:
+        labels: (B,) int32.
+        classes: K.
+        draws: Of the step.
+        smoothing: Share that is spread evenly over all classes (Szegedy et al., CVPR 2016).
 
-def draw_order(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """Return the rows in the order of an epoch."""
-    return np.random.default_rng((seed, epoch, 0, 0)).permutation(rows)
+    Returns:
+        (B, K) float32; each row sums to 1.
+    """
+    hard = ops.one_hot(labels, classes, dtype="float32")
+    return hard * (1 - smoothing) + smoothing / classes

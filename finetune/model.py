@@ -11,32 +11,38 @@ from extract.backbones.registry import Weights
 from extract.backend import as_list
 from extract.model import build_extractor
 from extract.spec import BackboneSpec
-from finetune.augment import Flip
+from finetune.augment import Augment
+from finetune.augmentation import draw
 from finetune.recipes import Recipe
 
 SAME = 1e-3  # how far the logits before training may be from the probe's
 
 
 class Trainer(keras.Model):
-    """[uint8 (B, H, W, C), bool (B,) flips] → logits (B, K), as training sees them.
+    """[uint8 (B, H, W, C), draws] → logits (B, K), as training sees them.
 
-    The extractor always runs in inference mode: BatchNorm keeps the statistics it was trained with
+    The network always runs in inference mode: BatchNorm keeps the statistics it was trained with
     while its scale and shift are trained. A functional model would hand `training=True` down to it.
+
+    Args:
+        augment: Stored pixels to images of the backbone's size.
+        network: Those to vectors.
+        dropout: On the vectors.
+        head: Vectors to logits.
     """
 
     def __init__(
-        self, extractor: keras.Model, head: keras.layers.Layer, dropout: keras.layers.Layer
+        self,
+        augment: keras.layers.Layer,
+        network: keras.Model,
+        dropout: keras.layers.Layer,
+        head: keras.layers.Layer,
     ) -> None:
         super().__init__(name="trainer")
-        self.flip, self.extractor, self.dropout, self.head = (
-            Flip(name="flip"),
-            extractor,
-            dropout,
-            head,
-        )
+        self.augment, self.network, self.dropout, self.head = augment, network, dropout, head
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        vectors = as_list(self.extractor(self.flip(inputs), training=False))[0]
+        vectors = as_list(self.network(self.augment(inputs), training=False))[0]
         return self.head(self.dropout(vectors, training=training))
 
 
@@ -45,7 +51,7 @@ class Classifier:
     """The same weights, once for training and once for prediction.
 
     Attributes:
-        trainer: [uint8 (B, H, W, C), bool (B,) flips] → logits (B, K).
+        trainer: [uint8 (B, H, W, C), draws of `finetune.augmentation.draw`] → logits (B, K).
         predictor: uint8 (B, H, W, C) → logits (B, K).
         extractor: The frozen stage's own model; its layer "backbone" is what is trained.
         head: The dense layer.
@@ -75,7 +81,7 @@ def build_classifier(
         size: Height and width that it sees (px).
         pixel_shape: (H, W, C) of a stored image.
         classes: K.
-        recipe: Dropout.
+        recipe: Dropout and augmentation.
         output: Layer and pooling of the vectors that the head was fitted on.
         weights: Of the backbone.
         seed: For dropout.
@@ -87,8 +93,12 @@ def build_classifier(
     pixels = keras.Input(pixel_shape, dtype="uint8", name="pixels")
     vectors = as_list(extractor(pixels))[0]
     predictor = keras.Model(pixels, head(vectors), name="predictor")
-    trainer = Trainer(extractor, head, dropout)
-    trainer([np.zeros((1, *pixel_shape), np.uint8), np.zeros(1, bool)])
+    # The trainer resizes in its own way, so it takes the extractor's layers behind the resize.
+    network = keras.Model(extractor.get_layer("resize").output, extractor.output, name="network")
+    augment = Augment(recipe.augmentation, size, name="augment")
+    trainer = Trainer(augment, network, dropout, head)
+    draws = draw(recipe.augmentation, pixel_shape, seed, 0, 0, 1)
+    trainer([np.zeros((1, *pixel_shape), np.uint8), draws])
     return Classifier(trainer, predictor, extractor, head)
 
 

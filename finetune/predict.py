@@ -116,7 +116,7 @@ def restore(folder: Path, identity: dict[str, Any], dataset: ImageDataset) -> Cl
     key = FeatureKey(**{k: v for k, v in identity["features"].items() if k != "kind"})
     classifier = build_classifier(
         find_backbone(key.backbone), key.size, dataset.pixels.shape[1:], len(dataset.class_ids),
-        Recipe(**identity["recipe"]), output=(key.layer, key.pooling), weights="none",
+        Recipe.from_json(identity["recipe"]), output=(key.layer, key.pooling), weights="none",
     )  # fmt: skip
     load_arrays(folder / "weights.npz", {"model": model_variables(classifier.predictor)})
     return classifier

@@ -7,10 +7,12 @@ import numpy as np
 from keras import ops
 
 from cache.errors import InvalidInputError
+from finetune.augment import mixed_targets
 
 
-def _loss_and_correct(labels: Any, logits: Any) -> tuple[Any, Any]:
-    loss = ops.mean(keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True))
+def _loss_and_correct(labels: Any, draws: dict, logits: Any) -> tuple[Any, Any]:
+    targets = mixed_targets(labels, logits.shape[-1], draws)
+    loss = ops.mean(keras.losses.categorical_crossentropy(targets, logits, from_logits=True))
     correct = ops.sum(
         ops.cast(ops.equal(ops.argmax(logits, -1), ops.cast(labels, "int64")), "int32")
     )
@@ -20,7 +22,8 @@ def _loss_and_correct(labels: Any, logits: Any) -> tuple[Any, Any]:
 class TrainStep:
     """Forward, backward and update as one graph of fixed shape.
 
-    Call it with uint8 (B, H, W, C), int32 (B,) labels and bool (B,) flips; it returns the mean loss
+    Call it with uint8 (B, H, W, C), int32 (B,) labels and what
+    `finetune.augmentation.draw` drew; it returns the mean loss
     and the number of right answers as device scalars, possibly still being computed. Call `sync`
     before reading the model's or the optimiser's variables.
     """
@@ -36,9 +39,9 @@ class TrainStep:
         self._step = makers[backend]()
 
     def __call__(
-        self, pixels: np.ndarray, labels: np.ndarray, flips: np.ndarray
+        self, pixels: np.ndarray, labels: np.ndarray, draws: dict[str, np.ndarray]
     ) -> tuple[Any, Any]:
-        return self._step(pixels, labels, flips)
+        return self._step(pixels, labels, draws)
 
     def sync(self) -> None:
         """Write what JAX keeps outside the model back into its variables."""
@@ -58,23 +61,24 @@ class TrainStep:
         trainer, optimizer = self.trainer, self.optimizer
 
         @tf.function
-        def step(pixels: Any, labels: Any, flips: Any) -> tuple[Any, Any]:
+        def step(pixels: Any, labels: Any, draws: Any) -> tuple[Any, Any]:
             with tf.GradientTape() as tape:
-                loss, correct = _loss_and_correct(labels, trainer([pixels, flips], training=True))
+                logits = trainer([pixels, draws], training=True)
+                loss, correct = _loss_and_correct(labels, draws, logits)
             gradients = tape.gradient(loss, trainer.trainable_variables)
             optimizer.apply(gradients, trainer.trainable_variables)
             return loss, correct
 
-        return lambda *arrays: step(*map(tf.convert_to_tensor, arrays))
+        return lambda *arrays: step(*tf.nest.map_structure(tf.convert_to_tensor, arrays))
 
     def _for_jax(self) -> Any:
         import jax
 
         trainer, optimizer = self.trainer, self.optimizer
 
-        def loss_of(trained: Any, fixed: Any, pixels: Any, labels: Any, flips: Any) -> Any:
-            logits, fixed = trainer.stateless_call(trained, fixed, [pixels, flips], training=True)
-            loss, correct = _loss_and_correct(labels, logits)
+        def loss_of(trained: Any, fixed: Any, pixels: Any, labels: Any, draws: Any) -> Any:
+            logits, fixed = trainer.stateless_call(trained, fixed, [pixels, draws], training=True)
+            loss, correct = _loss_and_correct(labels, draws, logits)
             return loss, (correct, fixed)
 
         @jax.jit
@@ -85,7 +89,7 @@ class TrainStep:
             trained, memory = optimizer.stateless_apply(memory, gradients, trained)
             return loss, correct, (trained, fixed, memory)
 
-        def run(*arrays: np.ndarray) -> tuple[Any, Any]:
+        def run(*arrays: Any) -> tuple[Any, Any]:
             if self._state is None:
                 self._state = tuple([v.value for v in variables] for variables in self._variables())
             loss, correct, self._state = step(self._state, *arrays)

@@ -12,7 +12,7 @@ import numpy as np
 
 from cache.errors import OnepassError
 from cache.progress import Progress, say
-from finetune.augment import draw_flips, draw_order
+from finetune.augmentation import draw, draw_order
 from finetune.checkpoint import load_arrays, model_variables, save_arrays
 from finetune.model import Classifier
 from finetune.recipes import Recipe
@@ -129,10 +129,11 @@ class Training:
             self.seconds += time.monotonic() - begin
         return reason
 
-    def _images(self, order: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _images(self, order: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray, dict]:
         rows = order[self.place * self.batch : (self.place + 1) * self.batch]
-        flips = draw_flips(self.seed, epoch, self.place, len(rows)) & self.recipe.flip
-        return self.pixels[rows], self.labels[rows], flips
+        shape = self.pixels.shape[1:]
+        draws = draw(self.recipe.augmentation, shape, self.seed, epoch, self.place, len(rows))
+        return self.pixels[rows], self.labels[rows], draws
 
     def _fetch(self, waiting: list[tuple[Any, Any]]) -> None:
         for loss, correct in waiting:
