@@ -15,7 +15,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from threadpoolctl import threadpool_limits
 
 from cache.errors import CorruptFileError, InvalidInputError, MissingFileError, UnknownNameError
-from classify.heads import dense, scaler
+from classify.heads import scaler
 from classify.heads.base import LinearHead, PathPoint, softmax
 from classify.heads.logistic import Logistic, past_peak
 from classify.heads.majority import Majority
@@ -176,36 +176,8 @@ class TestLogistic:
         assert not past_peak(points, 2)
 
 
-class TestDense:
-    @pytest.mark.slow
-    def test_learns_rows_that_lie_in_class_order_and_is_seeded(self) -> None:
-        X, y, V, v = halves()
-        order = np.argsort(y, kind="stable")
-        head, again, other = (
-            find_head("dense")(epochs=40, seed=seed).fit(X[order], y[order]) for seed in (3, 3, 4)
-        )
-        assert head.score(V, v) > 0.9
-        np.testing.assert_array_equal(head.weights_, again.weights_)
-        assert np.abs(head.weights_ - other.weights_).max() > 1e-3
-
-    @pytest.mark.slow
-    def test_path_chooses_epochs_and_a_fit_of_them_is_the_same_head(self, monkeypatch) -> None:
-        monkeypatch.setattr(dense, "EPOCHS", (1, 4, 7))
-        X, y, V, v = halves()
-        points = find_head("dense")().path(X, y, V, v)
-        assert [p.params["epochs"] for p in points] == [1, 4, 7]
-        assert points[0].accuracy < points[2].accuracy
-        alone = clone(points[1].head).fit(X, y)
-        np.testing.assert_allclose(alone.weights_, points[1].head.weights_, atol=1e-5)
-
-    @pytest.mark.parametrize("params", [{"dropout": 1.0}, {"epochs": 0}, {"batch_size": 0}])
-    def test_refuses_senseless_parameters(self, params: dict) -> None:
-        with pytest.raises(InvalidInputError, match="dense: expected"):
-            find_head("dense")(**params).fit([[0.0], [1.0]], [0, 1])
-
-
 @pytest.mark.parametrize("classes", [2, 10])
-@pytest.mark.parametrize("kind", ["logistic", "ridge"])
+@pytest.mark.parametrize("kind", ["logistic", "ridge", "dense"])
 def test_scaler_folds_into_the_weights(kind: str, classes: int) -> None:
     X, y, V, _ = halves(classes)
     head = find_head(kind)().fit(X, y)
@@ -215,7 +187,7 @@ def test_scaler_folds_into_the_weights(kind: str, classes: int) -> None:
     np.testing.assert_allclose(softmax(head.logits(V)), head.predict_proba(V), atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["logistic", "ridge", "majority"])
+@pytest.mark.parametrize("kind", ["logistic", "ridge", "dense", "mlp", "majority"])
 def test_one_class_only_is_refused(kind: str) -> None:
     with pytest.raises(InvalidInputError, match="one class only: 7"):
         find_head(kind)().fit(np.ones((4, 2)), np.full(4, 7))
@@ -233,7 +205,7 @@ class TestStorage:
         save_head(head, folder)
         return head
 
-    @pytest.mark.parametrize("kind", ["logistic", "ridge", "majority"])
+    @pytest.mark.parametrize("kind", ["logistic", "ridge", "dense", "mlp", "majority"])
     def test_a_loaded_head_is_the_same_head(self, tmp_path: Path, kind: str) -> None:
         head = self.stored(tmp_path, kind)
         again = load_head(tmp_path)
@@ -321,12 +293,7 @@ class TestStorage:
             load_head(tmp_path)
 
     def test_a_stored_dense_head_predicts_without_keras(self, tmp_path: Path) -> None:
-        source = self.stored(tmp_path, "ridge")
-        head = find_head("dense")()
-        head.__dict__.update(
-            {n: getattr(source, n) for n in (*LinearHead.ARRAYS, "n_features_in_")}
-        )
-        save_head(head, tmp_path)
+        self.stored(tmp_path, "dense")
         code = (
             "import sys; from pathlib import Path; from classify.heads.storage import load_head; "
             f"print(load_head(Path({str(tmp_path)!r})).predict([[0.0] * 64]), "

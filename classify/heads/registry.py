@@ -12,6 +12,7 @@ PROBES = {
     "logistic": "classify.heads.logistic:Logistic",
     "ridge": "classify.heads.ridge:Ridge",
     "dense": "classify.heads.dense:Dense",
+    "mlp": "classify.heads.mlp:Mlp",
 }
 FLOOR = {"majority": "classify.heads.majority:Majority"}
 

@@ -1,0 +1,195 @@
+"""Successive halving: all heads for a little while, the better ones for longer.
+
+Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization",
+AISTATS 2016. A rung ends with a look at the selection rows; one head of `keep` goes on.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cache.errors import InvalidInputError
+from classify.heads.batches import Batch, Setting, Training, batches, steps_of
+from classify.heads.network import Networks
+
+# The epochs that a choice is made among: about as many as other heads have settings. The best of a
+# hundred neighbouring epochs would be a lucky one, and its selection accuracy an exaggeration.
+JUDGED = (1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 90, 135)
+GROWTH = 3  # times longer a rung's end lies than the one before
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long heads are trained.
+
+    Attributes:
+        epochs: Of the heads that are never dropped.
+        keep: One head of so many goes on after a rung; 1 keeps all of them to the end.
+        patience: Judged epochs beyond the peak of a single head after which it stops; 0: it never does.
+    """
+
+    epochs: int
+    keep: int = 4
+    patience: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.keep < 1 or self.patience < 0:
+            raise InvalidInputError(
+                "expected at least 1 epoch, 1 head kept of 1 or more and no negative patience, "
+                f"received {self.epochs}, {self.keep} and {self.patience}"
+            )
+
+    def rungs(self, heads: int, steps: int) -> list[tuple[int, int]]:
+        """Return (heads, step at which the rung ends) of each rung.
+
+        Args:
+            heads: How many begin.
+            steps: Of an epoch.
+        """
+        counts = [heads]
+        while self.keep > 1 and counts[-1] > 1:
+            counts.append(-(-counts[-1] // self.keep))
+        last, total = len(counts) - 1, self.epochs * steps
+        return [(c, max(1, round(total / GROWTH ** (last - k)))) for k, c in enumerate(counts)]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A head after a number of epochs.
+
+    Attributes:
+        epochs: One of JUDGED, or the last.
+        accuracy: On the selection rows.
+        loss: Log-loss there (nats).
+        arrays: Its weights and biases, layer by layer.
+    """
+
+    epochs: int
+    accuracy: float
+    loss: float
+    arrays: list[np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """What became of one head.
+
+    Attributes:
+        history: After each epoch, and after the rung that it was dropped at: {"epoch" (a fraction
+            where a rung ends inside one), "train_loss", "train_accuracy" (of the steps since the
+            last entry, with dropout, as Keras prints them), "selection_loss" (None: it diverged),
+            "selection_accuracy"}.
+        judged: All judged epochs of a head that is alone; of one among others the best at most.
+    """
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    judged: list[Judged] = field(default_factory=list)
+
+    @property
+    def best(self) -> Judged | None:
+        """The best judged epoch; ties go to the lower log-loss, then the earlier."""
+        return min(self.judged, key=lambda j: (-j.accuracy, j.loss), default=None)
+
+
+@dataclass(slots=True)
+class Race:
+    """Heads that are trained together until one is left; see `run`.
+
+    Args:
+        settings: One for each head.
+        training: What they share.
+        plan: How long, and who goes on.
+        fit: Standardised rows (n, D) float32 and their classes (n,).
+        selection: Rows that they are judged on, in the same form.
+        classes: K.
+        note: Called with each entry of the best head as text.
+    """
+
+    settings: list[Setting]
+    training: Training
+    plan: Plan
+    fit: tuple[np.ndarray, np.ndarray]
+    selection: tuple[np.ndarray, np.ndarray]
+    classes: int
+    note: Callable[[str], None] | None = None
+
+    def run(self) -> list[Track]:
+        """Train and judge; return what became of each head, in the order of the settings."""
+        X, numbers = self.fit
+        networks = Networks(self.settings, self.training, X.shape[1], self.classes)
+        tracks = [Track() for _ in self.settings]
+        source, step = batches(X, numbers, self.training), 0
+        epoch = steps_of(len(X), self.training.batch_size)
+        alive = set(range(len(tracks)))
+        for heads, end in self.plan.rungs(len(tracks), epoch):
+            if heads < len(alive):
+                alive = set(sorted(alive, key=lambda m: (_rank(tracks[m]), m))[:heads])
+                networks.keep(alive)
+            while step < end and not self._past_peak(tracks, alive):
+                stop = min(end, (step // epoch + 1) * epoch)
+                self._advance(networks, tracks, alive, source, stop - step, stop / epoch)
+                step = stop
+        return tracks
+
+    def _advance(
+        self,
+        networks: Networks,
+        tracks: list[Track],
+        alive: set[int],
+        source: Iterator[Batch],
+        steps: int,
+        epoch: float,
+    ) -> None:
+        """Take steps up to `epoch`, judge the heads, and write down how they do."""
+        trained = networks.train(source, steps)
+        judged = networks.judge(*self.selection)
+        for member in alive:
+            (loss, accuracy), track = judged[member], tracks[member]
+            figures = (*trained[member], loss, accuracy)
+            names = ("train_loss", "train_accuracy", "selection_loss", "selection_accuracy")
+            row = {name: _rounded(f) for name, f in zip(names, figures, strict=True)}
+            track.history.append({"epoch": int(epoch) if epoch == int(epoch) else epoch, **row})
+            if np.isfinite(loss) and epoch in (*JUDGED, self.plan.epochs):
+                self._keep_best(track, int(epoch), float(accuracy), float(loss), networks, member)
+        if self.note:
+            best = min(alive, key=lambda m: (_rank(tracks[m]), m))
+            self.note(f"{len(alive)} heads, epoch {epoch:.3g}: selection {100 * judged[best, 1]:.1f} %")  # fmt: skip
+
+    def _keep_best(
+        self,
+        track: Track,
+        epochs: int,
+        accuracy: float,
+        loss: float,
+        networks: Networks,
+        member: int,
+    ) -> None:
+        """Remember a head as it is now; where there are many, only the best of each is kept."""
+        best = track.best
+        if len(self.settings) > 1:
+            if best and (-best.accuracy, best.loss) <= (-accuracy, loss):
+                return
+            track.judged.clear()
+        track.judged.append(Judged(epochs, accuracy, loss, networks.arrays(member)))
+
+    def _past_peak(self, tracks: list[Track], alive: set[int]) -> bool:
+        """Say whether the only head left is clearly past its best."""
+        if not self.plan.patience or len(alive) > 1:
+            return False
+        track = tracks[min(alive)]
+        peak = track.best.epochs if track.best else 0
+        later = [row for row in track.history if row["epoch"] in JUDGED and row["epoch"] > peak]
+        return len(later) >= self.plan.patience
+
+
+def _rank(track: Track) -> tuple[float, float]:
+    """Order heads by their last look at the selection rows, the best first."""
+    last = track.history[-1]
+    loss = last["selection_loss"]
+    return -last["selection_accuracy"], np.inf if loss is None else loss
+
+
+def _rounded(figure: float) -> float | None:
+    return round(figure, 5) if np.isfinite(figure) else None
