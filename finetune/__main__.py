@@ -1,4 +1,4 @@
-"""python -m finetune [predict]: train only the winner, end to end."""
+"""python -m finetune [predict | errors | export]: train only the winner, end to end."""
 
 import sys
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 from cache.cli import Command, main
 from cache.progress import human_seconds
 from cache.quiet import quiet_start
-from finetune.config import FinetuneConfig, PredictConfig
+from finetune.config import ErrorsConfig, ExportConfig, FinetuneConfig, PredictConfig
+from finetune.text import errors_text, export_text, predict_text
 
 
 def _train(config: FinetuneConfig) -> Any:
@@ -17,8 +18,20 @@ def _train(config: FinetuneConfig) -> Any:
 
 def _predict(config: PredictConfig) -> Any:
     with quiet_start():
-        from finetune.predict import predict_run
+        from finetune.combine import predict_run
     return predict_run(config)
+
+
+def _errors(config: ErrorsConfig) -> Any:
+    from finetune.errors import analyse_errors
+
+    return analyse_errors(config)
+
+
+def _export(config: ExportConfig) -> Any:
+    with quiet_start():
+        from finetune.export import export_run
+    return export_run(config)
 
 
 def _train_text(result: Any) -> str:
@@ -42,7 +55,7 @@ def _train_text(result: Any) -> str:
         f"{100 * result.probe_top1:.1f} %: {gain:+.1f} points, {verdict} by McNemar's test (p = {result.p_value:.2g})"
     )
     lines += [
-        f"Files: {result.folder}",
+        f"Files: {result.folder} (mistakes: errors.json, mistakes.png)",
         f"Next: python -m finetune predict --run {result.run}, or python -m report --dataset {result.run.split('/')[0]}",
     ]
     return "\n".join(lines)
@@ -61,9 +74,21 @@ COMMANDS = [
         "Write the predictions of a finished run.",
         PredictConfig,
         _predict,
-        lambda result: (
-            f"{result.rows:,} predictions for the {result.split} images by {result.run}\nFile: {result.path}"
-        ),
+        predict_text,
+    ),
+    Command(
+        "errors",
+        "Show what a finished run gets wrong.",
+        ErrorsConfig,
+        _errors,
+        errors_text,
+    ),
+    Command(
+        "export",
+        "Write a finished run as a model file for other programs.",
+        ExportConfig,
+        _export,
+        export_text,
     ),
 ]
 

@@ -8,6 +8,9 @@ from cache.errors import UsageError
 from classify.config import FORMATS
 from finetune.recipes import RECIPES, Recipe
 
+WEIGHTS = ("equal", "learnt")
+EXPORT_FORMATS = ("keras", "saved_model", "onnx", "litert")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneConfig(RunsConfig):
@@ -56,9 +59,23 @@ class FinetuneConfig(RunsConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictConfig(RunsConfig):
-    """Which run predicts which split, and how it is written."""
+    """Which runs predict which split, together with which probes, and how it is written."""
 
-    run: str = flag(help="DATASET/RUN, as finetune prints it")
+    run: tuple[str, ...] = flag(
+        help="DATASET/RUN, as finetune prints it; several are averaged", metavar="RUN"
+    )
+    probe: tuple[str, ...] = flag(
+        (), "ids of frozen probes to average with (best: the winner)", metavar="ID"
+    )
+    views: tuple[str, ...] = flag(
+        (),
+        "look at each image in these ways as well: flip, scale:FACTOR, crop:tl|tr|bl|br|center, five-crop",
+        metavar="VIEW",
+    )
+    weights: str = flag(
+        "equal", "of the members; learnt: on selection rows none trained on", choices=WEIGHTS
+    )
+    temperature: bool = flag(True, "scale probabilities, where selection rows were held out")
     split: str = flag("test", "the rows to predict", choices=("test", "val"))
     format: str = flag("course", "as python -m classify predict writes them", choices=FORMATS)
     header: tuple[str, ...] = flag(
@@ -67,9 +84,48 @@ class PredictConfig(RunsConfig):
     out: Path | None = flag(None, "file to write (default: in the run's folder)", metavar="FILE")
 
     def __post_init__(self) -> None:
-        if self.run.count("/") != 1:
-            raise UsageError(
-                f"--run {self.run}: expected DATASET/RUN, as python -m finetune prints it"
-            )
+        check_runs(self.run)
         if len(self.header) != 2:
             raise UsageError(f"--header: expected two column names, received {len(self.header)}")
+        for name, given in (("run", self.run), ("probe", self.probe)):
+            if len(set(given)) < len(given):
+                raise UsageError(f"--{name} {' '.join(given)}: expected each once")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorsConfig(RunsConfig):
+    """Which run's mistakes are looked at."""
+
+    run: str = flag(help="DATASET/RUN, as finetune prints it")
+    pictures: int = flag(24, "mistakes on the contact sheet")
+    seed: int = flag(0, "of the random sample of 1,000 images")
+
+    def __post_init__(self) -> None:
+        check_runs((self.run,))
+        if self.pictures < 1 or self.seed < 0:
+            raise UsageError("--pictures, --seed: expected at least 1 picture, and a seed from 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportConfig(RunsConfig):
+    """Which run becomes a model file for others, and of which kinds."""
+
+    run: str = flag(help="DATASET/RUN, as finetune prints it")
+    format: tuple[str, ...] = flag(
+        ("keras",), "kinds of model file; several at once", choices=EXPORT_FORMATS
+    )
+    out: Path | None = flag(
+        None, "folder to write into (default: export in the run's folder)", metavar="FOLDER"
+    )
+
+    def __post_init__(self) -> None:
+        check_runs((self.run,))
+
+
+def check_runs(runs: tuple[str, ...]) -> None:
+    """Refuse names that are not DATASET/RUN, or are of several data sets."""
+    for run in runs:
+        if run.count("/") != 1:
+            raise UsageError(f"--run {run}: expected DATASET/RUN, as python -m finetune prints it")
+    if len({run.split("/")[0] for run in runs}) != 1:
+        raise UsageError(f"--run {' '.join(runs)}: expected runs of one data set")

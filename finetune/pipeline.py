@@ -18,8 +18,10 @@ from data.dataset import ImageDataset, open_dataset
 from extract.backbones.registry import find_backbone, weights_identity
 from finetune.checkpoint import model_variables, save_arrays
 from finetune.config import FinetuneConfig
+from finetune.errors import analyse_run
 from finetune.model import Classifier, build_classifier, warm_start
 from finetune.predict import predict_logits, save_logits
+from finetune.runs import open_run
 from finetune.start import Start, choose_start
 from finetune.train import EpochRow, Training
 
@@ -178,6 +180,7 @@ def _conclude(
         seconds=time.monotonic() - begin,
     )
     write_json(folder / "result.json", {**asdict(result), "folder": folder.name})
+    analyse_run(open_run(config.store, config.runs, result.run), config.runs)
     return result
 
 

@@ -1,61 +1,46 @@
-"""Predictions of a finished run."""
+"""A trained network applied to rows of pixels."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
-from cache.errors import InvalidInputError, MissingFileError, StaleError
 from cache.features import FeatureKey
-from cache.files import read_json, write_atomic
+from cache.files import write_atomic
 from cache.progress import Progress
-from classify.config import PredictConfig as FormatConfig
-from classify.heads.base import softmax
 from classify.heads.storage import pack_arrays
-from classify.predict import file_ending, render
-from data.dataset import ImageDataset, open_dataset
+from data.dataset import ImageDataset
 from extract.backbones.registry import find_backbone
 from extract.backend import compile_step
 from extract.engine import Batch, Stream, cut_batches
 from finetune.checkpoint import load_arrays, model_variables
-from finetune.config import PredictConfig
 from finetune.model import Classifier, build_classifier
 from finetune.recipes import Recipe
 
 BATCH = 64
 
 
-@dataclass(frozen=True, slots=True)
-class PredictResult:
-    """Where predictions were written.
-
-    Attributes:
-        path: The file.
-        rows: Lines in it, a header apart.
-        split: Which rows were predicted.
-        run: By which run.
-    """
-
-    path: Path
-    rows: int
-    split: str
-    run: str
-
-
 def predict_logits(
     classifier: Classifier, pixels: np.ndarray, rows: np.ndarray, label: str
 ) -> np.ndarray:
-    """Return the logits (n, K) float32 of some rows, in their order.
+    """Return the logits (n, K) float32 of some rows, in their order; see `predict_rows`."""
+    return predict_rows(classifier.predictor, pixels, rows, label)
+
+
+def predict_rows(
+    model: keras.Model, pixels: np.ndarray, rows: np.ndarray, label: str
+) -> np.ndarray:
+    """Return what a network says of some rows, float32 (n, K), in their order.
 
     Args:
-        classifier: Trained.
+        model: uint8 (B, H, W, C) → (B, K).
         pixels: All rows of the data set, uint8 (N, H, W, C).
         rows: (n,) which of them.
         label: What the progress line says.
     """
     wanted = pixels[rows[0] : rows[-1] + 1] if len(rows) == rows[-1] + 1 - rows[0] else pixels[rows]
-    step = compile_step(classifier.predictor, BATCH)
+    step = compile_step(model, BATCH)
     parts: list[np.ndarray] = []
     with Progress(len(rows), "images", label) as progress:
 
@@ -72,43 +57,6 @@ def predict_logits(
 def save_logits(path: Path, logits: np.ndarray, rows: np.ndarray) -> None:
     """Write logits and their rows as `.npz`, atomically."""
     write_atomic(path, pack_arrays({"logits": logits, "rows": rows}))
-
-
-def predict_run(config: PredictConfig) -> PredictResult:
-    """Write the class of every row of a split, in row order, by a finished run.
-
-    Raises:
-        MissingFileError: There is no such run, or it is not finished.
-        StaleError: The data set has changed since.
-    """
-    name, run = config.run.split("/")
-    folder = config.runs / name / "finetune" / run
-    if not (folder / "result.json").exists():
-        known = sorted(path.parent.name for path in folder.parent.glob("*/result.json"))
-        raise MissingFileError(
-            f"{folder}: no finished run; finished ones: {', '.join(known) or 'none'}"
-        )
-    identity = read_json(folder / "config.json")["identity"]
-    dataset = open_dataset(config.store, name)
-    if dataset.digest != identity["dataset_digest"]:
-        raise StaleError(
-            f"{folder}: trained on data set {identity['dataset_digest'][:8]}, but {name} is now {dataset.digest[:8]}"
-        )
-    rows = dataset.rows(config.split)
-    if not len(rows):
-        raise InvalidInputError(
-            f"{name} has no {config.split} rows; name another split with --split"
-        )
-    classifier = restore(folder, identity, dataset)
-    logits = predict_logits(classifier, dataset.pixels, rows, f"predicting {config.split}")
-    save_logits(folder / f"{config.split}_logits.npz", logits, rows)
-    form = FormatConfig(
-        dataset=name, split=config.split, format=config.format, header=config.header
-    )
-    text = render(dataset, rows, np.arange(len(dataset.class_ids)), softmax(logits), form)
-    path = config.out or folder / f"{config.split}{file_ending(config.format)}"
-    write_atomic(path, text.encode())
-    return PredictResult(path, len(rows), config.split, config.run)
 
 
 def restore(folder: Path, identity: dict[str, Any], dataset: ImageDataset) -> Classifier:

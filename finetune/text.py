@@ -1,0 +1,112 @@
+"""What a person reads at the end of predict, errors and export."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from finetune.combine import PredictResult
+    from finetune.errors import ErrorReport
+    from finetune.export import ExportResult
+
+SHOWN = 5
+
+
+def predict_text(result: "PredictResult") -> str:
+    """Return what was predicted by what, how well, and where it lies."""
+    made = " + ".join(result.members)
+    if len(result.members) > 1:
+        made += " (weights " + ", ".join(f"{weight:.2f}" for weight in result.weights) + ")"
+    if len(result.views) > 1:
+        made += (
+            f", mean of {len(result.views)} views: {', '.join(v or 'plain' for v in result.views)}"
+        )
+    lines = [f"{result.rows:,} predictions for the {result.split} images by {made}"]
+    if result.score:
+        low, high = result.score.val_interval
+        lines.append(
+            f"Validation top-1: {100 * result.score.val_top1:.1f} % (95 % interval {100 * low:.1f} % to "
+            f"{100 * high:.1f} %), log-loss {result.score.log_loss:.3f}"
+        )
+    if result.learnt_on:
+        lines.append(
+            f"Temperature {result.temperature:.3g}, learnt on {result.learnt_on:,} selection rows"
+        )
+    lines += [f"Note: {result.note}"] if result.note else []
+    return "\n".join([*lines, f"File: {result.path}", f"Record: {result.record}"])
+
+
+def errors_text(report: "ErrorReport") -> str:
+    """Return the mistakes of a run in a page of text."""
+    found = report.found
+    sample = found["sample"]
+    low, high = sample["interval"]
+    lines = [
+        f"{found['run']}: {found['wrong']:,} of {found['rows']:,} validation images wrong "
+        f"({_percent(found['top1'])} right); of {sample['rows']:,} random ones {sample['wrong']:,} "
+        f"({_percent(sample['top1'])}, {100 * low:.1f} … {100 * high:.1f})",
+        "Worst classes:",
+        *(
+            f"  {_percent(c['accuracy']):>7}  {_short(c['class_name'])} ({c['rows']} images)"
+            for c in found["worst_classes"][:SHOWN]
+        ),
+        "Most often confused:",
+        *(
+            f"  {pair['count']:>4} times  {_short(pair['true_name'])} taken for {_short(pair['predicted_name'])}"
+            for pair in found["confused_pairs"][:SHOWN]
+        ),
+        "Most confident mistakes:",
+        *(
+            f"  {_percent(m['confidence']):>7}  {m['file']}: {_short(m['true_name'])} taken for {_short(m['predicted_name'])}"
+            for m in found["mistakes"][:SHOWN]
+        ),
+        *_probe_lines(found["probe"]),
+        *_gap_lines(found),
+        f"File: {report.path}",
+    ]
+    return "\n".join([*lines, f"Contact sheet: {report.sheet}"] if report.sheet else lines)
+
+
+def _probe_lines(probe: dict[str, Any] | None) -> list[str]:
+    if probe is None:
+        return []
+    lines = [
+        f"Against the frozen probe ({_percent(probe['top1'])}): {probe['gained']:,} images won, "
+        f"{probe['lost']:,} lost (mid-p McNemar p = {probe['p_value']:.2g})"
+    ]
+    for word in ("helped", "harmed"):
+        best = [
+            f"{_short(c['class_name'])} {100 * c['difference']:+.0f}" for c in probe[word][:SHOWN]
+        ]
+        lines += [f"  {word}: {', '.join(best)} points"] if best else []
+    return lines
+
+
+def _gap_lines(found: dict[str, Any]) -> list[str]:
+    if found["final_gap"] is None:
+        return []
+    lines = [
+        f"  epoch {row['epoch']}: training {_percent(row['train'])}, selection {_percent(row['selection'])}, "
+        f"gap {100 * row['gap']:+.1f} points"
+        for row in found["epochs"]
+        if row["gap"] is not None
+    ]
+    last = f"Training accuracy of the last epoch less validation: {100 * found['final_gap']:+.1f} points"
+    return [*lines, last]
+
+
+def export_text(result: "ExportResult") -> str:
+    """Return each file with how far it is from the model."""
+    lines = [f"{result.run}: checked on {result.checked} validation images against the model"]
+    lines += [
+        f"  {one.format:<11}  {one.path} ({one.megabytes:.1f} MB): probabilities differ by at most {one.difference:.1g}"
+        for one in result.models
+    ]
+    return "\n".join([*lines, f"Class names: {result.labels} (and inside each file)"])
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _short(name: str) -> str:
+    """Return the first of a class's names."""
+    return name.split(",")[0]
