@@ -149,7 +149,7 @@ class FeatureSet:
 
     @classmethod
     def join(cls, sets: Sequence["FeatureSet"]) -> "FeatureSet":
-        """Put the vectors of several sets side by side: (N, D1 + D2 + …) float32.
+        """Put the vectors of several sets side by side: (N, D1 + D2 + …), of the widest dtype.
 
         Raises:
             InvalidInputError: They are not of the same images.
@@ -163,17 +163,24 @@ class FeatureSet:
                 f"expected feature files of one data set, received {', '.join(made_of)}"
             )
         return cls(
-            X=np.concatenate([np.asarray(s.X, dtype=np.float32) for s in sets], axis=1),
+            X=np.concatenate([s.X for s in sets], axis=1),
             labels=first.labels,
             split=first.split,
             names=first.names,
             class_ids=first.class_ids,
             class_names=first.class_names,
             keys=tuple(key for s in sets for key in s.keys),
-            digest=digest_bytes(*(s.digest.encode() for s in sets)),
+            digest=cls.join_digest(sets),
             logits=None,
             record=first.record,
         )
+
+    @staticmethod
+    def join_digest(sets: Sequence["FeatureSet"]) -> str:
+        """Return the digest that the joined sets have, without joining them."""
+        if len(sets) == 1:
+            return sets[0].digest
+        return digest_bytes(*(s.digest.encode() for s in sets))
 
 
 def features_folder(store: Path, dataset: str) -> Path:

@@ -1,17 +1,23 @@
-"""python -m classify [predict]: heads on vectors."""
+"""python -m classify [ensemble | predict]: heads on vectors."""
 
 import sys
 from typing import Any
 
 from cache.cli import Command, main
-from classify.config import ClassifyConfig, PredictConfig
-from classify.text import classify_text, predict_text
+from classify.config import ClassifyConfig, EnsembleConfig, PredictConfig
+from classify.text import classify_text, ensemble_text, predict_text
 
 
 def _classify(config: ClassifyConfig) -> Any:
     from classify.pipeline import run_probes
 
     return run_probes(config)
+
+
+def _ensemble(config: EnsembleConfig) -> Any:
+    from classify.ensemble import run_ensemble
+
+    return run_ensemble(config)
 
 
 def _predict(config: PredictConfig) -> Any:
@@ -27,6 +33,13 @@ COMMANDS = [
         ClassifyConfig,
         _classify,
         classify_text,
+    ),
+    Command(
+        "ensemble",
+        "Put probes of the leaderboard together: average or stack their probabilities.",
+        EnsembleConfig,
+        _ensemble,
+        ensemble_text,
     ),
     Command(
         "predict",

@@ -7,7 +7,8 @@ from cache.cli import RunsConfig, flag
 from cache.errors import UsageError
 
 BUDGETS = ("quick", "full")
-FORMATS = ("course", "kaggle", "csv")
+FORMATS = ("course", "kaggle", "csv", "npz")
+METHODS = ("average", "stack")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,12 @@ class ClassifyConfig(RunsConfig):
         "(default: each that is stored)",
         metavar="KEY",
     )
+    views: tuple[str, ...] = flag(
+        (),
+        "stored views of the same images, such as flip: heads learn from all of them and predict "
+        "with their mean",
+        metavar="VIEW",
+    )
     head: tuple[str, ...] = flag(
         ("logistic", "ridge", "dense"), "kinds of head to try", metavar="HEAD"
     )
@@ -31,6 +38,29 @@ class ClassifyConfig(RunsConfig):
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise UsageError(f"--seed {self.seed}: expected a whole number, 0 or above")
+        if not all(self.views) or len(set(self.views)) < len(self.views):
+            raise UsageError(f"--views {' '.join(self.views)!r}: expected each view once")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnsembleConfig(RunsConfig):
+    """Which probes are put together, and how; each field is the flag of the same name."""
+
+    dataset: str = flag(help="name of a prepared data set", metavar="NAME")
+    probe: tuple[str, ...] = flag(
+        (),
+        "ids of probes on the leaderboard (default: the best dozen, two heads at most on the same features)",
+        metavar="ID",
+    )
+    method: tuple[str, ...] = flag(
+        METHODS,
+        "average: weighted mean of probabilities; stack: logistic regression on their logarithms",
+        metavar="METHOD",
+    )
+
+    def __post_init__(self) -> None:
+        if wrong := [name for name in self.method if name not in METHODS]:
+            raise UsageError(f"--method {wrong[0]}: expected {' or '.join(METHODS)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +73,7 @@ class PredictConfig(RunsConfig):
     format: str = flag(
         "course",
         "course: `test_0.JPEG n02…` lines; kaggle: CSV of file and class; "
-        "csv: with class name and probability as well",
+        "csv: with class name and probability as well; npz: arrays with all probabilities",
         choices=FORMATS,
     )
     header: tuple[str, ...] = flag(

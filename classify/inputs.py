@@ -1,17 +1,19 @@
 """What a head looks at: the vectors of all rows, checked before anything is fitted."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cache.errors import InvalidInputError, StaleError, UsageError
-from cache.features import FeatureSet, check_fresh, resolve_features
+from cache.errors import InvalidInputError, MissingFileError, StaleError, UsageError
+from cache.features import FeatureKey, FeatureSet, check_fresh, list_features, resolve_features
+from cache.provenance import differences, digest_bytes
 from classify.baselines import pixel_features
 from classify.heads.scaler import blocks
-from classify.leaderboard import ProbeResult, command
+from classify.leaderboard import ProbeResult, command, features_text
 from data.dataset import ImageDataset
 
 PIXELS = "pixels@"
@@ -24,28 +26,44 @@ class Inputs:
     Attributes:
         vectors: Gives (N, D) float16 or float32, finite.
         features: Key texts, or what a baseline looks at.
-        keys: The keys in full; none for a baseline.
-        digest: Identity of the vectors (hex).
+        keys: The keys in full, those of the views after the plain ones; none for a baseline.
+        digest: Identity of the vectors in all views (hex).
+        views: Names of the views that accompany the plain one.
+        viewed: Gives the vectors of each of these views, (N, D).
     """
 
     vectors: Callable[[], np.ndarray]
     features: tuple[str, ...]
     keys: tuple[dict[str, Any], ...]
     digest: str
+    views: tuple[str, ...] = ()
+    viewed: tuple[Callable[[], np.ndarray], ...] = ()
 
     @property
     def baseline(self) -> bool:
         """Whether no backbone is behind them."""
         return not self.keys
 
+    @property
+    def text(self) -> str:
+        """The features and their views, as the leaderboard shows them."""
+        return features_text(self.features, self.views)
 
-def feature_inputs(store: Path, dataset: ImageDataset, texts: tuple[str, ...]) -> list[Inputs]:
+    def all_views(self) -> tuple[np.ndarray, ...]:
+        """Return the vectors (N, D) of the plain view and of each other one."""
+        return self.vectors(), *(vectors() for vectors in self.viewed)
+
+
+def feature_inputs(
+    store: Path, dataset: ImageDataset, texts: tuple[str, ...], views: tuple[str, ...] = ()
+) -> list[Inputs]:
     """Open the features that the texts name: KEY, or KEY,KEY for several side by side.
 
     Args:
         store: Root of the store.
         dataset: What they must have been made from.
-        texts: None given means each that is stored.
+        texts: None given means each that is stored; with views, each that is stored in all of them.
+        views: Other views of the same images that accompany each key.
 
     Raises:
         MissingFileError: There are none yet.
@@ -53,12 +71,22 @@ def feature_inputs(store: Path, dataset: ImageDataset, texts: tuple[str, ...]) -
         StaleError: One was made from another state of the data set.
         InvalidInputError: One is of another data set, or holds NaN or Inf.
     """
-    if not texts:
-        return [_checked(store, dataset, [one]) for one in resolve_features(store, dataset.name)]
-    groups = [tuple(filter(None, text.split(","))) for text in texts]
-    if not all(groups):
-        raise UsageError(f"--features {' '.join(texts)!r}: expected keys, received an empty one")
-    return [_checked(store, dataset, resolve_features(store, dataset.name, g)) for g in groups]
+    if texts:
+        groups = [tuple(filter(None, text.split(","))) for text in texts]
+        if not all(groups):
+            raise UsageError(
+                f"--features {' '.join(texts)!r}: expected keys, received an empty one"
+            )
+        sets = [resolve_features(store, dataset.name, group) for group in groups]
+    else:
+        sets = [[one] for one in resolve_features(store, dataset.name)]
+        sets = [group for group in sets if not views or _in_all_views(store, group[0], views)]
+        if not sets:
+            raise MissingFileError(
+                f"{dataset.name}: no features are stored in the views {', '.join(views)}; make them with: "
+                f"python -m extract --dataset {dataset.name} --backbone B --view {' '.join(views)}"
+            )
+    return [_checked(store, dataset, group, views) for group in sets]
 
 
 def pixel_inputs(dataset: ImageDataset, side: int) -> Inputs:
@@ -84,7 +112,7 @@ def inputs_of(store: Path, dataset: ImageDataset, result: ProbeResult) -> Inputs
         return no_inputs(dataset)
     if result.baseline:
         return pixel_inputs(dataset, int(result.features[0].removeprefix(PIXELS)))
-    (inputs,) = feature_inputs(store, dataset, (",".join(result.features),))
+    (inputs,) = feature_inputs(store, dataset, (",".join(result.features),), result.views)
     if inputs.digest != result.features_digest:
         raise StaleError(
             f"probe {result.id}: made from vectors {result.features_digest[:8]}, but {result.features_text} "
@@ -93,8 +121,12 @@ def inputs_of(store: Path, dataset: ImageDataset, result: ProbeResult) -> Inputs
     return inputs
 
 
-def _checked(store: Path, dataset: ImageDataset, sets: list[FeatureSet]) -> Inputs:
-    for one in sets:
+def _checked(
+    store: Path, dataset: ImageDataset, sets: list[FeatureSet], views: tuple[str, ...]
+) -> Inputs:
+    """Return the sets side by side, in each view, after looking at every number."""
+    groups = [sets, *(_in_view(store, sets, view) for view in views)]
+    for one in (one for group in groups for one in group):
         (key,) = one.keys
         path = key.file(store)
         if key.dataset != dataset.name or len(one.X) != len(dataset.labels):
@@ -104,9 +136,59 @@ def _checked(store: Path, dataset: ImageDataset, sets: list[FeatureSet]) -> Inpu
             )
         check_fresh(store, one, dataset.digest)
         check_finite(path, one.X, one.names)
-    joined = FeatureSet.join(sets)
-    keys = tuple(asdict(key) for key in joined.keys)
-    return Inputs(lambda: joined.X, tuple(map(str, joined.keys)), keys, joined.digest)
+    digests = [FeatureSet.join_digest(group) for group in groups]
+    plain, *viewed = (partial(_joined, group) for group in groups)
+    return Inputs(
+        vectors=plain,
+        features=tuple(str(key) for one in sets for key in one.keys),
+        keys=tuple(asdict(key) for group in groups for one in group for key in one.keys),
+        digest=digest_bytes(*map(str.encode, digests)) if views else digests[0],
+        views=views,
+        viewed=tuple(viewed),
+    )
+
+
+def _joined(sets: list[FeatureSet]) -> np.ndarray:
+    """Return the vectors side by side; joined when they are needed and not kept."""
+    return FeatureSet.join(sets).X
+
+
+def _view_key(one: FeatureSet, view: str) -> FeatureKey:
+    (key,) = one.keys
+    if key.view:
+        raise UsageError(f"--views {view}: expected features of the plain view, received {key}")
+    return replace(key, view=view)
+
+
+def _in_all_views(store: Path, one: FeatureSet, views: tuple[str, ...]) -> bool:
+    stored = list_features(store, one.keys[0].dataset)
+    plain = not one.keys[0].view
+    return plain and all(_view_key(one, view).file(store) in stored for view in views)
+
+
+def _in_view(store: Path, sets: list[FeatureSet], view: str) -> list[FeatureSet]:
+    """Return the same features in another view.
+
+    Raises:
+        MissingFileError: One is not stored in it.
+        InvalidInputError: It was made by other weights or in another way than the plain one.
+    """
+    found = []
+    for one in sets:
+        key = _view_key(one, view)
+        if key.file(store) not in list_features(store, key.dataset):
+            raise MissingFileError(
+                f"{key.file(store)}: no such view yet; make it with: python -m extract --dataset {key.dataset} "
+                f"--backbone {key.backbone} --size {key.size} --view {view}"
+            )
+        (other,) = resolve_features(store, key.dataset, [str(key)])
+        if other.keys != (key,):
+            raise InvalidInputError(
+                f"{key.file(store)}: expected view {view} of {one.text}, but {differences(asdict(key), asdict(other.keys[0]))}; "
+                "delete it and run the extract command again"
+            )
+        found.append(other)
+    return found
 
 
 def check_finite(path: Path, X: np.ndarray, names: list[str]) -> None:

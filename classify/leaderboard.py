@@ -1,13 +1,13 @@
 """The leaderboard: every probe of a data set, ranked, with all that made its numbers.
 
 `runs/<data set>/leaderboard.json` holds the figures, `heads/<probe id>/` the head itself
-(`classify.heads.storage`) and `probabilities.npz`.
+(`classify.heads.storage`), `probabilities.npz` and `calibration.json`.
 
 FORMAT is the number of this layout. Whoever changes it raises it, keeps a reader of the old one,
 and proves with a test that the old one is still read.
 """
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +20,7 @@ from cache.errors import (
 )
 from cache.files import read_json, write_json
 
-FORMAT = 1
+FORMAT = 2  # 1 knew no views, ensembles, calibration and seed of the board
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,12 @@ class ProbeResult:
         features_digest: Of the vectors.
         rows: How many rows were fitted on, selected on, and so on.
         made_by: Command, time, machine, versions.
+        views: Other views of the images that it was fitted on and whose mean it predicts.
+        members: Ids of the probes that an ensemble asks; none for a probe.
+        temperature: Divides the logarithms of its probabilities (`classify.calibration`).
+        calibration: Expected calibration error on the reported rows, {"before", "after"}; None in
+            results of an older version.
+        scoring: The how-manyth model of its kind on its features that the reported rows were shown.
     """
 
     id: str
@@ -72,6 +78,11 @@ class ProbeResult:
     features_digest: str
     rows: dict[str, int]
     made_by: dict[str, Any]
+    views: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
+    temperature: float = 1.0
+    calibration: dict[str, float] | None = None
+    scoring: int = 1
 
     def __post_init__(self) -> None:
         low, high = self.val_interval
@@ -82,11 +93,15 @@ class ProbeResult:
             )
         if not self.id or "/" in self.id or self.id.startswith("."):
             raise InvalidInputError(f"probe id {self.id!r}: expected a plain name")
+        if not self.temperature > 0:
+            raise InvalidInputError(
+                f"probe {self.id}: expected a temperature above 0, received {self.temperature}"
+            )
 
     @property
     def features_text(self) -> str:
-        """The key texts, joined by " & "."""
-        return " & ".join(self.features)
+        """The key texts, joined by " & ", and their views."""
+        return features_text(self.features, self.views)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
@@ -94,8 +109,17 @@ class ProbeResult:
         wanted = {field.name for field in fields(cls)}
         if set(value) != wanted:
             raise ValueError(f"expected the fields {sorted(wanted)}, received {sorted(value)}")
-        tuples = {name: tuple(value[name]) for name in ("features", "keys", "path", "val_interval")}
-        return cls(**{**value, **tuples})
+        names = ("features", "keys", "path", "val_interval", "views", "members")
+        return cls(**{**value, **{name: tuple(value[name]) for name in names}})
+
+    @classmethod
+    def from_format_1(cls, value: dict[str, Any]) -> Self:
+        """Return the result that the first format stored: what came later is at its default."""
+        known = {field.name for field in fields(cls) if field.default is MISSING}
+        if set(value) != known:
+            raise ValueError(f"expected the fields {sorted(known)}, received {sorted(value)}")
+        later = {f.name: f.default for f in fields(cls) if f.default is not MISSING}
+        return cls.from_json({**value, **later})
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +131,15 @@ class Leaderboard:
         dataset: Name of the data set.
         dataset_digest: Its state that all results belong to.
         results: In the order they were made.
+        seed: The one that is ranked. Results of another seed were selected on other rows: they are
+            kept, but their selection accuracy says nothing beside these.
     """
 
     folder: Path
     dataset: str
     dataset_digest: str
     results: tuple[ProbeResult, ...] = ()
+    seed: int = 0
 
     def __post_init__(self) -> None:
         ids = [result.id for result in self.results]
@@ -128,13 +155,23 @@ class Leaderboard:
 
     @property
     def ranked(self) -> tuple[ProbeResult, ...]:
-        """The probes, best first: by selection accuracy, then selection log-loss, then id."""
-        return tuple(sorted((r for r in self.results if not r.baseline), key=_rank))
+        """The seed's probes, best first: by selection accuracy, then selection log-loss, then id."""
+        return tuple(sorted((r for r in self._of_seed if not r.baseline), key=_rank))
 
     @property
     def baselines(self) -> tuple[ProbeResult, ...]:
-        """The floor lines, best first."""
-        return tuple(sorted((r for r in self.results if r.baseline), key=_rank))
+        """The seed's floor lines, best first."""
+        return tuple(sorted((r for r in self._of_seed if r.baseline), key=_rank))
+
+    @property
+    def other_seeds(self) -> dict[int, int]:
+        """How many probes of each other seed are kept, floor lines apart."""
+        kept = [r.seed for r in self.results if not r.baseline and r.seed != self.seed]
+        return {seed: kept.count(seed) for seed in sorted(set(kept))}
+
+    @property
+    def _of_seed(self) -> list[ProbeResult]:
+        return [result for result in self.results if result.seed == self.seed]
 
     @property
     def winner(self) -> ProbeResult:
@@ -173,8 +210,16 @@ class Leaderboard:
 
     def save(self) -> None:
         """Write `leaderboard.json` atomically."""
-        head = {"format": FORMAT, "dataset": self.dataset, "dataset_digest": self.dataset_digest}
-        write_json(self.path, {**head, "results": [asdict(result) for result in self.results]})
+        write_json(
+            self.path,
+            {
+                "format": FORMAT,
+                "dataset": self.dataset,
+                "dataset_digest": self.dataset_digest,
+                "seed": self.seed,
+                "results": [asdict(result) for result in self.results],
+            },
+        )
 
     @classmethod
     def load(cls, folder: Path, dataset: str, dataset_digest: str) -> Self:
@@ -195,10 +240,13 @@ class Leaderboard:
             raise MissingFileError(f"{path}: no leaderboard yet; run: {command(dataset)}")
         value = read_json(path)
         try:
-            if value["format"] != FORMAT:
-                raise ValueError(f"format {value['format']}, this version reads {FORMAT}")
-            results = tuple(ProbeResult.from_json(result) for result in value["results"])
-            board = cls(folder, value["dataset"], value["dataset_digest"], results)
+            if value["format"] not in (1, FORMAT):
+                raise ValueError(f"format {value['format']}, this version reads 1 and {FORMAT}")
+            read = ProbeResult.from_format_1 if value["format"] == 1 else ProbeResult.from_json
+            results = tuple(read(result) for result in value["results"])
+            last = results[-1].seed if results else 0
+            seed = last if value["format"] == 1 else value["seed"]
+            board = cls(folder, value["dataset"], value["dataset_digest"], results, seed)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CorruptFileError(
                 f"{path}: expected a leaderboard, but it cannot be read ({error}). "
@@ -210,6 +258,11 @@ class Leaderboard:
                 f"{dataset} {dataset_digest[:8]}. Start a new one with: {command(dataset)} --fresh"
             )
         return board
+
+
+def features_text(features: tuple[str, ...], views: tuple[str, ...]) -> str:
+    """Return key texts and views as `a@64 & b@64 with flip`."""
+    return " & ".join(features) + (f" with {', '.join(views)}" if views else "")
 
 
 def leaderboard_path(folder: Path) -> Path:

@@ -2,12 +2,13 @@
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cache.errors import StaleError
 from cache.locks import exclusive
 from cache.progress import human_seconds, say
 from classify.baselines import pixel_plan
@@ -15,17 +16,19 @@ from classify.config import ClassifyConfig
 from classify.heads.base import Head
 from classify.heads.registry import find_head
 from classify.inputs import Inputs, feature_inputs, no_inputs, pixel_inputs
-from classify.leaderboard import Leaderboard, ProbeResult, leaderboard_path
+from classify.leaderboard import Leaderboard, ProbeResult, command, leaderboard_path
+from classify.pareto import board_front, extraction_costs
 from classify.protocol import IN_WORDS, ProtocolRows, protocol_rows, run_probe
 from classify.records import (
     Narrator,
     intact,
+    keep,
     load_probabilities,
     probe_id,
     probe_result,
-    save_outcome,
 )
 from classify.scores import Comparison, compare
+from classify.scorings import Scorings, count_scorings
 from data.dataset import ImageDataset, open_dataset
 
 
@@ -44,6 +47,10 @@ class ClassifyResult:
         published: What others reported on this data set: {"method", "accuracy" in %, "source"}.
         notes: What a reader of the numbers has to know of the data set.
         protocol: How the numbers were made, in a sentence.
+        scorings: How often val was scored in all, and how many models.
+        other_seeds: How many probes are kept that were selected on the rows of another seed.
+        costs: Extraction of each probe, ms an image, by id; None where it was not measured.
+        front: Ids on the front of selection accuracy against that cost, cheapest first.
         ran: How many probes ran now.
         reused: How many were on the leaderboard already.
         seconds: Wall time.
@@ -59,6 +66,10 @@ class ClassifyResult:
     published: list[dict[str, Any]]
     notes: list[str]
     protocol: str
+    scorings: Scorings
+    other_seeds: dict[int, int]
+    costs: dict[str, float | None]
+    front: tuple[str, ...]
     ran: int
     reused: int
     seconds: float
@@ -82,7 +93,7 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
     start = time.monotonic()
     heads = [_make_head(kind, config.seed) for kind in dict.fromkeys(config.head)]
     dataset = open_dataset(config.store, config.dataset)
-    features = feature_inputs(config.store, dataset, config.features)
+    features = feature_inputs(config.store, dataset, config.features, config.views)
     rows = protocol_rows(dataset.labels, dataset.rows, dataset.class_ids, config.seed)
     side, pixel_head = pixel_plan(dataset.pixels.shape, len(dataset.class_ids))
     probes = [
@@ -93,12 +104,17 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
     folder = config.runs / dataset.name
     ran = 0
     with exclusive(leaderboard_path(folder)):
-        board = _open_board(folder, dataset, config.fresh)
+        board = _open_board(folder, dataset, config)
+        _refuse_older_vectors(board, features)
         for number, (inputs, head) in enumerate(probes, 1):
-            label = f"[{number}/{len(probes)}] " + " · ".join([*inputs.features, head.kind])
+            label = f"[{number}/{len(probes)}] " + " · ".join(
+                filter(None, [inputs.text, head.kind])
+            )
             board, new = _probe(board, dataset, rows, inputs, head, config, label)
             ran += new
-    return _result(board, dataset, config.seed, ran, len(probes) - ran, time.monotonic() - start)
+        if not ran and Leaderboard.load(folder, dataset.name, dataset.digest).seed != board.seed:
+            board.save()
+    return _result(board, dataset, config, ran, len(probes) - ran, time.monotonic() - start)
 
 
 def compare_best(board: Leaderboard, labels: np.ndarray) -> Comparison | None:
@@ -123,14 +139,32 @@ def _make_head(kind: str, seed: int) -> Head:
     return head.set_params(seed=seed) if "seed" in head.get_params() else head
 
 
-def _open_board(folder: Path, dataset: ImageDataset, fresh: bool) -> Leaderboard:
-    """Return the leaderboard as it is, or an empty one."""
-    if fresh:
+def _open_board(folder: Path, dataset: ImageDataset, config: ClassifyConfig) -> Leaderboard:
+    """Return the leaderboard as it is, or an empty one; this run's seed is the one it ranks."""
+    if config.fresh:
         leaderboard_path(folder).unlink(missing_ok=True)
         shutil.rmtree(folder / "heads", ignore_errors=True)
     if leaderboard_path(folder).exists():
-        return Leaderboard.load(folder, dataset.name, dataset.digest)
-    return Leaderboard(folder, dataset.name, dataset.digest)
+        board = Leaderboard.load(folder, dataset.name, dataset.digest)
+        return replace(board, seed=config.seed)
+    return Leaderboard(folder, dataset.name, dataset.digest, seed=config.seed)
+
+
+def _refuse_older_vectors(board: Leaderboard, features: list[Inputs]) -> None:
+    """Keep numbers of vectors that are no more from standing beside those of today.
+
+    Raises:
+        StaleError: A probe was made from other vectors of the same key.
+    """
+    now = {(inputs.features, inputs.views): inputs.digest for inputs in features}
+    for probe in board.results:
+        digest = now.get((probe.features, probe.views), probe.features_digest)
+        if probe.keys and digest != probe.features_digest:
+            raise StaleError(
+                f"{board.path}: probe {probe.id} was made from vectors {probe.features_digest[:8]}, but "
+                f"{probe.features_text} is now {digest[:8]}. Start a new leaderboard with: "
+                f"{command(board.dataset)} --fresh"
+            )
 
 
 def _probe(
@@ -146,23 +180,27 @@ def _probe(
     seed, budget = config.seed, config.budget
     identity = probe_id(inputs, head, seed, budget, dataset.digest)
     known = next((result for result in board.results if result.id == identity), None)
-    if known and intact(board.head_folder(known), known):
+    if known and known.calibration and intact(board.head_folder(known), known):
         say(f"{label}: on the leaderboard already")
         return board, False
     outcome = run_probe(
-        head, inputs.vectors(), dataset.labels, rows, budget=budget, note=Narrator(label)
+        head, inputs.all_views(), dataset.labels, rows, budget=budget, note=Narrator(label)
     )
     result = probe_result(identity, inputs, outcome, dataset, rows, seed=seed, budget=budget)
-    save_outcome(board.head_folder(result), outcome)
-    board = board.holding(result)
-    board.save()
+    board, result = keep(board, result, outcome, dataset.labels[rows.val])
     say(f"{label}: {outcome.chosen} · {human_seconds(result.seconds)}")
     return board, True
 
 
 def _result(
-    board: Leaderboard, dataset: ImageDataset, seed: int, ran: int, reused: int, seconds: float
+    board: Leaderboard,
+    dataset: ImageDataset,
+    config: ClassifyConfig,
+    ran: int,
+    reused: int,
+    seconds: float,
 ) -> ClassifyResult:
+    costs = extraction_costs(config.store, board)
     return ClassifyResult(
         dataset=dataset.name,
         classes=len(dataset.class_ids),
@@ -173,7 +211,11 @@ def _result(
         comparison=compare_best(board, dataset.labels[dataset.rows("val")]),
         published=list(dataset.record.get("published", [])),
         notes=list(dataset.record.get("notes", [])),
-        protocol=IN_WORDS.format(seed=seed, **board.winner.rows),
+        protocol=IN_WORDS.format(seed=config.seed, **board.winner.rows),
+        scorings=count_scorings(board.folder, dataset.digest),
+        other_seeds=board.other_seeds,
+        costs=costs,
+        front=board_front(board, costs),
         ran=ran,
         reused=reused,
         seconds=round(seconds, 1),

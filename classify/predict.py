@@ -9,11 +9,15 @@ import numpy as np
 
 from cache.errors import InvalidInputError, UsageError
 from cache.files import write_atomic
+from classify.calibration import calibrated
 from classify.config import PredictConfig
-from classify.heads.storage import load_head
+from classify.ensemble import member_inputs
+from classify.heads.storage import load_head, pack_arrays
 from classify.inputs import inputs_of
-from classify.leaderboard import Leaderboard
-from classify.protocol import take
+from classify.leaderboard import Leaderboard, ProbeResult
+from classify.records import model_digest
+from classify.scorings import record_scoring
+from classify.views import mean_probabilities
 from data.dataset import ImageDataset, open_dataset
 
 
@@ -62,26 +66,87 @@ def predict_split(config: PredictConfig) -> PredictResult:
         raise InvalidInputError(
             f"{dataset.name} has no {config.split} rows; name another split with --split"
         )
-    head = load_head(board.head_folder(result))
-    vectors = inputs_of(config.store, dataset, result).vectors()
-    if vectors.shape[1] != head.n_features_in_:
-        raise InvalidInputError(
-            f"probe {result.id}: expected vectors of {head.n_features_in_} numbers, "
-            f"received {vectors.shape[1]}; run the classify command again"
-        )
-    probabilities = head.predict_proba(take(vectors, rows))
+    classes, probabilities = probabilities_of(config.store, board, dataset, result, rows)
     path = config.out or folder / "predictions" / _file_name(config, result.id)
     if path.is_dir():
         raise UsageError(f"--out {path}: expected a file, received a folder")
-    content = render(dataset, rows, head.classes_, probabilities, config)
-    write_atomic(path, content.encode())
+    write_atomic(path, content_of(dataset, rows, classes, probabilities, config))
     labels = dataset.labels[rows]
-    predicted = head.classes_[probabilities.argmax(axis=1)]
+    predicted = classes[probabilities.argmax(axis=1)]
     accuracy = float(np.mean(predicted == labels)) if labels.min() >= 0 else None
+    if config.split == "val" and accuracy is not None:
+        record_scoring(
+            folder, probe=result.id, model=model_digest(load_head(board.head_folder(result))),
+            features=result.features_text, inputs=result.features_digest, head=result.head,
+            dataset_digest=dataset.digest, seed=result.seed, accuracy=accuracy,
+        )  # fmt: skip
     return PredictResult(
         dataset.name, config.split, path, config.format, len(rows),
         result.id, result.features, result.head, accuracy,
     )  # fmt: skip
+
+
+def probabilities_of(
+    store: Path, board: Leaderboard, dataset: ImageDataset, result: ProbeResult, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the classes (K,) and the calibrated probabilities (n, K) of some rows by a probe.
+
+    An ensemble asks its members' heads on their own features.
+
+    Args:
+        store: Root of the store.
+        board: Holds the probe, and the members of an ensemble.
+        dataset: What they were made from.
+        result: The probe's line.
+        rows: (n,) ascending.
+
+    Raises:
+        OnepassError: A head or a feature file is missing, damaged or another than it was.
+    """
+    head = load_head(board.head_folder(result))
+    if result.members:
+        parts = [
+            probabilities_of(store, board, dataset, board.find(member), rows)[1]
+            for member in result.members
+        ]
+        probabilities = head.predict_proba(member_inputs(parts))
+    else:
+        views = inputs_of(store, dataset, result).all_views()
+        if views[0].shape[1] != head.n_features_in_:
+            raise InvalidInputError(
+                f"probe {result.id}: expected vectors of {head.n_features_in_} numbers, "
+                f"received {views[0].shape[1]}; run the classify command again"
+            )
+        probabilities = mean_probabilities(head, views, rows)
+    return head.classes_, calibrated(probabilities, result.temperature)
+
+
+def content_of(
+    dataset: ImageDataset,
+    rows: np.ndarray,
+    classes: np.ndarray,
+    probabilities: np.ndarray,
+    config: PredictConfig,
+) -> bytes:
+    """Return the bytes of a file of predictions: text in UTF-8, or the arrays of --format npz.
+
+    The arrays: names (n,) file names, rows (n,) row numbers of the data set, classes (n,) ids of the
+    most probable class, class_ids (K,) of each column, probabilities (n, K) float32.
+
+    Args, Raises: As `render`.
+    """
+    if config.format != "npz":
+        return render(dataset, rows, classes, probabilities, config).encode()
+    ids = np.array([dataset.class_ids[label] for label in classes])
+    return pack_arrays(
+        {
+            "names": np.array([dataset.names[row] for row in rows]),
+            "rows": np.asarray(rows, np.int64),
+            "classes": ids[probabilities.argmax(axis=1)],
+            "class_ids": ids,
+            "probabilities": probabilities.astype(np.float32),
+        }
+    )
 
 
 def render(
@@ -91,7 +156,7 @@ def render(
     probabilities: np.ndarray,
     config: PredictConfig,
 ) -> str:
-    """Return the text of a file of predictions.
+    """Return the text of a file of predictions, in one of the formats that are text.
 
     Args:
         dataset: Gives file names, class ids and class names.
@@ -133,7 +198,7 @@ def _csv(header: tuple[str, ...], table: zip) -> str:
 
 def file_ending(form: str) -> str:
     """Return what the name of a file of that --format ends in."""
-    return {"course": ".txt", "kaggle": "-kaggle.csv", "csv": ".csv"}[form]
+    return {"course": ".txt", "kaggle": "-kaggle.csv", "csv": ".csv", "npz": ".npz"}[form]
 
 
 def _file_name(config: PredictConfig, probe: str) -> str:

@@ -15,7 +15,9 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from cache.errors import InvalidInputError
+from classify.calibration import calibrated, learn_temperature
 from classify.heads.base import Head, Note, PathPoint
+from classify.views import Vectors, as_views, judged_together, mean_probabilities, repeated, stacked
 from data.splits import selection_split
 
 VERSION = 1  # raised when the same inputs would be judged otherwise
@@ -70,6 +72,8 @@ class Outcome:
         test: Probabilities of the test rows, float32 (n, K).
         seconds: Wall time of it all.
         converged: Whether the solver of the refit reached its tolerance.
+        temperature: Learnt on the selection rows; all three probabilities are calibrated by it.
+        raw_val: Probabilities of the reported rows as they were without it.
     """
 
     head: Head
@@ -80,6 +84,32 @@ class Outcome:
     test: np.ndarray
     seconds: float
     converged: bool
+    temperature: float
+    raw_val: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        head: Head,
+        chosen: PathPoint,
+        path: list[PathPoint],
+        raw: tuple[np.ndarray, np.ndarray, np.ndarray],
+        truth: np.ndarray,
+        seconds: float,
+        converged: bool = True,
+    ) -> "Outcome":
+        """Learn the temperature and apply it.
+
+        Args:
+            head, chosen, path, seconds, converged: As the attributes.
+            raw: Probabilities of the selection, the reported and the test rows as the heads give them.
+            truth: Column of the true class of each selection row.
+        """
+        temperature = learn_temperature(raw[0], truth)
+        selection, val, test = (calibrated(part, temperature) for part in raw)
+        return cls(
+            head, chosen, path, selection, val, test, seconds, converged, temperature, raw[1]
+        )
 
 
 def protocol_rows(
@@ -125,7 +155,7 @@ def protocol_rows(
 
 def run_probe(
     head: Head,
-    X: Any,
+    X: Vectors,
     labels: np.ndarray,
     rows: ProtocolRows,
     *,
@@ -136,52 +166,54 @@ def run_probe(
 
     Args:
         head: Gives the kind and the hyper-parameters that are not walked.
-        X: (N, D) features of all rows; may be a memory map.
+        X: (N, D) features of all rows, may be a memory map; or a tuple of them, one for each view of
+            the images: the head is fitted on the rows of all and predicts with their mean.
         labels: (N,) int, from 0.
         rows: What each step may read.
         budget: How far the hyper-parameters are walked: "quick" or "full".
         note: Called with each step as text.
     """
     start = time.monotonic()
-    small = len(rows.train) * X.shape[1] * int(labels.max() + 1) < SMALL
+    views = as_views(X)
+    small = len(rows.train) * len(views) * views[0].shape[1] * int(labels.max() + 1) < SMALL
     # threads that wait for each other make a small problem ten times slower on a busy machine
     with threadpool_limits(limits=1 if small else None):
-        path, chosen, selection, final = _choose_and_refit(head, X, labels, rows, budget, note)
+        path, chosen, selection, final = _choose_and_refit(head, views, labels, rows, budget, note)
         val, test = (
-            final.predict_proba(take(X, part)) if len(part) else selection[:0]
+            mean_probabilities(final, views, part) if len(part) else selection[:0]
             for part in (rows.val, rows.test)
         )
-    return Outcome(
-        final, chosen, path, selection, val, test, time.monotonic() - start,
-        converged=bool(getattr(final, "converged_", True)),
-    )  # fmt: skip
+    truth = np.searchsorted(final.classes_, labels[rows.selection])
+    seconds, converged = time.monotonic() - start, bool(getattr(final, "converged_", True))
+    return Outcome.of(final, chosen, path, (selection, val, test), truth, seconds, converged)
 
 
 def _choose_and_refit(
-    head: Head, X: Any, labels: np.ndarray, rows: ProtocolRows, budget: str, note: Note | None
+    head: Head,
+    X: tuple[Any, ...],
+    labels: np.ndarray,
+    rows: ProtocolRows,
+    budget: str,
+    note: Note | None,
 ) -> tuple[list[PathPoint], PathPoint, np.ndarray, Head]:
     """Return path, chosen point, its probabilities of the selection rows, and the refitted head."""
-    X_selection, y_selection = take(X, rows.selection), labels[rows.selection]
     path = head.path(
-        take(X, rows.fit), labels[rows.fit], X_selection, y_selection, budget=budget, note=note
-    )
+        stacked(X, rows.fit), repeated(labels[rows.fit], X),
+        stacked(X, rows.selection), repeated(labels[rows.selection], X),
+        budget=budget, note=note,
+    )  # fmt: skip
+    if len(X) > 1:
+        path = judged_together(path, X, rows.selection, labels[rows.selection])
     chosen = best_point(path)
-    selection = chosen.head.predict_proba(X_selection)
+    selection = mean_probabilities(chosen.head, X, rows.selection)
     if note:
         note(f"chosen {chosen}; refitting on {len(rows.train):,} rows")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # said in the record instead
-        final = chosen.head.refit(take(X, rows.train), labels[rows.train])
+        final = chosen.head.refit(stacked(X, rows.train), repeated(labels[rows.train], X))
     return path, chosen, selection, final
 
 
 def best_point(path: list[PathPoint]) -> PathPoint:
     """Return the point of highest selection accuracy; ties go to the lower log-loss, then the earlier."""
     return min(path, key=lambda point: (-point.accuracy, point.log_loss))
-
-
-def take(X: Any, rows: np.ndarray) -> Any:
-    """Return X[rows] for ascending rows, without a copy where they follow one another."""
-    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
-        return X[int(rows[0]) : int(rows[-1]) + 1]
-    return X[rows]

@@ -1,21 +1,24 @@
 """What a probe leaves on disk beside its line on the leaderboard."""
 
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cache.errors import CorruptFileError, OnepassError
-from cache.files import write_atomic
+from cache.files import write_atomic, write_json
 from cache.progress import human_seconds, say
-from cache.provenance import digest_json, made_by
+from cache.provenance import digest_array, digest_json, made_by
+from classify.calibration import diagram
 from classify.heads.base import Head
 from classify.heads.storage import load_head, pack_arrays, save_head, unpack_arrays
 from classify.inputs import Inputs
-from classify.leaderboard import ProbeResult
+from classify.leaderboard import Leaderboard, ProbeResult
 from classify.protocol import VERSION, Outcome, ProtocolRows
 from classify.scores import bootstrap_interval, top_k
+from classify.scorings import number_of_model, record_probe
 from data.dataset import ImageDataset
 
 QUIET = 5.0  # seconds between two lines of progress
@@ -23,7 +26,7 @@ QUIET = 5.0  # seconds between two lines of progress
 
 @dataclass(frozen=True, slots=True)
 class Probabilities:
-    """What a probe says of the rows, for paired tests, ensembles and error analysis.
+    """What a probe says of the rows, calibrated, for paired tests, ensembles and error analysis.
 
     Attributes:
         selection: (n, K) float16, by the head before it was refitted.
@@ -75,6 +78,7 @@ def probe_result(
     return ProbeResult(
         id=identity,
         features=inputs.features,
+        views=inputs.views,
         keys=inputs.keys,
         head=outcome.head.kind,
         params=outcome.chosen.params,
@@ -96,17 +100,66 @@ def probe_result(
         features_digest=inputs.digest,
         rows=rows.counts(),
         made_by=made_by(),
+        temperature=outcome.temperature,
+        calibration=calibration_of(outcome, truth)["error"],
     )
 
 
-def save_outcome(folder: Path, outcome: Outcome) -> None:
-    """Write a probe's probabilities and its head."""
+def calibration_of(outcome: Outcome, truth: np.ndarray) -> dict[str, Any]:
+    """Return the content of `calibration.json`; `truth` are the labels of the reported rows."""
+    return diagram(outcome.raw_val, outcome.val, truth, outcome.temperature)
+
+
+def model_digest(head: Head) -> str:
+    """Return the identity of what a fitted head has learnt (hex)."""
+    return digest_json(
+        {name: digest_array(np.asarray(getattr(head, name))) for name in head.ARRAYS}
+    )
+
+
+def save_outcome(folder: Path, outcome: Outcome, truth: np.ndarray) -> None:
+    """Write a probe's probabilities, its reliability diagram and its head.
+
+    Args:
+        folder: Of the probe.
+        outcome: What it found.
+        truth: Labels of the reported rows, (n,).
+    """
     parts = {name: getattr(outcome, name) for name in ("selection", "val", "test")}
     arrays = {name: array.astype(np.float16) for name, array in parts.items()}
     for name in ("val", "test"):
         arrays[name + "_predicted"] = parts[name].argmax(axis=1).astype(np.int32)
     write_atomic(folder / "probabilities.npz", pack_arrays(arrays))
+    write_json(folder / "calibration.json", calibration_of(outcome, truth))
     save_head(outcome.head, folder)
+
+
+def keep(
+    board: Leaderboard, result: ProbeResult, outcome: Outcome, truth: np.ndarray
+) -> tuple[Leaderboard, ProbeResult]:
+    """Store a probe: its files, the record that val was scored, and last its line.
+
+    A run that ends in between runs the probe again, and the record counts equal models once.
+
+    Args:
+        board: Where it belongs.
+        result: Its line.
+        outcome: What it found.
+        truth: Labels of the reported rows, (n,).
+
+    Returns:
+        The leaderboard with the line, and the line with the number of its scoring.
+    """
+    model = model_digest(outcome.head)
+    number = number_of_model(
+        board.folder, board.dataset_digest, result.features_text, result.head, model
+    )
+    result = replace(result, scoring=number)
+    save_outcome(board.head_folder(result), outcome, truth)
+    record_probe(board.folder, result, model)
+    board = board.holding(result)
+    board.save()
+    return board, result
 
 
 def load_probabilities(folder: Path, rows: dict[str, int]) -> Probabilities:

@@ -6,35 +6,74 @@ from typing import TYPE_CHECKING
 from cache.progress import human_seconds
 
 if TYPE_CHECKING:
+    from classify.ensemble import EnsembleResult
     from classify.leaderboard import ProbeResult
     from classify.pipeline import ClassifyResult
     from classify.predict import PredictResult
     from classify.scores import Comparison
 
-HEADER = ("#", "features", "head", "chosen", "selection", "val top-1 (95 %)", "top-5", "time")
+HEADER = (
+    "#",
+    "features",
+    "head",
+    "chosen",
+    "selection",
+    "val top-1 (95 %)",
+    "top-5",
+    "time",
+    "extraction",
+)
 
 
 def classify_text(result: "ClassifyResult") -> str:
     """Return the leaderboard as a table, with what a reader needs to judge it."""
     lines = [f"{result.dataset}: {result.classes} classes, {result.ran} probes run, {result.reused} were there", ""]  # fmt: skip
-    rows = [_row(str(rank), probe) for rank, probe in enumerate(result.results, 1)]
-    rows += [_row("floor", probe) for probe in result.baselines]
+    rows = [(*_row(str(rank), p), _cost(p, result)) for rank, p in enumerate(result.results, 1)]
+    rows += [(*_row("floor", p), _cost(p, result)) for p in result.baselines]
     lines += [*_table([HEADER, *rows]), ""]
     if result.comparison:
-        lines.append(_comparison(result.comparison, result))
+        names = _names((*result.results, *result.baselines))
+        lines.append(f"Winner: {_comparison(result.comparison, names)}")
+    if len(result.front) > 1:
+        lines.append("* none is both cheaper and better on the selection split (the Pareto front).")
     if unsettled := [probe.id for probe in result.results if not probe.converged]:
         lines.append(f"Stopped before it converged: {', '.join(unsettled)}")
     lines += [
         f"Published: {paper['accuracy']} % {paper['method']} ({paper['source']})"
         for paper in result.published
     ]
+    lines.append(_calibration(result.results[0]))
     lines.append(f"Protocol: {result.protocol}.")
+    lines += _scorings(result)
     lines += [f"Note: {note}" for note in result.notes]
     split = "test" if result.results[0].rows["test"] else "val"
     lines += [
         f"Files: {result.leaderboard}, heads and probabilities in {result.leaderboard.parent / 'heads'}",
         f"Next: python -m finetune --dataset {result.dataset}",
         f"      python -m classify predict --dataset {result.dataset} --split {split}",
+    ]
+    return "\n".join(lines)
+
+
+def ensemble_text(result: "EnsembleResult") -> str:
+    """Return the ensembles, what they are made of and whether they beat their best member."""
+    lines = [f"{result.dataset}: {len(result.ensembles)} ensembles", ""]
+    rows = [_row("", line) for line in (*result.ensembles, *result.members)]
+    lines += [*(line.lstrip() for line in _table([HEADER[:-1], *rows])), ""]
+    names = _names((*result.ensembles, *result.members))
+    for line, weights, test in zip(
+        result.ensembles, result.weights, result.comparisons, strict=True
+    ):
+        parts = " + ".join(f"{weight:.2f} × {member}" for member, weight in weights.items())
+        lines += [
+            f"{line.id} = {parts}",
+            f"  {_comparison(test, names)}",
+            f"  {_calibration(line)}",
+        ]
+    split = "test" if result.members[0].rows["test"] else "val"
+    lines += [
+        f"Winner of the leaderboard: {result.winner} ({result.leaderboard})",
+        f"Next: python -m classify predict --dataset {result.dataset} --split {split}",
     ]
     return "\n".join(lines)
 
@@ -54,20 +93,59 @@ def _row(rank: str, probe: "ProbeResult") -> tuple[str, ...]:
     from classify.heads.base import brief  # scikit-learn: too slow for --help
 
     low, high = (100 * bound for bound in probe.val_interval)
+    chosen = {name: value for name, value in probe.params.items() if name != "weights"}
+    seen = f" ×{probe.scoring}" if probe.scoring > 1 else ""
     return (
         rank,
-        probe.features_text or "none",
+        _features(probe),
         probe.head,
-        brief(probe.params) or "-",
+        brief(chosen) or "-",
         percent(probe.selection_top1),
-        f"{percent(probe.val_top1)} ({low:.1f} … {high:.1f})",
+        f"{percent(probe.val_top1)} ({low:.1f} … {high:.1f}){seen}",
         "-" if probe.val_top5 is None else percent(probe.val_top5),
         f"{probe.seconds:.1f} s" if probe.seconds < 10 else human_seconds(probe.seconds),
     )
 
 
-def _comparison(test: "Comparison", result: "ClassifyResult") -> str:
-    names = {p.id: f"{p.features_text or 'none'} {p.head}" for p in (*result.results, *result.baselines)}  # fmt: skip
+def _features(probe: "ProbeResult") -> str:
+    return f"{len(probe.members)} probes" if probe.members else probe.features_text or "none"
+
+
+def _names(probes: Sequence["ProbeResult"]) -> dict[str, str]:
+    return {probe.id: f"{_features(probe)} {probe.head}" for probe in probes}
+
+
+def _cost(probe: "ProbeResult", result: "ClassifyResult") -> str:
+    """Return the extraction cost, with a mark where it lies on the Pareto front."""
+    cost = result.costs.get(probe.id)
+    if cost is None or probe.baseline:
+        return "-"
+    return f"{cost:.2f} ms" + (" *" if probe.id in result.front and len(result.front) > 1 else "")
+
+
+def _calibration(probe: "ProbeResult") -> str:
+    found = probe.calibration or {"before": float("nan"), "after": float("nan")}
+    return (
+        f"Calibration of {probe.id}: temperature {probe.temperature:.2f}; expected error on val "
+        f"{percent(found['before'])} before, {percent(found['after'])} after."
+    )
+
+
+def _scorings(result: "ClassifyResult") -> list[str]:
+    """Say how often val has been looked at, and what is not ranked."""
+    times, models = result.scorings.times, result.scorings.models
+    lines = [f"val has been scored {times} times, {models} models (scorings.jsonl)."]
+    if any(probe.scoring > 1 for probe in (*result.results, *result.baselines)):
+        lines.append("×N: the Nth model of that head on these features that val was shown.")
+    if result.other_seeds:
+        kept = ", ".join(f"seed {seed}: {count}" for seed, count in result.other_seeds.items())
+        lines.append(
+            f"Not ranked here, because they were selected on other rows: probes of {kept}."
+        )
+    return lines
+
+
+def _comparison(test: "Comparison", names: dict[str, str]) -> str:
     ahead = test.only_first - test.only_second
     counts = (
         f"of {test.rows:,} val rows {test.only_first:,} only it has right and {test.only_second:,} "
@@ -78,10 +156,8 @@ def _comparison(test: "Comparison", result: "ClassifyResult") -> str:
     elif ahead > 0:
         verdict = "a real difference"
     else:
-        verdict = (
-            "the runner-up is better there; choices are made on the selection split all the same"
-        )
-    return f"Winner: {names[test.first]} ({test.first}); {counts}: {verdict}."
+        verdict = "the other is better there; choices are made on the selection split all the same"
+    return f"{names[test.first]} ({test.first}); {counts}: {verdict}."
 
 
 def percent(share: float) -> str:

@@ -15,7 +15,7 @@ from cache.errors import (
     StaleError,
     UnknownNameError,
 )
-from classify.leaderboard import Leaderboard, ProbeResult, leaderboard_path
+from classify.leaderboard import FORMAT, Leaderboard, ProbeResult, leaderboard_path
 
 
 def result(identity: str, selection: float = 0.5, loss: float = 1.0, **other: Any) -> ProbeResult:
@@ -79,6 +79,41 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     assert load(tmp_path).head_folder(written.results[0]) == tmp_path / "heads" / "a"
 
 
+def test_a_leaderboard_of_the_first_format_is_still_read(tmp_path: Path) -> None:
+    board(tmp_path, result("a", seed=3), result("b", seed=3)).save()
+    path = leaderboard_path(tmp_path)
+    value = json.loads(path.read_text())
+    later = ("views", "members", "temperature", "calibration", "scoring")
+    old = [{k: v for k, v in entry.items() if k not in later} for entry in value["results"]]
+    path.write_text(json.dumps({**value, "format": 1, "results": old} | {"seed": None}))
+    found = load(tmp_path)
+    assert [r.id for r in found.ranked] == ["a", "b"] and found.seed == 3
+    first = found.results[0]
+    assert (first.views, first.members, first.temperature, first.calibration, first.scoring) == ((), (), 1.0, None, 1)  # fmt: skip
+    found.save()
+    assert json.loads(path.read_text())["format"] == FORMAT == 2 and load(tmp_path) == found
+    value["format"] = 1  # with the fields of today
+    path.write_text(json.dumps(value))
+    with pytest.raises(CorruptFileError, match="expected the fields"):
+        load(tmp_path)
+
+
+def test_one_seed_is_ranked_at_a_time(tmp_path: Path) -> None:
+    floor = result("floor", baseline=True, keys=(), features=(), seed=1)
+    found = board(tmp_path, result("a", 0.6), result("b", 0.9, seed=1), floor)
+    assert [r.id for r in found.ranked] == ["a"] and not found.baselines
+    assert found.other_seeds == {1: 1} and found.find("b").seed == 1
+    other = dataclasses.replace(found, seed=1)
+    assert other.winner.id == "b" and other.baselines == (floor,) and other.other_seeds == {0: 1}
+    other.save()
+    assert load(tmp_path).seed == 1
+
+
+def test_views_stand_in_the_text(tmp_path: Path) -> None:
+    line = result("a", features=("a@8", "b@8"), views=("flip",))
+    assert line.features_text == "a@8 & b@8 with flip"
+
+
 def test_a_result_takes_the_place_of_its_predecessor(tmp_path: Path) -> None:
     found = board(tmp_path, result("a"), result("b")).holding(result("a", 0.7))
     assert [(r.id, r.selection_top1) for r in found.results] == [("b", 0.5), ("a", 0.7)]
@@ -104,6 +139,7 @@ def test_results_are_frozen() -> None:
         {"val_interval": (0.5, 0.3)},
         {"id": "../outside"},
         {"id": ""},
+        {"temperature": 0.0},
     ],
 )
 def test_senseless_results_are_refused(change: dict[str, Any]) -> None:

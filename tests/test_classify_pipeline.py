@@ -12,9 +12,10 @@ from classify_store import NAME, digits, write_dataset, write_features
 
 from cache.features import FeatureKey
 from cache.locks import exclusive
-from classify import pipeline
+from classify import records
 from classify.__main__ import COMMANDS
 from classify.baselines import area_weights, pixel_features, pixel_plan
+from classify.calibration import calibrated
 from classify.config import ClassifyConfig
 from classify.heads.storage import load_head
 from classify.leaderboard import Leaderboard
@@ -92,7 +93,8 @@ class TestLeaderboard:
         predicted = head.predict(data.X[val])
         np.testing.assert_array_equal(kept.val_predicted, predicted)
         assert np.mean(predicted == data.labels[val]) == pytest.approx(best.val_top1)
-        probabilities = head.predict_proba(data.X[dataset.rows("test")])
+        raw = head.predict_proba(data.X[dataset.rows("test")])
+        probabilities = calibrated(raw, best.temperature)
         np.testing.assert_allclose(kept.test, probabilities, atol=1e-3)
         assert kept.selection.shape == (best.rows["selection"], 10)
 
@@ -104,7 +106,18 @@ class TestLeaderboard:
         assert again.results == first.results
         assert {p: (tmp_path / p).stat().st_mtime_ns for p in left(tmp_path)} == files
         more = run_probes(config(tmp_path, seed=1, head=("ridge",)))
-        assert more.ran == 3 and len(more.results) == 3
+        assert (
+            more.ran == 3 and len(more.results) == 1
+        )  # what seed 0 selected is not ranked beside it
+        assert more.other_seeds == {0: 2} and {r.seed for r in more.baselines} == {1}
+        assert (
+            "Not ranked here, because they were selected on other rows: probes of seed 0: 2"
+            in classify_text(more)
+        )
+        back = run_probes(config(tmp_path))
+        assert (back.ran, back.results, back.other_seeds) == (0, first.results, {1: 1})
+        board = Leaderboard.load(tmp_path / "runs" / NAME, NAME, dataset.digest)
+        assert (board.seed, board.winner.id) == (0, first.winner)
 
     def test_the_same_run_gives_the_same_numbers(self, tmp_path: Path, dataset) -> None:
         first = run_probes(config(tmp_path))
@@ -127,9 +140,9 @@ class TestLeaderboard:
             def interrupt(*_: Any) -> None:
                 raise KeyboardInterrupt
 
-            save, saved = pipeline.save_outcome, []
+            save, saved = records.save_outcome, []
             patch.setattr(
-                pipeline, "save_outcome",
+                records, "save_outcome",
                 lambda *a: (saved.append(1), save(*a)) if len(saved) < 3 else interrupt(),
             )  # fmt: skip
             with pytest.raises(KeyboardInterrupt):

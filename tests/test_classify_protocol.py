@@ -10,8 +10,9 @@ from cache.errors import InvalidInputError
 from classify.heads.base import PathPoint
 from classify.heads.registry import find_head
 from classify.heads.ridge import Ridge
-from classify.protocol import ProtocolRows, best_point, protocol_rows, run_probe, take
+from classify.protocol import ProtocolRows, best_point, protocol_rows, run_probe
 from classify.scores import bootstrap_interval, compare, mcnemar, top_k
+from classify.views import take
 
 IDS = [f"n{k:02d}" for k in range(10)]
 
@@ -104,7 +105,7 @@ def test_refit_takes_all_training_rows_and_only_them() -> None:
     fit_mean = data.X[rows.fit].astype(np.float64).mean(axis=0)
     np.testing.assert_allclose(outcome.chosen.head.mean_, fit_mean, rtol=1e-9)  # type: ignore[attr-defined]
     assert outcome.val.shape == (len(rows.val), 10) and outcome.test.shape == (len(rows.test), 10)
-    np.testing.assert_array_equal(outcome.val, outcome.head.predict_proba(data.X[rows.val]))
+    np.testing.assert_array_equal(outcome.raw_val, outcome.head.predict_proba(data.X[rows.val]))
 
 
 class TestRows:

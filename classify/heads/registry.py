@@ -15,6 +15,10 @@ PROBES = {
     "mlp": "classify.heads.mlp:Mlp",
 }
 FLOOR = {"majority": "classify.heads.majority:Majority"}
+POOLS = {
+    "average": "classify.heads.pool:Average",
+    "stack": "classify.heads.pool:Stack",
+}
 
 
 def find_head(name: str) -> "type[Head]":
@@ -23,7 +27,7 @@ def find_head(name: str) -> "type[Head]":
     Raises:
         UnknownNameError: There is none of that name; the nearest are named.
     """
-    known = PROBES | FLOOR
+    known = PROBES | FLOOR | POOLS
     if name not in known:
         raise unknown_name("head", name, PROBES)
     module, _, attribute = known[name].partition(":")

@@ -1,0 +1,244 @@
+"""Probes of the leaderboard together: their probabilities averaged or stacked.
+
+The weights are learnt on the selection split, from what each member said of it before it was
+refitted. An ensemble's own selection figures are cross-fitted: each fold of these rows is judged by
+weights that were learnt on the other folds, so they stand fairly beside those of its members.
+"""
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cache.errors import InvalidInputError, StaleError, UsageError
+from cache.locks import exclusive
+from cache.progress import say
+from cache.provenance import digest_json
+from classify.calibration import log_probabilities
+from classify.config import EnsembleConfig
+from classify.heads.base import Head, PathPoint, log_loss, softmax
+from classify.heads.registry import find_head
+from classify.inputs import Inputs
+from classify.leaderboard import Leaderboard, ProbeResult, leaderboard_path
+from classify.protocol import VERSION, Outcome, ProtocolRows, best_point, protocol_rows
+from classify.records import Probabilities, intact, keep, load_probabilities, probe_result
+from classify.scores import Comparison, compare
+from data.dataset import ImageDataset, open_dataset
+
+FOLDS = 5
+CANDIDATES = 12  # probes, unless they are named
+HEADS_OF_ONE = 2  # of them on the same features: more of one kind add little
+LEAST = 0.01  # weight of a member that is worth its extraction
+
+
+@dataclass(frozen=True, slots=True)
+class EnsembleResult:
+    """The ensembles that were made or were there.
+
+    Attributes:
+        dataset: Name of the data set.
+        leaderboard: Where they lie.
+        ensembles: Their lines on the leaderboard, best first.
+        weights: For each of them, the weight of each member by its id.
+        members: The lines of all members, best first.
+        comparisons: Each ensemble against its best member on the reported rows.
+        winner: Id of the leaderboard's winner now.
+    """
+
+    dataset: str
+    leaderboard: str
+    ensembles: tuple[ProbeResult, ...]
+    weights: tuple[dict[str, float], ...]
+    members: tuple[ProbeResult, ...]
+    comparisons: tuple[Comparison, ...]
+    winner: str
+
+
+def run_ensemble(config: EnsembleConfig) -> EnsembleResult:
+    """Make an ensemble of each method out of probes of the leaderboard.
+
+    Args:
+        config: Data set, probes, methods, folders.
+
+    Raises:
+        UsageError: There are less than two probes, or they were selected on other rows.
+        OnepassError: Something is missing, stale or damaged; one line says what.
+    """
+    dataset = open_dataset(config.store, config.dataset)
+    folder = config.runs / dataset.name
+    board = Leaderboard.load(folder, dataset.name, dataset.digest)
+    with exclusive(leaderboard_path(folder)):
+        board = Leaderboard.load(folder, dataset.name, dataset.digest)
+        chosen = _candidates(board, config.probe)
+        rows = protocol_rows(dataset.labels, dataset.rows, dataset.class_ids, board.seed)
+        said = {p.id: load_probabilities(board.head_folder(p), p.rows) for p in chosen}
+        made = []
+        for method in dict.fromkeys(config.method):
+            board, line = _ensemble(board, dataset, rows, chosen, said, method)
+            made.append(line)
+    return _result(board, dataset, made, said)
+
+
+def member_inputs(probabilities: list[np.ndarray]) -> np.ndarray:
+    """Return what an ensemble looks at, (n, M · K) float32.
+
+    Args:
+        probabilities: Of each member, (n, K), calibrated; rounded as they are stored, so that it
+            makes no difference whether they were read or computed again.
+    """
+    return np.concatenate(
+        [log_probabilities(p.astype(np.float16).astype(np.float32)) for p in probabilities], axis=1
+    )
+
+
+def _candidates(board: Leaderboard, named: tuple[str, ...]) -> list[ProbeResult]:
+    """Return the probes to ask, best first."""
+    probes = [board.find(name) for name in dict.fromkeys(named)]
+    if not named:
+        seen: dict[str, int] = {}
+        for probe in board.ranked:
+            if not probe.members and seen.get(probe.features_digest, 0) < HEADS_OF_ONE:
+                seen[probe.features_digest] = seen.get(probe.features_digest, 0) + 1
+                probes.append(probe)
+        probes = probes[:CANDIDATES]
+    if nested := [probe.id for probe in probes if probe.members]:
+        raise UsageError(f"--probe {nested[0]}: expected probes, received an ensemble")
+    if strange := [probe for probe in probes if probe.seed != board.seed]:
+        raise UsageError(
+            f"--probe {strange[0].id}: selected with seed {strange[0].seed}, but the leaderboard ranks seed "
+            f"{board.seed}; members have to be selected on the same rows"
+        )
+    if len(probes) < 2:
+        raise UsageError(
+            f"{board.path}: expected at least two probes to put together, received {len(probes)}; "
+            f"make more with: python -m classify --dataset {board.dataset}"
+        )
+    return probes
+
+
+def _ensemble(
+    board: Leaderboard,
+    dataset: ImageDataset,
+    rows: ProtocolRows,
+    chosen: list[ProbeResult],
+    said: dict[str, Probabilities],
+    method: str,
+) -> tuple[Leaderboard, ProbeResult]:
+    """Return the leaderboard with the ensemble, and its line."""
+    head_type = find_head(method)
+    depends = {
+        "dataset": dataset.digest,
+        "asked": sorted([p.id, p.temperature] for p in chosen),
+        "head": [method, head_type.version],
+        "protocol": [VERSION, board.seed],
+    }
+    identity = f"{method}-{digest_json(depends)[:12]}"
+    known = next((result for result in board.results if result.id == identity), None)
+    if known and intact(board.head_folder(known), known):
+        say(f"{method}: on the leaderboard already")
+        return board, known
+    start = time.monotonic()
+    truth = dataset.labels[rows.selection]
+    members = _worthy(chosen, said, truth)
+    outcome = _outcome(method, [said[p.id] for p in members], truth, board.seed, start)
+    result = replace(
+        probe_result(
+            identity, _inputs_of(members), outcome, dataset, rows, seed=board.seed, budget="quick"
+        ),
+        params={**outcome.chosen.params, "weights": _weights(members, outcome.head)},
+        members=tuple(p.id for p in members),
+        baseline=False,
+    )
+    return keep(board, result, outcome, dataset.labels[rows.val])
+
+
+def _worthy(
+    chosen: list[ProbeResult], said: dict[str, Probabilities], truth: np.ndarray
+) -> list[ProbeResult]:
+    """Return the probes that the average gives a weight to; two at least."""
+    average = find_head("average")(members=len(chosen))
+    average.fit(member_inputs([said[p.id].selection for p in chosen]), truth)
+    order = np.argsort(-average.weights_, kind="stable")
+    kept = [i for n, i in enumerate(order) if n < 2 or average.weights_[i] >= LEAST]
+    return [chosen[i] for i in sorted(kept)]
+
+
+def _outcome(
+    method: str, said: list[Probabilities], truth: np.ndarray, seed: int, start: float
+) -> Outcome:
+    """Fit on the selection rows, judge by cross-fitting, and ask for the reported rows once."""
+    X = member_inputs([one.selection for one in said])
+    head = find_head(method)(members=len(said))
+    points, crossed = [], []
+    for point in head.path(X, truth, X, truth):
+        scores = cross_fitted(point.head, X, truth, seed)
+        accuracy = float(np.mean(scores.argmax(axis=1) == truth))
+        points.append(PathPoint(point.params, accuracy, log_loss(scores, truth), point.head))
+        crossed.append(scores)
+    chosen = best_point(points)
+    selection = softmax(crossed[points.index(chosen)])
+    val, test = (
+        chosen.head.predict_proba(member_inputs([getattr(one, part) for one in said]))
+        for part in ("val", "test")
+    )
+    seconds = time.monotonic() - start
+    return Outcome.of(chosen.head, chosen, points, (selection, val, test), truth, seconds)
+
+
+def cross_fitted(head: Head, X: np.ndarray, truth: np.ndarray, seed: int) -> np.ndarray:
+    """Return scores (n, K) of each row by a head that was fitted on the other folds.
+
+    Args:
+        head: Gives kind and hyper-parameters.
+        X: Log-probabilities of the members, (n, M · K).
+        truth: Column of the true class of each row, (n,).
+        seed: Of the folds.
+    """
+    folds = np.random.default_rng(seed).permutation(len(X)) % FOLDS
+    parts = [(folds != k, folds == k) for k in range(FOLDS) if np.any(folds == k)]
+    if len(parts) < 2:
+        raise InvalidInputError(
+            f"an ensemble learns from the selection rows: expected 2 at least, received {len(X)}"
+        )
+    scores = np.empty((len(X), len(head.classes_)), np.float32)
+    for others, own in parts:
+        scores[own] = head.refit(X[others], truth[others]).logits(X[own])
+    return scores
+
+
+def _inputs_of(members: list[ProbeResult]) -> Inputs:
+    """Return what the members look at; the keys stand on their own lines."""
+    features = dict.fromkeys(text for member in members for text in member.features)
+    digest = digest_json([member.features_digest for member in members])
+
+    def none() -> np.ndarray:
+        raise StaleError("an ensemble has no vectors of its own")
+
+    return Inputs(none, tuple(features), (), digest)
+
+
+def _weights(members: list[ProbeResult], head: Head) -> dict[str, float]:
+    weights = head.weights_
+    return {p.id: float(weight) for p, weight in zip(members, weights, strict=True)}
+
+
+def _result(
+    board: Leaderboard,
+    dataset: ImageDataset,
+    made: list[ProbeResult],
+    said: dict[str, Probabilities],
+) -> EnsembleResult:
+    truth = dataset.labels[dataset.rows("val")]
+    made = [probe for probe in board.ranked if probe in made]
+    comparisons, weights = [], []
+    for line in made:
+        best = next(probe for probe in board.ranked if probe.id in line.members)
+        own = load_probabilities(board.head_folder(line), line.rows).val_predicted
+        other = load_probabilities(board.head_folder(best), best.rows).val_predicted
+        comparisons.append(compare(line.id, best.id, own == truth, other == truth))
+        weights.append(dict(line.params["weights"]))
+    asked = {member for line in made for member in line.members}
+    return EnsembleResult(
+        dataset.name, str(board.path), tuple(made), tuple(weights),
+        tuple(p for p in board.ranked if p.id in asked), tuple(comparisons), board.winner.id,
+    )  # fmt: skip
