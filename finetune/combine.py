@@ -16,8 +16,7 @@ from cache.errors import InvalidInputError, UsageError
 from cache.files import write_atomic, write_json
 from cache.provenance import digest_json, made_by
 from classify.config import PredictConfig as FormatConfig
-from classify.heads.storage import pack_arrays
-from classify.predict import file_ending, render
+from classify.predict import content_of, file_ending
 from classify.scores import bootstrap_interval
 from data.dataset import ImageDataset
 from finetune.config import PredictConfig
@@ -163,16 +162,11 @@ def _write(
 ) -> None:
     if path.is_dir():
         raise UsageError(f"--out {path}: expected a file, received a folder")
-    if config.format == "npz":
-        names = np.array([dataset.names[row] for row in rows])
-        arrays = {"probabilities": probabilities, "rows": rows, "names": names, "class_ids": np.array(dataset.class_ids)}  # fmt: skip
-        write_atomic(path, pack_arrays(arrays))
-        return
     form = FormatConfig(
         dataset=dataset.name, split=config.split, format=config.format, header=config.header
     )
     classes = np.arange(len(dataset.class_ids))
-    write_atomic(path, render(dataset, rows, classes, probabilities, form).encode())
+    write_atomic(path, content_of(dataset, rows, classes, probabilities, form))
 
 
 def _record(result: PredictResult, dataset: ImageDataset, config: PredictConfig) -> dict[str, Any]:

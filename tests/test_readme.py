@@ -22,7 +22,7 @@ NUMBER = r"[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?"
 # What another machine or another day prints otherwise; all the rest has to be the same.
 VARIES = [
     (rf"\({NUMBER} … {NUMBER}\)", "(#)"),
-    (rf"{NUMBER} ?(?:%|s\b|min\b|h\b|kB\b|MB\b|points\b|rows/s|images/s)", "#"),
+    (rf"{NUMBER} ?(?:%|ms(?: \*)?|s\b|min\b|h\b|kB\b|MB\b|points\b|rows/s|images/s)", "#"),
     (r"#(?: #)+", "#"),
     (rf"(=|within |p = |loss ){NUMBER}", r"\1#"),
     (r"-[0-9a-f]{12}\b", "-#"),
