@@ -1,10 +1,11 @@
-"""python -m classify [ensemble | predict]: heads on vectors."""
+"""python -m classify [ensemble | predict | transfer]: heads on vectors."""
 
 import sys
 from typing import Any
 
 from cache.cli import Command, main
-from classify.config import ClassifyConfig, EnsembleConfig, PredictConfig
+from classify.config import ClassifyConfig, EnsembleConfig, PredictConfig, TransferConfig
+from classify.evidence_text import transfer_text
 from classify.text import classify_text, ensemble_text, predict_text
 
 
@@ -24,6 +25,12 @@ def _predict(config: PredictConfig) -> Any:
     from classify.predict import predict_split
 
     return predict_split(config)
+
+
+def _transfer(config: TransferConfig) -> Any:
+    from classify.transfer import score_features
+
+    return score_features(config)
 
 
 COMMANDS = [
@@ -47,6 +54,13 @@ COMMANDS = [
         PredictConfig,
         _predict,
         predict_text,
+    ),
+    Command(
+        "transfer",
+        "Rank features by LogME, H-score, NCE and LEEP, before anything is trained.",
+        TransferConfig,
+        _transfer,
+        transfer_text,
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""Everything `python -m classify` and `python -m classify predict` can be told."""
+"""Everything the commands of `python -m classify` can be told."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,3 +86,30 @@ class PredictConfig(RunsConfig):
     def __post_init__(self) -> None:
         if len(self.header) != 2:
             raise UsageError(f"--header: expected two column names, received {len(self.header)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferConfig(RunsConfig):
+    """Which features to score before anything is trained on them."""
+
+    dataset: str = flag(help="name of a prepared data set", metavar="NAME")
+    features: tuple[str, ...] = flag(
+        (),
+        "feature keys such as efficientnet_lite0@128; KEY,KEY puts two side by side "
+        "(default: each that is stored)",
+        metavar="KEY",
+    )
+    fresh: bool = flag(False, "score again what was scored before")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InspectConfig(RunsConfig):
+    """Which probe's features are asked what they say about the data."""
+
+    dataset: str = flag(help="name of a prepared data set", metavar="NAME")
+    probe: str = flag("best", "id of a probe on the leaderboard, or best", metavar="ID")
+    top: int = flag(100, "how many rows or pairs each list holds at most")
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise UsageError(f"--top {self.top}: expected a whole number, 1 or above")

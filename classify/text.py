@@ -30,7 +30,7 @@ def classify_text(result: "ClassifyResult") -> str:
     lines = [f"{result.dataset}: {result.classes} classes, {result.ran} probes run, {result.reused} were there", ""]  # fmt: skip
     rows = [(*_row(str(rank), p), _cost(p, result)) for rank, p in enumerate(result.results, 1)]
     rows += [(*_row("floor", p), _cost(p, result)) for p in result.baselines]
-    lines += [*_table([HEADER, *rows]), ""]
+    lines += [*table([HEADER, *rows]), ""]
     if result.comparison:
         names = _names((*result.results, *result.baselines))
         lines.append(f"Winner: {_comparison(result.comparison, names)}")
@@ -59,7 +59,7 @@ def ensemble_text(result: "EnsembleResult") -> str:
     """Return the ensembles, what they are made of and whether they beat their best member."""
     lines = [f"{result.dataset}: {len(result.ensembles)} ensembles", ""]
     rows = [_row("", line) for line in (*result.ensembles, *result.members)]
-    lines += [*(line.lstrip() for line in _table([HEADER[:-1], *rows])), ""]
+    lines += [*(line.lstrip() for line in table([HEADER[:-1], *rows])), ""]
     names = _names((*result.ensembles, *result.members))
     for line, weights, test in zip(
         result.ensembles, result.weights, result.comparisons, strict=True
@@ -165,7 +165,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Return rows of text as aligned lines."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [

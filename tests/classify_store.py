@@ -46,11 +46,15 @@ def digits(classes: int = 10) -> Digits:
 
 
 def write_dataset(
-    store: Path, data: Digits, name: str = NAME, record: dict[str, Any] | None = None
+    store: Path,
+    data: Digits,
+    name: str = NAME,
+    record: dict[str, Any] | None = None,
+    ids: list[str] | None = None,
 ) -> ImageDataset:
     """Store pixels and labels (those of test rows are unknown) as `python -m data prepare` does."""
     labels = np.where(data.split == 2, -1, data.labels).astype(np.int32)
-    ids = [f"n{k:02d}" for k in range(int(data.labels.max()) + 1)]
+    ids = ids or [f"n{k:02d}" for k in range(int(data.labels.max()) + 1)]
     texts = [f"digit {k}" for k in range(len(ids))]
     names = [f"{('train', 'val', 'test')[s]}_{row}.png" for row, s in enumerate(data.split)]
     side = {"labels": labels, "split": data.split, "names": names}

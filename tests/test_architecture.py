@@ -17,6 +17,7 @@ COMMANDS = [
     ("data",), ("data", "prepare"), ("data", "list"), ("data", "show"), ("data", "verify"),
     ("extract",), ("classify",), ("classify", "ensemble"), ("classify", "predict"), ("finetune",), ("finetune", "predict"),
     ("finetune", "errors"), ("finetune", "export"), ("report",),
+    ("classify", "transfer"),
 ]  # fmt: skip
 
 

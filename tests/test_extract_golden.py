@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.imagenet import imagenet_wnids
 from data.images import decode_image
-from extract.backbones.registry import find_backbone, imagenet_wnids
+from extract.backbones.registry import find_backbone
 from extract.backend import as_list
 from extract.model import build_extractor
 

@@ -4,7 +4,6 @@ Nothing here imports Keras before `build_backbone`, `build_top` or, for a KerasH
 `preprocessing_of` is called.
 """
 
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +12,6 @@ import numpy as np
 
 from cache.errors import InvalidInputError, MissingFileError, UsageError, unknown_name
 from extract.backbones import applications, kerashub, lite
-from extract.backbones.table import FOLDER
 from extract.backbones.weights_files import check_exists, checked_digest
 from extract.spec import BackboneSpec, Preprocessing
 
@@ -108,7 +106,7 @@ def build_top(spec: BackboneSpec, weights: Weights = "imagenet") -> tuple[np.nda
     """Return the backbone's own ImageNet head: logits = pooled features @ kernel + bias.
 
     Returns:
-        kernel (D, 1000) and bias (1000,), float32; class k is `imagenet_wnids()[k]`.
+        kernel (D, 1000) and bias (1000,), float32; class k is `data.imagenet.imagenet_wnids()[k]`.
 
     Raises:
         InvalidInputError: It has none, or its head is more than one dense layer.
@@ -146,12 +144,6 @@ def _checked(spec: BackboneSpec, weights: Weights) -> Weights:
     if spec.family != "kerashub":
         check_exists(path)
     return path
-
-
-@cache
-def imagenet_wnids() -> list[str]:
-    """Return the 1000 WordNet ids of ILSVRC2012; class k of every ImageNet head is [k]."""
-    return (FOLDER / "imagenet_wnids.txt").read_text(encoding="ascii").split()
 
 
 def backbone_rows() -> list[dict[str, Any]]:
