@@ -36,7 +36,7 @@ from data.dataset import open_dataset
 NAME = "tiny-imagenet"
 GRID = Grid(
     learning_rate=(3e-4, 1e-3, 2e-3, 4e-3),
-    penalty=((0.0, 0.0), (0.0, 1e-5), (0.0, 1e-4), (1e-5, 0.0)),
+    penalty=((0.0, 0.0), (0.0, 1e-3), (0.0, 4e-3), (1e-4, 0.0)),
     dropout=(0.4, 0.7),
     seed=(0, 1),
 )

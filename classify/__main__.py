@@ -1,12 +1,18 @@
-"""python -m classify [ensemble | predict | transfer]: heads on vectors."""
+"""python -m classify [ensemble | predict | sweep | transfer]: heads on vectors."""
 
 import sys
 from typing import Any
 
 from cache.cli import Command, main
-from classify.config import ClassifyConfig, EnsembleConfig, PredictConfig, TransferConfig
+from classify.config import (
+    ClassifyConfig,
+    EnsembleConfig,
+    PredictConfig,
+    SweepConfig,
+    TransferConfig,
+)
 from classify.evidence_text import transfer_text
-from classify.text import classify_text, ensemble_text, predict_text
+from classify.text import classify_text, ensemble_text, predict_text, sweep_text
 
 
 def _classify(config: ClassifyConfig) -> Any:
@@ -25,6 +31,12 @@ def _predict(config: PredictConfig) -> Any:
     from classify.predict import predict_split
 
     return predict_split(config)
+
+
+def _sweep(config: SweepConfig) -> Any:
+    from classify.sweep import run_sweeps
+
+    return run_sweeps(config)
 
 
 def _transfer(config: TransferConfig) -> Any:
@@ -54,6 +66,13 @@ COMMANDS = [
         PredictConfig,
         _predict,
         predict_text,
+    ),
+    Command(
+        "sweep",
+        "Train many heads together, drop the worse ones early, keep the best.",
+        SweepConfig,
+        _sweep,
+        sweep_text,
     ),
     Command(
         "transfer",

@@ -1,5 +1,6 @@
 """Everything the commands of `python -m classify` can be told."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,3 +114,52 @@ class InspectConfig(RunsConfig):
     def __post_init__(self) -> None:
         if self.top < 1:
             raise UsageError(f"--top {self.top}: expected a whole number, 1 or above")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepConfig(RunsConfig):
+    """Which heads are trained together: each combination of rate, penalty, dropout and seed."""
+
+    dataset: str = flag(help="name of a prepared data set", metavar="NAME")
+    features: tuple[str, ...] = flag(
+        (), "feature keys, each swept by itself (default: each that is stored)", metavar="KEY"
+    )
+    head: str = flag("dense", "kind of head", choices=("dense", "mlp"))
+    learning_rate: tuple[float, ...] = flag((3e-4, 1e-3, 2e-3, 4e-3), "of the optimiser")
+    penalty: tuple[str, ...] = flag(
+        ("0", "l2:1e-3", "l2:4e-3", "l1:1e-4"), "on the weights: 0, l2:NUMBER or l1:NUMBER"
+    )
+    dropout: tuple[float, ...] = flag((0.4, 0.65), "share of the features that a step leaves out")
+    seeds: tuple[int, ...] = flag((0, 1), "of first weights and dropout")
+    optimizer: str = flag("adam", "sgd: Nesterov momentum 0.9", choices=("adam", "sgd"))
+    label_smoothing: float = flag(0.0, "share of a target that is spread over all classes")
+    mixup: float = flag(0.0, "α of mixup between feature vectors; 0: none")
+    batch_size: int = flag(256, "rows of a step, about")
+    epochs: int = flag(20, "passes over the rows of the heads that are never dropped")
+    keep: int = flag(4, "one head of so many goes on after a rung; 1: all, to the end")
+    seed: int = flag(0, "of the selection split, the order of the rows and the interval")
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "penalty", "dropout", "seeds"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise UsageError(f"--{name.replace('_', '-')}: expected each value once, received {values}")  # fmt: skip
+        if min(self.seed, *self.seeds) < 0:
+            raise UsageError("--seed and --seeds: expected whole numbers, 0 or above")
+        _ = self.penalties
+
+    @property
+    def penalties(self) -> tuple[tuple[float, float], ...]:
+        """The (l1, l2) pair of each penalty."""
+        return tuple(_penalty(text) for text in self.penalty)
+
+
+def _penalty(text: str) -> tuple[float, float]:
+    kind, _, number = ("l2:" + text if ":" not in text else text).partition(":")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if kind not in ("l1", "l2") or not 0 <= value < math.inf:
+        raise UsageError(f"--penalty {text}: expected 0, l2:NUMBER or l1:NUMBER, such as l2:1e-3")
+    return (value, 0.0) if kind == "l1" else (0.0, value)

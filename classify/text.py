@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from classify.pipeline import ClassifyResult
     from classify.predict import PredictResult
     from classify.scores import Comparison
+    from classify.sweep import SweepsResult
 
+SHOWN = 5  # heads of a sweep
 HEADER = (
     "#",
     "features",
@@ -87,6 +89,42 @@ def predict_text(result: "PredictResult") -> str:
         f"Made by {result.probe} ({made})\n"
         f"Next: python -m finetune --dataset {result.dataset}"
     )
+
+
+def sweep_text(result: "SweepsResult") -> str:
+    """Return the best heads of each sweep, and how the chosen one does."""
+    from classify.heads.base import brief
+
+    lines = []
+    for record, probe in zip(result.sweeps, result.probes, strict=True):
+        rungs = ", ".join(
+            f"{rung['heads']} to epoch {rung['epoch']:.3g}" for rung in record["rungs"]
+        )
+        lines += [
+            f"{' & '.join(record['features'])}: {len(record['heads'])} {record['head']} heads "
+            f"({rungs}), {human_seconds(record['seconds'])}",
+            "",
+        ]
+        best = sorted((h for h in record["heads"] if h["best"]), key=lambda h: h["rank"])[:SHOWN]
+        rows = [
+            (
+                str(head["rank"]),
+                brief({**head["params"], "epochs": head["best"]["epochs"]}),
+                percent(head["best"]["train_accuracy"]),
+                percent(head["best"]["accuracy"]),
+            )
+            for head in best
+        ]
+        low, high = (100 * bound for bound in probe.val_interval)
+        lines += [
+            *table([("#", "head", "training", "selection"), *rows]),
+            "",
+            f"Chosen: {brief(probe.params)} ({probe.id}), refitted on all training rows: "
+            f"val top-1 {percent(probe.val_top1)} ({low:.1f} … {high:.1f})",
+        ]
+    lines.append(f"Files: {', '.join(str(path) for path in result.paths)}; {result.leaderboard}")
+    lines.append(f"Next: python -m finetune --dataset {result.dataset}")
+    return "\n".join(lines)
 
 
 def _row(rank: str, probe: "ProbeResult") -> tuple[str, ...]:

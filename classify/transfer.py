@@ -15,7 +15,7 @@ from classify.config import TransferConfig
 from classify.heads.imagenet import ABSENT, imagenet_columns
 from classify.inputs import Inputs, feature_inputs
 from classify.leaderboard import Leaderboard, ProbeResult, leaderboard_path
-from classify.protocol import protocol_rows, take
+from classify.protocol import protocol_rows
 from classify.transfer_records import (
     FORMAT,
     VERSION,
@@ -25,6 +25,7 @@ from classify.transfer_records import (
     stored_scores,
 )
 from classify.transferability import Moments, h_score, leep, logme, nce
+from classify.views import take
 from data.dataset import ImageDataset, open_dataset
 
 

@@ -15,7 +15,7 @@ FILES = sorted(path for room in FLOORS for path in (ROOT / room).rglob("*.py"))
 COMMANDS = [
     ("cache",), ("cache", "list"), ("cache", "show"), ("cache", "verify"), ("cache", "delete"),
     ("data",), ("data", "prepare"), ("data", "list"), ("data", "show"), ("data", "verify"),
-    ("extract",), ("classify",), ("classify", "ensemble"), ("classify", "predict"), ("finetune",), ("finetune", "predict"),
+    ("extract",), ("classify",), ("classify", "ensemble"), ("classify", "predict"), ("classify", "sweep"), ("finetune",), ("finetune", "predict"),
     ("finetune", "errors"), ("finetune", "export"), ("report",),
     ("classify", "transfer"),
 ]  # fmt: skip

@@ -29,9 +29,9 @@ class Dense(TrainedHead, LinearHead):
     kind = "dense"
     version = 2
     FULL = Grid(
-        learning_rate=(3e-4, 1e-3, 3e-3),
-        penalty=((0.0, 0.0), (0.0, 1e-5), (0.0, 1e-4)),
-        dropout=(0.2, 0.4, 0.6, 0.8),
+        learning_rate=(3e-4, 1e-3, 2e-3),
+        penalty=((0.0, 0.0), (0.0, 1e-3), (0.0, 4e-3)),
+        dropout=(0.2, 0.4, 0.65),
     )
 
     def __init__(

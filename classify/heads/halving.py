@@ -192,4 +192,4 @@ def _rank(track: Track) -> tuple[float, float]:
 
 
 def _rounded(figure: float) -> float | None:
-    return round(figure, 5) if np.isfinite(figure) else None
+    return round(float(figure), 5) if np.isfinite(figure) else None

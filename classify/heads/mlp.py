@@ -40,7 +40,7 @@ class Mlp(TrainedHead):
     }
     FULL = Grid(
         learning_rate=(3e-4, 1e-3),
-        penalty=((0.0, 0.0), (0.0, 1e-5)),
+        penalty=((0.0, 0.0), (0.0, 1e-4)),
         dropout=(0.25, 0.45, 0.65),
     )
 

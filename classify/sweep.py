@@ -1,0 +1,211 @@
+"""Many heads in one pass: `python -m classify sweep`.
+
+`runs/<data set>/sweeps/<id>.json` holds what became of every head, `classify.sweep_records` says how. The best head
+goes on the leaderboard as a probe, chosen on the selection split, refitted and scored once like any
+other. The same sweep is not run again.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from cache.files import write_json
+from cache.locks import exclusive
+from cache.progress import human_seconds, say
+from cache.provenance import digest_json, made_by
+from classify.config import SweepConfig
+from classify.heads.base import Head, Note, PathPoint
+from classify.heads.batches import steps_of
+from classify.heads.dense import Dense
+from classify.heads.halving import Plan
+from classify.heads.mlp import Mlp
+from classify.heads.trained import Grid, Sweep, TrainedHead
+from classify.inputs import Inputs, feature_inputs
+from classify.leaderboard import Leaderboard, ProbeResult, leaderboard_path
+from classify.protocol import ProtocolRows, protocol_rows, run_probe
+from classify.records import Narrator, intact, keep, probe_id, probe_result
+from classify.sweep_records import FORMAT, Record, heads_of, read_record
+from data.dataset import ImageDataset, open_dataset
+
+KINDS: dict[str, type[TrainedHead]] = {"dense": Dense, "mlp": Mlp}
+
+
+@dataclass(frozen=True, slots=True)
+class SweepsResult:
+    """What a command's sweeps found.
+
+    Attributes:
+        dataset: Name of the data set.
+        leaderboard: Path of the leaderboard that the best heads stand on.
+        paths: The records, one for each set of features.
+        sweeps: Their content.
+        probes: The best head of each, refitted and scored.
+        ran: How many sweeps ran now.
+    """
+
+    dataset: str
+    leaderboard: Path
+    paths: tuple[Path, ...]
+    sweeps: tuple[Record, ...]
+    probes: tuple[ProbeResult, ...]
+    ran: int
+
+
+class SweptHead(Head):
+    """Gives `run_probe` a sweep for a path, and remembers what became of every head.
+
+    Args:
+        head: Gives the kind, what all heads share, and the order of the rows.
+        grid: What differs between them.
+        plan: How long they are trained.
+    """
+
+    def __init__(self, head: TrainedHead, grid: Grid, plan: Plan) -> None:
+        self.head, self.grid, self.plan = head, grid, plan
+        self.found: Sweep | None = None
+
+    def path(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        X_selection: np.ndarray,
+        y_selection: np.ndarray,
+        *,
+        budget: str = "quick",
+        note: Note | None = None,
+    ) -> list[PathPoint]:
+        """Run the sweep, whatever the budget; see `Head.path`."""
+        params = self.grid.params()
+        self.found = self.head.sweep(X, y, X_selection, y_selection, params, self.plan, note)
+        return self.found.points
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One sweep on one set of features.
+
+    Attributes:
+        head, grid, plan: See `SweptHead`.
+        dataset, inputs, rows: What it looks at.
+        seed: Of the protocol.
+    """
+
+    head: TrainedHead
+    grid: Grid
+    plan: Plan
+    dataset: ImageDataset
+    inputs: Inputs
+    rows: ProtocolRows
+    seed: int
+
+    @classmethod
+    def of(cls, config: SweepConfig, dataset: ImageDataset, inputs: Inputs) -> Self:
+        """Return what the flags ask for."""
+        kind = KINDS[config.head]
+        shared = ("optimizer", "label_smoothing", "mixup", "batch_size", "seed")
+        head = kind(**{name: getattr(config, name) for name in shared})
+        head.check_params()
+        grid = Grid(config.learning_rate, config.penalties, config.dropout, config.seeds)
+        rows = protocol_rows(dataset.labels, dataset.rows, dataset.class_ids, config.seed)
+        plan = Plan(config.epochs, config.keep)
+        return cls(head, grid, plan, dataset, inputs, rows, config.seed)
+
+    @property
+    def budget(self) -> str:
+        """What stands for the grid in the probe's line and id."""
+        return f"sweep-{digest_json([asdict(self.grid), asdict(self.plan)])[:12]}"
+
+    @property
+    def probe(self) -> str:
+        """Id of the probe that comes of it, which is also that of the sweep."""
+        return probe_id(self.inputs, self.head, self.seed, self.budget, self.dataset.digest)
+
+    def record(self, found: Sweep, seconds: float) -> Record:
+        """Return the sweep as JSON; see `Record`."""
+        steps = steps_of(len(self.rows.fit), self.head.batch_size)
+        rungs = self.plan.rungs(len(found.params), steps)
+        fixed = self.head.get_params(deep=False)
+        for name in (*found.params[0], "epochs"):
+            fixed.pop(name)
+        return {
+            "format": FORMAT,
+            "id": self.probe,
+            "dataset": self.dataset.name,
+            "dataset_digest": self.dataset.digest,
+            "features": list(self.inputs.features),
+            "features_digest": self.inputs.digest,
+            "head": self.head.kind,
+            "fixed": fixed,
+            "plan": {"epochs": self.plan.epochs, "keep": self.plan.keep},
+            "rungs": [{"heads": heads, "epoch": round(end / steps, 4)} for heads, end in rungs],
+            "heads": heads_of(found),
+            "probe": self.probe,
+            "seed": self.seed,
+            "rows": self.rows.counts(),
+            "seconds": round(seconds, 3),
+            "made_by": made_by(),
+        }
+
+
+def run_sweeps(config: SweepConfig) -> SweepsResult:
+    """Sweep the grid on every set of features, and put the best head of each on the leaderboard.
+
+    Args:
+        config: Data set, features, grid, training, folders.
+
+    Returns:
+        What became of every head, and the probes that came of it.
+
+    Raises:
+        OnepassError: Something is missing, unknown, stale, damaged or unusable; one line says what.
+    """
+    dataset = open_dataset(config.store, config.dataset)
+    jobs = [
+        Job.of(config, dataset, inputs)
+        for inputs in feature_inputs(config.store, dataset, config.features)
+    ]
+    folder = config.runs / dataset.name
+    paths = tuple(folder / "sweeps" / f"{job.probe}.json" for job in jobs)
+    records, ran = [], 0
+    with exclusive(leaderboard_path(folder)):
+        board = Leaderboard(folder, dataset.name, dataset.digest, seed=config.seed)
+        if board.path.exists():
+            board = Leaderboard.load(folder, dataset.name, dataset.digest)
+            board = replace(board, seed=config.seed)
+        for job, path in zip(jobs, paths, strict=True):
+            record = _known(board, job, path)
+            if record is None:
+                board, record = _run(board, job)
+                write_json(path, record)
+                ran += 1
+            records.append(record)
+    probes = tuple(board.find(job.probe) for job in jobs)
+    return SweepsResult(dataset.name, board.path, paths, tuple(records), probes, ran)
+
+
+def _known(board: Leaderboard, job: Job, path: Path) -> Record | None:
+    """Return the record of the same sweep, if its probe is there too."""
+    probe = next((result for result in board.results if result.id == job.probe), None)
+    if probe is None or not path.exists() or not intact(board.head_folder(probe), probe):
+        return None
+    record = read_record(path, job.probe)
+    if record is not None:
+        say(f"{' & '.join(job.inputs.features)}: the same sweep was run before")
+    return record
+
+
+def _run(board: Leaderboard, job: Job) -> tuple[Leaderboard, Record]:
+    """Sweep, choose, refit, score; keep the probe."""
+    label = " · ".join([*job.inputs.features, f"{len(job.grid.params())} {job.head.kind}"])
+    swept = SweptHead(job.head, job.grid, job.plan)
+    labels = job.dataset.labels
+    outcome = run_probe(swept, job.inputs.all_views(), labels, job.rows, note=Narrator(label))
+    result = probe_result(
+        job.probe, job.inputs, outcome, job.dataset, job.rows, seed=job.seed, budget=job.budget
+    )
+    board, result = keep(board, result, outcome, labels[job.rows.val])
+    say(f"{label}: {outcome.chosen} · {human_seconds(result.seconds)}")
+    assert swept.found is not None
+    return board, job.record(swept.found, outcome.seconds)
