@@ -127,8 +127,8 @@ def protocol_rows(
         seed: Of the selection split.
 
     Raises:
-        InvalidInputError: A training or reported row has no label, a class has no training row, or
-            there is one class only.
+        InvalidInputError: A training or reported row has no label, a class has less than two
+            training rows, or there is one class only.
     """
     train, val = rows_of("train"), rows_of("val")
     for name, part, use in (("train", train, "learn from"), ("val", val, "report on")):
@@ -142,15 +142,30 @@ def protocol_rows(
         raise InvalidInputError(
             f"expected at least two classes, received one class only: {class_ids}"
         )
-    counts = np.bincount(labels[train], minlength=len(class_ids))
-    if empty := [class_ids[k] for k in np.flatnonzero(counts == 0)]:
-        more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
-        raise InvalidInputError(
-            f"class {', '.join(empty[:3])}{more}: expected at least one training image, received none; "
-            "add some, or take the class out of the data set, and prepare it again"
-        )
+    _check_classes(np.bincount(labels[train], minlength=len(class_ids)), class_ids)
     fit, selection = selection_split(labels, train, fraction=FRACTION, seed=seed)
     return ProtocolRows(fit, selection, train, val, rows_of("test"))
+
+
+def _check_classes(counts: np.ndarray, class_ids: list[str]) -> None:
+    """Refuse classes that cannot be both fitted on and selected on.
+
+    Args:
+        counts: Training rows of each class, (K,).
+        class_ids: Their identities.
+    """
+    rows = int(counts.sum())
+    for few, received in ((0, "none"), (1, "one")):
+        short = [class_ids[k] for k in np.flatnonzero(counts == few)]
+        if not short:
+            continue
+        more = f" and {len(short) - 3} more" if len(short) > 3 else ""
+        all_in_all = f" ({rows} rows for {len(class_ids)} classes)" if rows < len(class_ids) else ""
+        raise InvalidInputError(
+            f"class {', '.join(short[:3])}{more}: expected at least two training images, one to fit on and "
+            f"one to select on, received {received}{all_in_all}; add some, or take the class out of the "
+            "data set, and prepare it again"
+        )
 
 
 def run_probe(

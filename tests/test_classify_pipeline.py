@@ -293,7 +293,53 @@ class TestRefusals:
         data.split[(data.labels == 3) & (data.split == 0)] = 1
         made = write_dataset(tmp_path / "store", data)
         write_features(tmp_path / "store", made, data.X)
-        assert "class n03: expected at least one training image" in refusal(tmp_path, capsys)
+        assert "class n03: expected at least two training images" in refusal(tmp_path, capsys)
+        assert not (tmp_path / "runs").exists()
+
+    def test_class_with_one_training_image(self, tmp_path: Path, capsys) -> None:
+        data = digits()
+        data.split[np.flatnonzero((data.labels == 3) & (data.split == 0))[1:]] = 1
+        made = write_dataset(tmp_path / "store", data)
+        write_features(tmp_path / "store", made, data.X)
+        line = refusal(tmp_path, capsys)
+        assert "class n03: expected at least two training images" in line and "received one" in line
+        assert not (tmp_path / "runs").exists()
+
+    def test_fewer_rows_than_classes(self, tmp_path: Path, capsys) -> None:
+        data = digits()
+        data.split[np.flatnonzero(data.split == 0)[6:]] = 1
+        made = write_dataset(tmp_path / "store", data)
+        write_features(tmp_path / "store", made, data.X)
+        assert "received none (6 rows for 10 classes); add some" in refusal(tmp_path, capsys)
+        assert not (tmp_path / "runs").exists()
+
+    def test_training_rows_without_labels(self, tmp_path: Path, capsys) -> None:
+        data = digits()
+        data.labels[np.flatnonzero(data.split == 0)[:2]] = -1
+        made = write_dataset(tmp_path / "store", data)
+        write_features(tmp_path / "store", made, data.X)
+        line = refusal(tmp_path, capsys)
+        assert "split 'train': expected labelled rows" in line and "2 of them without" in line
+        assert not (tmp_path / "runs").exists()
+
+    def test_features_side_by_side_of_two_data_sets(self, tmp_path: Path, dataset, capsys) -> None:
+        store, data = tmp_path / "store", digits()
+        data.pixels[0] += 1
+        other = write_dataset(store, data, "others")  # as many rows
+        key: FeatureKey = write_features(store, other, data.X, "foreign")
+        target = store / NAME / "features" / "foreign@8.h5"
+        target.write_bytes(key.file(store).read_bytes())
+        line = refusal(tmp_path, capsys, "--features", "toy@8,foreign@8")
+        assert "found 1,797 of others" in line and not (tmp_path / "runs").exists()
+
+    def test_leaderboard_of_an_older_extraction(self, tmp_path: Path, dataset, capsys) -> None:
+        found = run_probes(config(tmp_path, head=("ridge",)))
+        before = left(tmp_path)
+        write_features(tmp_path / "store", dataset, digits().X[:, ::-1].copy())
+        line = refusal(tmp_path, capsys)
+        assert f"probe {found.winner} was made from vectors" in line and "--fresh" in line
+        assert left(tmp_path) == before
+        assert run_probes(config(tmp_path, head=("ridge",), fresh=True)).ran == 3
 
     def test_reported_rows_without_labels(self, tmp_path: Path, capsys) -> None:
         data = digits()
