@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test check clean
+.PHONY: demo test check picture clean
 
 .venv/ready: requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv
@@ -23,6 +23,10 @@ test: .venv/ready
 
 check: .venv/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+picture: .venv/ready
+	$(BIN)/python -m report --dataset tiny-imagenet
+	$(BIN)/python docs/picture.py "$${ONEPASS_RUNS:-runs}/tiny-imagenet/report.html" docs/report.png
 
 clean:
 	rm -rf .venv

@@ -13,15 +13,19 @@ def _work(config: ReportConfig) -> Any:
     return write_page(config)
 
 
+def _text(result: Any) -> str:
+    from report.text import page_text
+
+    return page_text(result)
+
+
 COMMANDS = [
     Command(
         "",
         "Write one self-contained HTML page of a data set's results.",
         ReportConfig,
         _work,
-        lambda result: (
-            f"{result.dataset}: {result.probes} probes and {result.runs} of fine-tuning\nPage: {result.path}"
-        ),
+        _text,
     )
 ]
 

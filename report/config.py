@@ -9,5 +9,7 @@ from cache.cli import RunsConfig, flag
 class ReportConfig(RunsConfig):
     """Which data set's results to show; each field is the flag of the same name."""
 
-    dataset: str = flag(help="name of a prepared data set", metavar="NAME")
+    dataset: str | None = flag(
+        None, "name of a prepared data set (default: the only one with results)", metavar="NAME"
+    )
     open: bool = flag(False, "open the page in a browser")

@@ -1,4 +1,4 @@
-"""What the stages left on disk, read as files."""
+"""What the stages left on disk, read as files. What cannot be used is left out, and that is said."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from cache.errors import CorruptFileError
+from cache.errors import CorruptFileError, OnepassError
 from cache.features import list_features
 from cache.files import read_json
 from cache.rowfile import RowFile
 from classify.heads.base import softmax
 from classify.heads.storage import unpack_arrays
+from data.dataset import ImageDataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,110 +21,157 @@ class FeatureFile:
 
     Attributes:
         key: As it is written on a command line.
+        inputs: What its rows depend on: the fields of `cache.features.FeatureKey`.
         rows: Images.
         dim: Length of a vector.
         bytes: Size on disk.
-        rate: Rows per second of its extraction; 0 where it was not measured.
+        computed: Rows that the last extraction computed; 0 where it was not measured.
+        rate: Rows per second of that extraction; 0 where it was not measured.
         bound: What held the extraction up.
         devices: What it ran on.
-        command: That made it.
+        digest: Of its vectors (hex).
+        made: Command, time, machine and versions.
     """
 
     key: str
+    inputs: dict[str, Any]
     rows: int
     dim: int
     bytes: int
+    computed: int
     rate: float
     bound: str
     devices: str
-    command: str
+    digest: str
+    made: dict[str, Any]
 
     @property
-    def cost(self) -> float:
-        """Milliseconds an image; 0 where it was not measured."""
-        return 1000 / self.rate if self.rate else 0.0
+    def seconds(self) -> float:
+        """Time of the last extraction; 0 where it was not measured."""
+        return self.computed / self.rate if self.rate else 0.0
+
+    @property
+    def job(self) -> tuple[Any, ...]:
+        """What files that came out of the same forward passes have in common."""
+        names = ("backbone", "weights", "size", "view", "precision")
+        return (self.made.get("command"), *(self.inputs.get(name) for name in names))
 
 
 @dataclass(frozen=True, slots=True)
 class FinetuneRun:
-    """One run of `python -m finetune`.
+    """One run of `python -m finetune`, finished or not.
 
     Attributes:
         folder: Where it lies.
         name: Its name.
-        start: Features and head that it started from; "" where it is not finished.
-        history: A row an epoch: epoch, loss, accuracy, seconds.
-        probe_top1: Accuracy of the probe it started from, 0 … 1; None where it is not finished.
-        val_top1: Its own accuracy on the reported split; None where it is not finished.
-        val_interval: 95 % interval of that.
-        p_value: McNemar's test against the probe.
-        command: That made it.
+        identity: What its course depends on: features, probe, recipe, rows, seed.
+        result: What `result.json` says; empty where it is not finished.
+        made: Command, time, machine and versions.
     """
 
     folder: Path
     name: str
-    start: str
-    history: list[dict[str, Any]]
-    probe_top1: float | None
-    val_top1: float | None
-    val_interval: tuple[float, float] | None
-    p_value: float | None
-    command: str
+    identity: dict[str, Any]
+    result: dict[str, Any]
+    made: dict[str, Any]
 
-    def val_probabilities(self) -> np.ndarray:
-        """Return (n, K) probabilities of the reported rows."""
+    @property
+    def finished(self) -> bool:
+        """Whether it was scored."""
+        return self.result.get("val_top1") is not None
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One row an epoch: epoch, loss, accuracy, seconds, and what else was measured."""
+        return self.result.get("history", [])
+
+    @property
+    def command(self) -> str:
+        """The command that made it."""
+        return str(self.made.get("command", ""))
+
+    def rows(self, dataset: ImageDataset) -> int:
+        """Return how many images it was trained on."""
+        train = len(dataset.rows("train"))
+        return min(self.identity.get("rows") or train, train)
+
+    def val_probabilities(self, dataset: ImageDataset) -> np.ndarray:
+        """Return (n, K) float32 probabilities of the reported rows, in their order.
+
+        Raises:
+            CorruptFileError: They cannot be read, or are of other rows.
+        """
         path = self.folder / "val_logits.npz"
         try:
-            return softmax(unpack_arrays(path.read_bytes())["logits"])
+            arrays = unpack_arrays(path.read_bytes())
+            logits, rows = arrays["logits"], dataset.rows("val")
+            if not np.array_equal(arrays["rows"], rows):
+                raise ValueError("they are of other rows than the reported ones of today")
+            if logits.shape != (len(rows), len(dataset.class_ids)):
+                raise ValueError(f"shape {logits.shape}")
+            return softmax(logits)
         except (OSError, ValueError, KeyError) as error:
             raise CorruptFileError(
-                f"{path}: expected the logits of a run, but they cannot be read ({error})"
+                f"{path}: expected the logits of a run, but they cannot be used ({error})"
             ) from error
 
 
-def feature_files(store: Path, dataset: str) -> list[FeatureFile]:
-    """Return the data set's feature files, by name."""
-    files = []
-    for path in list_features(store, dataset):
-        rows = RowFile.open(path)
-        speed = rows.attributes.get("extraction", {})
-        files.append(
-            FeatureFile(
-                key=path.stem,
-                rows=rows.layout.rows,
-                dim=rows.columns["features"].shape[1],
-                bytes=path.stat().st_size,
-                rate=float(speed.get("rows_per_second", 0.0)),
-                bound=str(speed.get("bound", "")),
-                devices=", ".join(speed.get("devices", [])),
-                command=str(rows.made["command"]),
-            )
-        )
-    return files
+def feature_files(store: Path, dataset: ImageDataset) -> tuple[list[FeatureFile], list[str]]:
+    """Return the data set's feature files by name, and what was left out and why."""
+    files, notes = [], []
+    for path in list_features(store, dataset.name):
+        try:
+            found = _feature_file(path)
+        except OnepassError as error:
+            notes.append(str(error))
+            continue
+        if found.inputs.get("dataset_digest") == dataset.digest:
+            files.append(found)
+        else:
+            notes.append(f"{path.name} was made from another state of the data set.")
+    return files, notes
 
 
-def finetune_runs(folder: Path) -> list[FinetuneRun]:
-    """Return the runs of a data set, finished or not, by name."""
-    runs = []
+def _feature_file(path: Path) -> FeatureFile:
+    rows = RowFile.open(path)
+    speed = rows.attributes.get("extraction", {})
+    return FeatureFile(
+        key=path.stem,
+        inputs=rows.inputs,
+        rows=rows.layout.rows,
+        dim=rows.columns["features"].shape[1],
+        bytes=path.stat().st_size,
+        computed=int(speed.get("computed_rows", 0)),
+        rate=float(speed.get("rows_per_second", 0.0)),
+        bound=str(speed.get("bound", "")),
+        devices=", ".join(map(str, speed.get("devices", []))),
+        digest=rows.digest,
+        made=rows.made,
+    )
+
+
+def finetune_runs(folder: Path, dataset: ImageDataset) -> tuple[list[FinetuneRun], list[str]]:
+    """Return the runs under `folder` in the order they were begun, and what was left out and why."""
+    runs, notes = [], []
     for path in sorted(folder.glob("*/config.json")):
-        made = read_json(path)["made_by"]
-        result = (
-            read_json(path.with_name("result.json"))
-            if path.with_name("result.json").exists()
-            else {}
-        )
-        interval = result.get("val_interval")
-        runs.append(
-            FinetuneRun(
-                folder=path.parent,
-                name=path.parent.name,
-                start=result.get("start", ""),
-                history=result.get("history", []),
-                probe_top1=result.get("probe_top1"),
-                val_top1=result.get("val_top1"),
-                val_interval=tuple(interval) if interval else None,
-                p_value=result.get("p_value"),
-                command=str(made["command"]),
-            )
-        )
-    return runs
+        try:
+            run = _finetune_run(path)
+        except (OnepassError, KeyError, TypeError, AttributeError) as error:
+            notes.append(f"{path.parent.name}: this run cannot be read ({error}).")
+            continue
+        if run.identity.get("dataset_digest", dataset.digest) == dataset.digest:
+            runs.append(run)
+        else:
+            notes.append(f"{run.name}: this run was made from another state of the data set.")
+    return sorted(runs, key=lambda run: (str(run.made.get("created", "")), run.name)), notes
+
+
+def _finetune_run(path: Path) -> FinetuneRun:
+    config, result = read_json(path), path.with_name("result.json")
+    return FinetuneRun(
+        folder=path.parent,
+        name=path.parent.name,
+        identity=dict(config["identity"]),
+        result=dict(read_json(result)) if result.exists() else {},
+        made=dict(config["made_by"]),
+    )

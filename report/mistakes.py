@@ -1,101 +1,166 @@
-"""What is still wrong: worst classes, pairs that are confused, the most confident mistakes as pictures."""
+"""The errors of a model on the reported rows: class by class, pair by pair, picture by picture."""
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from data.dataset import ImageDataset
+from report.material import Judged
+from report.measures import confusion
 
-WORST, PAIRS, PICTURES = 10, 10, 12
-THUMBNAIL = 96  # px
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A mistake: an image as a data URI, its true class, the class it was taken for, and how surely."""
-
-    uri: str
-    name: str
-    truth: str
-    taken_for: str
-    share: float
+PICTURES, PAIRS, EXAMPLES = 24, 12, 3
+SIDE = 128  # px, of a thumbnail
+TINY = 32  # px, up to which pixels are shown as they are
 
 
 @dataclass(frozen=True, slots=True)
-class Mistakes:
-    """The errors of one probe or run on the reported split.
+class Mistake:
+    """An image that was taken for another class.
 
     Attributes:
-        source: Whose.
-        rows: How many rows were scored.
-        wrong: How many of them are wrong.
-        worst: (class name, accuracy 0 … 1, rows) of the worst classes.
-        pairs: (true class, taken for, how often).
-        pictures: The most confident mistakes.
-        rates: For two classes: (class name, share of its rows that were found); else empty.
+        row: Of the data set.
+        name: Its file name.
+        truth, taken: Its class and the one it was taken for.
+        share: Probability of the latter, 0 … 1.
+        uri: The image, small, as a data URI.
+        tiny: Whether it has so few pixels that they should be shown as they are.
     """
 
-    source: str
-    rows: int
-    wrong: int
-    worst: list[tuple[str, float, int]]
-    pairs: list[tuple[str, str, int]]
-    pictures: list[Picture]
-    rates: list[tuple[str, float]]
+    row: int
+    name: str
+    truth: int
+    taken: int
+    share: float
+    uri: str
+    tiny: bool
 
 
-def find_mistakes(dataset: ImageDataset, source: str, probabilities: np.ndarray) -> Mistakes:
-    """Look at the errors on the reported split.
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Images of class `truth` that were taken for class `taken`.
+
+    Attributes:
+        truth, taken: The classes.
+        count: How many images.
+        share: Of the images of the true class.
+        back: How many of the other class were taken for this one.
+        examples: Some of them, the most confident first.
+    """
+
+    truth: int
+    taken: int
+    count: int
+    share: float
+    back: int
+    examples: list[Mistake]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassLine:
+    """How one class fares.
+
+    Attributes:
+        label: Which.
+        count: Its reported images.
+        found: Share of them that each model has right, in the order of the models.
+        precision: Share of what the last model took for this class that is; None where it took nothing.
+        taken: The class its images are mistaken for most; None where none is.
+        times: How often.
+    """
+
+    label: int
+    count: int
+    found: list[float]
+    precision: float | None
+    taken: int | None
+    times: int
+
+    @property
+    def gained(self) -> float:
+        """What the last model has right more than the first, as a share."""
+        return self.found[-1] - self.found[0]
+
+
+def class_lines(judged: Sequence[Judged], classes: int) -> list[ClassLine]:
+    """Return the classes that have reported images, the worst for the last model first."""
+    tables = [confusion(model.truth, model.predicted, classes) for model in judged]
+    last = tables[-1]
+    lines = []
+    for k in np.flatnonzero(last.sum(axis=1)):
+        off = last[k].copy()
+        off[k] = 0
+        taken = int(last[:, k].sum())
+        lines.append(
+            ClassLine(
+                label=int(k),
+                count=int(last[k].sum()),
+                found=[float(table[k, k] / table[k].sum()) for table in tables],
+                precision=float(last[k, k] / taken) if taken else None,
+                taken=int(off.argmax()) if off.any() else None,
+                times=int(off.max()),
+            )
+        )
+    return sorted(lines, key=lambda line: (line.found[-1], line.label))
+
+
+def confident_mistakes(dataset: ImageDataset, model: Judged) -> list[Mistake]:
+    """Return the mistakes that the model was surest of."""
+    return [_mistake(dataset, model, i) for i in _surest(model, ~model.correct)[:PICTURES]]
+
+
+def confused_pairs(dataset: ImageDataset, model: Judged, counts: np.ndarray) -> list[Pair]:
+    """Return the pairs of classes that are confused most, with examples.
 
     Args:
-        dataset: Labels, names, pixels.
-        source: Whose probabilities they are.
-        probabilities: (n, K) of the val rows, in their order.
+        dataset: Of the images.
+        model: Whose mistakes they are.
+        counts: (K, K), from `confusion`.
     """
-    rows = dataset.rows("val")
-    truth, taken = dataset.labels[rows], probabilities.argmax(axis=1)
-    names, classes = dataset.class_names, len(dataset.class_names)
-    confusion = np.zeros((classes, classes), int)
-    np.add.at(confusion, (truth, taken), 1)
-    found = confusion.diagonal() / np.maximum(confusion.sum(axis=1), 1)
-    worst = [
-        (names[k], float(found[k]), int(confusion[k].sum()))
-        for k in np.argsort(found, kind="stable")[:WORST]
-    ]
-    off = confusion - np.diag(confusion.diagonal())
-    order = np.argsort(-off, axis=None, kind="stable")[:PAIRS]
-    pairs = [
-        (names[i], names[j], int(off[i, j]))
-        for i, j in zip(*np.unravel_index(order, off.shape), strict=True)
-        if off[i, j]
-    ]
-    wrong = np.flatnonzero(truth != taken)
-    sure = wrong[
-        np.argsort(-probabilities[wrong, taken[wrong]].astype(float), kind="stable")[:PICTURES]
-    ]
-    pictures = [
-        Picture(
-            _thumbnail(dataset.pixels[rows[i]]),
-            dataset.names[rows[i]],
-            names[truth[i]],
-            names[taken[i]],
-            float(probabilities[i, taken[i]]),
-        )
-        for i in sure
-    ]
-    rates = [(names[k], float(found[k])) for k in range(2)] if classes == 2 else []
-    return Mistakes(source, len(rows), len(wrong), worst, pairs, pictures, rates)
+    off = counts - np.diag(counts.diagonal())
+    pairs = []
+    for flat in np.argsort(-off, axis=None, kind="stable")[:PAIRS]:
+        i, j = (int(k) for k in np.unravel_index(flat, off.shape))
+        if not off[i, j]:
+            break
+        which = _surest(model, (model.truth == i) & (model.predicted == j))[:EXAMPLES]
+        examples = [_mistake(dataset, model, n) for n in which]
+        share = float(off[i, j] / counts[i].sum())
+        pairs.append(Pair(i, j, int(off[i, j]), share, int(off[j, i]), examples))
+    return pairs
 
 
-def _thumbnail(pixels: np.ndarray) -> str:
-    """Return an image (H, W, 1 or 3) uint8 as a small JPEG in a data URI."""
-    image = Image.fromarray(
-        np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+def _surest(model: Judged, among: np.ndarray) -> np.ndarray:
+    """Return which of some rows, bool (n,), the model is surest of, in that order."""
+    which = np.flatnonzero(among)
+    sure = model.probabilities[which, model.predicted[which]]
+    return which[np.argsort(-sure.astype(np.float64), kind="stable")]
+
+
+def _mistake(dataset: ImageDataset, model: Judged, i: int) -> Mistake:
+    row = int(dataset.rows("val")[i])
+    truth, taken = int(model.truth[i]), int(model.predicted[i])
+    pixels = dataset.pixels[row]
+    share = float(model.probabilities[i, taken])
+    return Mistake(
+        row,
+        dataset.names[row],
+        truth,
+        taken,
+        share,
+        thumbnail(pixels),
+        max(pixels.shape[:2]) <= TINY,
     )
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def thumbnail(pixels: np.ndarray) -> str:
+    """Return an image, uint8 (H, W, 1 or 3), as a data URI: PNG where it is tiny, else a small JPEG."""
+    array = np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    image, buffer = Image.fromarray(array), io.BytesIO()
+    kind = "png" if max(image.size) <= TINY else "jpeg"
+    image.thumbnail((SIDE, SIDE))
+    image.save(buffer, kind, quality=86, optimize=True)
+    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()

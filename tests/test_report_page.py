@@ -1,214 +1,283 @@
 """The page: every number from a file, nothing loaded from anywhere, hostile names shown as text."""
 
+import ast
+import base64
+import csv
+import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
+from report_place import HOSTILE, NAMES, Place, add_run, begin_run, make_place
 
+from cache.errors import MissingFileError, StaleError, UsageError
 from conftest import ROOT
 from report.config import ReportConfig
-from report.figures import Series, line_chart
-from report.mistakes import find_mistakes
+from report.left import feature_files
 from report.page import write_page
 
-HOSTILE = "<img src=x onerror=alert(1)>"
 
+class Parsed(HTMLParser):
+    """Collects what a page would fetch, run or show."""
 
-def run(store: Path, runs: Path, *words: str) -> subprocess.CompletedProcess:
-    places = ["--cache-dir", str(store)] + (["--runs-dir", str(runs)] if words[0] != "data" else [])
-    return subprocess.run(
-        [sys.executable, "-m", *words, *places], capture_output=True, text=True, cwd=ROOT
-    )
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.tags if name == tag]
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The digits with a leaderboard on features that the test made: the pixels themselves."""
-    from cache.features import FeatureKey
-    from cache.rows import Column, RowLayout, RowWriter
-    from data.dataset import open_dataset
+def made(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Ten classes, four feature files, eight probes."""
+    return make_place(tmp_path_factory.mktemp("report"))
 
-    folder = tmp_path_factory.mktemp("report")
-    store, runs = folder / "store", folder / "runs"
-    assert run(store, runs, "data", "prepare", "digits").returncode == 0
-    digits = open_dataset(store, "digits")
-    key = FeatureKey("digits", digits.digest, "pixels", "none:0", 8)
-    X = digits.pixels.reshape(len(digits.labels), -1).astype(np.float16)
-    with RowWriter(
-        key.file(store),
-        RowLayout({"features": Column(X.shape[1:], "float16")}, len(X), len(X)),
-        key.inputs(),
-    ) as writer:
-        writer.write(0, {"features": X})
-        side = {"labels": digits.labels, "split": digits.split, "names": digits.names}
-        facts = {
-            "class_ids": digits.class_ids,
-            "class_names": digits.class_names,
-            "record": digits.record,
-        }
-        writer.finish(
-            side,
-            {
-                **facts,
-                "extraction": {"rows_per_second": 123.0, "bound": "device", "devices": ["cpu:0"]},
-            },
-        )
-    done = run(store, runs, "classify", "--dataset", "digits", "--head", "ridge", "logistic")
+
+@pytest.fixture
+def place(made: Place, tmp_path: Path) -> Iterator[Place]:
+    """The same, to be changed: results of its own."""
+    shutil.copytree(made.runs, tmp_path / "runs")
+    yield Place(made.store, tmp_path / "runs", made.name)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Two classes, with a fine-tuned run."""
+    place = make_place(tmp_path_factory.mktemp("two"), classes=2, name="pair")
+    add_run(place, "tuned", wrong=9)
+    return place
+
+
+def test_the_command_writes_one_file_and_says_where(place: Place) -> None:
+    words = ["report", "--dataset", place.name, "--cache-dir", str(place.store), "--runs-dir", str(place.runs)]  # fmt: skip
+    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    return store, runs
+    page = place.folder / "report.html"
+    assert f"Page: {page}" in done.stdout and done.stdout.startswith(f"{place.name}: 8 probes, 0 ")
+    assert page.stat().st_size < 5_000_000 and not done.stderr
+    again = subprocess.run([sys.executable, "-m", *words, "--json"], capture_output=True, text=True, cwd=ROOT)  # fmt: skip
+    result = json.loads(again.stdout)
+    assert result["path"] == str(page) and result["probes"] == 8 and result["notes"] == []
+    for name in result["figure_names"]:
+        assert (Path(result["figures"]) / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (Path(result["figures"]) / f"{name}.csv").stat().st_size > 0
 
 
-def page_of(places: tuple[Path, Path]) -> str:
-    store, runs = places
-    return write_page(
-        ReportConfig(dataset="digits", cache_dir=store, runs_dir=runs)
-    ).path.read_text()
+def test_nothing_is_loaded_and_only_our_own_script_may_run(place: Place) -> None:
+    add_run(place, "tuned")
+    text = place.write().path.read_text(encoding="utf-8")
+    page = Parsed(text)
+    addresses = [a[name] for _, a in page.tags for name in ("src", "href", "data", "action", "srcset") if name in a]  # fmt: skip
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    assert "url(" not in text and "@import" not in text
+    policy = next(m["content"] for m in page.all("meta") if m.get("http-equiv"))
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+    for tag in ("style", "script"):
+        (block,) = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(block.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    assert not [a for _, a in page.tags for name in a if name.startswith("on") or name == "style"]
 
 
-class Loads(HTMLParser):
-    """Collects every address a page would fetch, and every image that it shows."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.addresses: list[str] = []
-        self.alts: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
-        self.addresses += [
-            found[name] or "" for name in ("src", "href", "data", "action") if name in found
-        ]
-        if tag == "img":
-            self.alts.append(found.get("alt") or "")
+def test_hostile_names_are_text_wherever_they_stand(place: Place) -> None:
+    add_run(place, HOSTILE.replace("/", ""))
+    text = place.write().path.read_text(encoding="utf-8")
+    page = Parsed(text)
+    assert len(page.all("script")) == 1 and not page.all("i")
+    assert all(image["src"].startswith("data:image/") and image["alt"] for image in page.all("img"))
+    words = " ".join(page.texts)
+    for name in [HOSTILE, NAMES[1], NAMES[2], "A note <script>alert(3)</script>", "Digits <b>bold</b>"]:  # fmt: skip
+        assert name in words
+    assert sum(HOSTILE in image["alt"] for image in page.all("img")) >= 5
+    with (place.folder / "figures" / "confusion.csv").open(newline="") as file:
+        cells = {cell for row in csv.reader(file) for cell in row}
+    assert "'=1+1" in cells and "=1+1" not in cells
 
 
-def test_the_command_writes_one_file_that_loads_nothing(places: tuple[Path, Path]) -> None:
-    done = run(*places, "report", "--dataset", "digits", "--json")
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
-    page = Path(result["path"]).read_text()
-    assert result["probes"] == 2 and result["runs"] == 0
-    loads = Loads()
-    loads.feed(page)
-    assert loads.addresses and all(address.startswith("data:image/") for address in loads.addresses)
-    assert all(loads.alts)
-    assert "default-src &#39;none&#39;" in page and len(page) < 5_000_000
+def test_the_page_holds_after_classify_alone(place: Place) -> None:
+    result = place.write()
+    assert result.runs == 0 and "finetuning" not in result.sections
+    assert {"headline", "leaderboard", "choices", "trust", "mistakes", "time", "again"} == set(result.sections)  # fmt: skip
+    assert {"standing", "accuracy-size", "accuracy-cost", "path-logistic", "path-ridge", "reliability", "confusion", "mistakes", "time"} == set(result.figure_names)  # fmt: skip
 
 
-def test_numbers_come_from_the_leaderboard(places: tuple[Path, Path]) -> None:
-    path = places[1] / "digits" / "leaderboard.json"
-    kept = path.read_text()
-    board = json.loads(kept)
-    probe = next(result for result in board["results"] if result["head"] == "ridge")
-    before = page_of(places)
-    assert f"{100 * probe['val_top1']:.1f} %" in before and "12.3 %" not in before
-    probe["val_top1"], probe["val_interval"] = 0.123, [0.1, 0.2]
-    path.write_text(json.dumps(board))
-    try:
-        assert "12.3 %" in page_of(places)
-    finally:
-        path.write_text(kept)
+def test_numbers_come_from_the_leaderboard(place: Place) -> None:
+    before = place.page()
+    results = json.loads((place.folder / "leaderboard.json").read_text())["results"]
+    best = max(range(len(results)), key=lambda i: (not results[i]["baseline"], results[i]["selection_top1"], -results[i]["selection_log_loss"]))  # fmt: skip
+    assert f'<p class="huge">{100 * results[best]["val_top1"]:.1f} %</p>' in before
+    assert "12.3 %" not in before and "11.1 … 13.9 %" not in before
+    place.change("leaderboard.json", ("results", best, "val_interval"), [0.111, 0.139])
+    place.change("leaderboard.json", ("results", best, "val_top1"), 0.123)
+    place.change("leaderboard.json", ("results", best, "selection_top1"), 0.998)
+    place.change("leaderboard.json", ("results", best, "seconds"), 7384.0)
+    page = place.page()
+    assert '<p class="huge">12.3 %</p>' in page and "11.1 … 13.9 %" in page
+    assert "99.8 %" in page and "2 h 03 min" in page
 
 
-def test_a_finetuned_run_and_an_unfinished_one_are_shown(places: tuple[Path, Path]) -> None:
-    folder = places[1] / "digits" / "finetune"
-    from cache.files import write_json
-    from classify.heads.storage import pack_arrays
-    from data.dataset import open_dataset
+def test_numbers_come_from_the_run(place: Place) -> None:
+    add_run(place, "tuned", wrong=5)
+    count = len(place.dataset.rows("val"))
+    assert f"5 of {count} reported images" in place.page()
+    place.change("finetune/tuned/result.json", ("val_top1",), 0.4321)
+    place.change("finetune/tuned/result.json", ("p_value",), 0.2)
+    place.change("finetune/tuned/result.json", ("history", 2, "accuracy"), 0.7777)
+    page = place.page()
+    assert "43.2 %" in page and "77.8 %" in page and "a tie (McNemar, p = 0.2)" in page
+    add_run(place, "tuned", wrong=8)
+    assert f"8 of {count} reported images" in place.page()
 
-    digits = open_dataset(places[0], "digits")
-    rows = digits.rows("val")
-    logits = np.eye(10, dtype=np.float32)[digits.labels[rows]] * 9
-    logits[0] = np.roll(logits[0], 1)
-    history = [
-        {"epoch": e, "loss": 1 / e, "accuracy": 0.5 + e / 10, "seconds": 1.0} for e in (1, 2)
-    ]
-    result = {
-        "start": "pixels@8 + ridge",
-        "history": history,
-        "probe_top1": 0.9,
-        "val_top1": 0.998,
-        "val_interval": [0.99, 1.0],
-        "p_value": 0.03,
-    }
-    for name in ("finished", "waiting"):
-        write_json(
-            folder / name / "config.json",
-            {"identity": {}, "made_by": {"command": f"python -m finetune --run {name}"}},
-        )
-    write_json(folder / "finished" / "result.json", result)
-    (folder / "finished" / "val_logits.npz").write_bytes(
-        pack_arrays({"logits": logits, "rows": rows})
+
+def test_numbers_come_from_the_store(made: Place, place: Place) -> None:
+    files, notes = feature_files(place.store, place.dataset)
+    assert notes == [] and sorted(file.rate for file in files) == [100.0, 400 / 3, 200.0, 400.0]
+    place.write()
+    page = place.page()
+    assert '<td class="n" data-v="400.0">400</td>' in page and '<td class="n" data-v="100.0">100</td>' in page  # fmt: skip
+    rows = list(
+        csv.reader((place.folder / "figures" / "accuracy-cost.csv").read_text().splitlines())
     )
-    page = page_of(places)
-    assert "99.8 %" in page and "Learning curves" in page
-    assert "not finished; go on with: python -m finetune --run waiting" in page
-    assert f"finished: 1 of {len(rows)} reported images" in page
+    assert [float(row[2]) for row in rows[1:]] == pytest.approx([2.5, 5.0, 7.5, 10.0])
+    assert place.dataset.digest in page and all(file.digest in page for file in files)
 
 
-def test_hostile_names_are_text(places: tuple[Path, Path]) -> None:
+def test_published_results_and_the_report_stand_beside_ours(place: Place) -> None:
+    page = place.page()
+    assert "91.2 %" in page and "The report" not in page  # 91.25, and a line without a number
+    from report.material import gather
+
+    material = gather(place.store, place.runs, place.name)
+    assert material.reference == {}
+    reference = json.loads((ROOT / "report" / "references.json").read_text())["tiny-imagenet"]
+    assert [line["accuracy"] for line in reference["lines"]] == [58.2, 75.7, 74.8]
+
+
+def test_tiny_imagenet_is_shown_beside_the_report(place: Place) -> None:
     from dataclasses import replace
 
-    from data.dataset import open_dataset
+    from report.material import gather
     from report.page import render
+    from report.sections import build_sections
 
-    digits = open_dataset(places[0], "digits")
-    hostile = replace(digits, class_names=[HOSTILE] * 10, names=[HOSTILE] * len(digits.names))
-    probabilities = np.roll(np.eye(10)[digits.labels[digits.rows("val")]], 1, axis=1)
-    mistakes = find_mistakes(hostile, HOSTILE, probabilities)
-    chart = line_chart(HOSTILE, HOSTILE, HOSTILE, [Series(HOSTILE, [(1, 2)])])
-    from classify.leaderboard import Leaderboard
-
-    board = Leaderboard.load(places[1] / "digits", "digits", digits.digest)
-    page = render(
-        {
-            "dataset": hostile,
-            "board": board,
-            "runs": [],
-            "files": [],
-            "charts": [(HOSTILE, chart)],
-            "mistakes": mistakes,
-        }
-    )
-    assert "<img src=x" not in page and page.count("&lt;img src=x") > 20
+    material = gather(place.store, place.runs, place.name)
+    reference = json.loads((ROOT / "report" / "references.json").read_text())["tiny-imagenet"]
+    material = replace(material, reference=reference)
+    page = render(material, build_sections(material)).replace("\u00a0", " ")
+    assert all(f"{number} %" in page for number in (58.2, 75.7, 74.8))
+    assert page.count("not run yet") == 2  # fine-tuned and ensemble
 
 
-def test_mistakes_are_counted_from_the_probabilities(places: tuple[Path, Path]) -> None:
-    from data.dataset import open_dataset
-
-    digits = open_dataset(places[0], "digits")
-    rows = digits.rows("val")
-    probabilities = np.eye(10)[digits.labels[rows]]
-    zeros = np.flatnonzero(digits.labels[rows] == 0)[:5]
-    probabilities[zeros] = np.eye(10)[7]
-    mistakes = find_mistakes(digits, "test", probabilities)
-    assert mistakes.wrong == 5 and mistakes.pairs == [
-        (digits.class_names[0], digits.class_names[7], 5)
-    ]
-    assert mistakes.worst[0][0] == digits.class_names[0]
-    assert {picture.name for picture in mistakes.pictures} == {digits.names[rows[i]] for i in zeros}
-
-
-def test_a_chart_places_larger_values_higher() -> None:
-    svg = line_chart("t", "x", "y", [Series("a", [(1, 10), (10, 20), (100, 15)])], log_x=True)
-    places = [
-        tuple(map(float, pair.split(",")))
-        for pair in re.search(r'points="([^"]+)"', svg)[1].split()
-    ]  # type: ignore[index]
-    assert places[1][1] < places[2][1] < places[0][1]
-    np.testing.assert_allclose(places[1][0] - places[0][0], places[2][0] - places[1][0], atol=0.2)
+def test_unfinished_damaged_and_foreign_runs_do_not_end_the_page(place: Place) -> None:
+    begin_run(place, "waiting")
+    begin_run(place, "foreign", dataset_digest="0" * 64)
+    broken = begin_run(place, "broken")
+    (broken / "config.json").write_text("{")
+    short = add_run(place, "short", wrong=2)
+    (short / "val_logits.npz").write_bytes(b"no archive")
+    result = place.write()
+    page = result.path.read_text()
+    assert "go on with: <code>python -m finetune --run waiting</code>" in page
+    assert any("foreign" in note for note in result.notes)
+    assert any(note.startswith("broken") for note in result.notes)
+    assert any("val_logits.npz" in note for note in result.notes)
+    assert all(f"{note}"[:40] in page for note in result.notes if "<" not in note)
+    assert result.runs == 2 and "What is still wrong" in page
 
 
-def test_before_classify_the_next_command_is_named(
-    places: tuple[Path, Path], tmp_path: Path
-) -> None:
-    done = run(places[0], tmp_path, "report", "--dataset", "digits")
-    assert (
-        done.returncode == 1
-        and "python -m classify --dataset digits" in done.stderr.splitlines()[-1]
-    )
+def test_a_damaged_feature_file_is_named(made: Place, tmp_path: Path) -> None:
+    shutil.copytree(made.store, tmp_path / "store")
+    shutil.copytree(made.runs, tmp_path / "runs")
+    place = Place(tmp_path / "store", tmp_path / "runs", made.name)
+    path = place.store / place.name / "features" / "toy@8.h5"
+    path.write_bytes(path.read_bytes()[:500])
+    result = place.write()
+    assert len(result.notes) == 1 and "toy@8.h5" in result.notes[0]
+
+
+def test_the_run_begun_last_is_compared_unless_one_was_better_on_the_selection_split(place: Place) -> None:  # fmt: skip
+    from report.material import gather
+
+    add_run(place, "b-first", wrong=1)
+    place.change("finetune/b-first/config.json", ("made_by", "created"), "2020-01-01")
+    add_run(place, "a-second", wrong=50)
+    assert gather(place.store, place.runs, place.name).run.name == "a-second"  # type: ignore[union-attr]
+    place.change("finetune/b-first/result.json", ("selection_top1",), 0.9)
+    assert gather(place.store, place.runs, place.name).run.name == "b-first"  # type: ignore[union-attr]
+
+
+def test_ten_runs_fit_on_the_page(place: Place) -> None:
+    for number in range(10):
+        add_run(place, f"run-{number}", wrong=number)
+    page = place.page()
+    assert all(f"run-{number}" in page for number in range(10))
+
+
+def test_two_classes_are_told_apart_by_sensitivity_and_specificity(two: Place) -> None:
+    result = two.write()
+    page = result.path.read_text(encoding="utf-8").replace("\u00a0", " ")
+    assert {"roc", "precision-recall"} <= set(result.figure_names)
+    truth = two.dataset.labels[two.dataset.rows("val")]
+    missed, alarms = int((truth[:9] == 1).sum()), int((truth[:9] == 0).sum())
+    sensitivity = 100 * (1 - missed / (truth == 1).sum())
+    specificity = 100 * (1 - alarms / (truth == 0).sum())
+    line = next(part for part in page.split("<tr>") if part.startswith("<td>fine-tuned</td>"))
+    assert f"{sensitivity:.1f} %" in line and f"{specificity:.1f} %" in line
+    assert f">{missed}<" in line and f">{alarms}<" in line
+
+
+def test_the_commands_versions_and_the_protocol_are_there(place: Place) -> None:
+    add_run(place, "tuned")
+    page = place.page()
+    rows = json.loads((place.folder / "leaderboard.json").read_text())["results"][0]["rows"]
+    assert "python -m finetune --run tuned" in page
+    assert f"{rows['selection']} of the {rows['train']:,} training images" in page
+    assert "scikit-learn" in page and "A note" in page
+
+
+def test_one_data_set_needs_no_name_and_several_do(place: Place) -> None:
+    config = {"cache_dir": place.store, "runs_dir": place.runs}
+    assert write_page(ReportConfig(**config)).dataset == place.name
+    shutil.copytree(place.folder, place.runs / "other")
+    with pytest.raises(UsageError, match=f"--dataset NAME.*{place.name}, other"):
+        write_page(ReportConfig(**config))
+
+
+def test_what_is_missing_or_stale_is_one_clear_error(place: Place, tmp_path: Path) -> None:
+    config = {"dataset": place.name, "cache_dir": place.store}
+    with pytest.raises(MissingFileError, match="python -m classify --dataset"):
+        write_page(ReportConfig(**config, runs_dir=tmp_path / "none"))
+    for number in range(len(json.loads((place.folder / "leaderboard.json").read_text())["results"])):  # fmt: skip
+        place.change("leaderboard.json", ("results", number, "dataset_digest"), "f" * 64)
+    place.change("leaderboard.json", ("dataset_digest",), "f" * 64)
+    with pytest.raises(StaleError, match="ffffffff"):
+        write_page(ReportConfig(**config, runs_dir=place.runs))
+
+
+def test_what_is_read_of_a_run_is_what_finetune_writes() -> None:
+    """The report may not import finetune; this test reads it, and notices when a field is renamed."""
+    written = {
+        statement.target.id
+        for path in (ROOT / "finetune").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and node.name in ("FinetuneResult", "EpochRow")
+        for statement in node.body
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
+    }
+    read = ("history", "start", "probe_top1", "val_top1", "val_interval", "p_value", "epoch", "loss", "accuracy", "seconds")  # fmt: skip
+    assert set(read) <= written

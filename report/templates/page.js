@@ -1,27 +1,66 @@
 "use strict";
-for (const table of document.querySelectorAll("table.sortable")) {
-  const body = table.tBodies[0];
-  [...table.tHead.rows[0].cells].forEach((cell, column) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = cell.textContent;
-    cell.replaceChildren(button);
-    button.addEventListener("click", () => {
-      const up = cell.getAttribute("aria-sort") !== "ascending";
-      for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
-      cell.setAttribute("aria-sort", up ? "ascending" : "descending");
-      const key = (row) => row.cells[column].textContent.trim();
-      const rows = [...body.rows].sort((a, b) => {
-        const x = parseFloat(key(a)), y = parseFloat(key(b));
-        const order = Number.isNaN(x) || Number.isNaN(y) ? key(a).localeCompare(key(b)) : x - y;
-        return up ? order : -order;
+// The page is whole without this: it only makes tables sortable and searchable.
+(() => {
+  const value = (row, column) => {
+    const cell = row.cells[column];
+    const text = "v" in cell.dataset ? cell.dataset.v : cell.textContent.trim();
+    const number = Number(text);
+    return text === "" || text === "–" ? null : Number.isNaN(number) ? text.toLowerCase() : number;
+  };
+
+  const compare = (a, b, down) => {
+    if (a === null || b === null) return (a === null) - (b === null); // what is missing comes last
+    const order = typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
+    return down ? -order : order;
+  };
+
+  const sortable = (table) => {
+    const body = table.tBodies[0];
+    const heads = [...table.tHead.rows[0].cells];
+    heads.forEach((head, column) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = head.textContent;
+      head.replaceChildren(button);
+      button.addEventListener("click", () => {
+        const rows = [...body.rows];
+        const numeric = rows.some((row) => typeof value(row, column) === "number");
+        const before = head.getAttribute("aria-sort");
+        const down = before ? before === "ascending" : numeric && head.textContent !== "#";
+        heads.forEach((other) => other.removeAttribute("aria-sort"));
+        head.setAttribute("aria-sort", down ? "descending" : "ascending");
+        rows.sort((a, b) => compare(value(a, column), value(b, column), down));
+        body.append(...rows);
       });
-      body.append(...rows);
     });
-  });
-}
-const filter = document.getElementById("filter");
-if (filter) filter.addEventListener("input", () => {
-  const words = filter.value.toLowerCase();
-  for (const row of document.querySelectorAll("#board tbody tr")) row.hidden = !row.textContent.toLowerCase().includes(words);
-});
+  };
+
+  const filterable = (table) => {
+    const box = document.createElement("div");
+    const label = document.createElement("label");
+    const input = document.createElement("input");
+    const count = document.createElement("span");
+    const rows = [...table.tBodies[0].rows];
+    box.className = "filter";
+    input.type = "search";
+    input.id = `filter-${document.querySelectorAll(".filter").length + 1}`;
+    label.htmlFor = input.id;
+    label.textContent = table.dataset.filter;
+    count.className = "small";
+    count.setAttribute("role", "status");
+    box.append(label, input, count);
+    table.parentElement.before(box);
+    input.addEventListener("input", () => {
+      const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+      rows.forEach((row) => {
+        const text = row.textContent.toLowerCase();
+        row.hidden = !words.every((word) => text.includes(word));
+      });
+      const shown = rows.filter((row) => !row.hidden).length;
+      count.textContent = words.length ? `${shown} of ${rows.length} ${table.dataset.unit}` : "";
+    });
+  };
+
+  document.querySelectorAll("table[data-sort]").forEach(sortable);
+  document.querySelectorAll("table[data-filter]").forEach(filterable);
+})();

@@ -1,0 +1,92 @@
+"""A confusion matrix as a picture: what the rows are, what the columns were taken for."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from report.figures.figure import Figure
+from report.plot import INK, PAPER, WIDTH, Drawing, blank, colour, shorten, styled, tip
+
+ALL = 12  # with so many classes or fewer, all are shown
+PALE, STRONG = 0.35, 0.85  # opacities: on a paler cell the number is ink, on a stronger one paper
+
+
+@styled
+def matrix_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
+    """Return the confusions among all classes, or among those that are confused most.
+
+    Args:
+        counts: (K, K) how often class i was taken for class j.
+        names: K names.
+    """
+    shown = shown_classes(counts)
+    whole = len(shown) == len(names)
+    part = counts[np.ix_(shown, shown)]
+    if not whole:  # what the shown classes were taken for besides
+        part = np.column_stack([part, counts[shown].sum(axis=1) - part.sum(axis=1)])
+    labels = [names[k] for k in shown]
+    taken = labels if whole else [*labels, "another class"]
+    rows = [
+        (is_, taken_for, int(part[i, j]))
+        for i, is_ in enumerate(labels)
+        for j, taken_for in enumerate(taken)
+    ]
+    errors = "; ".join(f"{a} taken for {b}: {n}" for a, b, n in rows if n and a != b)
+    words = "all classes" if whole else f"the {len(shown)} classes of the most confused pairs"
+    return Figure(
+        "confusion",
+        "Confusion" if whole else "Confusion of the worst pairs",
+        f"Images of {words}: a row is what they are, a column what they were taken for. "
+        "Blue is right, orange is wrong.",
+        _draw(part, labels, taken, f"Confusion matrix. {errors}"),
+        ("is", "taken for", "images"),
+        rows,
+    )
+
+
+def shown_classes(counts: np.ndarray) -> list[int]:
+    """Return the classes to show: all where they are few, else those of the most confused pairs."""
+    if len(counts) <= ALL:
+        return list(range(len(counts)))
+    off = counts - np.diag(counts.diagonal())
+    both = np.triu(off + off.T)
+    chosen: list[int] = []
+    for flat in np.argsort(-both, axis=None, kind="stable"):
+        new = [int(k) for k in np.unravel_index(flat, both.shape) if k not in chosen]
+        if not both.flat[flat] or len(chosen) + len(new) > ALL - 2:
+            break
+        chosen += new
+    return chosen or list(range(ALL - 2))
+
+
+def _draw(part: np.ndarray, labels: list[str], taken: list[str], alt: str) -> Drawing:
+    canvas, axes = blank(WIDTH, 26 + max(26.0 if len(labels) > 2 else 40.0, 24) * len(labels))
+    totals = np.maximum(part.sum(axis=1), 1)
+    for i, label in enumerate(labels):
+        for j, taken_for in enumerate(taken):
+            told = f"{label} taken for {taken_for}: {part[i, j]}"
+            _cell(axes, (j, i), int(part[i, j]), float(part[i, j] / totals[i]), told)
+    heads = [str(j + 1) if j < len(labels) else "other" for j in range(len(taken))]
+    axes.set_xticks(range(len(taken)), heads)
+    axes.set_yticks(range(len(labels)), [f"{shorten(n, 24)}  {i}" for i, n in enumerate(labels, 1)])
+    axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
+    axes.tick_params(axis="y", labelcolor=INK)
+    axes.set(xlim=(-0.5, len(taken) - 0.5), ylim=(len(labels) - 0.5, -0.5))
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    return Drawing(canvas, alt)
+
+
+def _cell(axes: Axes, place: tuple[int, int], count: int, share: float, told: str) -> None:
+    """Draw a cell whose colour deepens with the share of its row; no number for a zero."""
+    (j, i), strong = place, share >= 0.4
+    corner = (j - 0.46, i - 0.46)
+    axes.add_patch(Rectangle(corner, 0.92, 0.92, color=colour("soft"), lw=0))
+    if not count:
+        return
+    shade = STRONG + 0.15 * share if strong else 0.1 + (PALE - 0.1) * share / 0.4
+    ink = colour("s1" if i == j else "s2")
+    axes.add_patch(Rectangle(corner, 0.92, 0.92, color=ink, alpha=shade, lw=0, gid=tip(told)))
+    axes.text(j, i, str(count), ha="center", va="center", color=PAPER if strong else INK)

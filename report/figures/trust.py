@@ -1,0 +1,85 @@
+"""How far probabilities can be trusted: reliability; for two classes, ROC and precision-recall."""
+
+from collections.abc import Sequence
+
+from report.figures.figure import Figure
+from report.material import Judged
+from report.measures import Curve, precision_recall, reliability, roc
+from report.palette import Style, series_style
+from report.plot import Plot, styled
+
+
+@styled
+def reliability_figure(judged: Sequence[Judged]) -> Figure:
+    """Return how often the most probable class is right, by how probable it was said to be."""
+    found = [reliability(model.probabilities, model.correct) for model in judged]
+    errors = [f"{m.stage} (ECE {100 * r.error:.1f} %)" for m, r in zip(judged, found, strict=True)]
+    legend = [(text, series_style(i)) for i, text in enumerate(errors)]
+    perfect = ("perfect", Style("muted", "", dash=True))
+    plot = Plot("confidence", "share that is right", [*legend, perfect], unit=True)
+    plot.diagonal()
+    rows: list[tuple[str, int, float, float]] = []
+    for i, (model, r) in enumerate(zip(judged, found, strict=True)):
+        bins = [
+            (model.stage, int(n), float(c), float(a))
+            for n, c, a in zip(r.count, r.confidence, r.accuracy, strict=True)
+        ]
+        labels = [
+            f"{stage}: {n:,} images, confidence {c:.2f}, {a:.2f} right" for stage, n, c, a in bins
+        ]
+        plot.curve([(c, a) for _, _, c, a in bins], series_style(i), labels)
+        rows += bins
+    return Figure(
+        "reliability",
+        "Reliability",
+        "A sign for each tenth of the scale of confidence. Below the broken line a model is surer than it is "
+        "right. ECE is the mean distance from that line.",
+        plot.drawing("Reliability diagram. Expected calibration error: " + "; ".join(errors)),
+        ("model", "images", "mean confidence", "share right"),
+        rows,
+    )
+
+
+def roc_figure(judged: Sequence[Judged], positive: str) -> Figure:
+    """Return the ROC curves of two-class models."""
+    return _curves_figure(
+        judged,
+        [roc(model.probabilities[:, 1], model.truth == 1) for model in judged],
+        ("roc", "ROC curve", "AUC", "false positive rate", "true positive rate"),
+        f"Share of the {positive} images that is found against the share of the others that is taken for "
+        "them, at every threshold. Hollow signs: where the models decide.",
+    )
+
+
+def precision_recall_figure(judged: Sequence[Judged], positive: str) -> Figure:
+    """Return the precision-recall curves of two-class models."""
+    return _curves_figure(
+        judged,
+        [precision_recall(model.probabilities[:, 1], model.truth == 1) for model in judged],
+        ("precision-recall", "Precision and recall", "AP", "recall", "precision"),
+        f"Of the images taken for {positive}, the share that is (precision), against the share of all "
+        f"{positive} images that is found (recall). Hollow signs: where the models decide.",
+    )
+
+
+@styled
+def _curves_figure(
+    judged: Sequence[Judged],
+    curves: Sequence[Curve],
+    words: tuple[str, str, str, str, str],
+    caption: str,
+) -> Figure:
+    slug, title, area, x_title, y_title = words
+    areas = [f"{m.stage} ({area} {c.area:.3f})" for m, c in zip(judged, curves, strict=True)]
+    legend = [(text, series_style(i)) for i, text in enumerate(areas)]
+    plot = Plot(x_title, y_title, legend, unit=True)
+    rows: list[tuple[str, float, float]] = []
+    for i, (model, curve) in enumerate(zip(judged, curves, strict=True)):
+        places = list(zip(curve.x.tolist(), curve.y.tolist(), strict=True))
+        style, (x, y) = series_style(i), curve.decision
+        plot.curve(places, style)
+        label = f"{model.stage}: {x_title} {x:.3f}, {y_title} {y:.3f}"
+        plot.curve([(x, y)], Style(style.colour, style.shape, dash=True), [label])
+        rows += [(model.stage, *place) for place in places]
+    alt = f"{title}. " + "; ".join(areas)
+    return Figure(slug, title, caption, plot.drawing(alt), ("model", x_title, y_title), rows)

@@ -1,0 +1,194 @@
+"""Figures drawn once, by matplotlib: as SVG for the page and as PNG for papers."""
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
+
+from report.palette import COLOURS, Style
+from report.svg import page_svg
+
+WIDTH, HEIGHT = 380.0, 260.0  # points; one is one unit of the SVG
+SMALL = 10.5  # size of the letters
+ROW = 16.0  # height of a line of the legend
+POINT = 72.0  # points per inch
+DPI = 180  # of the PNG files
+LONGEST = 46  # letters of a name in a figure
+MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle": "^", "": ""}
+INK, MUTED, GRID, PAPER = (COLOURS[name][0] for name in ("ink", "muted", "grid", "paper"))
+# A name of a class is text, never a formula; letters stay letters in the SVG.
+styled = matplotlib.rc_context(
+    {
+        "font.family": "DejaVu Sans", "font.size": SMALL, "text.parse_math": False, "text.color": INK,
+        "svg.fonttype": "none", "axes.edgecolor": MUTED, "axes.labelcolor": MUTED, "axes.grid": True,
+        "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "grid.color": GRID,
+        "xtick.color": MUTED, "ytick.color": MUTED, "axes.spines.left": False, "ytick.major.size": 0,
+        "axes.labelsize": SMALL, "legend.fontsize": SMALL, "figure.facecolor": PAPER, "axes.facecolor": PAPER,
+        "savefig.facecolor": PAPER, "legend.frameon": False, "axes.unicode_minus": False,
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A picture and its words for those who do not see it.
+
+    Attributes:
+        canvas: The matplotlib figure.
+        alt: What it shows; "" for a mere ornament.
+    """
+
+    canvas: Canvas
+    alt: str
+
+    def svg(self, name: str) -> Markup:
+        """Return it for the page; `name` keeps its identifiers apart from those of other figures."""
+        return page_svg(self._saved("svg", name, {"Date": None}).decode(), self.alt)
+
+    def png(self) -> bytes:
+        """Return it for papers."""
+        return self._saved("png", "", {"Software": None})
+
+    @styled
+    def _saved(self, kind: str, salt: str, metadata: dict[str, Any]) -> bytes:
+        buffer = io.BytesIO()
+        with matplotlib.rc_context({"svg.hashsalt": salt}), warnings.catch_warnings():
+            # The one font of the PNG files lacks letters of many scripts; the page has them all.
+            warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+            self.canvas.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+        return buffer.getvalue()
+
+
+def colour(name: str) -> str:
+    """Return a colour of the palette as it is on white paper."""
+    return COLOURS[name][0]
+
+
+def shorten(text: str, longest: int = LONGEST) -> str:
+    """Return a name in one line of printable letters, cut where it is long."""
+    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def tip(text: str) -> str:
+    """Return the group id by which `page_svg` knows what is told where the pointer rests."""
+    return "tip:" + shorten(text, 200)
+
+
+def blank(width: float, height: float, **options: Any) -> tuple[Canvas, Axes]:
+    """Return a canvas (points) with one pair of axes; to be used under `styled`."""
+    canvas = Canvas((width / POINT, height / POINT), layout="constrained")
+    return canvas, canvas.add_subplot(**options)
+
+
+class Plot:
+    """A chart with two axes, to be filled with lines and marks; to be used under `styled`.
+
+    Args:
+        x_title, y_title: What is counted, with its unit.
+        legend: (name, style) of each series; no legend where there is only one.
+        log: Whether equal ways along x are equal ratios.
+        ticks: Where x has its ticks, where these are few numbers such as sizes or epochs.
+        unit: Whether both axes go from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        x_title: str,
+        y_title: str,
+        legend: Sequence[tuple[str, Style]] = (),
+        *,
+        log: bool = False,
+        ticks: Sequence[float] = (),
+        unit: bool = False,
+    ) -> None:
+        legend = legend if len(legend) > 1 else ()
+        texts = [shorten(name) for name, _ in legend]
+        columns = max(1, int(WIDTH // (44 + 5.8 * max(map(len, texts), default=0))))
+        height = HEIGHT + ROW * -(-len(texts) // columns)
+        self.canvas, self.axes = blank(
+            WIDTH, height, xlabel=shorten(x_title), ylabel=shorten(y_title)
+        )
+        if texts:
+            handles = [_handle(text, style) for text, (_, style) in zip(texts, legend, strict=True)]
+            self.canvas.legend(handles=handles, loc="outside upper left", ncols=columns)
+        if log:
+            self.axes.set_xscale("log")
+            self.axes.xaxis.set_major_locator(LogLocator(numticks=7))
+            self.axes.xaxis.set_major_formatter("{x:g}")
+            self.axes.xaxis.set_minor_formatter("")
+        if 0 < len(set(ticks)) <= 10:
+            self.axes.xaxis.set_major_locator(FixedLocator(_apart(ticks, log)))
+            self.axes.xaxis.set_minor_locator(NullLocator())
+            self.axes.xaxis.set_major_formatter("{x:g}")
+        if unit:
+            self.axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+
+    def curve(
+        self, points: Sequence[tuple[float, float]], style: Style, labels: Sequence[str] = ()
+    ) -> None:
+        """Draw a line through points; where `labels` are given, each point is marked and told."""
+        if len(points) > 1:
+            line: dict[str, Any] = {
+                "color": colour(style.colour),
+                "lw": 1.6,
+                "ls": "--" if style.dash else "-",
+            }
+            self.axes.plot(*zip(*points, strict=True), **line)
+        for (x, y), label in zip(points, labels, strict=False):
+            self.axes.plot([x], [y], gid=tip(label), **_mark(style))
+
+    def span(self, x: float, low: float, high: float, name: str) -> None:
+        """Draw an upright interval in a colour of the palette."""
+        bars = [[(high - low) / 2], [(high - low) / 2]]
+        self.axes.errorbar(
+            [x], [(low + high) / 2], bars, ecolor=colour(name), elinewidth=1, capsize=2.5, fmt="none"
+        )  # fmt: skip
+
+    def diagonal(self) -> None:
+        """Draw the line where both axes say the same."""
+        self.axes.axline((0, 0), slope=1, color=MUTED, lw=1, ls="--")
+
+    def name(self, x: float, y: float, text: str) -> None:
+        """Write a name beside a point."""
+        right = self.axes.transLimits.transform(self.axes.transScale.transform((x, y)))[0] > 0.55
+        place: dict[str, Any] = {
+            "xytext": (-6 if right else 6, 5),
+            "ha": "right" if right else "left",
+        }
+        self.axes.annotate(shorten(text, 30), (x, y), textcoords="offset points", **place)
+
+    def drawing(self, alt: str) -> Drawing:
+        """Return what was drawn, with its words for those who do not see it."""
+        return Drawing(self.canvas, alt)
+
+
+def _mark(style: Style) -> dict[str, Any]:
+    face = PAPER if style.dash else colour(style.colour)
+    return {
+        "marker": MARKERS[style.shape], "ms": 5, "mfc": face, "mec": colour(style.colour), "mew": 1.4, "ls": "",
+    }  # fmt: skip
+
+
+def _handle(name: str, style: Style) -> Line2D:
+    line = {"color": colour(style.colour), "lw": 1.6}
+    return Line2D([], [], label=name, **{**_mark(style), **line, "ls": "--" if style.dash else "-"})
+
+
+def _apart(ticks: Sequence[float], log: bool) -> list[float]:
+    """Return the ticks, less those that would print over their neighbours."""
+    if log:
+        return sorted(set(ticks))
+    span, kept = max(ticks) - min(ticks), list[float]()
+    for value in sorted(set(ticks)):
+        if not kept or value - kept[-1] >= 0.06 * span:
+            kept.append(value)
+    return kept

@@ -1,0 +1,63 @@
+"""How to run it all again: commands, versions, digests, seeds, and the protocol."""
+
+from typing import Any
+
+from cache.provenance import made_by
+from cache.rowfile import RowFile
+from report.material import Material
+from report.sections.section import Section
+
+
+def build(material: Material) -> Section:
+    """Return what another person needs."""
+    pixels = RowFile.open(material.dataset.path)
+    makings = [pixels.made]
+    makings += sorted((file.made for file in material.files), key=_when)
+    makings += sorted((dict(probe.made_by) for probe in material.board.results), key=_when)
+    makings += [run.made for run in material.runs]
+    now = made_by()
+    facts = {
+        "commands": list(dict.fromkeys(str(made.get("command", "")) for made in [*makings, now])),
+        "versions": _versions(makings),
+        "machines": sorted({str(made["machine"]) for made in makings if made.get("machine")}),
+        "digests": _digests(material),
+        "seeds": _seeds(material),
+        "rows": material.winner.rows,
+        "record": material.dataset.record,
+        "created": now["created"],
+        "notes": material.notes,
+    }
+    return Section("again", "How to run it again", "Again", facts)
+
+
+def _when(made: dict[str, Any]) -> str:
+    return str(made.get("created", ""))
+
+
+def _versions(makings: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return every package with each version that had a part in the results."""
+    found: dict[str, dict[str, None]] = {}
+    for made in makings:
+        for name, number in made.get("versions", {}).items():
+            found.setdefault(str(name), {})[str(number)] = None
+    return [(name, ", ".join(numbers)) for name, numbers in found.items()]
+
+
+def _digests(material: Material) -> list[tuple[str, str]]:
+    inputs = [file.inputs for file in material.files]
+    weights = {f"weights of {i.get('backbone')}": str(i.get("weights")) for i in inputs}
+    return [
+        (f"data set {material.dataset.name}", f"sha256:{material.dataset.digest}"),
+        *((f"features {file.key}", f"sha256:{file.digest}") for file in material.files),
+        *weights.items(),
+    ]
+
+
+def _seeds(material: Material) -> list[tuple[str, str]]:
+    probes = {probe.seed for probe in material.board.results}
+    seeds = [("selection split, heads and intervals", probes)]
+    runs = {run.identity["seed"] for run in material.runs if "seed" in run.identity}
+    seeds += [("order of the images and augmentation", runs)] if runs else []
+    if (own := material.dataset.record.get("seed")) is not None:
+        seeds.append(("split of the data set", {own}))
+    return [(what, ", ".join(map(str, sorted(values)))) for what, values in seeds]

@@ -1,0 +1,129 @@
+"""The first screen: who won, by how much, at what cost, and what is still wrong."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from classify.pipeline import compare_best
+from classify.scores import LEVEL, Comparison
+from report.material import Material
+from report.measures import confusion
+from report.numbers import p_value, points
+from report.sections.section import Section
+
+STAGES = ("frozen", "fine-tuned", "ensemble")
+Ours = tuple[str, float | None, tuple[float, float] | None]  # name, accuracy, interval
+NONE: Ours = ("", None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """One of the headline numbers.
+
+    Attributes:
+        stage: "frozen", "fine-tuned" or "ensemble".
+        what: What gave it; "" where it was not run.
+        accuracy: Ours, 0 … 1; None where it was not run.
+        interval: Its 95 % interval.
+        reference: The accuracy of the report that is followed, in %; None where there is none.
+    """
+
+    stage: str
+    what: str
+    accuracy: float | None
+    interval: tuple[float, float] | None
+    reference: float | None
+
+
+def build(material: Material) -> Section:
+    """Return the first screen."""
+    published = published_results(material)
+    facts = {
+        "numbers": headline_numbers(material),
+        "verdict": _verdict(material),
+        "gain": _gain(material),
+        "wrong": _wrong(material),
+        "rate": material.images_per_second(material.winner.features),
+        "published": published,
+        "reference": material.reference,
+        "notes": [str(note) for note in material.dataset.record.get("notes", [])],
+    }
+    return Section("headline", "Result", "Result", facts)
+
+
+def headline_numbers(material: Material) -> list[Number]:
+    """Return ours beside the report's, for each stage that either has."""
+    winner, run = material.winner, material.run
+    theirs = {line["stage"]: line["accuracy"] for line in material.reference.get("lines", [])}
+    name = f"{winner.features_text} + {winner.head}"
+    ours: dict[str, Ours] = {"frozen": (name, winner.val_top1, winner.val_interval)}
+    if run:
+        ours["fine-tuned"] = (run.name, run.result["val_top1"], run.result.get("val_interval"))
+    return [
+        Number(stage, *ours.get(stage, NONE), theirs.get(stage))
+        for stage in STAGES
+        if stage in ours or stage in theirs
+    ]
+
+
+def published_results(material: Material) -> list[dict[str, Any]]:
+    """Return what others reported, where it is stated as the data set's record should: in %."""
+    lines = material.dataset.record.get("published") or []
+    return [
+        line
+        for line in lines
+        if isinstance(line, dict) and isinstance(line.get("accuracy"), int | float)
+    ]
+
+
+def floor_name(head: str, features: str) -> str:
+    """Return a floor line in words."""
+    return "always the largest class" if head == "majority" else f"{features} + {head}"
+
+
+def _verdict(material: Material) -> str:
+    """Say by how much the winner leads, and whether a paired test believes it."""
+    test = compare_best(material.board, material.dataset.labels[material.dataset.rows("val")])
+    if test is None:
+        return ""
+    rival = material.board.find(test.second)
+    both = (rival.head, rival.features_text)
+    name = floor_name(*both) if rival.baseline else f"{rival.features_text} + {rival.head}"
+    ahead = (test.only_first - test.only_second) / test.rows
+    return f"{points(ahead)} points against the runner-up, {name}: {judgement(test)}"
+
+
+def judgement(test: Comparison) -> str:
+    """Return what McNemar's test says of two results, the first of which was chosen."""
+    p = f"(McNemar, {p_value(test.p_value)})"
+    if not test.differ:
+        return f"a tie {p}"
+    return f"{'a real difference' if test.only_first > test.only_second else 'the other is better here'} {p}"
+
+
+def _gain(material: Material) -> str:
+    """Say what fine-tuning gained over the probe it started from."""
+    if material.run is None or material.run.result.get("probe_top1") is None:
+        return ""
+    result, p = material.run.result, material.run.result.get("p_value")
+    text = f"{points(result['val_top1'] - result['probe_top1'])} points over its frozen probe"
+    if p is None:
+        return text
+    return f"{text}: {'a real difference' if p < 1 - LEVEL else 'a tie'} (McNemar, {p_value(p)})"
+
+
+def _wrong(material: Material) -> dict[str, Any]:
+    """Say what is still wrong: how many images, and the pair that is confused most."""
+    if not material.judged:
+        return {}
+    model, names = material.judged[-1], material.class_names
+    counts = confusion(model.truth, model.predicted, len(names))
+    np.fill_diagonal(counts, 0)
+    i, j = np.unravel_index(counts.argmax(), counts.shape)
+    return {
+        "stage": model.stage,
+        "count": int(counts.sum()),
+        "rows": len(model.truth),
+        "pair": (names[i], names[j], int(counts[i, j])) if counts.any() else None,
+    }

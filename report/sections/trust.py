@@ -1,0 +1,53 @@
+"""How far the probabilities can be trusted; for two classes, what becomes of each of them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from report.figures.trust import precision_recall_figure, reliability_figure, roc_figure
+from report.material import Judged, Material
+from report.measures import Rates, Reliability, precision_recall, rates_of, reliability, roc
+from report.sections.section import Section
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """A two-class model in numbers.
+
+    Attributes:
+        stage: Whose.
+        rates: What became of the rows.
+        auc: Area under the ROC curve.
+        precision: Average precision.
+    """
+
+    stage: str
+    rates: Rates
+    auc: float
+    precision: float
+
+
+def build(material: Material) -> Section | None:
+    """Return calibration, and detection where there are two classes."""
+    judged = material.judged
+    if not judged:
+        return None
+    figures = [reliability_figure(judged)]
+    calibration: list[tuple[Judged, Reliability]] = [
+        (model, reliability(model.probabilities, model.correct)) for model in judged
+    ]
+    facts: dict[str, Any] = {"calibration": calibration, "detections": [], "positive": ""}
+    if len(material.class_names) == 2 and all(0 < m.truth.mean() < 1 for m in judged):
+        positive = material.class_names[1]
+        facts |= {"detections": [_detection(model) for model in judged], "positive": positive}
+        figures += [roc_figure(judged, positive), precision_recall_figure(judged, positive)]
+    return Section("trust", "How far to trust it", "Trust", facts, figures)
+
+
+def _detection(model: Judged) -> Detection:
+    scores, positive = model.probabilities[:, 1], model.truth == 1
+    return Detection(
+        model.stage,
+        rates_of(model.predicted == 1, positive),
+        roc(scores, positive).area,
+        precision_recall(scores, positive).area,
+    )

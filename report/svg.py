@@ -1,0 +1,57 @@
+"""matplotlib's SVG, made fit to stand inside the page.
+
+The page's policy forbids styles inside elements, so they become attributes, which also lets the style
+sheet exchange the colours in dark mode. Groups that `tip` named get a `<title>` that browsers show.
+"""
+
+import xml.etree.ElementTree as ElementTree
+
+from markupsafe import Markup
+
+SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+TIP = "tip:"
+DROPPED = ("font-family", "font-stretch", "font-variant", "font-style")  # the page's own are used
+
+
+def page_svg(text: str, alt: str) -> Markup:
+    """Return a figure as an element of the page.
+
+    Args:
+        text: SVG as matplotlib writes it.
+        alt: Read out by screen readers; "" hides the picture from them.
+    """
+    root = ElementTree.fromstring(text)  # noqa: S314  our own drawing
+    for element in list(root.iter()):
+        _plain(element)
+    for child in list(
+        root
+    ):  # who made it, a style for everything, and clips of what is never outside
+        if child.tag in (f"{{{SVG}}}metadata", f"{{{SVG}}}defs"):
+            root.remove(child)
+    for name in ("width", "height", "version"):
+        root.attrib.pop(name, None)
+    known = {"role": "img", "aria-label": alt} if alt else {"aria-hidden": "true"}
+    root.attrib.update(known)
+    ElementTree.register_namespace("", SVG)
+    ElementTree.register_namespace("xlink", XLINK)
+    return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704  escaped there
+
+
+def _plain(element: ElementTree.Element) -> None:
+    """Turn the style of one element into attributes, drop its id unless something refers to it."""
+    for rule in element.attrib.pop("style", "").split(";"):
+        name, _, value = rule.partition(":")
+        if value and name.strip() not in DROPPED:
+            element.set(name.strip(), value.strip())
+    element.attrib.pop("clip-path", None)
+    if element.get("transform", "").startswith("rotate(-0 "):
+        del element.attrib["transform"]
+    if element.tag == f"{{{SVG}}}path" and "d" in element.attrib:
+        element.set("d", " ".join(element.attrib["d"].split()))
+    if element.tag == f"{{{SVG}}}g" and (name := element.attrib.pop("id", "")).startswith(TIP):
+        title = ElementTree.Element(f"{{{SVG}}}title")
+        title.text = name.removeprefix(TIP)
+        element.insert(0, title)
+    element.tail = None
+    if element.text is not None and not element.text.strip():
+        element.text = None

@@ -1,0 +1,28 @@
+"""What a person reads at the end of the command."""
+
+from typing import TYPE_CHECKING
+
+from cache.progress import human_bytes
+
+if TYPE_CHECKING:
+    from report.page import PageResult
+
+
+def page_text(result: "PageResult") -> str:
+    """Return what is on the page, what was left out, and where everything lies."""
+    lines = [
+        f"{result.dataset}: {_count(result.probes, 'probe')}, {_count(result.runs, 'fine-tuned run')}"
+    ]
+    lines += [f"Left out: {note}" for note in result.notes]
+    lines.append(
+        f"Figures: {_count(len(result.figure_names), 'figure')} as PNG and CSV in {result.figures}"
+    )
+    lines.append(f"Page: {result.path} ({human_bytes(result.bytes)}, needs no network)")
+    lines.append(
+        f"Next: python -m report --dataset {result.dataset} --open, or send the file as it is"
+    )
+    return "\n".join(lines)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,169 @@
+"""Figures: their numbers are the results', and what they leave on disk is harmless."""
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+
+from classify.leaderboard import ProbeResult
+from report.figures.choices import cost_figure, pareto_front, size_figure
+from report.figures.figure import Figure, write_figures
+from report.figures.learning import learning_figures
+from report.figures.matrix import ALL, matrix_figure, shown_classes
+from report.figures.paths import path_figures
+from report.figures.standing import Standing, standing_figure
+from report.figures.timing import MOST, time_figure
+from report.left import FinetuneRun
+from report.plot import Drawing, blank
+
+
+def probe(backbone: str, size: int, val: float, head: str = "logistic", **other: Any) -> ProbeResult:  # fmt: skip
+    key = {"backbone": backbone, "size": size, "variant": "", "layer": "", "view": "", "pooling": "avg"}  # fmt: skip
+    path = tuple({"params": {"C": c}, "accuracy": a, "log_loss": 1.0} for c, a in ((0.1, 0.5), (0.01, 0.6), (1.0, 0.4)))  # fmt: skip
+    values: dict[str, Any] = {
+        "id": f"{head}-{backbone}-{size}", "features": (f"{backbone}@{size}",), "keys": (key,), "head": head,
+        "params": {"C": 0.01}, "path": path, "selection_top1": val, "selection_log_loss": 1.0,
+        "val_top1": val, "val_interval": (val - 0.01, val + 0.01), "val_top5": None, "seconds": 1.0,
+        "seed": 0, "budget": "quick", "converged": True, "baseline": False, "dataset_digest": "d",
+        "features_digest": "f", "rows": {}, "made_by": {},
+    }  # fmt: skip
+    return ProbeResult(**{**values, **other})
+
+
+def columns(figure: Figure) -> list[dict[str, Any]]:
+    return [dict(zip(figure.columns, row, strict=True)) for row in figure.rows]
+
+
+def test_size_figure_takes_the_best_ranked_head_of_each_size() -> None:
+    ranked = [probe("a", 64, 0.7), probe("a", 32, 0.5), probe("a", 32, 0.9, "ridge"), probe("b", 32, 0.4)]  # fmt: skip
+    figure = size_figure(ranked)
+    assert figure is not None
+    found = [(r["backbone"], r["size (px)"], r["head"], r["val top-1 (%)"]) for r in columns(figure)]  # fmt: skip
+    assert found == [("a", 32, "logistic", 50.0), ("a", 64, "logistic", 70.0), ("b", 32, "logistic", 40.0)]  # fmt: skip
+    assert "a at 64 px 70.0 %" in figure.drawing.alt
+
+
+def test_size_figure_needs_two_sizes_of_plain_features() -> None:
+    flipped = probe("a", 64, 0.7)
+    flipped = replace(flipped, keys=({**flipped.keys[0], "view": "flip"},))
+    assert size_figure([flipped, probe("a", 32, 0.5), probe("b", 64, 0.5)]) is None
+
+
+def test_pareto_front_keeps_what_nothing_beats() -> None:
+    assert pareto_front([(1, 50), (2, 40), (3, 60), (3, 55), (4, 60)]) == [0, 2]
+
+
+def test_cost_figure_marks_the_front() -> None:
+    probes = [probe("slow", 8, 0.8), probe("fast", 8, 0.6), probe("bad", 8, 0.5), probe("unknown", 8, 0.9)]  # fmt: skip
+    speeds = {("slow@8",): 10.0, ("fast@8",): 100.0, ("bad@8",): 50.0, ("unknown@8",): 0.0}
+    figure = cost_figure(probes, speeds)
+    assert figure is not None
+    found = {r["features"]: (r["ms an image"], r["on the Pareto front"]) for r in columns(figure)}
+    assert found == {"fast@8": (10.0, "yes"), "bad@8": (20.0, "no"), "slow@8": (100.0, "yes")}
+    assert cost_figure(probes[:1], speeds) is None
+
+
+def test_path_figures_walk_in_order_and_mark_what_was_chosen() -> None:
+    (figure,) = path_figures([probe("a", 8, 0.5)])
+    assert figure.name == "path-logistic" and figure.title == "C path of logistic regression"
+    found = [(r["C"], r["selection top-1 (%)"], r["chosen"]) for r in columns(figure)]
+    assert found == [(0.01, 60.0, "yes"), (0.1, 50.0, "no"), (1.0, 40.0, "no")]
+    assert path_figures([probe("a", 8, 0.5, path=({"params": {}, "accuracy": 0.1},))]) == []
+
+
+def run(history: list[dict[str, Any]], **result: Any) -> FinetuneRun:
+    return FinetuneRun(Path("r"), "r", {}, {"history": history, **result}, {})
+
+
+def test_learning_curves_show_training_and_the_two_known_validation_scores() -> None:
+    history = [{"epoch": e, "loss": 1.0 / e, "accuracy": 0.7 + e / 10} for e in (1, 2)]
+    accuracy, loss = learning_figures([run(history, probe_top1=0.6, val_top1=0.65)])
+    found = [(r["images"], r["epoch"], r["top-1 (%)"]) for r in columns(accuracy)]
+    assert found == [("training", 1, 80.0), ("training", 2, pytest.approx(90.0)), ("validation", 0, 60.0), ("validation", 2, 65.0)]  # fmt: skip
+    assert [r["loss (nats)"] for r in columns(loss)] == [1.0, 0.5]
+
+
+def test_learning_curves_prefer_validation_by_epoch() -> None:
+    history = [{"epoch": 1, "accuracy": 0.7, "val_accuracy": 0.5, "loss": 1.0, "val_loss": 1.5}]
+    accuracy, loss = learning_figures([run(history, probe_top1=0.6, val_top1=0.65)])
+    assert ("r", "validation", 1, 50.0) in accuracy.rows and len(accuracy.rows) == 2
+    assert ("r", "validation", 1, 1.5) in loss.rows
+    assert learning_figures([run([])]) == []
+
+
+def test_standing_is_ordered_and_says_whose_results_they_are() -> None:
+    figure = standing_figure(
+        [
+            Standing("floor", "chance", 0.1),
+            Standing("ours", "frozen", 0.6, (0.5, 0.7)),
+            Standing("published", "paper", 0.8),
+        ]
+    )
+    assert [row[:3] for row in figure.rows] == [("published", "paper", 80.0), ("ours", "frozen", 60.0), ("floor", "chance", 10.0)]  # fmt: skip
+    assert figure.rows[1][3:] == (50.0, 70.0) and figure.rows[0][3:] == ("", "")
+
+
+def test_matrix_shows_all_of_few_classes_and_the_worst_pairs_of_many() -> None:
+    small = np.array([[5, 2], [1, 7]])
+    figure = matrix_figure(small, ["a", "b"])
+    assert [row[2] for row in figure.rows] == [5, 2, 1, 7]
+    many = np.eye(40, dtype=int) * 10
+    many[3, 30], many[30, 3], many[7, 8] = 4, 3, 5
+    assert shown_classes(many)[:4] == [3, 30, 7, 8] and len(shown_classes(many)) <= ALL
+    figure = matrix_figure(many, [f"c{k}" for k in range(40)])
+    assert ("c3", "c30", 4) in figure.rows and ("c7", "another class", 0) in figure.rows
+    numbers = {text.get_text() for text in figure.drawing.canvas.findobj(Text)}
+    assert {"4", "3", "5", "other"} <= numbers
+
+
+def test_time_figure_shows_the_longest_and_keeps_every_number() -> None:
+    spent = [("extract", f"k{i}", float(i)) for i in range(1, MOST + 4)] + [("finetune", "r", 99.0)]
+    figure = time_figure(spent)
+    bars = [bar for bar in figure.drawing.canvas.findobj(Rectangle) if bar.get_gid()]
+    assert len(bars) == MOST and len(figure.rows) == len(spent)
+    longest = max(bars, key=lambda bar: bar.get_width())
+    assert str(longest.get_gid()).startswith("tip:finetune, r")
+
+
+def figure_of(name: str, rows: list[tuple[Any, ...]] | None = None) -> Figure:
+    canvas, _ = blank(200, 100)
+    return Figure(
+        name,
+        "Title",
+        "Caption",
+        Drawing(canvas, "a figure"),
+        ("text", "number"),
+        rows or [("a", 1.5)],
+    )
+
+
+def test_csv_cannot_run_in_a_spreadsheet() -> None:
+    rows = [("=cmd()", -1.5), ("+1", 2.0), ("@x", 0), ("a,b\n", "-text")]
+    found = list(csv.reader(io.StringIO(figure_of("f", rows).csv())))
+    assert found[1:] == [["'=cmd()", "-1.5"], ["'+1", "2.0"], ["'@x", "0"], ["a,b\n", "'-text"]]
+
+
+def test_figures_are_written_and_those_of_before_go(tmp_path: Path) -> None:
+    write_figures(tmp_path, [figure_of("one"), figure_of("two")])
+    assert {p.name for p in tmp_path.iterdir()} == {"one.png", "one.csv", "two.png", "two.csv", "index.json"}  # fmt: skip
+    (tmp_path / "mine.png").write_bytes(b"kept")
+    index = json.loads((tmp_path / "index.json").read_text())
+    assert index["one"] == {"title": "Title", "caption": "Caption"}
+    outside = tmp_path.parent / "outside.png"
+    outside.write_bytes(b"kept")
+    (tmp_path / "index.json").write_text(json.dumps({**index, "../outside": {}}))
+    write_figures(tmp_path, [figure_of("one")])
+    assert {p.name for p in tmp_path.iterdir()} == {"one.png", "one.csv", "mine.png", "index.json"}
+    assert outside.exists()
+
+
+def test_a_name_that_is_no_file_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="figure name"):
+        figure_of("../up")
