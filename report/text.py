@@ -14,9 +14,7 @@ def page_text(result: "PageResult") -> str:
         f"{result.dataset}: {_count(result.probes, 'probe')}, {_count(result.runs, 'fine-tuned run')}"
     ]
     lines += [f"Left out: {note}" for note in result.notes]
-    lines.append(
-        f"Figures: {_count(len(result.figure_names), 'figure')} as PNG and CSV in {result.figures}"
-    )
+    lines.append(f"Figures: {result.figures} (PNG, and their numbers as CSV)")
     lines.append(f"Page: {result.path} ({human_bytes(result.bytes)}, needs no network)")
     lines.append(
         f"Next: python -m report --dataset {result.dataset} --open, or send the file as it is"
