@@ -22,7 +22,7 @@ def fold_batch_norms(model: keras.Model) -> keras.Model:
     Returns:
         A copy with folded weights; the model itself where nothing can be folded.
     """
-    pairs = _foldable(model)
+    pairs = foldable(model)
     if not pairs:
         return model
     norms = {norm.name for norm in pairs.values()}
@@ -45,7 +45,7 @@ def fold_batch_norms(model: keras.Model) -> keras.Model:
     return folded
 
 
-def _foldable(model: keras.Model) -> dict[str, keras.layers.BatchNormalization]:
+def foldable(model: keras.Model) -> dict[str, keras.layers.BatchNormalization]:
     """Return the BatchNorm of each convolution that nothing else reads, by the convolution's name."""
     pairs = {}
     outputs = {id(tensor) for tensor in model.outputs}

@@ -35,18 +35,19 @@ def _export(config: ExportConfig) -> Any:
 
 
 def _train_text(result: Any) -> str:
-    lines = [
-        f"{result.run}: started from {result.start} (logits equal within {result.warm_start_difference:.1g})"
-    ]
-    lines += [
-        f"  epoch {row.epoch}: loss {row.loss:.4f}, training accuracy {100 * row.accuracy:.1f} %, {human_seconds(row.seconds)}"
-        for row in result.history
-    ]
+    apart = result.warm_start_difference
+    equal = "" if apart is None else f" (logits equal within {apart:.1g})"
+    rows = f"{result.trained_rows:,} images"
+    if result.selection_rows:
+        rows += f"; epochs judged on {result.selection_rows:,} others of the training rows"
+    lines = [f"{result.run}: started from {result.start}{equal}", f"Trained on {rows}"]
+    lines += [f"  {row}, {human_seconds(row.seconds)}" for row in result.history]
     if result.stopped:
         lines.append(
             f"Stopped with a checkpoint ({result.stopped}). The same command goes on from here."
         )
         return "\n".join([*lines, f"Files: {result.folder}"])
+    lines.append(f"Ended: {result.ended}; kept: {result.kept}")
     low, high = result.val_interval
     gain = 100 * (result.val_top1 - result.probe_top1)
     verdict = "a tie" if result.p_value >= 0.05 else "a difference"

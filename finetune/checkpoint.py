@@ -61,5 +61,11 @@ def load_arrays(path: Path, variables: dict[str, list]) -> dict[str, Any]:
 
 
 def model_variables(model: keras.Model) -> list:
-    """Return all variables of a model, random states included, in a fixed order."""
-    return [*model.trainable_variables, *model.non_trainable_variables]
+    """Return all variables of a model, random states included, in an order that does not depend on what is trained."""
+    return list(model.variables)
+
+
+def finite(variables: list) -> bool:
+    """Say whether no number in these variables is NaN or infinite."""
+    arrays = (np.asarray(v) for v in variables)
+    return all(bool(np.isfinite(a).all()) for a in arrays if a.dtype.kind == "f")

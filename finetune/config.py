@@ -1,6 +1,6 @@
 """Everything `python -m finetune` can be told."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from cache.cli import RunsConfig, flag, parse_duration
@@ -23,13 +23,26 @@ class FinetuneConfig(RunsConfig):
     recipe: str = flag("default", "how to train", choices=tuple(RECIPES))
     epochs: int = flag(0, "passes over the training rows (default: the recipe's)")
     batch: int = flag(0, "images a step (default: the recipe's)")
-    learning_rate: float = flag(0.0, "of Adam (default: the recipe's)")
+    learning_rate: float = flag(0.0, "the highest (default: the recipe's)")
+    set: tuple[str, ...] = flag(
+        (), "other numbers of the recipe, such as weight_decay=0.05 ema=0 rotation=10", metavar="NAME=VALUE"
+    )  # fmt: skip
+    unfreeze: str = flag("all", "layers to train: all, last:N or from:LAYER", metavar="WHICH")
+    batchnorm: str = flag("", "its statistics (default: the recipe's)", choices=("frozen", "train"))
+    select: bool = flag(
+        True, "hold the selection split out and keep the weights that do best there"
+    )
     rows: int = flag(0, "train on this many rows only, drawn with the seed (default: all)")
     weights: str = flag(
-        "imagenet", "the backbone's weights, where they are in a local file", metavar="FILE"
+        "imagenet",
+        "the backbone's weights, where they are in a local file; none: start from random ones",
+        metavar="FILE",
     )
     seed: int = flag(0, "order of the images and augmentation")
     run: str | None = flag(None, "name of the run (default: BACKBONE@SIZE-RECIPE)")
+    checkpoint_every: float = flag(
+        120.0, "time between checkpoints, such as 10m", metavar="T", parse=parse_duration
+    )
     time_limit: float | None = flag(
         None,
         "stop with a checkpoint after this long, such as 8h45m",
@@ -46,10 +59,9 @@ class FinetuneConfig(RunsConfig):
     @property
     def chosen_recipe(self) -> Recipe:
         """The recipe with what the flags change of it."""
-        changes = {name: getattr(self, name) for name in ("epochs", "batch", "learning_rate")}
-        return replace(
-            RECIPES[self.recipe], **{name: value for name, value in changes.items() if value}
-        )
+        names = ("epochs", "batch", "learning_rate", "batchnorm")
+        changes = [f"{name}={getattr(self, name)}" for name in names if getattr(self, name)]
+        return RECIPES[self.recipe].changed((*changes, *self.set))
 
     @property
     def weights_source(self) -> Path | str:

@@ -13,6 +13,8 @@ from extract.model import build_extractor
 from extract.spec import BackboneSpec
 from finetune.augment import Augment
 from finetune.augmentation import draw
+from finetune.joined import join_norms
+from finetune.layers import unfreeze
 from finetune.recipes import Recipe
 
 SAME = 1e-3  # how far the logits before training may be from the probe's
@@ -21,29 +23,67 @@ SAME = 1e-3  # how far the logits before training may be from the probe's
 class Trainer(keras.Model):
     """[uint8 (B, H, W, C), draws] → logits (B, K), as training sees them.
 
-    The network always runs in inference mode: BatchNorm keeps the statistics it was trained with
-    while its scale and shift are trained. A functional model would hand `training=True` down to it.
+    Unless asked otherwise the network runs in inference mode: BatchNorm keeps the statistics it was
+    trained with while its scale and shift are trained. A functional model would hand `training=True`
+    down to it.
 
     Args:
         augment: Stored pixels to images of the backbone's size.
         network: Those to vectors.
-        dropout: On the vectors.
-        head: Vectors to logits.
+        top: Vectors to logits.
+        statistics: Whether BatchNorm takes its statistics from the batch and updates its own.
     """
 
     def __init__(
-        self,
-        augment: keras.layers.Layer,
-        network: keras.Model,
-        dropout: keras.layers.Layer,
-        head: keras.layers.Layer,
+        self, augment: keras.layers.Layer, network: keras.Model, top: "Top", statistics: bool
     ) -> None:
         super().__init__(name="trainer")
-        self.augment, self.network, self.dropout, self.head = augment, network, dropout, head
+        self.augment, self.network, self.top, self.statistics = augment, network, top, statistics
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        vectors = as_list(self.network(self.augment(inputs), training=False))[0]
-        return self.head(self.dropout(vectors, training=training))
+        return self.logits(self.augment(inputs), training)
+
+    def logits(self, images: Any, training: bool = False) -> Any:
+        """Return the logits (B, K) of images (B, size, size, 3), 0 … 255."""
+        vectors = as_list(self.network(images, training=training and self.statistics))[0]
+        return self.top(vectors, training=training)
+
+
+class Top(keras.layers.Layer):
+    """Vectors (B, D) → logits (B, K): dropout, perhaps dense layers, and the head.
+
+    Args:
+        classes: K.
+        recipe: Dropout and dense layers.
+        seed: Of the dropout.
+    """
+
+    def __init__(self, classes: int, recipe: Recipe, seed: int) -> None:
+        super().__init__(name="top", dtype="float32")
+        shares = [recipe.hidden_dropout] * len(recipe.hidden) + [recipe.dropout]
+        self.dropouts = [
+            keras.layers.Dropout(share, seed=seed + i, dtype="float32")
+            for i, share in enumerate(shares)
+        ]
+        self.hidden = [
+            keras.layers.Dense(
+                width, "relu", dtype="float32", name=f"hidden_{i}",
+                kernel_initializer=keras.initializers.HeNormal(seed + i),
+            )
+            for i, width in enumerate(recipe.hidden)
+        ]  # fmt: skip
+        self.head = keras.layers.Dense(
+            classes, dtype="float32", name="head",
+            kernel_initializer=keras.initializers.GlorotUniform(seed),
+        )  # fmt: skip
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        for dropout, dense in zip(self.dropouts, [*self.hidden, self.head], strict=True):
+            x = dense(dropout(x, training=training))
+        return x
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return (*input_shape[:-1], self.head.units)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +94,18 @@ class Classifier:
         trainer: [uint8 (B, H, W, C), draws of `finetune.augmentation.draw`] → logits (B, K).
         predictor: uint8 (B, H, W, C) → logits (B, K).
         extractor: The frozen stage's own model; its layer "backbone" is what is trained.
-        head: The dense layer.
+        head: The last dense layer.
     """
 
-    trainer: keras.Model
+    trainer: Trainer
     predictor: keras.Model
     extractor: keras.Model
     head: keras.layers.Dense
+
+    @property
+    def backbone(self) -> keras.Model:
+        """The network between preprocessing and pooling."""
+        return self.extractor.get_layer("backbone")
 
 
 def build_classifier(
@@ -73,33 +118,47 @@ def build_classifier(
     output: tuple[str, str] = ("", "avg"),
     weights: Weights = "imagenet",
     seed: int = 0,
+    which: str = "all",
+    precision: str = "float32",
 ) -> Classifier:
-    """Put a head on the model of the extraction stage and unfreeze it all.
+    """Put a head on the model of the extraction stage and make it trainable.
 
     Args:
         spec: The backbone.
         size: Height and width that it sees (px).
         pixel_shape: (H, W, C) of a stored image.
         classes: K.
-        recipe: Dropout and augmentation.
+        recipe: Dropout, dense layers and augmentation.
         output: Layer and pooling of the vectors that the head was fitted on.
         weights: Of the backbone.
-        seed: For dropout.
+        seed: For random weights and dropout.
+        which: The layers to be trained; see `finetune.layers.unfreeze`.
+        precision: Keras dtype policy of the backbone.
     """
-    extractor = build_extractor(spec, size, pixel_shape, [output], weights=weights)
+    extractor = build_extractor(
+        spec, size, pixel_shape, [output], weights=weights, seed=seed, precision=precision
+    )
     extractor.trainable = True
-    head = keras.layers.Dense(classes, dtype="float32", name="head")
-    dropout = keras.layers.Dropout(recipe.dropout, seed=seed, dtype="float32", name="dropout")
+    unfreeze(extractor.get_layer("backbone"), which)
+    top = Top(classes, recipe, seed)
     pixels = keras.Input(pixel_shape, dtype="uint8", name="pixels")
     vectors = as_list(extractor(pixels))[0]
-    predictor = keras.Model(pixels, head(vectors), name="predictor")
-    # The trainer resizes in its own way, so it takes the extractor's layers behind the resize.
-    network = keras.Model(extractor.get_layer("resize").output, extractor.output, name="network")
+    predictor = keras.Model(pixels, top(vectors), name="predictor")
+    statistics = recipe.batchnorm == "train"
     augment = Augment(recipe.augmentation, size, name="augment")
-    trainer = Trainer(augment, network, dropout, head)
-    draws = draw(recipe.augmentation, pixel_shape, seed, 0, 0, 1)
-    trainer([np.zeros((1, *pixel_shape), np.uint8), draws])
-    return Classifier(trainer, predictor, extractor, head)
+    trainer = Trainer(augment, _network(extractor, statistics), top, statistics)
+    draws = draw(recipe.augmentation, pixel_shape, seed, 0, 0, 2)
+    trainer([np.zeros((2, *pixel_shape), np.uint8), draws])
+    return Classifier(trainer, predictor, extractor, top.head)
+
+
+def _network(extractor: keras.Model, statistics: bool) -> keras.Model:
+    """Return the extractor's layers behind its resize: the trainer resizes in its own way."""
+    images = keras.Input(extractor.get_layer("resize").output.shape[1:], name="images")
+    x = extractor.get_layer("preprocess")(images)
+    backbone = extractor.get_layer("backbone")
+    maps = as_list((backbone if statistics else join_norms(backbone))(x))
+    return keras.Model(images, extractor.get_layer("pool_0")(maps[0]), name="network")
 
 
 def warm_start(

@@ -1,7 +1,7 @@
 """run_finetune: the leaderboard's winner → a trained network, its history and its score."""
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,16 @@ from cache.stopping import StopRequest
 from classify.records import load_probabilities
 from classify.scores import bootstrap_interval, compare
 from data.dataset import ImageDataset, open_dataset
-from extract.backbones.registry import find_backbone, weights_identity
+from extract.backbones.registry import find_backbone
+from extract.backend import default_precision
 from finetune.checkpoint import model_variables, save_arrays
 from finetune.config import FinetuneConfig
 from finetune.errors import analyse_run
+from finetune.layers import depth_groups, describe, table
 from finetune.model import Classifier, build_classifier, warm_start
 from finetune.predict import predict_logits, save_logits
 from finetune.runs import open_run
-from finetune.start import Start, choose_start
+from finetune.start import Rows, Start, choose_rows, choose_start, start_weights
 from finetune.train import EpochRow, Training
 
 CHECKED = 16  # images on which the warm start is proved
@@ -30,26 +32,40 @@ CHECKED = 16  # images on which the warm start is proved
 
 @dataclass(frozen=True, slots=True)
 class FinetuneResult:
-    """What `python -m finetune` did.
+    """What `python -m finetune` did; `result.json` in the run's folder, once it is done.
 
     Attributes:
         run: DATASET/NAME, as `predict --run` takes it.
         folder: Where everything of the run lies.
         start: Features and head that it started from.
-        warm_start_difference: Largest difference of a logit from the probe's before step 1.
-        history: One row a finished epoch.
-        stopped: Why training ended early; "" if it did not.
+        warm_start_difference: Largest difference of a logit from the probe's before step 1; None where
+            the head started at random.
+        history: One row a finished epoch: {epoch, loss, accuracy, selection_loss, selection_accuracy,
+            seconds}; see `finetune.train.EpochRow`.
+        stopped: Why training stopped before its end; "" if it did not.
         probe_top1: Accuracy of the frozen probe on the reported split, 0 … 1.
         val_top1: Accuracy of the fine-tuned network there; None where training is not done.
         val_interval: Its 95 % bootstrap interval.
         p_value: McNemar's test against the probe.
         seconds: Of this process.
+        recipe: Its name.
+        settings: All its numbers, by name; those of the augmentation under "augmentation".
+        unfrozen: What was trained: "all", "last:N" or "from:LAYER".
+        from_scratch: Whether the backbone started from random weights.
+        trained_rows: How many images were trained on.
+        selection_rows: How many the epoch was chosen on; 0 where nothing was chosen.
+        ended: Why there were no more epochs.
+        kept: Which weights were kept, in words.
+        kept_epochs: Their epochs.
+        selection_top1: Accuracy of the kept weights on the selection split; None where nothing was chosen.
+        images_per_second: Speed of training in the process that finished it.
+        devices: What it ran on.
     """
 
     run: str
     folder: Path
     start: str
-    warm_start_difference: float
+    warm_start_difference: float | None
     history: list[EpochRow]
     stopped: str
     probe_top1: float
@@ -57,66 +73,108 @@ class FinetuneResult:
     val_interval: tuple[float, float] | None = None
     p_value: float | None = None
     seconds: float = 0.0
+    recipe: str = "default"
+    settings: dict[str, Any] | None = None
+    unfrozen: str = "all"
+    from_scratch: bool = False
+    trained_rows: int = 0
+    selection_rows: int = 0
+    ended: str = ""
+    kept: str = ""
+    kept_epochs: tuple[int, ...] = ()
+    selection_top1: float | None = None
+    images_per_second: float | None = None
+    devices: tuple[str, ...] = ()
 
 
 def run_finetune(config: FinetuneConfig) -> FinetuneResult:
     """Train backbone and head end to end, starting from the chosen probe.
 
-    The epochs are fixed beforehand and nothing is chosen on the reported split, which is scored once
-    at the end. The same command goes on from the last checkpoint, or says that the run is done.
+    Epochs are chosen on the selection split, which is not trained on (`--no-select` trains on all rows
+    and chooses nothing); the reported split is scored once at the end. The same command goes on from the
+    last checkpoint, or says that the run is done.
 
     Raises:
         MissingFileError: There is no data set, leaderboard or probe to start from.
-        StaleError: The leaderboard was made from another state of the data set.
+        StaleError: The leaderboard was made from another state of the data set, or the features were.
         InvalidInputError: The run's folder holds a run of another configuration.
         DivergedError: The loss is no longer a number.
     """
     begin = time.monotonic()
     dataset = open_dataset(config.store, config.dataset)
     start = choose_start(config, dataset)
-    name = config.run or f"{str(start.key).replace('/', '_')}-{config.recipe}"
+    name = config.run or _name(config, start)
     folder = config.runs / config.dataset / "finetune" / name
     _claim(folder, _identity(config, dataset, start))
     if (folder / "result.json").exists():
         say(f"{folder}: this run is done; its result follows (another name: --run NAME)")
         return _load_result(folder)
     with StopRequest(config.time_limit) as stop:
+        rows = choose_rows(config, dataset, start)
         classifier = build_from(config, dataset, start)
-        check = np.asarray(dataset.pixels[dataset.rows("train")[:CHECKED]])
-        apart = warm_start(classifier, start.weights, start.bias, check)
-        say(
-            f"{start.key} + {start.probe.head}: warm start differs from the probe by at most {apart:.1g}"
-        )
+        apart = _warm(config, dataset, start, rows, folder, classifier)
+        _say_layers(config, classifier)
         training = Training(
-            classifier, dataset.pixels, dataset.labels, _training_rows(config, dataset),
-            config.chosen_recipe, config.seed, folder / "checkpoint.npz",
+            classifier, dataset.pixels, dataset.labels, rows.fit, config.chosen_recipe, config.seed,
+            folder / "checkpoint.npz", selection=rows.selection, every=config.checkpoint_every,
         )  # fmt: skip
         stopped = training.run(lambda: stop.reason)
     result = FinetuneResult(
-        run=f"{config.dataset}/{name}", folder=folder, start=f"{start.key} + {start.probe.head}",
+        run=f"{config.dataset}/{name}", folder=folder, start=start.text,
         warm_start_difference=apart, history=training.history, stopped=stopped,
         probe_top1=start.probe.val_top1, seconds=time.monotonic() - begin,
+        recipe=config.recipe, settings=asdict(config.chosen_recipe), unfrozen=config.unfreeze,
+        from_scratch=start.random, trained_rows=len(rows.fit),
+        selection_rows=0 if rows.selection is None else len(rows.selection),
+        images_per_second=training.images_per_second, devices=tuple(training.devices),
     )  # fmt: skip
-    return result if stopped else _conclude(result, classifier, dataset, start, config, begin)
+    if stopped:
+        return result
+    chosen = training.conclude()
+    result = replace(
+        result, ended=training.ended, kept=chosen.why, kept_epochs=chosen.epochs,
+        selection_top1=chosen.accuracy,
+    )  # fmt: skip
+    return _conclude(result, classifier, dataset, start, config, rows, begin)
+
+
+def _name(config: FinetuneConfig, start: Start) -> str:
+    ending = f"{config.recipe}-from-scratch" if start.random else config.recipe
+    return f"{str(start.key).replace('/', '_')}-{ending}"
 
 
 def build_from(config: FinetuneConfig, dataset: ImageDataset, start: Start) -> Classifier:
-    """Build the network that a probe's features came from, with a head of its shape.
-
-    Raises:
-        InvalidInputError: The backbone's weights are not those that the features were made with.
-    """
-    spec = find_backbone(start.key.backbone)
-    found = weights_identity(spec, config.weights_source, config.seed)
-    if found != start.key.weights:
-        raise InvalidInputError(
-            f"{start.key}: made with weights {start.key.weights[:20]}, received {found[:20]}; "
-            "name the same file with --weights"
-        )
+    """Build the network that a probe's features came from, with a head of its shape."""
     return build_classifier(
-        spec, start.key.size, dataset.pixels.shape[1:], len(dataset.class_ids), config.chosen_recipe,
-        output=(start.key.layer, start.key.pooling), weights=config.weights_source, seed=config.seed,
+        find_backbone(start.key.backbone), start.key.size, dataset.pixels.shape[1:],
+        len(dataset.class_ids), config.chosen_recipe, output=(start.key.layer, start.key.pooling),
+        weights=config.weights_source, seed=config.seed, which=config.unfreeze,
+        precision=default_precision(),
     )  # fmt: skip
+
+
+def _warm(
+    config: FinetuneConfig, dataset: ImageDataset, start: Start, rows: Rows, folder: Path,
+    classifier: Classifier,
+) -> float | None:  # fmt: skip
+    """Give the head the probe's weights, if it can have them; return how far the logits are apart."""
+    if start.random or config.chosen_recipe.hidden:
+        why = "random weights" if start.random else "dense layers before the head"
+        say(f"{start.text}: the head starts at random ({why})")
+        return None
+    weights, bias = start_weights(config, dataset, start, rows, folder)
+    apart = warm_start(classifier, weights, bias, np.asarray(dataset.pixels[rows.fit[:CHECKED]]))
+    say(f"{start.text}: warm start differs from the probe by at most {apart:.1g}")
+    return apart
+
+
+def _say_layers(config: FinetuneConfig, classifier: Classifier) -> None:
+    recipe = config.chosen_recipe
+    top = classifier.trainer.top
+    groups = depth_groups(classifier.backbone)
+    say(table(describe(groups, [*top.hidden, top.head], recipe.layer_decay)))
+    norm = {"frozen": "as it was trained with", "train": "from each batch"}[recipe.batchnorm]
+    say(f"trained: {config.unfreeze}; BatchNorm statistics: {norm}")
 
 
 def _identity(config: FinetuneConfig, dataset: ImageDataset, start: Start) -> dict[str, Any]:
@@ -127,6 +185,8 @@ def _identity(config: FinetuneConfig, dataset: ImageDataset, start: Start) -> di
         "probe": start.probe.id,
         "features": start.key.inputs(),
         "recipe": asdict(config.chosen_recipe),
+        "unfreeze": config.unfreeze,
+        "select": config.select,
         "rows": config.rows,
         "weights": config.weights,
         "seed": config.seed,
@@ -147,24 +207,21 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
         write_json(path, {"identity": identity, "made_by": made_by()})
 
 
-def _training_rows(config: FinetuneConfig, dataset: ImageDataset) -> np.ndarray:
-    rows = dataset.rows("train")
-    if not config.rows or config.rows >= len(rows):
-        return rows
-    return np.sort(np.random.default_rng((config.seed, 2)).permutation(rows)[: config.rows])
-
-
 def _conclude(
     result: FinetuneResult,
     classifier: Classifier,
     dataset: ImageDataset,
     start: Start,
     config: FinetuneConfig,
+    allowed: Rows,
     begin: float,
 ) -> FinetuneResult:
     """Keep the weights, score the reported split once, compare with the probe, write the result."""
     folder = result.folder
     save_arrays(folder / "weights.npz", {"model": model_variables(classifier.predictor)}, {})
+    if allowed.selection is not None:
+        said = predict_logits(classifier, dataset.pixels, allowed.selection, "selection")
+        save_logits(folder / "selection_logits.npz", said, allowed.selection)
     rows = dataset.rows("val")
     truth = dataset.labels[rows]
     logits = predict_logits(classifier, dataset.pixels, rows, "validation")
@@ -187,4 +244,7 @@ def _conclude(
 def _load_result(folder: Path) -> FinetuneResult:
     value = read_json(folder / "result.json")
     history = [EpochRow(**row) for row in value.pop("history")]
-    return FinetuneResult(**{**value, "folder": folder, "history": history})
+    tuples = {name: tuple(value[name] or ()) for name in ("kept_epochs", "devices")}
+    known = {field.name for field in fields(FinetuneResult)}
+    value = {name: value[name] for name in value.keys() & known}
+    return FinetuneResult(**{**value, **tuples, "folder": folder, "history": history})

@@ -1,9 +1,15 @@
 """How the winner is trained: one frozen dataclass a recipe."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from cache.errors import InvalidInputError, UsageError, unknown_name
 from finetune.augmentation import Augmentation
+
+OPTIMIZERS = ("adamw", "sgd")
+SCHEDULES = ("cosine", "constant", "inverse")
+BATCHNORMS = ("frozen", "train")
+PLAIN = Augmentation()
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,32 +17,169 @@ class Recipe:
     """All that decides how training goes, besides the data and the seed.
 
     Attributes:
-        epochs: Passes over the training rows.
+        epochs: Passes over the training rows, at most.
         batch: Images a step.
-        learning_rate: Adam's, constant (Kingma & Ba, arXiv 1412.6980).
+        learning_rate: The highest, of the head; the schedule and `layer_decay` lower it.
+        optimizer: "adamw" (Loshchilov & Hutter, ICLR 2019; without weight decay it is Adam) or "sgd".
+        schedule: "cosine" (after the warm-up down to 0), "constant", or "inverse":
+            `learning_rate / (1 + rate_decay · step)`, which Keras once called `decay`.
+        rate_decay: Of the inverse schedule, a step.
+        warmup: Share of all steps in which the rate rises from 0 to its highest.
+        momentum: Nesterov's, of sgd.
+        weight_decay: Decoupled: `rate · weight_decay · weight` is taken off at each step; kernels only.
+        layer_decay: Factor of the rate from each group of layers to the one below it (Clark et al.,
+            ELECTRA, ICLR 2020; see `finetune.layers`); 1 treats all alike.
+        clip: Largest global norm of the gradient; 0 for none.
+        label_smoothing: Share of the target that is spread over all classes.
+        ema: Momentum of the moving average of the weights, which is what is evaluated and kept; 0 for
+            none.
         dropout: Share of the pooled vector dropped before the head.
+        hidden: Widths of dense layers (ReLU) before the head; with any the head starts at random.
+        hidden_dropout: Share dropped before each of these.
+        head_epochs: How many of the epochs train the head only.
+        batchnorm: "frozen" (uses the statistics that it was trained with) or "train"; the latter also
+            switches on the backbone's own dropout and stochastic depth.
+        patience: Epochs without a better selection accuracy after which training ends; 0 for never.
+        soup: Out of how many of the best epochs, by selection accuracy, weights are averaged greedily
+            (Wortsman et al., ICML 2022, recipe 1); 1 keeps the best epoch.
         augmentation: How the training images are changed at random.
     """
 
     epochs: int
     batch: int
     learning_rate: float
-    dropout: float
-    augmentation: Augmentation
+    optimizer: str = "adamw"
+    schedule: str = "cosine"
+    rate_decay: float = 0.0
+    warmup: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    layer_decay: float = 1.0
+    clip: float = 0.0
+    label_smoothing: float = 0.0
+    ema: float = 0.0
+    dropout: float = 0.0
+    hidden: tuple[int, ...] = ()
+    hidden_dropout: float = 0.0
+    head_epochs: int = 0
+    batchnorm: str = "frozen"
+    patience: int = 0
+    soup: int = 1
+    augmentation: Augmentation = PLAIN
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("batchnorm", BATCHNORMS),
+        ):
+            if getattr(self, name) not in known:
+                raise unknown_name(name, getattr(self, name), known)
+        shares = ("warmup", "label_smoothing", "ema", "dropout", "hidden_dropout", "momentum")
+        bad = [name for name in shares if not 0 <= getattr(self, name) < 1]
+        if bad:
+            raise InvalidInputError(
+                f"recipe: {bad[0]}: expected a number in 0 … 1, received {getattr(self, bad[0])}"
+            )
+        least = {"epochs": 1, "batch": 1, "soup": 1, "head_epochs": 0, "patience": 0, "weight_decay": 0,
+                 "clip": 0, "rate_decay": 0}  # fmt: skip
+        bad = [name for name, value in least.items() if getattr(self, name) < value]
+        if bad or not self.learning_rate > 0 or not 0 < self.layer_decay <= 1:
+            name = bad[0] if bad else "learning_rate" if self.layer_decay <= 1 else "layer_decay"
+            raise InvalidInputError(
+                f"recipe: {name}: received {getattr(self, name)}, which is out of range"
+            )
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Recipe":
         """Return the recipe that `dataclasses.asdict` made this of."""
-        return cls(**{**value, "augmentation": Augmentation(**value["augmentation"])})
+        changed = {
+            "augmentation": Augmentation(**value["augmentation"]),
+            "hidden": tuple(value.get("hidden", ())),
+        }
+        return cls(**{**value, **changed})
 
+    def changed(self, settings: tuple[str, ...]) -> "Recipe":
+        """Return the recipe with some of its numbers replaced.
+
+        Args:
+            settings: `name=value` each; a name is a field of the recipe or of its augmentation.
+
+        Raises:
+            UsageError: A setting is written in another way, or its value is of another kind.
+            UnknownNameError: There is no such field.
+        """
+        ours = {f.name: f.type for f in fields(self) if f.name != "augmentation"}
+        looks = {f.name: f.type for f in fields(Augmentation)}
+        recipe: dict[str, Any] = {}
+        augmentation: dict[str, Any] = {}
+        for setting in settings:
+            name, equals, text = setting.partition("=")
+            name = name.strip().removeprefix("augmentation.").replace("-", "_")
+            if not equals:
+                raise UsageError(f"--set {setting}: expected NAME=VALUE")
+            if name not in ours and name not in looks:
+                raise unknown_name("setting of a recipe", name, [*ours, *looks])
+            target = recipe if name in ours else augmentation
+            target[name] = _value({**looks, **ours}[name], text.strip(), setting)
+        return replace(self, **recipe, augmentation=replace(self.augmentation, **augmentation))
+
+
+def _value(kind: Any, text: str, setting: str) -> Any:
+    """Return the text of a setting as the kind of its field."""
+    try:
+        if kind is bool:
+            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[
+                text.lower()
+            ]
+        if kind in (int, float, str):
+            return kind(text)
+        return tuple(int(part) for part in text.split(",") if part)
+    except (KeyError, ValueError) as error:
+        name = getattr(kind, "__name__", str(kind))
+        raise UsageError(f"--set {setting}: expected a value of kind {name}") from error
+
+
+# What the report on Tiny ImageNet did; its figures are degrees and shares of Keras' ImageDataGenerator.
+REPORTED = Augmentation(flip=True)
+REPORT = Recipe(
+    epochs=30,
+    batch=32,
+    learning_rate=1e-5,
+    schedule="constant",
+    warmup=0.0,
+    dropout=0.4,
+    batchnorm="train",
+    augmentation=REPORTED,
+)
 
 # All layers at once, in small steps from where the probe left off (LP-FT: Kumar et al., ICLR 2022).
+DEFAULT = Recipe(
+    epochs=8,
+    batch=64,
+    learning_rate=1e-4,
+    weight_decay=0.02,
+    layer_decay=0.9,
+    clip=1.0,
+    label_smoothing=0.1,
+    ema=0.998,
+    dropout=0.2,
+    soup=3,
+    augmentation=Augmentation(flip=True),
+)
+
 RECIPES = {
-    "default": Recipe(
-        epochs=5,
-        batch=32,
-        learning_rate=1e-5,
-        dropout=0.0,
-        augmentation=Augmentation(flip=True),
-    )
-}
+    "default": DEFAULT,
+    "report": REPORT,
+    "report-dense2": replace(
+        REPORT, hidden=(1024, 512), hidden_dropout=0.25, dropout=0.65, batchnorm="train"
+    ),
+    "report-sgd": replace(
+        REPORT, optimizer="sgd", learning_rate=0.01, schedule="inverse", rate_decay=1e-6
+    ),
+    # From random weights, as a baseline: larger steps, longer, statistics of its own.
+    "scratch": replace(
+        DEFAULT, epochs=30, learning_rate=2e-3, weight_decay=0.05, layer_decay=1.0,
+        batchnorm="train", dropout=0.2,
+    ),
+}  # fmt: skip

@@ -1,14 +1,23 @@
 """Where fine-tuning starts from: the chosen probe, its backbone and its weights."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import keras
 import numpy as np
+from sklearn.base import clone
 
 from cache.errors import InvalidInputError, MissingFileError
 from cache.features import FeatureKey
+from cache.progress import say
+from classify.heads.base import Head
 from classify.heads.storage import load_head
+from classify.inputs import inputs_of
 from classify.leaderboard import Leaderboard, ProbeResult
+from classify.protocol import protocol_rows, take
 from data.dataset import ImageDataset
+from extract.backbones.registry import find_backbone, weights_identity
+from finetune.checkpoint import load_arrays, save_arrays
 from finetune.config import FinetuneConfig
 
 
@@ -19,14 +28,34 @@ class Start:
     Attributes:
         probe: Its line on the leaderboard.
         key: The features that it was fitted on.
-        weights: (D, K) float32, for raw features.
-        bias: (K,) float32.
+        head: As it was stored, fitted on all training rows.
+        random: Whether only the architecture is taken, with random weights (`--weights none`).
     """
 
     probe: ProbeResult
     key: FeatureKey
-    weights: np.ndarray
-    bias: np.ndarray
+    head: Head
+    random: bool = False
+
+    @property
+    def text(self) -> str:
+        """What it is, in words."""
+        return f"{self.key}, random weights" if self.random else f"{self.key} + {self.probe.head}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Which rows a run may look at, int64, ascending.
+
+    Attributes:
+        fit: Those that are trained on.
+        head: Those that the head it starts from may have been fitted on.
+        selection: Those that choose the epoch; None where nothing is chosen.
+    """
+
+    fit: np.ndarray
+    head: np.ndarray
+    selection: np.ndarray | None
 
 
 def choose_start(config: FinetuneConfig, dataset: ImageDataset) -> Start:
@@ -38,6 +67,7 @@ def choose_start(config: FinetuneConfig, dataset: ImageDataset) -> Start:
     Raises:
         MissingFileError: There is no leaderboard, or none of its probes can be started from.
         StaleError: It was made from another state of the data set.
+        InvalidInputError: The backbone's weights are not those that the features were made with.
     """
     board = Leaderboard.load(config.runs / config.dataset, config.dataset, dataset.digest)
     wanted = [] if config.from_ == "auto" else [config.from_]
@@ -45,17 +75,73 @@ def choose_start(config: FinetuneConfig, dataset: ImageDataset) -> Start:
         if len(probe.keys) != 1 or (wanted and probe.features_text not in wanted):
             continue
         key = FeatureKey(**probe.keys[0])
-        head = load_head(board.head_folder(probe))
-        if key.view or not hasattr(head, "linear"):
+        if key.view or not (board.head_folder(probe) / "head.json").exists():
             continue
-        weights, bias = head.linear()
-        if len(bias) != len(dataset.class_ids):
+        head = load_head(board.head_folder(probe))
+        if not hasattr(head, "linear"):
+            continue
+        if len(head.classes_) != len(dataset.class_ids):
             raise InvalidInputError(
-                f"probe {probe.id}: knows {len(bias)} classes, {config.dataset} has {len(dataset.class_ids)}"
+                f"probe {probe.id}: knows {len(head.classes_)} classes, {config.dataset} has {len(dataset.class_ids)}"
             )
-        return Start(probe, key, weights, bias)
+        return Start(probe, key, head, _at_random(config, key))
     which = f"of {config.from_} " if wanted else ""
     raise MissingFileError(
         f"{board.path}: no linear probe {which}on one backbone and the plain view; make one with: "
         f"python -m classify --dataset {config.dataset} --head logistic"
     )
+
+
+def _at_random(config: FinetuneConfig, key: FeatureKey) -> bool:
+    """Say whether training starts from random weights, or check that it has the features' own."""
+    if config.weights == "none" and not key.weights.startswith("none"):
+        return True
+    spec = find_backbone(key.backbone)
+    found = weights_identity(spec, config.weights_source, config.seed)
+    if found != key.weights:
+        raise InvalidInputError(
+            f"{key}: made with weights {key.weights[:20]}, received {found[:20]}; "
+            "name the same file with --weights"
+        )
+    return False
+
+
+def choose_rows(config: FinetuneConfig, dataset: ImageDataset, start: Start) -> Rows:
+    """Return the rows of a run: the protocol's own split, with the probe's seed.
+
+    With `--select` the selection rows are neither trained on nor seen by the head that is started from.
+    """
+    rows = protocol_rows(dataset.labels, dataset.rows, dataset.class_ids, start.probe.seed)
+    head = rows.fit if config.select else rows.train
+    fit = head
+    if config.rows and config.rows < len(fit):
+        random = np.random.default_rng((config.seed, 2))
+        fit = np.sort(random.permutation(fit)[: config.rows])
+    return Rows(fit, head, rows.selection if config.select else None)
+
+
+def start_weights(
+    config: FinetuneConfig, dataset: ImageDataset, start: Start, rows: Rows, folder: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return weights (D, K) and bias (K,), float32, of the head that training starts with.
+
+    The stored probe has seen all training rows. Where epochs are chosen on the selection split, a head of
+    the same hyper-parameters is fitted anew, from zero, on the other rows; the run's folder keeps it.
+
+    Raises:
+        MissingFileError: The features that the probe was fitted on are gone.
+        StaleError: They are others than they were.
+    """
+    if rows.selection is None:
+        return start.head.linear()
+    path = folder / "start.npz"
+    classes = len(dataset.class_ids)
+    if not path.exists():
+        inputs = inputs_of(config.store, dataset, start.probe)
+        say(f"{start.text}: fitted anew on {len(rows.head):,} rows, without the selection split")
+        head = clone(start.head).fit(take(inputs.vectors(), rows.head), dataset.labels[rows.head])
+        save_arrays(path, {"head": list(head.linear())}, {"rows": len(rows.head)})
+    width = len(start.head.linear()[0])
+    weights, bias = keras.Variable(np.zeros((width, classes))), keras.Variable(np.zeros(classes))
+    load_arrays(path, {"head": [weights, bias]})
+    return keras.ops.convert_to_numpy(weights), keras.ops.convert_to_numpy(bias)

@@ -3,43 +3,27 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from cache.errors import OnepassError
 from cache.progress import Progress, say
-from finetune.augmentation import draw, draw_order
-from finetune.checkpoint import load_arrays, model_variables, save_arrays
+from extract.backend import device_names, is_out_of_memory
+from finetune.batches import Feed, Plan
+from finetune.checkpoint import finite, load_arrays, model_variables, save_arrays
+from finetune.history import DivergedError, EpochRow, best_first, why_ended
+from finetune.layers import depth_groups, rate_factors
 from finetune.model import Classifier
+from finetune.optimizer import build_optimizer
 from finetune.recipes import Recipe
-from finetune.step import TrainStep
+from finetune.selection import Chosen, Judge, Keeper
+from finetune.step import TrainStep, averaged
 
 FETCH_EVERY = 16  # steps between looks at the loss: each look waits for the device
-
-
-class DivergedError(OnepassError, ArithmeticError):
-    """The loss is no longer a number."""
-
-
-@dataclass(frozen=True, slots=True)
-class EpochRow:
-    """One finished epoch.
-
-    Attributes:
-        epoch: From 1.
-        loss: Mean cross-entropy (nats) of the training images as they were seen.
-        accuracy: Top-1 of the same, 0 … 1.
-        seconds: Time it took in this process.
-    """
-
-    epoch: int
-    loss: float
-    accuracy: float
-    seconds: float
 
 
 class Training:
@@ -49,34 +33,67 @@ class Training:
         classifier: Warm-started.
         pixels: All rows of the data set, uint8 (N, H, W, C).
         labels: (N,) int32.
-        rows: Which of them to train on.
+        rows: Which of them to train on, ascending.
         recipe: How.
         seed: Decides order and augmentation.
         checkpoint: The file to go on from, and to write to.
+        selection: Rows, none of them among `rows`, on which epochs are chosen; with none, all epochs are
+            trained and the last weights kept.
+        every: Seconds between checkpoints.
     """
 
     def __init__(
         self, classifier: Classifier, pixels: np.ndarray, labels: np.ndarray, rows: np.ndarray,
         recipe: Recipe, seed: int, checkpoint: Path,
+        selection: np.ndarray | None = None, every: float = 120.0,
     ) -> None:  # fmt: skip
-        self.classifier, self.pixels, self.labels, self.rows = classifier, pixels, labels, rows
-        self.recipe, self.seed, self.checkpoint = recipe, seed, checkpoint
-        self.batch = min(recipe.batch, len(rows))
-        self.optimizer = keras.optimizers.Adam(recipe.learning_rate)
-        self.step = TrainStep(classifier.trainer, self.optimizer)
+        self.classifier, self.recipe, self.checkpoint, self.every = (
+            classifier, recipe, checkpoint, every,
+        )  # fmt: skip
+        batch = min(recipe.batch, len(rows))
+        self.plan = Plan(rows, batch, seed, recipe.augmentation, pixels.shape[1:])
+        self.feed = Feed(self.plan, pixels, labels)
+        trainer = classifier.trainer
+        groups = depth_groups(classifier.backbone)
+        factors = rate_factors(trainer.trainable_variables, groups, recipe.layer_decay)
+        top = {id(v) for v in trainer.top.trainable_variables}
+        held = [id(v) not in top for v in trainer.trainable_variables]
+        self.optimizer = build_optimizer(recipe, factors, held, self.plan.steps)
+        self.step = TrainStep(trainer, self.optimizer, recipe.label_smoothing)
+        predictor = classifier.predictor
+        self.judge = None if selection is None else Judge(predictor, pixels, labels, selection)
+        self.keeper = Keeper(checkpoint.parent / "epochs", predictor, recipe.soup)
         self.history: list[EpochRow] = []
         self.place = self.fetched = (
             0  # the next step of the epoch under way; steps that count in its loss
         )
         self.loss = self.seconds = 0.0  # of that epoch so far
         self.correct = 0
+        self.images, self.timed = 0, 0.0  # of this process, for the rate
+        self.saved = self.clock = time.monotonic()
         if checkpoint.exists():
             self._resume()
 
     @property
     def steps(self) -> int:
-        """Steps of an epoch; images that do not fill the last batch wait for another epoch."""
-        return len(self.rows) // self.batch
+        """Steps of the epoch under way."""
+        epoch = len(self.history)
+        return self.plan.steps(epoch + 1) - self.plan.steps(epoch)
+
+    @property
+    def images_per_second(self) -> float | None:
+        """How fast this process trained, evaluation and the first step apart; None before it did."""
+        return self.images / self.timed if self.timed else None
+
+    @property
+    def ranked(self) -> list[int]:
+        """The epochs so far, best first."""
+        return best_first(self.history)
+
+    @property
+    def ended(self) -> str:
+        """Why no further epoch is trained; "" while one is."""
+        return why_ended(self.history, self.recipe.epochs, self.recipe.patience)
 
     def run(self, stop: Callable[[], str]) -> str:
         """Train until all epochs are done, or until `stop()` gives a reason; a checkpoint is written either way.
@@ -87,53 +104,100 @@ class Training:
         Raises:
             DivergedError: The loss is not finite; the last checkpoint stays.
         """
-        while len(self.history) < self.recipe.epochs:
+        while not self.ended:
             reason = self._run_epoch(len(self.history), stop)
             if reason:
                 self.save()
                 return reason
-            row = EpochRow(
-                len(self.history) + 1,
-                self.loss / self.steps,
-                self.correct / (self.steps * self.batch),
-                self.seconds,
-            )
-            self.history.append(row)
-            self.place, self.fetched, self.loss, self.correct, self.seconds = 0, 0, 0.0, 0, 0.0
-            self.save()
-            say(
-                f"epoch {row.epoch} of {self.recipe.epochs}: loss {row.loss:.4f}, training accuracy {100 * row.accuracy:.1f} %"
-            )
+            self._finish_epoch()
         return ""
 
+    def conclude(self) -> Chosen:
+        """Put the weights that are kept into the model, and say which they are."""
+        if self.judge:
+            return self.keeper.soup(self.ranked, self.judge)
+        for average, variable in zip(
+            self.optimizer.averages, self.classifier.trainer.trainable_variables, strict=False
+        ):
+            variable.assign(average)
+        return Chosen((len(self.history),), None, None, "the last epoch; nothing was chosen")
+
     def _run_epoch(self, epoch: int, stop: Callable[[], str]) -> str:
-        order = draw_order(self.rows, self.seed, epoch)
         label = f"epoch {epoch + 1} of {self.recipe.epochs}"
-        begin, waiting = time.monotonic(), []
-        seen = self.place * self.batch
-        with Progress(
-            self.steps * self.batch, "images", label, done=seen, note=self._loss_note
-        ) as progress:
-            while self.place < self.steps:
-                waiting.append(self.step(*self._images(order, epoch)))
+        waiting: list[tuple[Any, Any]] = []
+        self.clock = time.monotonic()
+        seen, reason, batch = self.place * self.plan.batch, "", self.plan.batch
+        total = self.steps * batch
+        with (
+            Progress(total, "images", label, done=seen, note=self._loss_note) as progress,
+            closing(self.feed.epoch(epoch, self.place)) as batches,  # type: ignore[type-var]
+        ):
+            for arrays in batches:
+                waiting.append(self._stepped(arrays))
                 self.place += 1
                 ends = self.place == self.steps
                 reason = "" if ends else stop()
-                if len(waiting) == FETCH_EVERY or reason or ends:
+                due = time.monotonic() - self.saved >= self.every and not ends
+                if len(waiting) == FETCH_EVERY or reason or ends or due:
                     self._fetch(waiting)
-                progress.advance(self.batch)
-                if progress.done == seen + self.batch:
+                if due and not reason:
+                    self.save()
+                progress.advance(batch)
+                if progress.done == seen + batch:
+                    self._fetch(waiting)
                     progress.restart_clock()  # the first step compiles
+                    begin = time.monotonic()
                 if reason:
                     break
-            self.seconds += time.monotonic() - begin
+            self._tick()
+            self.images += progress.done - seen - batch
+            self.timed += time.monotonic() - begin
+        self.feed.done()
         return reason
 
-    def _images(self, order: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray, dict]:
-        rows = order[self.place * self.batch : (self.place + 1) * self.batch]
-        shape = self.pixels.shape[1:]
-        draws = draw(self.recipe.augmentation, shape, self.seed, epoch, self.place, len(rows))
-        return self.pixels[rows], self.labels[rows], draws
+    def _stepped(self, arrays: tuple[Any, Any, Any]) -> tuple[Any, Any]:
+        """Take a step; where the memory does not hold the batch, cut it in halves from now on."""
+        while True:
+            try:
+                loss, correct = self.step(*arrays)
+                if not self.images:
+                    float(loss)  # an error of the device comes when it is waited for
+                return loss, correct
+            except Exception as error:
+                parts = self.step.parts * 2
+                if not is_out_of_memory(error):
+                    raise
+                if self.plan.batch % parts:
+                    raise OnepassError(
+                        f"the device's memory does not hold {self.plan.batch // self.step.parts} images a step; "
+                        "choose a smaller --size or backbone, or a --batch that is a power of two"
+                    ) from error
+            say(f"{self.plan.batch * 2 // parts} images at once do not fit into the device's memory; adding up {parts} parts of {self.plan.batch // parts}")  # fmt: skip
+            self.step.sync()
+            self.step = TrainStep(
+                self.classifier.trainer, self.optimizer, self.recipe.label_smoothing, parts
+            )
+
+    def _finish_epoch(self) -> None:
+        seen = self.steps * self.plan.batch
+        loss = self.loss / self.steps
+        row = EpochRow(len(self.history) + 1, loss, self.correct / seen, self.seconds)
+        if self.judge:
+            self.step.sync()
+            with averaged(self.classifier.trainer, self.optimizer):
+                accuracy, loss = self.judge()
+                row = EpochRow(
+                    row.epoch, row.loss, row.accuracy, row.seconds,
+                    selection_loss=loss, selection_accuracy=accuracy,
+                )  # fmt: skip
+                self.history.append(row)
+                self.keeper.keep(row.epoch, self.ranked)
+        else:
+            self.history.append(row)
+        self.place, self.fetched, self.loss, self.correct, self.seconds = 0, 0, 0.0, 0, 0.0
+        self.save()
+        self.keeper.tidy(self.ranked)
+        say(str(row).replace(":", f" of {self.recipe.epochs}:", 1))
 
     def _fetch(self, waiting: list[tuple[Any, Any]]) -> None:
         for loss, correct in waiting:
@@ -142,25 +206,44 @@ class Training:
         self.fetched = self.place
         waiting.clear()
         if not math.isfinite(self.loss):
-            raise DivergedError(
-                f"epoch {len(self.history) + 1}, step {self.place}: the loss is not a number; the last checkpoint "
-                f"{self.checkpoint} is kept. Lower --learning-rate (now {self.recipe.learning_rate:g})"
-            )
+            self._diverged("the loss is not a number")
+
+    def _diverged(self, what: str) -> None:
+        kept = "the last checkpoint is kept" if self.checkpoint.exists() else "no checkpoint yet"
+        raise DivergedError(
+            f"epoch {len(self.history) + 1}, step {self.place}: {what}; {kept} ({self.checkpoint}). "
+            f"Lower --learning-rate (now {self.recipe.learning_rate:g}) and give the run a new name with --run"
+        )
 
     def _loss_note(self) -> str:
         return f"loss {self.loss / self.fetched:.3f}" if self.fetched else ""
 
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.seconds, self.clock = self.seconds + now - self.clock, now
+
     def save(self) -> None:
-        """Write model, optimiser and place in the epoch, atomically."""
+        """Write model, optimiser and place in the epoch, atomically.
+
+        Raises:
+            DivergedError: A weight is not finite; the checkpoint before stays.
+        """
         self.step.sync()
+        groups = self._groups()
+        if not finite(groups["model"]):
+            self._diverged("a weight is not a number")
+        if self.place:
+            self._tick()
         state = {
-            "history": [asdict(row) for row in self.history],
-            "place": self.place, "loss": self.loss, "correct": self.correct, "seconds": self.seconds,
+            "history": [asdict(row) for row in self.history], "place": self.place,
+            "loss": self.loss, "correct": self.correct, "seconds": self.seconds,
         }  # fmt: skip
-        save_arrays(self.checkpoint, self._groups(), state)
+        save_arrays(self.checkpoint, groups, state)
+        self.saved = time.monotonic()
 
     def _resume(self) -> None:
         state = load_arrays(self.checkpoint, self._groups())
+        self.step.forget()
         self.history = [EpochRow(**row) for row in state["history"]]
         self.place = self.fetched = state["place"]
         self.loss = state["loss"]
@@ -172,3 +255,8 @@ class Training:
             "model": model_variables(self.classifier.trainer),
             "optimizer": list(self.optimizer.variables),
         }
+
+    @property
+    def devices(self) -> list[str]:
+        """What it trains on."""
+        return device_names()[:1]

@@ -188,6 +188,7 @@ def small_classifier():
 def test_every_layer_learns_but_batch_norm_keeps_its_statistics(tmp_path: Path) -> None:
     import keras
 
+    from finetune.optimizer import LayerwiseAdam
     from finetune.step import TrainStep
 
     classifier = small_classifier()
@@ -201,7 +202,9 @@ def test_every_layer_learns_but_batch_norm_keeps_its_statistics(tmp_path: Path) 
     trained = [
         np.copy(keras.ops.convert_to_numpy(v)) for v in classifier.trainer.trainable_variables
     ]
-    step = TrainStep(classifier.trainer, keras.optimizers.Adam(1e-3))
+    count = len(classifier.trainer.trainable_variables)
+    optimizer = LayerwiseAdam(learning_rate=1e-3, factors=[1.0] * count)
+    step = TrainStep(classifier.trainer, optimizer)
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 1), dtype=np.uint8)
     step(pixels, np.arange(8, dtype=np.int32) % 3, {"flips": np.zeros((8, 2), bool)})
     step.sync()

@@ -1,0 +1,186 @@
+"""Rates a layer, schedule, decay and averages, each against a computation by hand."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from cache.errors import InvalidInputError, UnknownNameError, UsageError
+from finetune.layers import GROUPS, depth_groups, rate_factors, table, unfreeze
+from finetune.optimizer import LayerwiseAdam, LayerwiseSGD, Schedule
+from finetune.recipes import RECIPES, Recipe
+
+
+def variables() -> list[keras.Variable]:
+    return [
+        keras.Variable(np.array([[1.0, -2.0], [0.5, 3.0]], np.float32)),
+        keras.Variable(np.array([0.3, -0.4], np.float32)),
+    ]
+
+
+GRADIENTS = [
+    [np.array([[0.1, -0.2], [0.3, 0.0]], np.float32), np.array([1.0, -1.0], np.float32)],
+    [np.array([[-0.4, 0.1], [0.2, 0.5]], np.float32), np.array([0.5, 2.0], np.float32)],
+    [np.array([[0.3, 0.3], [-0.1, 0.2]], np.float32), np.array([-0.2, 0.7], np.float32)],
+]
+
+
+def applied(optimizer, steps=GRADIENTS) -> list[np.ndarray]:
+    ours = variables()
+    optimizer.build(ours)
+    for gradients in steps:
+        optimizer.apply([keras.ops.convert_to_tensor(g) for g in gradients], ours)
+    return [keras.ops.convert_to_numpy(v) for v in ours]
+
+
+def test_adam_by_layer_with_decoupled_decay_and_averages_is_what_the_papers_say() -> None:
+    factors, decay, ema, rate = [0.25, 1.0], 0.1, 0.15, 0.01
+    optimizer = LayerwiseAdam(learning_rate=rate, factors=factors, decay=decay, ema=ema)
+    found = applied(optimizer)
+    weights = [keras.ops.convert_to_numpy(v).astype(np.float64) for v in variables()]
+    averages = [w.copy() for w in weights]
+    m, v = [np.zeros_like(w) for w in weights], [np.zeros_like(w) for w in weights]
+    for n, gradients in enumerate(GRADIENTS):
+        for i, gradient in enumerate(gradients):
+            r = rate * factors[i]
+            if weights[i].ndim > 1:
+                weights[i] = weights[i] - r * decay * weights[i]
+            m[i] = 0.9 * m[i] + 0.1 * gradient
+            v[i] = 0.999 * v[i] + 0.001 * gradient.astype(np.float64) ** 2
+            alpha = r * math.sqrt(1 - 0.999 ** (n + 1)) / (1 - 0.9 ** (n + 1))
+            weights[i] = weights[i] - alpha * m[i] / (np.sqrt(v[i]) + 1e-7)
+            momentum = min(ema, (1 + n) / (10 + n))
+            averages[i] = momentum * averages[i] + (1 - momentum) * weights[i]
+    for ours, theirs in zip(found, weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5)
+    for average, theirs in zip(optimizer.averages, averages, strict=True):
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(average), theirs, rtol=2e-5)
+
+
+def test_nesterov_by_layer() -> None:
+    optimizer = LayerwiseSGD(
+        learning_rate=0.1, factors=[0.5, 1.0], momentum=0.9, nesterov=True
+    )  # fmt: skip
+    found = applied(optimizer)
+    weights = [keras.ops.convert_to_numpy(v).astype(np.float64) for v in variables()]
+    speed = [np.zeros_like(w) for w in weights]
+    for gradients in GRADIENTS:
+        for i, gradient in enumerate(gradients):
+            rate = 0.1 * [0.5, 1.0][i]
+            speed[i] = 0.9 * speed[i] - rate * gradient
+            weights[i] = weights[i] + 0.9 * speed[i] - rate * gradient
+    for ours, theirs in zip(found, weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def test_gradients_are_clipped_by_their_common_norm() -> None:
+    optimizer = LayerwiseSGD(learning_rate=1.0, factors=[1.0, 1.0], global_clipnorm=0.5)
+    found = applied(optimizer, GRADIENTS[:1])
+    norm = math.sqrt(sum(float((g**2).sum()) for g in GRADIENTS[0]))
+    for ours, before, gradient in zip(found, variables(), GRADIENTS[0], strict=True):
+        expected = keras.ops.convert_to_numpy(before) - gradient * 0.5 / norm
+        np.testing.assert_allclose(ours, expected, rtol=1e-5)
+
+
+def test_the_head_alone_moves_at_first() -> None:
+    optimizer = LayerwiseAdam(
+        learning_rate=0.1, factors=[1.0, 1.0], held=[True, False], held_steps=2, decay=0.1
+    )  # fmt: skip
+    ours = variables()
+    optimizer.build(ours)
+    moved = []
+    for gradients in GRADIENTS:
+        before = [keras.ops.convert_to_numpy(v).copy() for v in ours]
+        optimizer.apply([keras.ops.convert_to_tensor(g) for g in gradients], ours)
+        moved.append([bool((keras.ops.convert_to_numpy(v) != b).any()) for v, b in zip(ours, before, strict=True)])  # fmt: skip
+    assert moved == [[False, True], [False, True], [True, True]]
+
+
+def test_schedules() -> None:
+    cosine = Schedule("cosine", 0.2, 110, 10)
+    rates = [float(cosine(n)) for n in range(111)]
+    np.testing.assert_allclose(rates[:10], [0.2 * (n + 1) / 10 for n in range(10)], rtol=1e-6)
+    by_hand = [0.1 * (1 + math.cos(math.pi * (n - 10) / 100)) for n in range(10, 111)]
+    np.testing.assert_allclose(rates[10:], by_hand, atol=1e-7)
+    assert [float(Schedule("constant", 0.3, 9, 0)(n)) for n in (0, 8)] == pytest.approx([0.3, 0.3])
+    inverse = Schedule("inverse", 0.01, 9, 0, decay=1e-2)
+    assert float(inverse(100)) == pytest.approx(0.01 / 2)
+
+
+def chain(count: int) -> keras.Model:
+    x = inputs = keras.Input((4, 4, 2))
+    for i in range(count):
+        x = keras.layers.Conv2D(2, 1, use_bias=False, name=f"conv{i}")(x)
+        x = keras.layers.BatchNormalization(name=f"norm{i}")(x)
+    return keras.Model(inputs, x, name="backbone")
+
+
+def test_rates_fall_from_the_head_to_the_pixels_group_by_group() -> None:
+    model = chain(24)
+    groups = depth_groups(model)
+    assert [layer.name for layer in groups[0]] == ["conv0", "norm0", "conv1", "norm1"]
+    assert len(groups) == GROUPS
+    head = keras.Variable(np.zeros((2, 2)))
+    by_name = dict(
+        zip(
+            [*(v.path for v in model.trainable_variables), "head"],
+            rate_factors([*model.trainable_variables, head], groups, 0.5),
+            strict=True,
+        )
+    )
+    assert by_name["head"] == 1
+    assert by_name["conv23/kernel"] == by_name["norm23/gamma"] == 0.5
+    assert by_name["conv21/kernel"] == 0.25
+    assert by_name["conv0/kernel"] == by_name["norm1/beta"] == 0.5**12
+
+
+@pytest.mark.parametrize(
+    ("which", "trained"), [("all", 6), ("last:2", 2), ("from:norm1", 3), ("last:0", 0)]
+)
+def test_layers_are_frozen_as_asked(which: str, trained: int) -> None:
+    model = chain(3)
+    said = unfreeze(model, which)
+    assert sum(bool(layer.trainable_weights) for layer in model.layers) == trained
+    assert said.startswith(f"{trained} of 6")
+
+
+def test_unknown_layers_and_words_are_refused() -> None:
+    with pytest.raises(UnknownNameError, match="conv1"):
+        unfreeze(chain(3), "from:conv11")
+    with pytest.raises(UsageError, match="last:N"):
+        unfreeze(chain(3), "some")
+
+
+def test_every_number_of_a_recipe_can_be_set() -> None:
+    recipe = RECIPES["default"].changed(("ema=0", "epochs=3", "flip=no", "hidden=64,32"))
+    assert (recipe.ema, recipe.epochs, recipe.hidden) == (0.0, 3, (64, 32))
+    assert not recipe.augmentation.flip
+    with pytest.raises(UnknownNameError, match="weight_decay"):
+        recipe.changed(("weight_decai=1",))
+    with pytest.raises(UsageError, match="NAME=VALUE"):
+        recipe.changed(("ema",))
+    with pytest.raises(UsageError, match="int"):
+        recipe.changed(("epochs=two",))
+    with pytest.raises(InvalidInputError, match="epochs"):
+        Recipe(epochs=0, batch=1, learning_rate=1.0)
+
+
+def test_a_recipe_survives_json() -> None:
+    import json
+    from dataclasses import asdict
+
+    for recipe in RECIPES.values():
+        assert Recipe.from_json(json.loads(json.dumps(asdict(recipe)))) == recipe
+
+
+def test_the_table_says_what_is_frozen() -> None:
+    from finetune.layers import describe
+
+    model = chain(3)
+    unfreeze(model, "last:2")
+    head = keras.layers.Dense(2, name="head")
+    head.build((None, 2))
+    lines = table(describe(depth_groups(model), [head], 0.5)).splitlines()
+    assert [("frozen" in line) for line in lines[1:]] == [True, True, False, False]
+    assert lines[-1].split() == ["head", "6", "6", "×", "1"]
