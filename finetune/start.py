@@ -14,7 +14,8 @@ from classify.heads.base import Head
 from classify.heads.storage import load_head
 from classify.inputs import inputs_of
 from classify.leaderboard import Leaderboard, ProbeResult
-from classify.protocol import protocol_rows, take
+from classify.protocol import protocol_rows
+from classify.views import take
 from data.dataset import ImageDataset
 from extract.backbones.registry import find_backbone, weights_identity
 from finetune.checkpoint import load_arrays, save_arrays
