@@ -1,4 +1,4 @@
-"""python -m finetune [predict | errors | export]: train only the winner, end to end."""
+"""python -m finetune [predict | errors | export | tables]: train only the winner, end to end."""
 
 import sys
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from cache.cli import Command, main
 from cache.progress import human_seconds
 from cache.quiet import quiet_start
-from finetune.config import ErrorsConfig, ExportConfig, FinetuneConfig, PredictConfig
-from finetune.text import errors_text, export_text, predict_text
+from finetune.config import ErrorsConfig, ExportConfig, FinetuneConfig, PredictConfig, TablesConfig
+from finetune.text import errors_text, export_text, predict_text, tables_text
 
 
 def _train(config: FinetuneConfig) -> Any:
@@ -32,6 +32,12 @@ def _export(config: ExportConfig) -> Any:
     with quiet_start():
         from finetune.export import export_run
     return export_run(config)
+
+
+def _tables(config: TablesConfig) -> Any:
+    from finetune.tables import make_tables
+
+    return make_tables(config)
 
 
 def _train_text(result: Any) -> str:
@@ -90,6 +96,13 @@ COMMANDS = [
         ExportConfig,
         _export,
         export_text,
+    ),
+    Command(
+        "tables",
+        "Put the results of all stages into the report's three tables.",
+        TablesConfig,
+        _tables,
+        tables_text,
     ),
 ]
 

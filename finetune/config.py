@@ -134,6 +134,13 @@ class ExportConfig(RunsConfig):
         check_runs((self.run,))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TablesConfig(RunsConfig):
+    """Whose results are put into the report's tables."""
+
+    dataset: str = flag(help="name of a prepared data set")
+
+
 def check_runs(runs: tuple[str, ...]) -> None:
     """Refuse names that are not DATASET/RUN, or are of several data sets."""
     for run in runs:

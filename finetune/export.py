@@ -22,8 +22,9 @@ from keras import ops
 
 from cache.errors import OnepassError
 from cache.files import TEMPORARY, fsync_folder, write_json
+from classify.heads.base import softmax
 from extract.backend import as_list
-from extract.model import Pool, Preprocess, Resize
+from extract.model import Preprocess
 from finetune.config import ExportConfig
 from finetune.formats import FORMATS, ModelFormat
 from finetune.predict import restore
@@ -83,27 +84,41 @@ def export_run(config: ExportConfig) -> ExportResult:
     kinds = [FORMATS[name] for name in dict.fromkeys(config.format)]
     for kind in kinds:
         kind.check_installed()
-    model = plain_model(restore(run.folder, run.identity, run.dataset).predictor)
+    predictor = restore(run.folder, run.identity, run.dataset).predictor
+    model = plain_model(predictor)
     pixels = np.ascontiguousarray(run.dataset.pixels[rows_of(run.dataset, "val")[:CHECKED]])
+    expected = softmax(np.asarray(predictor(pixels, training=False)))
     folder = config.out or run.folder / "export"
     labels = _labels(run)
     models = []
     for kind in kinds:
         path = folder / f"{run.dataset.name}-{run.short}{kind.ending}"
-        models.append(write_checked(kind, model, path, labels, pixels))
+        models.append(write_checked(kind, model, path, labels, pixels, expected))
     write_json(folder / "labels.json", labels)
     return ExportResult(run.name, tuple(models), folder / "labels.json", len(pixels))
 
 
 def write_checked(
-    kind: ModelFormat, model: keras.Model, path: Path, labels: dict[str, Any], pixels: np.ndarray
+    kind: ModelFormat,
+    model: keras.Model,
+    path: Path,
+    labels: dict[str, Any],
+    pixels: np.ndarray,
+    expected: np.ndarray,
 ) -> ExportedModel:
     """Write a model in one format, read it back, and compare what it says of some pixels.
+
+    Args:
+        kind: The format.
+        model: As `plain_model` returns it.
+        path: Of the file or folder.
+        labels: What is put inside.
+        pixels: uint8 (n, H, W, C).
+        expected: (n, K) the run's own probabilities of them.
 
     Raises:
         ExportError: It differs by more than TOLERANCE; what was at `path` is still there.
     """
-    expected = np.asarray(model(pixels, training=False))
     with _placed(path) as temporary:
         kind.write(model, temporary, labels)
         difference = float(np.abs(kind.run(temporary, pixels) - expected).max())
@@ -126,17 +141,27 @@ def plain_model(predictor: keras.Model) -> keras.Model:
     """
     pixels = keras.Input(predictor.input_shape[1:], dtype="uint8", name="pixels")
     x: Any = pixels
-    for layer in [*predictor.layers[1].layers[1:], head_of(predictor)]:
+    for layer in [*predictor.layers[1].layers[1:], *_head(predictor)]:
         if isinstance(layer, Preprocess):
             p = layer.preprocessing
             x = ops.flip(x, axis=-1) if p.bgr else x
             x = keras.layers.Rescaling(list(p.scale), list(p.offset), dtype="float32")(x)
-        elif isinstance(layer, Resize | Pool):
+        elif _ours(layer):
             x = layer.call(x)  # not the layer itself: its operations become part of the graph
         else:
             x = as_list(layer(x))[0]
     probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(x)
     return keras.Model(pixels, probabilities, name="onepass")
+
+
+def _head(predictor: keras.Model) -> list[keras.layers.Layer]:
+    """Return what follows the extractor: one layer of ours to be written out, or a network of Keras's."""
+    head = predictor.layers[2:]
+    return head if len(head) == 1 and _ours(head[0]) else [head_of(predictor)]
+
+
+def _ours(layer: keras.layers.Layer) -> bool:
+    return type(layer).__module__.partition(".")[0] in ("extract", "finetune")
 
 
 def _labels(run: FinishedRun) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a person reads at the end of predict, errors and export."""
+"""What a person reads at the end of predict, errors, export and tables."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from finetune.combine import PredictResult
     from finetune.errors import ErrorReport
     from finetune.export import ExportResult
+    from finetune.tables import Tables
 
 SHOWN = 5
 
@@ -101,6 +102,47 @@ def export_text(result: "ExportResult") -> str:
         for one in result.models
     ]
     return "\n".join([*lines, f"Class names: {result.labels} (and inside each file)"])
+
+
+COLUMNS = {
+    "backbones": ("backbone", "size", "head", "val", "interval", "report_val"),
+    "heads": ("head", "features", "epoch", "train", "selection", "report_train", "report_val"),
+    "finetune": (
+        "run", "backbone", "size", "recipe", "before", "train", "val", "interval",
+        "report_before", "report_val", "report_test",
+    ),
+}  # fmt: skip
+TITLES = {
+    "backbones": "Table 1: frozen backbones, the best head on each",
+    "heads": "Table 2: heads by epoch (ours on the selection split, the report's on val)",
+    "finetune": "Table 3: fine-tuning (before: the frozen probe)",
+}
+
+
+def tables_text(tables: "Tables") -> str:
+    """Return the three tables, ours beside the report's."""
+    lines = []
+    for name, columns in COLUMNS.items():
+        rows = [[_cell(row.get(column)) for column in columns] for row in getattr(tables, name)]
+        heads = [column.replace("_", " ") for column in columns]
+        widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+        lines.append(TITLES[name])
+        for row in (heads, *rows):
+            padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            lines.append("  " + "  ".join(padded).rstrip())
+        lines.append("")
+    lines += [f"{tables.title}: {tables.source or tables.note}"]
+    lines += [f"Note: {tables.note}"] if tables.source else []
+    return "\n".join([*lines, f"File: {tables.path}"])
+
+
+def _cell(value: Any) -> str:
+    """Return a value of a table: shares as per cents, nothing as a dash."""
+    if isinstance(value, float):
+        return _percent(value)
+    if isinstance(value, list | tuple):
+        return " … ".join(f"{100 * bound:.1f}" for bound in value)
+    return "-" if value is None else str(value)
 
 
 def _percent(share: float) -> str:

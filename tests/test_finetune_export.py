@@ -160,8 +160,11 @@ def test_a_file_that_differs_from_the_model_is_refused(
 
     kind = ModelFormat("keras", ".keras", FORMATS["keras"].write, off)
     model = export.plain_model(predictor)
+    expected = said(model, PIXELS)
     with pytest.raises(export.ExportError, match=r"difference of 0\.01"):
-        export.write_checked(kind, model, tmp_path / "m.keras", LABELS, PIXELS)
+        export.write_checked(kind, model, tmp_path / "m.keras", LABELS, PIXELS, expected)
     assert list(tmp_path.iterdir()) == []
-    done = export.write_checked(FORMATS["keras"], model, tmp_path / "m.keras", LABELS, PIXELS)
+    done = export.write_checked(
+        FORMATS["keras"], model, tmp_path / "m.keras", LABELS, PIXELS, expected
+    )
     assert done.difference == 0 and done.megabytes > 0
