@@ -14,13 +14,15 @@ import numpy as np
 
 from cache.errors import InvalidInputError, UsageError
 from cache.files import write_atomic, write_json
-from cache.provenance import digest_json, made_by
+from cache.provenance import digest_array, digest_json, made_by
+from classify.calibration import calibrated, learn_temperature
 from classify.config import PredictConfig as FormatConfig
 from classify.predict import content_of, file_ending
 from classify.scores import bootstrap_interval
+from classify.scorings import record_scoring
 from data.dataset import ImageDataset
 from finetune.config import PredictConfig
-from finetune.ensemble import learn_temperature, learn_weights, log_loss, mix, temper
+from finetune.ensemble import learn_weights, log_loss, mix
 from finetune.members import Member, probe_member, run_member
 from finetune.runs import open_run, rows_of
 from finetune.views import expand_views
@@ -91,7 +93,7 @@ def predict_run(config: PredictConfig) -> PredictResult:
     members = [run_member(run, views, config.split, rows) for run in runs]
     members += [probe_member(config.runs, dataset, name, config.split) for name in config.probe]
     weights, temperature, learnt_on, note = _learn(members, dataset, config)
-    probabilities = temper(mix([m.probabilities for m in members], weights), temperature)
+    probabilities = calibrated(mix([m.probabilities for m in members], weights), temperature)
     path = config.out or _default_path(config, runs[0].folder)
     _write(path, dataset, rows, probabilities, config)
     result = PredictResult(
@@ -101,6 +103,8 @@ def predict_run(config: PredictConfig) -> PredictResult:
         score=_score(probabilities, dataset.labels[rows]),
     )  # fmt: skip
     write_json(result.record, _record(result, dataset, config))
+    if result.score:
+        _remember(result, result.score, dataset, probabilities, config)
     return result
 
 
@@ -167,6 +171,22 @@ def _write(
     )
     classes = np.arange(len(dataset.class_ids))
     write_atomic(path, content_of(dataset, rows, classes, probabilities, form))
+
+
+def _remember(
+    result: PredictResult,
+    score: Score,
+    dataset: ImageDataset,
+    probabilities: np.ndarray,
+    config: PredictConfig,
+) -> None:
+    """Write into the data set's record of scorings that val was looked at."""
+    record_scoring(
+        config.runs / dataset.name, probe=" + ".join(result.members), model=digest_array(probabilities),
+        features=f"views {', '.join(view or 'plain' for view in result.views)}",
+        inputs=digest_json([result.members, result.weights, result.temperature]), head="fine-tuned",
+        dataset_digest=dataset.digest, seed=0, accuracy=score.val_top1,
+    )  # fmt: skip
 
 
 def _record(result: PredictResult, dataset: ImageDataset, config: PredictConfig) -> dict[str, Any]:

@@ -1,14 +1,13 @@
-"""Several members as one: their mean or learnt weights, and one temperature, learnt on selection rows only."""
+"""Several members as one: their mean, or weights learnt on selection rows only."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+
+from classify.calibration import FLOOR
 
 ROUNDS = 500  # of the weights' EM; it stops when they stand still
 STILL = 1e-6
-TEMPERATURES = (0.05, 20.0)
-FLOOR = 1e-7  # below what float16 can hold, a probability is unknown rather than zero
 
 
 def learn_weights(members: Sequence[np.ndarray], truth: np.ndarray) -> np.ndarray:
@@ -44,33 +43,6 @@ def mix(members: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
     return total / total.sum(axis=1, keepdims=True)
 
 
-def learn_temperature(probabilities: np.ndarray, truth: np.ndarray) -> float:
-    """Return the temperature that makes the true classes most probable (Guo et al., ICML 2017).
-
-    Args:
-        probabilities: (n, K) of rows that were not trained on.
-        truth: (n,) the true column of each row.
-    """
-    scores = np.log(np.maximum(probabilities, FLOOR), dtype=np.float64)
-    found = minimize_scalar(
-        lambda power: log_loss(_scaled(scores, np.exp(power)), truth),
-        bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-3},
-    )  # fmt: skip
-    return float(np.exp(found.x))
-
-
-def temper(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Return probabilities (n, K) with their logarithms divided by a temperature; the order stays."""
-    if temperature == 1:
-        return probabilities
-    return _scaled(np.log(np.maximum(probabilities, FLOOR), dtype=np.float64), temperature)
-
-
 def log_loss(probabilities: np.ndarray, truth: np.ndarray) -> float:
     """Return the mean negative log-probability (nats) of the true classes."""
     return float(-np.mean(np.log(np.maximum(probabilities[np.arange(len(truth)), truth], FLOOR))))
-
-
-def _scaled(scores: np.ndarray, temperature: float) -> np.ndarray:
-    powers = np.exp((scores - scores.max(axis=1, keepdims=True)) / temperature)
-    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -5,8 +5,8 @@ are 0 … 1, null where there is none; what begins with `report_` is the report'
 
 - `backbones`: {`backbone`, `size`, `features`, `head`, `val`, `interval`, `report_val`}: the best head,
   by selection accuracy, on each frozen backbone and size
-- `heads`: {`head`, `features`, `epoch`, `train`, `selection`, `report_train`, `report_val`}: heads trained
-  by gradients, after so many epochs; ours are judged on the selection split, which the report had not
+- `heads`: {`head`, `features`, `epoch`, `train`, `selection`, `report_train`, `report_val`}: the best head
+  of each sweep after so many epochs; ours are judged on the selection split, which the report had not
 - `finetune`: {`run`, `backbone`, `size`, `recipe`, `before`, `train`, `val`, `interval`, `report_before`,
   `report_val`, `report_test`}: each finished run beside the probe that it started from
 """
@@ -63,7 +63,7 @@ def make_tables(config: TablesConfig) -> Tables:
         path=folder / "tables.json", dataset=dataset.name,
         title=report["title"], source=report["source"], note=report["note"],
         backbones=_beside(_backbones(board), theirs["backbones"], ("backbone",)),
-        heads=_beside(_heads(folder), theirs["heads"], ("head", "epoch")),
+        heads=_beside(_heads(folder, dataset.digest), theirs["heads"], ("head", "epoch")),
         finetune=_beside(_finetune(folder, dataset.digest), theirs["finetune"], ("backbone",)),
     )  # fmt: skip
     rows = {name: getattr(tables, name) for name in ("backbones", "heads", "finetune")}
@@ -125,7 +125,7 @@ def _finetune(folder: Path, digest: str) -> list[Row]:
         rows.append(
             {
                 "run": path.parent.name, "backbone": identity["features"]["backbone"],
-                "size": identity["features"]["size"], "recipe": identity.get("recipe_name"),
+                "size": identity["features"]["size"], "recipe": result.get("recipe"),
                 "before": result.get("probe_top1"),
                 "train": history[-1]["accuracy"] if history else None,
                 "val": result["val_top1"], "interval": result["val_interval"],
@@ -134,6 +134,25 @@ def _finetune(folder: Path, digest: str) -> list[Row]:
     return rows
 
 
-def _heads(folder: Path) -> list[Row]:
-    """Return heads of the sweeps after the report's numbers of epochs."""
-    return []
+def _heads(folder: Path, digest: str) -> list[Row]:
+    """Return the best head of each sweep after as many epochs as the report's heads had.
+
+    Training accuracy is that of the steps of the epoch, with dropout, as Keras prints it.
+    """
+    rows = []
+    for path in sorted((folder / "sweeps").glob("*.json")):
+        sweep = read_json(path)
+        if sweep["dataset_digest"] != digest:
+            continue
+        best = min(sweep["heads"], key=lambda head: head["rank"])
+        after = {entry["epoch"]: entry for entry in best["history"]}
+        rows += [
+            {
+                "head": sweep["head"], "features": " & ".join(sweep["features"]), "epoch": epoch,
+                "train": after[epoch]["train_accuracy"],
+                "selection": after[epoch]["selection_accuracy"],
+            }
+            for epoch in EPOCHS
+            if epoch in after
+        ]  # fmt: skip
+    return sorted(rows, key=lambda row: (row["head"], row["features"], row["epoch"]))

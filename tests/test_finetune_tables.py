@@ -1,0 +1,119 @@
+"""The report's three tables, filled from leaderboard, sweeps and runs on disk."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from classify_store import NAME, digits, write_dataset, write_features
+
+from cache.cli import main
+from classify.config import ClassifyConfig, SweepConfig
+from classify.pipeline import run_probes
+from classify.references import report_numbers
+from classify.sweep import run_sweeps
+from finetune.config import TablesConfig
+from finetune.tables import make_tables
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Digits with probes on two "backbones", a finished run, and a run of another state of the data."""
+    folder = tmp_path_factory.mktemp("tables")
+    store, runs = folder / "store", folder / "runs"
+    dataset = write_dataset(store, digits())
+    X = digits().X
+    write_features(store, dataset, X, backbone="xception")
+    key = write_features(store, dataset, X[:, :24], backbone="vgg16")
+    run_probes(ClassifyConfig(dataset=NAME, head=("ridge",), cache_dir=store, runs_dir=runs))
+    sweep = SweepConfig(
+        dataset=NAME, features=("xception@8",), learning_rate=(1e-3,), penalty=("0",), epochs=15,
+        dropout=(0.4, 0.65), seeds=(0,), cache_dir=store, runs_dir=runs,
+    )  # fmt: skip
+    run_sweeps(sweep)
+    for run, digest in (("good", dataset.digest), ("stale", "0" * 64)):
+        place = runs / NAME / "finetune" / run
+        place.mkdir(parents=True)
+        identity = {"dataset_digest": digest, "features": {**key.inputs()}, "probe": "gone"}
+        (place / "config.json").write_text(json.dumps({"identity": identity}))
+        result = {
+            "history": [{"epoch": 1, "accuracy": 0.25}, {"epoch": 2, "accuracy": 0.75}],
+            "probe_top1": 0.5, "val_top1": 0.625, "val_interval": [0.6, 0.65], "recipe": "report",
+        }  # fmt: skip
+        (place / "result.json").write_text(json.dumps(result))
+    return store, runs
+
+
+def tables(places: tuple[Path, Path]) -> dict[str, Any]:
+    store, runs = places
+    made = make_tables(TablesConfig(dataset=NAME, cache_dir=store, runs_dir=runs))
+    return json.loads(made.path.read_text())
+
+
+def test_ours_and_the_reports_stand_side_by_side(places, monkeypatch) -> None:
+    from finetune import tables as module
+
+    monkeypatch.setattr(module, "report_numbers", lambda _: report_numbers("tiny-imagenet"))
+    found = tables(places)
+    first = {row["backbone"]: row for row in found["backbones"]}
+    board = json.loads((places[1] / NAME / "leaderboard.json").read_text())["results"]
+    ours = {(*probe["features"], probe["head"]): probe["val_top1"] for probe in board}
+    assert (
+        first["xception"]["head"] == "ridge"
+    )  # better on the selection split than the sweep's head
+    assert first["xception"]["val"] == ours[("xception@8", "ridge")] > 0.9
+    assert first["xception"]["report_val"] == pytest.approx(0.582)
+    assert first["resnet50"] == {
+        "backbone": "resnet50", "size": None, "features": None, "head": None, "val": None,
+        "interval": None, "report_val": None,
+    }  # fmt: skip
+    last = {row["backbone"]: row for row in found["finetune"]}
+    assert last["vgg16"]["run"] == "good" and last["vgg16"]["val"] == 0.625
+    assert (last["vgg16"]["before"], last["vgg16"]["train"]) == (0.5, 0.75)
+    assert [last["xception"][f"report_{name}"] for name in ("before", "val", "test")] == [
+        pytest.approx(share) for share in (0.582, 0.757, 0.748)
+    ]
+
+
+def test_heads_are_shown_after_as_many_epochs_as_the_reports(places) -> None:
+    rows = tables(places)["heads"]
+    ours = [row for row in rows if row["features"]]
+    assert [(row["head"], row["epoch"]) for row in ours] == [("dense", 10), ("dense", 15)]
+    (path,) = (places[1] / NAME / "sweeps").glob("*.json")
+    (best,) = (head for head in json.loads(path.read_text())["heads"] if head["rank"] == 1)
+    (entry,) = (entry for entry in best["history"] if entry["epoch"] == 10)
+    assert ours[0]["train"] == entry["train_accuracy"] > 0.5
+    assert ours[0]["selection"] == entry["selection_accuracy"] > 0.5
+    assert {(row["head"], row["epoch"]) for row in rows} == {
+        (head, epoch) for head in ("dense", "mlp") for epoch in (10, 15, 20)
+    }
+
+
+def test_another_data_set_has_no_numbers_of_the_reports(places) -> None:
+    found = tables(places)
+    assert f"no numbers on {NAME}" in found["note"]
+    for name in ("backbones", "heads", "finetune"):
+        for row in found[name]:
+            assert not any(row[column] for column in row if column.startswith("report_"))
+
+
+def test_runs_of_another_state_of_the_data_set_are_left_out(places) -> None:
+    assert [row["run"] for row in tables(places)["finetune"] if row["run"]] == ["good"]
+
+
+def test_the_reports_numbers_are_shares_in_per_cent_or_unknown() -> None:
+    known = report_numbers("tiny-imagenet")
+    numbers = [v for rows in known["tables"].values() for row in rows for v in row.values()]
+    assert {v for v in numbers if isinstance(v, float)} == {58.2, 75.7, 74.8}
+    assert {line["accuracy"] for line in known["lines"]} == {58.2, 75.7, 74.8}
+
+
+def test_the_command_prints_three_tables(places, capsys) -> None:
+    from finetune.__main__ import COMMANDS
+
+    store, runs = places
+    flags = ["--dataset", NAME, "--cache-dir", str(store), "--runs-dir", str(runs)]
+    assert main("finetune", COMMANDS, ["tables", *flags]) == 0
+    out = capsys.readouterr().out
+    for words in ("Table 1", "Table 2", "Table 3", "xception", "resnet50", "good", "62.5 %"):
+        assert words in out
