@@ -134,6 +134,7 @@ class SweepConfig(RunsConfig):
     optimizer: str = flag("adam", "sgd: Nesterov momentum 0.9", choices=("adam", "sgd"))
     label_smoothing: float = flag(0.0, "share of a target that is spread over all classes")
     mixup: float = flag(0.0, "α of mixup between feature vectors; 0: none")
+    ema: float = flag(0.99, "share of the weights' running mean that a step keeps; 0: no mean")
     batch_size: int = flag(256, "rows of a step, about")
     epochs: int = flag(20, "passes over the rows of the heads that are never dropped")
     keep: int = flag(4, "one head of so many goes on after a rung; 1: all, to the end")

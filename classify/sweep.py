@@ -104,7 +104,7 @@ class Job:
     def of(cls, config: SweepConfig, dataset: ImageDataset, inputs: Inputs) -> Self:
         """Return what the flags ask for."""
         kind = KINDS[config.head]
-        shared = ("optimizer", "label_smoothing", "mixup", "batch_size", "seed")
+        shared = ("optimizer", "label_smoothing", "mixup", "ema", "batch_size", "seed")
         head = kind(**{name: getattr(config, name) for name in shared})
         head.check_params()
         grid = Grid(config.learning_rate, config.penalties, config.dropout, config.seeds)

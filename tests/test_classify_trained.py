@@ -50,11 +50,12 @@ def keras_twin(group: Group, place: int, setting: Setting, training: Training) -
     model = keras.Sequential(layers)
     model.set_weights([array[..., place, :] for array in group.arrays])
     rate: Any = setting.learning_rate
+    mean = {"use_ema": True, "ema_momentum": training.ema}
     if training.optimizer == "adam":
-        optimizer = keras.optimizers.Adam(rate)
+        optimizer = keras.optimizers.Adam(rate, **mean)
     else:
         rate = keras.optimizers.schedules.InverseTimeDecay(rate, 1, 1e-6)
-        optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
+        optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, **mean)
     loss = keras.losses.CategoricalCrossentropy(
         from_logits=True, label_smoothing=training.label_smoothing
     )
@@ -67,7 +68,7 @@ def keras_twin(group: Group, place: int, setting: Setting, training: Training) -
 @pytest.mark.parametrize(("optimizer", "rate"), [("adam", 1e-3), ("sgd", 1e-2)])
 def test_steps_are_those_of_keras(optimizer: str, rate: float, hidden: tuple[int, ...]) -> None:
     X, y = data()
-    training = Training(hidden, optimizer, label_smoothing=0.1)
+    training = Training(hidden, optimizer, label_smoothing=0.1, ema=0.9)
     none = (0.0,) * (len(hidden) + 1)
     settings = [Setting(rate, none), Setting(rate / 3, none, l1=1e-3), Setting(rate, none, l2=1e-2)]
     group = Networks(settings, training, 20, 5).groups[0]
@@ -78,8 +79,14 @@ def test_steps_are_those_of_keras(optimizer: str, rate: float, hidden: tuple[int
         for twin in twins:
             twin.train_on_batch(X, np.eye(5)[y])
     for place, twin in enumerate(twins):
-        for array, theirs in zip(group.arrays, twin.get_weights(), strict=True):
-            np.testing.assert_allclose(array[..., place, :], theirs, rtol=1e-4, atol=2e-6)
+        weights = twin.get_weights()
+        twin.optimizer.finalize_variable_values(twin.trainable_variables)
+        means = twin.get_weights()
+        for arrays, theirs in ((group.arrays, weights), (group.update.means, means)):
+            for array, their in zip(arrays, theirs, strict=True):
+                np.testing.assert_allclose(
+                    array[..., place, :], np.asarray(their), rtol=1e-4, atol=2e-6
+                )
 
 
 def test_mixed_rows_pull_towards_both_classes() -> None:
@@ -244,6 +251,7 @@ class TestHalving:
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"l2": -1.0}, "l2"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"ema": 1.0}, "ema"),
         ({"optimizer": "lion"}, "adam or sgd"),
     ],
 )

@@ -35,6 +35,8 @@ class Training:
         label_smoothing: Share of each target that is spread over all classes.
         mixup: α of Zhang et al.; 0 mixes nothing.
         order: Seed of the order of the rows, and of mixup.
+        ema: Share of the running mean of the weights that a step keeps; the mean is the head. 0: the
+            weights of the last step are.
     """
 
     hidden: tuple[int, ...] = ()
@@ -43,6 +45,7 @@ class Training:
     label_smoothing: float = 0.0
     mixup: float = 0.0
     order: int = 0
+    ema: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,13 +21,16 @@ class Dense(TrainedHead, LinearHead):
         optimizer: "adam", or "sgd": Nesterov momentum 0.9, decay 1e-6.
         label_smoothing: Share of each target that is spread over all classes, in [0, 1).
         mixup: α of mixup between feature vectors (Zhang et al. 2018); 0: none.
+        ema: The head is an exponential moving average of the weights, of which a step keeps this
+            share (Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992);
+            0, as in the report: the weights of the last step.
         batch_size: Rows of a step, about; every step of a fit has the same number. Fewer where an
             epoch would have less than 32 steps.
         seed: Of shuffling, dropout and mixup.
     """
 
     kind = "dense"
-    version = 2
+    version = 3
     FULL = Grid(
         learning_rate=(3e-4, 1e-3, 2e-3),
         penalty=((0.0, 0.0), (0.0, 1e-3), (0.0, 4e-3)),
@@ -44,6 +47,7 @@ class Dense(TrainedHead, LinearHead):
         optimizer: str = "adam",
         label_smoothing: float = 0.0,
         mixup: float = 0.0,
+        ema: float = 0.99,
         batch_size: int = 256,
         seed: int = 0,
     ) -> None:
@@ -55,6 +59,7 @@ class Dense(TrainedHead, LinearHead):
         self.optimizer = optimizer
         self.label_smoothing = label_smoothing
         self.mixup = mixup
+        self.ema = ema
         self.batch_size = batch_size
         self.seed = seed
 

@@ -18,7 +18,7 @@ class Mlp(TrainedHead):
         dropout: Share of the features that each step leaves out, in [0, 1).
         hidden_dropout: The same of the first layer's outputs.
         hidden: Outputs of the first layer.
-        epochs, learning_rate, l1, l2, optimizer, label_smoothing, mixup, batch_size: As in `Dense`.
+        epochs, learning_rate, l1, l2, optimizer, label_smoothing, mixup, ema, batch_size: As in `Dense`.
         seed: Of first weights, shuffling, dropout and mixup.
 
     Attributes:
@@ -29,6 +29,7 @@ class Mlp(TrainedHead):
     """
 
     kind = "mlp"
+    version = 2
     ARRAYS: ClassVar[dict[str, tuple[str, str]]] = {
         **Head.ARRAYS,
         "mean_": ("D", "f"),
@@ -56,6 +57,7 @@ class Mlp(TrainedHead):
         optimizer: str = "adam",
         label_smoothing: float = 0.0,
         mixup: float = 0.0,
+        ema: float = 0.99,
         batch_size: int = 256,
         seed: int = 0,
     ) -> None:
@@ -69,6 +71,7 @@ class Mlp(TrainedHead):
         self.optimizer = optimizer
         self.label_smoothing = label_smoothing
         self.mixup = mixup
+        self.ema = ema
         self.batch_size = batch_size
         self.seed = seed
 

@@ -33,11 +33,11 @@ class Group:
         self.dropout = first.dropout
         self.noise = np.random.default_rng([first.seed, 1])
         self.arrays = first_weights(sizes, len(members), first.seed)
-        own = [settings[member] for member in members]
-        self.update = OPTIMIZERS[training.optimizer](
-            self.arrays,
-            *(np.array([getattr(s, name) for s in own]) for name in ("learning_rate", "l1", "l2")),
+        rate, l1, l2 = (
+            np.array([getattr(settings[member], name) for member in members])
+            for name in ("learning_rate", "l1", "l2")
         )
+        self.update = OPTIMIZERS[training.optimizer](self.arrays, rate, l1, l2, training.ema)
 
     def keep(self, survivors: set[int]) -> None:
         """Go on with some of the heads."""
@@ -48,11 +48,11 @@ class Group:
 
     def scores(self, X: np.ndarray) -> np.ndarray:
         """Return the logits (n, H, K) of rows (n, D) float32, nothing left out."""
-        return self._forward([X])[-1]
+        return self._forward([X], self.update.means)[-1]
 
     def step(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Take one step; return each head's log-loss and accuracy on the batch before it, (H,)."""
-        values = self._forward([batch.X], training=True)
+        values = self._forward([batch.X], self.arrays, training=True)
         scores = values[-1]
         rows = np.arange(len(scores))
         right = (scores.argmax(axis=2) == batch.truth[:, None]).mean(axis=0)
@@ -76,9 +76,11 @@ class Group:
         if smoothing:
             scores -= np.float32(smoothing / scores.shape[2])
 
-    def _forward(self, values: list[np.ndarray], training: bool = False) -> list[np.ndarray]:
+    def _forward(
+        self, values: list[np.ndarray], arrays: list[np.ndarray], training: bool = False
+    ) -> list[np.ndarray]:
         """Append each layer's output to [X]; in training a layer's input gives way to what dropout left of it."""
-        for layer, (weights, bias) in enumerate(_pairs(self.arrays)):
+        for layer, (weights, bias) in enumerate(_pairs(arrays)):
             if training and self.dropout[layer]:
                 values[-1] = self._left(values[-1], self.dropout[layer])
             out = _product(values[-1], weights)
@@ -167,7 +169,7 @@ class Networks:
         """Return copies of a head's weights (I, O) and biases (O,), layer by layer."""
         group = next(group for group in self.groups if member in group.members)
         place = group.members.index(member)
-        return [array[..., place, :].copy() for array in group.arrays]
+        return [array[..., place, :].copy() for array in group.update.means]
 
 
 def first_weights(sizes: list[int], heads: int, seed: int) -> list[np.ndarray]:

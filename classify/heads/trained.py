@@ -77,6 +77,7 @@ class TrainedHead(Head):
     optimizer: str
     label_smoothing: float
     mixup: float
+    ema: float
     batch_size: int
     seed: int
 
@@ -190,12 +191,15 @@ class TrainedHead(Head):
             InvalidInputError: Names the expected range and what was received.
         """
         (hidden, dropout), rate = self.layers(), self.learning_rate
-        shares, whole = (*dropout, self.label_smoothing), (self.epochs, self.batch_size, *hidden)
+        shares, whole = (
+            (*dropout, self.label_smoothing, self.ema),
+            (self.epochs, self.batch_size, *hidden),
+        )
         weights = (self.l1, self.l2, self.mixup)
         for good, wanted, received in (
             (self.optimizer in OPTIMIZERS, f"optimizer {' or '.join(OPTIMIZERS)}", self.optimizer),
             (rate is None or 0 < rate < np.inf, "a learning_rate above 0", rate),
-            (all(0 <= s < 1 for s in shares), "dropout and label_smoothing in [0, 1)", shares),
+            (all(0 <= s < 1 for s in shares), "dropout, label_smoothing and ema in [0, 1)", shares),
             (min(whole) >= 1, "epochs, batch_size and hidden of at least 1", whole),
             (all(0 <= w < np.inf for w in weights), "l1, l2 and mixup of at least 0", weights),
         ):
@@ -209,5 +213,11 @@ class TrainedHead(Head):
     def _training(self) -> Training:
         hidden, _ = self.layers()
         return Training(
-            hidden, self.optimizer, self.batch_size, self.label_smoothing, self.mixup, self.seed
+            hidden,
+            self.optimizer,
+            self.batch_size,
+            self.label_smoothing,
+            self.mixup,
+            order=self.seed,
+            ema=self.ema,
         )

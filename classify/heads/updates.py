@@ -19,14 +19,25 @@ class Update:
         arrays: Weights (I, H, O) and biases (H, O), float32; they are changed in place.
         rate: (H,) learning rates.
         l1, l2: (H,) penalties: `l1 · Σ|w| + l2 · Σw²` is added to the loss, of weights only.
+        ema: Share of the running means that a step keeps; 0: no means.
+
+    Attributes:
+        means: Exponential moving averages of the arrays, as Keras's `use_ema` keeps them; the arrays
+            themselves where `ema` is 0.
     """
 
     slots: int  # arrays of state for each array
 
     def __init__(
-        self, arrays: list[np.ndarray], rate: np.ndarray, l1: np.ndarray, l2: np.ndarray
+        self,
+        arrays: list[np.ndarray],
+        rate: np.ndarray,
+        l1: np.ndarray,
+        l2: np.ndarray,
+        ema: float = 0.0,
     ) -> None:
-        self.arrays = arrays
+        self.arrays, self.ema = arrays, ema
+        self.means = [array.copy() for array in arrays] if ema else arrays
         self.rate, self.l1, self.l2 = (np.asarray(v, np.float32)[:, None] for v in (rate, l1, l2))
         self.state = [[np.zeros_like(array) for _ in range(self.slots)] for array in arrays]
         self.steps = 0
@@ -34,20 +45,24 @@ class Update:
     def step(self, gradients: list[np.ndarray]) -> None:
         """Change the arrays by their gradients, which are overwritten."""
         change = self._change()
-        for array, gradient, state in zip(self.arrays, gradients, self.state, strict=True):
+        for number, (array, gradient) in enumerate(zip(self.arrays, gradients, strict=True)):
             rows = max(1, BLOCK_NUMBERS // array[0].size)
             for start in range(0, len(array), rows) if array.ndim == 3 else (None,):
                 part = slice(start, start + rows) if start is not None else slice(None)
                 w, g = array[part], gradient[part]
                 if array.ndim == 3:
                     self._penalise(w, g)
-                change(w, g, *(s[part] for s in state))
+                change(w, g, *(state[part] for state in self.state[number]))
+                if self.ema:
+                    np.subtract(w, self.means[number][part], out=g)
+                    g *= np.float32(1 - self.ema if self.steps else 1)
+                    self.means[number][part] += g
         self.steps += 1
 
     def keep(self, chosen: np.ndarray) -> None:
         """Go on with the chosen heads only, (h,) int."""
-        self.arrays[:] = [np.ascontiguousarray(a[..., chosen, :]) for a in self.arrays]
-        self.state = [[np.ascontiguousarray(s[..., chosen, :]) for s in ss] for ss in self.state]
+        for arrays in [self.arrays, *self.state, *([self.means] if self.ema else [])]:
+            arrays[:] = [np.ascontiguousarray(array[..., chosen, :]) for array in arrays]
         self.rate, self.l1, self.l2 = self.rate[chosen], self.l1[chosen], self.l2[chosen]
 
     def _penalise(self, w: np.ndarray, g: np.ndarray) -> None:
