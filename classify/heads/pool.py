@@ -55,12 +55,7 @@ class Pool(Head):
 
 
 class Average(Pool):
-    """The weighted mean of the members' probabilities.
-
-    The weights, on the simplex, are those of least log-loss: a mixture's, found by expectation
-    maximisation, which is convex here (Jelinek and Mercer, "Interpolated estimation of Markov
-    source parameters from sparse data", 1980).
-    """
+    """The weighted mean of the members' probabilities, with the weights of least log-loss."""
 
     kind = "average"
 
@@ -68,13 +63,7 @@ class Average(Pool):
         """Learn the weights from log-probabilities (n, M · K) and column numbers (n,)."""
         parts, truth = self.start(X), np.asarray(y)
         own = np.exp(parts[np.arange(len(truth)), :, truth].astype(np.float64))
-        weights = np.full(self.members, 1 / self.members)
-        for _ in range(ROUNDS):
-            share = own * weights
-            before, weights = weights, (share / share.sum(axis=1, keepdims=True)).mean(axis=0)
-            if np.abs(weights - before).max() < SETTLED:
-                break
-        self.weights_ = weights
+        self.weights_ = mixture_weights(own)
         return self
 
     def logits(self, X: Any) -> np.ndarray:
@@ -154,6 +143,28 @@ class Stack(Pool):
         """Walk the penalties from strong to weak; see `Head.path`."""
         heads = [Stack(self.members, penalty).fit(X, y) for penalty in PENALTIES]
         return [h.judged(X_selection, y_selection, {"penalty": h.penalty}) for h in heads]
+
+
+def mixture_weights(own: np.ndarray) -> np.ndarray:
+    """Return the weights of a mixture under which the true classes are most probable.
+
+    Expectation maximisation, which climbs the concave log-likelihood without a step size: a weight
+    becomes its member's mean share of the mixture's probability (Jelinek and Mercer, "Interpolated
+    estimation of Markov source parameters from sparse data", 1980).
+
+    Args:
+        own: Each member's probability of the true class, above 0, (n, M).
+
+    Returns:
+        (M,) float64, none negative, together 1.
+    """
+    weights = np.full(own.shape[1], 1 / own.shape[1])
+    for _ in range(ROUNDS):
+        share = own * weights
+        before, weights = weights, (share / share.sum(axis=1, keepdims=True)).mean(axis=0)
+        if np.abs(weights - before).max() < SETTLED:
+            break
+    return weights
 
 
 def _pooled(parts: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
