@@ -10,10 +10,11 @@ import numpy as np
 from cache.errors import InvalidInputError
 from cache.files import read_json, write_json
 from cache.progress import say
-from cache.provenance import differences, made_by
+from cache.provenance import differences, digest_array, made_by
 from cache.stopping import StopRequest
 from classify.records import load_probabilities
 from classify.scores import bootstrap_interval, compare
+from classify.scorings import record_scoring
 from data.dataset import ImageDataset, open_dataset
 from extract.backbones.registry import find_backbone
 from extract.backend import default_precision
@@ -229,6 +230,11 @@ def _conclude(
     correct = logits.argmax(axis=1) == truth
     head_folder = config.runs / config.dataset / "heads" / start.probe.id
     frozen = load_probabilities(head_folder, start.probe.rows).val_predicted == truth
+    record_scoring(
+        config.runs / config.dataset, probe=result.run, model=digest_array(logits),
+        features=start.probe.features_text, inputs=start.probe.features_digest, head="finetune",
+        dataset_digest=dataset.digest, seed=config.seed, accuracy=float(correct.mean()),
+    )  # fmt: skip
     result = replace(
         result,
         val_top1=float(correct.mean()),

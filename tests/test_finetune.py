@@ -102,6 +102,10 @@ def test_a_finished_run_is_not_run_again(places: tuple[Path, Path], whole: dict)
     again = run(places, *TRAIN, "--epochs", "3", "--run", "whole")
     assert "this run is done" in again.stderr
     assert result_of(again)["val_top1"] == whole["val_top1"]
+    record = (places[1] / "digits" / "scorings.jsonl").read_text().splitlines()
+    looks = [json.loads(line) for line in record]
+    ours = [look["accuracy"] for look in looks if look["probe"] == whole["run"]]
+    assert ours == [whole["val_top1"]]  # once, and not again
 
 
 def test_a_folder_of_another_configuration_is_refused(
