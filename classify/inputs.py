@@ -13,7 +13,8 @@ from cache.features import FeatureKey, FeatureSet, check_fresh, list_features, r
 from cache.provenance import differences, digest_bytes
 from classify.baselines import pixel_features
 from classify.heads.scaler import blocks
-from classify.leaderboard import ProbeResult, command, features_text
+from classify.leaderboard import ProbeResult, command
+from classify.result import features_text
 from data.dataset import ImageDataset
 
 PIXELS = "pixels@"
