@@ -13,16 +13,20 @@ from cache.files import read_json
 REFERENCES = Path(__file__).resolve().parent / "references.json"
 
 
-def report_numbers(dataset: str) -> dict[str, Any]:
-    """Return the report's numbers on a data set; where it has none, its tables without numbers."""
+def report_numbers(kind: str) -> dict[str, Any]:
+    """Return the report's numbers on a kind of data set; where it has none, its tables without numbers.
+
+    Args:
+        kind: `record["kind"]` of the data set, such as "tiny-imagenet".
+    """
     known = read_json(REFERENCES)
-    if dataset in known:
-        return known[dataset]
+    if kind in known:
+        return known[kind]
     blank = {
         name: [_without_numbers(row) for row in rows]
         for name, rows in known["tiny-imagenet"]["tables"].items()
     }
-    note = f"the report has no numbers on {dataset}"
+    note = f"the report has no numbers on {kind}"
     return {"title": "The report", "source": "", "note": note, "lines": [], "tables": blank}
 
 

@@ -65,6 +65,7 @@ def restore(folder: Path, identity: dict[str, Any], dataset: ImageDataset) -> Cl
     classifier = build_classifier(
         find_backbone(key.backbone), key.size, dataset.pixels.shape[1:], len(dataset.class_ids),
         Recipe.from_json(identity["recipe"]), output=(key.layer, key.pooling), weights="none",
+        which=identity["unfreeze"],  # the order of the variables depends on it
     )  # fmt: skip
     load_arrays(folder / "weights.npz", {"model": model_variables(classifier.predictor)})
     return classifier

@@ -57,7 +57,7 @@ def make_tables(config: TablesConfig) -> Tables:
     dataset = open_dataset(config.store, config.dataset)
     folder = config.runs / dataset.name
     board = Leaderboard.load(folder, dataset.name, dataset.digest)
-    report = report_numbers(dataset.name)
+    report = report_numbers(dataset.record.get("kind", dataset.name))
     theirs = report["tables"]
     tables = Tables(
         path=folder / "tables.json", dataset=dataset.name,

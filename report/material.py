@@ -11,11 +11,10 @@ from cache.errors import OnepassError
 from cache.files import read_json
 from classify.leaderboard import Leaderboard, ProbeResult
 from classify.records import load_probabilities
+from classify.references import REFERENCES
 from data.dataset import ImageDataset, open_dataset
 from report.left import FeatureFile, FinetuneRun, feature_files, finetune_runs
 from report.names import display_names
-
-REFERENCES = Path(__file__).resolve().parent / "references.json"
 
 
 @dataclass(frozen=True, slots=True)

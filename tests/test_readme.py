@@ -24,7 +24,7 @@ VARIES = [
     (rf"\({NUMBER} … {NUMBER}\)", "(#)"),
     (rf"{NUMBER} ?(?:%|ms(?: \*)?|s\b|min\b|h\b|kB\b|MB\b|points\b|rows/s|images/s)", "#"),
     (r"#(?: #)+", "#"),
-    (rf"(=|within |p = |loss ){NUMBER}", r"\1#"),
+    (rf"(=|within |p = |loss |Temperature ){NUMBER}", r"\1#"),
     (r"-[0-9a-f]{12}\b", "-#"),
     (r"bound by \w+", "bound by #"),
     (rf"\b{NUMBER} only\b", "# only"),

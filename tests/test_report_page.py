@@ -164,7 +164,7 @@ def test_published_results_and_the_report_stand_beside_ours(place: Place) -> Non
 
     material = gather(place.store, place.runs, place.name)
     assert material.reference == {}
-    reference = json.loads((ROOT / "report" / "references.json").read_text())["tiny-imagenet"]
+    reference = json.loads((ROOT / "classify" / "references.json").read_text())["tiny-imagenet"]
     assert [line["accuracy"] for line in reference["lines"]] == [58.2, 75.7, 74.8]
 
 
@@ -176,7 +176,7 @@ def test_tiny_imagenet_is_shown_beside_the_report(place: Place) -> None:
     from report.sections import build_sections
 
     material = gather(place.store, place.runs, place.name)
-    reference = json.loads((ROOT / "report" / "references.json").read_text())["tiny-imagenet"]
+    reference = json.loads((ROOT / "classify" / "references.json").read_text())["tiny-imagenet"]
     material = replace(material, reference=reference)
     page = render(material, build_sections(material)).replace("\u00a0", " ")
     assert all(f"{number} %" in page for number in (58.2, 75.7, 74.8))
