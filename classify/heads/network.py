@@ -37,6 +37,7 @@ class Group:
             np.array([getattr(settings[member], name) for member in members])
             for name in ("learning_rate", "l1", "l2")
         )
+        self.gradients = [np.empty_like(array) for array in self.arrays]  # written anew each step
         self.update = OPTIMIZERS[training.optimizer](self.arrays, rate, l1, l2, training.ema)
 
     def keep(self, survivors: set[int]) -> None:
@@ -45,6 +46,7 @@ class Group:
         if len(chosen) < len(self.members):
             self.members = [self.members[place] for place in chosen]
             self.update.keep(np.array(chosen, dtype=int))
+            self.gradients = [np.empty_like(array) for array in self.arrays]
 
     def scores(self, X: np.ndarray) -> np.ndarray:
         """Return the logits (n, H, K) of rows (n, D) float32, nothing left out."""
@@ -64,7 +66,8 @@ class Group:
         scores /= total
         self._subtract_targets(scores, batch)
         scores /= np.float32(len(rows))
-        self.update.step(self._backward(values))
+        self._backward(values)
+        self.update.step(self.gradients)
         return loss, right
 
     def _subtract_targets(self, scores: np.ndarray, batch: Batch) -> None:
@@ -99,18 +102,17 @@ class Group:
         left *= _scale(dropout)
         return left
 
-    def _backward(self, values: list[np.ndarray]) -> list[np.ndarray]:
-        """Return the gradients of `arrays` from the layers' inputs and the gradient of the logits."""
-        gradients: list[np.ndarray] = []
+    def _backward(self, values: list[np.ndarray]) -> None:
+        """Fill `gradients` from the layers' inputs and the gradient of the logits."""
         flow = values.pop()
         for layer in range(len(values) - 1, -1, -1):
             read, weights = values[layer], self.arrays[2 * layer]
-            gradients[:0] = [_outer(read, flow, weights.shape), flow.sum(axis=0)]
+            _outer(read, flow, self.gradients[2 * layer])
+            flow.sum(axis=0, out=self.gradients[2 * layer + 1])
             if layer:
                 turned = np.matmul(flow.transpose(1, 0, 2), weights.transpose(1, 2, 0))
                 flow = turned.transpose(1, 0, 2) * (read > 0)
                 flow *= _scale(self.dropout[layer])
-        return gradients
 
 
 class Networks:
@@ -212,13 +214,12 @@ def _product(value: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return out
 
 
-def _outer(read: np.ndarray, flow: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the gradient (I, H, O) of the weights from what was read and the outputs' gradient."""
+def _outer(read: np.ndarray, flow: np.ndarray, out: np.ndarray) -> None:
+    """Write the gradient of the weights (I, H, O) from what was read and the outputs' gradient."""
     if read.ndim == 2:
-        return (read.T @ flow.reshape(len(flow), -1)).reshape(shape)
-    out = np.empty(shape, np.float32)
-    np.matmul(read.transpose(1, 2, 0), flow.transpose(1, 0, 2), out=out.transpose(1, 0, 2))
-    return out
+        np.matmul(read.T, flow.reshape(len(flow), -1), out=out.reshape(len(out), -1))
+    else:
+        np.matmul(read.transpose(1, 2, 0), flow.transpose(1, 0, 2), out=out.transpose(1, 0, 2))
 
 
 def _judged(group: Group, X: np.ndarray, truth: np.ndarray) -> np.ndarray:
