@@ -155,7 +155,8 @@ class Race:
                 self._keep_best(track, int(epoch), float(accuracy), float(loss), networks, member)
         if self.note:
             best = min(alive, key=lambda m: (_rank(tracks[m]), m))
-            self.note(f"{len(alive)} heads, epoch {epoch:.3g}: selection {100 * judged[best, 1]:.1f} %")  # fmt: skip
+            who = f"{len(alive)} heads, " if len(tracks) > 1 else ""
+            self.note(f"{who}epoch {epoch:.3g}: selection {100 * judged[best, 1]:.1f} %")
 
     def _keep_best(
         self,

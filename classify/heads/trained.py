@@ -17,7 +17,7 @@ from classify.heads.updates import OPTIMIZERS, RATES
 
 STEPS = 2_600  # training steps of a quick path, unless that is less than …
 FEWEST = 12  # … epochs
-PATIENCE = 3  # judged epochs beyond the peak
+PATIENCE = 2  # judged epochs beyond the peak
 
 
 @dataclass(frozen=True, slots=True)
