@@ -25,7 +25,7 @@ from finetune.config import PredictConfig
 from finetune.ensemble import learn_weights, log_loss, mix
 from finetune.members import Member, probe_member, run_member
 from finetune.runs import open_run, rows_of
-from finetune.views import expand_views
+from finetune.views import expand_views, view_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,11 @@ def predict_run(config: PredictConfig) -> PredictResult:
     )  # fmt: skip
     write_json(result.record, _record(result, dataset, config))
     if result.score:
-        _remember(result, result.score, dataset, probabilities, config)
+        plain = len(members) == len(views) == 1
+        said = (
+            runs[0].logits(config.split)[0] if plain else probabilities
+        )  # a run knows its own logits
+        _remember(result, result.score, dataset, digest_array(said), config)
     return result
 
 
@@ -174,17 +178,13 @@ def _write(
 
 
 def _remember(
-    result: PredictResult,
-    score: Score,
-    dataset: ImageDataset,
-    probabilities: np.ndarray,
-    config: PredictConfig,
+    result: PredictResult, score: Score, dataset: ImageDataset, model: str, config: PredictConfig
 ) -> None:
     """Write into the data set's record of scorings that val was looked at."""
     record_scoring(
-        config.runs / dataset.name, probe=" + ".join(result.members), model=digest_array(probabilities),
-        features=f"views {', '.join(view or 'plain' for view in result.views)}",
-        inputs=digest_json([result.members, result.weights, result.temperature]), head="fine-tuned",
+        config.runs / dataset.name, probe=" + ".join(result.members), model=model,
+        features=f"views {view_text(result.views)}",
+        inputs=digest_json([result.members, result.weights, result.temperature]), head="finetune",
         dataset_digest=dataset.digest, seed=0, accuracy=score.val_top1,
     )  # fmt: skip
 

@@ -119,6 +119,8 @@ def test_equal_weights_are_the_mean_and_val_is_scored(places) -> None:
     assert record["val_top1"] == pytest.approx(right)
     assert record["val_interval"][0] < right < record["val_interval"][1]
     assert record["temperature"] == 1 and record["learnt_on"] == 0
+    looks = (runs / NAME / "scorings.jsonl").read_text().splitlines()
+    assert json.loads(looks[-1])["accuracy"] == record["val_top1"]  # that val was seen is on record
 
 
 def test_weights_and_temperature_come_from_the_selection_rows_alone(places, tmp_path: Path) -> None:

@@ -84,6 +84,29 @@ def test_the_exported_model_gives_the_predictors_probabilities(predictor: Any) -
     assert said(model, PIXELS).std(axis=0).max() > 1e-3  # not the same for every image
 
 
+def test_dense_layers_before_the_head_are_written_out_too(predictor: Any, tmp_path: Path) -> None:
+    """The head of a run is one layer of ours; no file may need it to be loaded."""
+    import keras
+
+    from classify.heads.base import softmax
+    from finetune.export import plain_model
+    from finetune.formats import FORMATS
+    from finetune.model import Top
+    from finetune.recipes import RECIPES
+
+    pixels = keras.Input(PIXELS.shape[1:], dtype="uint8", name="pixels")
+    vectors = predictor.layers[1](pixels)
+    top = Top(CLASSES, RECIPES["report-dense2"].changed(("hidden=5,4",)), seed=0)
+    whole = keras.Model(pixels, top(vectors))
+    FORMATS["keras"].write(plain_model(whole), tmp_path / "m.keras", LABELS)
+    with zipfile.ZipFile(tmp_path / "m.keras") as members:
+        assert b"finetune" not in members.read("config.json")
+    expected = softmax(said(whole, PIXELS))
+    np.testing.assert_allclose(
+        FORMATS["keras"].run(tmp_path / "m.keras", PIXELS), expected, atol=1e-5
+    )
+
+
 def labels_inside(path: Path, name: str) -> dict:
     if name == "saved_model":
         return json.loads((path / "assets.extra" / "labels.json").read_text())
