@@ -40,6 +40,26 @@ def _tables(config: TablesConfig) -> Any:
     return make_tables(config)
 
 
+def _find_rate(config: FinetuneConfig) -> Any:
+    with quiet_start():
+        from finetune.finder import find_learning_rate
+    return find_learning_rate(config)
+
+
+def _rate_text(found: Any) -> str:
+    points = list(zip(found.rates, found.losses, strict=True))
+    lines = [
+        f"  {rate:8.1e}  loss {loss:.3f}" for rate, loss in points[:: max(len(points) // 20, 1)]
+    ]
+    return "\n".join(
+        [
+            *lines,
+            f"Suggested: a tenth of where the loss was lowest: {found.suggested:.1e}",
+            f"Next: python -m finetune --learning-rate {found.suggested:.1e} and the same flags",
+        ]
+    )
+
+
 def _train_text(result: Any) -> str:
     apart = result.warm_start_difference
     equal = "" if apart is None else f" (logits equal within {apart:.1g})"
@@ -75,6 +95,13 @@ COMMANDS = [
         FinetuneConfig,
         _train,
         _train_text,
+    ),
+    Command(
+        "find-lr",
+        "Look for a learning rate: raise it step by step and watch the loss.",
+        FinetuneConfig,
+        _find_rate,
+        _rate_text,
     ),
     Command(
         "predict",

@@ -55,7 +55,7 @@ def why_ended(history: list[EpochRow], epochs: int, patience: int) -> str:
         patience: Epochs without a better selection accuracy after which it ends; 0 for never.
     """
     if len(history) >= epochs:
-        return f"all {epochs} epochs"
+        return "all epochs are trained"
     best = best_first(history)[:1]
     if patience and best and len(history) - best[0] >= patience:
         return f"early stopping after {patience} epochs without a better selection accuracy"

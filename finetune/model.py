@@ -138,14 +138,29 @@ def build_classifier(
     extractor = build_extractor(
         spec, size, pixel_shape, [output], weights=weights, seed=seed, precision=precision
     )
+    return assemble(extractor, classes, recipe, seed, which)
+
+
+def assemble(
+    extractor: keras.Model, classes: int, recipe: Recipe, seed: int = 0, which: str = "all"
+) -> Classifier:
+    """Put a head on an extractor and make it trainable; the arguments are those of `build_classifier`.
+
+    Args:
+        extractor: As `build_extractor` makes it: layers "resize", "preprocess", "backbone", "pool_0".
+        classes: K.
+        recipe: Dropout, dense layers and augmentation.
+        seed: For dropout and random weights.
+        which: The layers to be trained.
+    """
     extractor.trainable = True
     unfreeze(extractor.get_layer("backbone"), which)
     top = Top(classes, recipe, seed)
+    pixel_shape = tuple(extractor.input.shape[1:])
     pixels = keras.Input(pixel_shape, dtype="uint8", name="pixels")
-    vectors = as_list(extractor(pixels))[0]
-    predictor = keras.Model(pixels, top(vectors), name="predictor")
+    predictor = keras.Model(pixels, top(as_list(extractor(pixels))[0]), name="predictor")
     statistics = recipe.batchnorm == "train"
-    augment = Augment(recipe.augmentation, size, name="augment")
+    augment = Augment(recipe.augmentation, extractor.get_layer("resize").size, name="augment")
     trainer = Trainer(augment, _network(extractor, statistics), top, statistics)
     draws = draw(recipe.augmentation, pixel_shape, seed, 0, 0, 2)
     trainer([np.zeros((2, *pixel_shape), np.uint8), draws])

@@ -13,16 +13,19 @@ from keras import ops
 
 from finetune.recipes import Recipe
 
+RISE = 1e6  # how many times the last rate of a rising schedule is the first
+
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """The learning rate of step n = 0, 1, …
 
     In the first `warmup` steps `rate · (n + 1) / warmup`; then, for "cosine",
     `rate · (1 + cos(π · (n - warmup) / (total - warmup))) / 2` (Loshchilov & Hutter, arXiv 1608.03983,
-    one cycle), for "inverse" `rate / (1 + decay · n)`, for "constant" the rate.
+    one cycle), for "inverse" `rate / (1 + decay · n)`, for "constant" the rate, and for "rising"
+    `rate · 10^(6 (n / (total - 1) - 1))`, without warm-up, which the learning rate is found with.
 
     Args:
-        kind: One of the three.
+        kind: One of the four.
         rate: The highest.
         total: Steps of the whole training.
         warmup: Steps.
@@ -38,6 +41,8 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         if self.kind == "cosine":
             done = (n - self.warmup) / max(self.total - self.warmup, 1)
             rate = self.rate * 0.5 * (1.0 + ops.cos(math.pi * ops.clip(done, 0.0, 1.0)))
+        elif self.kind == "rising":
+            rate = self.rate * RISE ** (n / max(self.total - 1, 1) - 1.0)
         elif self.kind == "inverse":
             rate = self.rate / (1.0 + self.decay * n)
         else:
@@ -123,7 +128,8 @@ def build_optimizer(
     """
     total = steps(recipe.epochs)
     schedule = Schedule(
-        recipe.schedule, recipe.learning_rate, total, round(recipe.warmup * total), recipe.rate_decay
+        recipe.schedule, recipe.learning_rate, total,
+        0 if recipe.schedule == "rising" else round(recipe.warmup * total), recipe.rate_decay,
     )  # fmt: skip
     common: dict[str, Any] = {
         "learning_rate": schedule, "global_clipnorm": recipe.clip or None,

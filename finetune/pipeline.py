@@ -113,7 +113,7 @@ def run_finetune(config: FinetuneConfig) -> FinetuneResult:
     with StopRequest(config.time_limit) as stop:
         rows = choose_rows(config, dataset, start)
         classifier = build_from(config, dataset, start)
-        apart = _warm(config, dataset, start, rows, folder, classifier)
+        apart = warm(config, dataset, start, rows, folder, classifier)
         _say_layers(config, classifier)
         training = Training(
             classifier, dataset.pixels, dataset.labels, rows.fit, config.chosen_recipe, config.seed,
@@ -154,8 +154,8 @@ def build_from(config: FinetuneConfig, dataset: ImageDataset, start: Start) -> C
     )  # fmt: skip
 
 
-def _warm(
-    config: FinetuneConfig, dataset: ImageDataset, start: Start, rows: Rows, folder: Path,
+def warm(
+    config: FinetuneConfig, dataset: ImageDataset, start: Start, rows: Rows, folder: Path | None,
     classifier: Classifier,
 ) -> float | None:  # fmt: skip
     """Give the head the probe's weights, if it can have them; return how far the logits are apart."""

@@ -7,7 +7,7 @@ from cache.errors import InvalidInputError, UsageError, unknown_name
 from finetune.augmentation import Augmentation
 
 OPTIMIZERS = ("adamw", "sgd")
-SCHEDULES = ("cosine", "constant", "inverse")
+SCHEDULES = ("cosine", "constant", "inverse", "rising")
 BATCHNORMS = ("frozen", "train")
 PLAIN = Augmentation()
 
@@ -22,7 +22,8 @@ class Recipe:
         learning_rate: The highest, of the head; the schedule and `layer_decay` lower it.
         optimizer: "adamw" (Loshchilov & Hutter, ICLR 2019; without weight decay it is Adam) or "sgd".
         schedule: "cosine" (after the warm-up down to 0), "constant", or "inverse":
-            `learning_rate / (1 + rate_decay · step)`, which Keras once called `decay`.
+            `learning_rate / (1 + rate_decay · step)`, which Keras once called `decay`; "rising" is
+            for finding the rate.
         rate_decay: Of the inverse schedule, a step.
         warmup: Share of all steps in which the rate rises from 0 to its highest.
         momentum: Nesterov's, of sgd.
@@ -154,6 +155,7 @@ REPORT = Recipe(
 )
 
 # All layers at once, in small steps from where the probe left off (LP-FT: Kumar et al., ICLR 2022).
+# No dropout: the probe's weights rely on every number of the vector, and the first steps would pay for it.
 DEFAULT = Recipe(
     epochs=8,
     batch=64,
@@ -163,7 +165,6 @@ DEFAULT = Recipe(
     clip=1.0,
     label_smoothing=0.1,
     ema=0.998,
-    dropout=0.2,
     soup=3,
     augmentation=Augmentation(flip=True),
 )

@@ -122,12 +122,13 @@ def choose_rows(config: FinetuneConfig, dataset: ImageDataset, start: Start) -> 
 
 
 def start_weights(
-    config: FinetuneConfig, dataset: ImageDataset, start: Start, rows: Rows, folder: Path
+    config: FinetuneConfig, dataset: ImageDataset, start: Start, rows: Rows, folder: Path | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return weights (D, K) and bias (K,), float32, of the head that training starts with.
 
     The stored probe has seen all training rows. Where epochs are chosen on the selection split, a head of
-    the same hyper-parameters is fitted anew, from zero, on the other rows; the run's folder keeps it.
+    the same hyper-parameters is fitted anew, from zero, on the other rows; the run's folder, where
+    there is one, keeps it.
 
     Raises:
         MissingFileError: The features that the probe was fitted on are gone.
@@ -135,14 +136,15 @@ def start_weights(
     """
     if rows.selection is None:
         return start.head.linear()
-    path = folder / "start.npz"
-    classes = len(dataset.class_ids)
-    if not path.exists():
+    path = folder / "start.npz" if folder else None
+    if path is None or not path.exists():
         inputs = inputs_of(config.store, dataset, start.probe)
         say(f"{start.text}: fitted anew on {len(rows.head):,} rows, without the selection split")
         head = clone(start.head).fit(take(inputs.vectors(), rows.head), dataset.labels[rows.head])
+        if path is None:
+            return head.linear()
         save_arrays(path, {"head": list(head.linear())}, {"rows": len(rows.head)})
-    width = len(start.head.linear()[0])
+    width, classes = len(start.head.linear()[0]), len(dataset.class_ids)
     weights, bias = keras.Variable(np.zeros((width, classes))), keras.Variable(np.zeros(classes))
     load_arrays(path, {"head": [weights, bias]})
     return keras.ops.convert_to_numpy(weights), keras.ops.convert_to_numpy(bias)

@@ -95,8 +95,12 @@ class Training:
         """Why no further epoch is trained; "" while one is."""
         return why_ended(self.history, self.recipe.epochs, self.recipe.patience)
 
-    def run(self, stop: Callable[[], str]) -> str:
+    def run(self, stop: Callable[[], str], until: int | None = None) -> str:
         """Train until all epochs are done, or until `stop()` gives a reason; a checkpoint is written either way.
+
+        Args:
+            stop: Asked after each step.
+            until: How many epochs are enough for now.
 
         Returns:
             Why it stopped early; "" if it is done.
@@ -104,7 +108,7 @@ class Training:
         Raises:
             DivergedError: The loss is not finite; the last checkpoint stays.
         """
-        while not self.ended:
+        while not self.ended and (until is None or len(self.history) < until):
             reason = self._run_epoch(len(self.history), stop)
             if reason:
                 self.save()

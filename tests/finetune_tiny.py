@@ -1,0 +1,176 @@
+"""A network small enough to be trained in a second, through the real training loop.
+
+As a program it is the trainer of the kill test: `finetune_tiny.py FOLDER KILLS` trains once without
+interruption and once with KILLS kills at random moments, and prints whether both ended alike;
+`finetune_tiny.py losses` prints the losses of the first steps on whatever backend Keras runs on.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CLASSES = 4
+EPOCHS = 12  # of the kill test
+
+
+def pixels_and_labels(count: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """Return images whose class is the quarter of the height that is bright."""
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, CLASSES, count).astype(np.int32)
+    pixels = draw.integers(0, 120, (count, 8, 8, 1), dtype=np.uint8)
+    for image, label in zip(pixels, labels, strict=True):
+        image[2 * label : 2 * label + 2] += 100
+    return pixels, labels
+
+
+def tiny_recipe(**changes: Any) -> Any:
+    """Return a recipe with everything in it that has a state."""
+    from finetune.augmentation import Augmentation
+    from finetune.recipes import Recipe
+
+    common = {"epochs": 4, "batch": 24, "learning_rate": 1e-2, "weight_decay": 0.05,
+              "layer_decay": 0.9, "clip": 1.0, "ema": 0.9, "dropout": 0.2, "soup": 2,
+              "label_smoothing": 0.05, "augmentation": Augmentation(flip=True)}  # fmt: skip
+    return Recipe(**{**common, **changes})
+
+
+def tiny_classifier(recipe: Any, which: str = "all") -> Any:
+    """Return two convolutions with BatchNorm and a head."""
+    import keras
+
+    from extract.model import Pool, Preprocess, Resize
+    from finetune.model import assemble
+
+    keras.utils.set_random_seed(1)
+    x = inputs = keras.Input((12, 12, 3))
+    for i in range(2):
+        x = keras.layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False, name=f"conv{i}")(x)
+        x = keras.layers.BatchNormalization(name=f"norm{i}")(x)
+        x = keras.layers.ReLU(name=f"relu{i}")(x)
+    backbone = keras.Model(inputs, x, name="backbone")
+    pixels = keras.Input((8, 8, 1), dtype="uint8")
+    x = Preprocess(False, (1 / 128,) * 3, (-1.0,) * 3, name="preprocess")(
+        Resize(12, name="resize")(pixels)
+    )
+    extractor = keras.Model(pixels, Pool(name="pool_0")(backbone(x)), name="extractor")
+    return assemble(extractor, CLASSES, recipe, which=which)
+
+
+def tiny_training(folder: Path, select: bool = True, every: float = 1e9, **changes: Any) -> Any:
+    """Return a training of 160 images, judged on 40 others."""
+    from finetune.train import Training
+
+    pixels, labels = pixels_and_labels()
+    recipe = tiny_recipe(**changes)
+    rows = np.arange(len(labels))
+    return Training(
+        tiny_classifier(recipe), pixels, labels, rows[40:] if select else rows, recipe, 0,
+        folder / "checkpoint.npz", selection=rows[:40] if select else None, every=every,
+    )  # fmt: skip
+
+
+def first_losses(parts: int = 1, steps: int = 5) -> list[float]:
+    """Return the losses of the first steps from weights that do not depend on the backend."""
+    import keras
+
+    from finetune.batches import Plan
+    from finetune.optimizer import build_optimizer
+    from finetune.step import TrainStep
+
+    recipe = tiny_recipe(dropout=0.0)
+    classifier = tiny_classifier(recipe)
+    draw = np.random.default_rng(3)
+    for variable in classifier.predictor.weights:
+        value = draw.normal(0, 0.3, variable.shape)
+        variable.assign(np.abs(value) + 0.5 if "norm" in variable.path else value)
+    pixels, labels = pixels_and_labels()
+    plan = Plan(np.arange(len(labels)), 24, 0, recipe.augmentation, (8, 8, 1))
+    count = len(classifier.trainer.trainable_variables)
+    optimizer = build_optimizer(recipe, [1.0] * count, [False] * count, plan.steps)
+    step = TrainStep(classifier.trainer, optimizer, recipe.label_smoothing, parts)
+    losses = []
+    for place in range(steps):
+        rows = plan.step_rows(0, place)
+        loss, _ = step(pixels[rows], labels[rows], plan.draws(0, place))
+        losses.append(float(keras.ops.convert_to_numpy(loss)))
+    step.sync()
+    return losses
+
+
+def _train(folder: Path) -> None:
+    training = tiny_training(folder, every=0.02, epochs=EPOCHS)
+    training.run(lambda: time.sleep(0.01) or "")  # type: ignore[func-returns-value]
+    chosen = training.conclude()
+    history = [[row.loss, row.accuracy, row.selection_accuracy] for row in training.history]
+    weights = [np.asarray(v).ravel().tolist() for v in training.classifier.predictor.variables]
+    facts = {"history": history, "kept": chosen.epochs, "weights": weights}
+    (folder / "facts.json").write_text(json.dumps(facts))
+
+
+def _forked(folder: Path, seconds: float | None) -> bool:
+    """Train in a process of its own; say whether it came to its end.
+
+    Args:
+        folder: Of the run.
+        seconds: Kill it so long after it has written a checkpoint; None lets it live.
+    """
+    checkpoint = folder / "checkpoint.npz"
+    before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+    child = os.fork()  # before TensorFlow has started a thread: a fresh start without the import
+    if not child:
+        try:
+            os.dup2(os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+            _train(folder)
+            os._exit(0)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            os._exit(1)
+    end = None
+    while end is None or time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            if status:
+                raise RuntimeError((folder / "log.txt").read_text()[-2000:])
+            return True
+        written = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        if end is None and seconds is not None and written != before:
+            end = time.monotonic() + seconds
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
+
+
+def _main(folder: Path, kills: int) -> None:
+    import finetune.train  # noqa: F401  (imported once for all the children)
+
+    whole, killed = folder / "whole", folder / "killed"
+    for path in (whole, killed):
+        path.mkdir(parents=True)
+    _forked(whole, None)
+    chance, done, count = random.Random(0), False, 0
+    while count < kills and not done:
+        done = _forked(killed, chance.uniform(0, 0.06))
+        count += not done
+    if not done:
+        _forked(killed, None)
+    went_on = (killed / "log.txt").read_text().count("going on after epoch")
+    equal = (whole / "facts.json").read_text() == (killed / "facts.json").read_text()
+    print(json.dumps({"kills": count, "went_on": went_on, "equal": equal}))
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    if sys.argv[1] == "losses":
+        print(json.dumps(first_losses()))
+    else:
+        _main(Path(sys.argv[1]), int(sys.argv[2]))

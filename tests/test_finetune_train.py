@@ -1,0 +1,213 @@
+"""The training loop on a tiny network: order, selection, memory, kills, both backends."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from finetune_tiny import CLASSES, first_losses, tiny_classifier, tiny_recipe, tiny_training
+
+from cache.errors import OnepassError
+from conftest import ROOT
+from finetune.augmentation import Augmentation
+from finetune.batches import Plan
+
+KILLS = 20
+
+
+def program(*words: str, **environment: str) -> str:
+    script = str(Path(__file__).with_name("finetune_tiny.py"))
+    done = subprocess.run(
+        [sys.executable, script, *words],
+        capture_output=True, text=True, cwd=ROOT, env={**os.environ, **environment},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.strip().splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_twenty_kills_leave_history_and_weights_as_they_would_have_been(tmp_path: Path) -> None:
+    found = json.loads(program(str(tmp_path / "runs"), str(KILLS)))
+    assert found["equal"]
+    assert found["kills"] == found["went_on"] == KILLS
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed")
+def test_tensorflow_and_jax_take_the_same_first_steps() -> None:
+    one, other = (
+        json.loads(program("losses", KERAS_BACKEND=name)) for name in ("tensorflow", "jax")
+    )
+    np.testing.assert_allclose(one, other, rtol=2e-4)
+    assert len(set(one)) == len(one)
+
+
+def test_every_image_is_seen_once_an_epoch_and_no_batch_is_short() -> None:
+    plan = Plan(np.arange(100, 150), 16, 3, Augmentation(), (8, 8, 1))
+    seen: list[int] = []
+    for epoch in range(4):
+        for place in range(plan.steps(epoch + 1) - plan.steps(epoch)):
+            rows = plan.step_rows(epoch, place)
+            assert len(rows) == 16
+            seen += rows.tolist()
+    assert plan.steps(4) == math.ceil(4 * 50 / 16)
+    for epoch in range(4):
+        assert sorted(seen[epoch * 50 : (epoch + 1) * 50]) == list(range(100, 150))
+
+
+def test_it_learns_and_keeps_what_was_best_on_the_selection_split(tmp_path: Path) -> None:
+    training = tiny_training(tmp_path, epochs=8)
+    assert training.run(lambda: "") == ""
+    chosen = training.conclude()
+    accuracies = [row.selection_accuracy for row in training.history]
+    assert len(accuracies) == 8 and training.history[-1].loss < training.history[0].loss
+    assert chosen.accuracy is not None and chosen.accuracy >= max(accuracies) > 0.5
+    assert training.judge() == (chosen.accuracy, chosen.loss)
+    assert len(list((tmp_path / "epochs").glob("*.npz"))) == 2
+    again = tiny_training(tmp_path, epochs=8)
+    assert again.history == training.history and again.ended == "all epochs are trained"
+
+
+def test_without_selection_all_rows_are_trained_on_and_the_average_is_kept(tmp_path: Path) -> None:
+    training = tiny_training(tmp_path, select=False, epochs=2)
+    training.run(lambda: "")
+    assert training.history[-1].selection_accuracy is None
+    averages = [np.asarray(v).copy() for v in training.optimizer.averages]
+    assert training.conclude().epochs == (2,)
+    for average, variable in zip(
+        averages, training.classifier.trainer.trainable_variables, strict=True
+    ):
+        np.testing.assert_array_equal(average, np.asarray(variable))
+    assert training.plan.steps(2) == math.ceil(2 * 200 / 24)
+
+
+def test_training_ends_early_where_nothing_gets_better(tmp_path: Path) -> None:
+    training = tiny_training(tmp_path, epochs=9, patience=2, learning_rate=1e-12, ema=0.0)
+    training.run(lambda: "")
+    assert len(training.history) == 3 and "early stopping" in training.ended
+
+
+def test_a_stop_in_the_middle_of_an_epoch_goes_on_there(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    whole = tiny_training(tmp_path / "whole")
+    whole.run(lambda: "")
+    questions = iter(range(1000))
+    training = tiny_training(tmp_path)
+    assert training.run(lambda: "time limit" if next(questions) == 9 else "") == "time limit"
+    assert training.place not in (0, training.steps)
+    again = tiny_training(tmp_path)
+    assert (again.place, len(again.history)) == (training.place, len(training.history))
+    again.run(lambda: "")
+    assert [(r.loss, r.accuracy, r.selection_loss) for r in again.history] == [
+        (r.loss, r.accuracy, r.selection_loss) for r in whole.history
+    ]
+
+
+def test_parts_of_a_batch_add_up_to_the_whole() -> None:
+    np.testing.assert_allclose(first_losses(parts=1), first_losses(parts=4), rtol=1e-4)
+
+
+class FullDevice:
+    """A step whose device holds no more than some images."""
+
+    def __init__(self, step: Any, holds: int) -> None:
+        self.step, self.parts, self.holds = step, step.parts, holds
+
+    def __call__(self, pixels: Any, *others: Any) -> Any:
+        if len(pixels) // self.parts > self.holds:
+            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory while trying to allocate")
+        return self.step(pixels, *others)
+
+    def sync(self) -> None:
+        self.step.sync()
+
+
+def test_a_full_memory_halves_the_batch_and_keeps_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    import finetune.train
+
+    real = finetune.train.TrainStep
+    monkeypatch.setattr(finetune.train, "TrainStep", lambda *a: FullDevice(real(*a), 6))
+    training = tiny_training(tmp_path, epochs=1)
+    assert training.run(lambda: "") == ""
+    assert training.step.parts == 4 and int(training.optimizer.iterations) == training.plan.steps(1)
+    assert "adding up 4 parts of 6" in capsys.readouterr().err
+    monkeypatch.setattr(finetune.train, "TrainStep", lambda *a: FullDevice(real(*a), 1))
+    (tmp_path / "checkpoint.npz").unlink()
+    with pytest.raises(OnepassError, match="smaller --size"):
+        tiny_training(tmp_path, epochs=1).run(lambda: "")
+
+
+def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    from finetune.history import DivergedError
+
+    training = tiny_training(tmp_path, epochs=2)
+    training.save()
+    before = (tmp_path / "checkpoint.npz").read_bytes()
+    training.classifier.head.kernel.assign(np.full(training.classifier.head.kernel.shape, np.nan))
+    with pytest.raises(DivergedError, match=r"not a number.*Lower --learning-rate"):
+        training.run(lambda: "")
+    with pytest.raises(DivergedError, match="a weight"):
+        training.save()
+    assert (tmp_path / "checkpoint.npz").read_bytes() == before
+
+
+def test_joined_norms_compute_the_same_and_learn_the_same() -> None:
+    import keras
+    import tensorflow as tf
+
+    classifier = tiny_classifier(tiny_recipe(dropout=0.0))
+    draw = np.random.default_rng(0)
+    for i in range(2):
+        norm = classifier.backbone.get_layer(f"norm{i}")
+        for variable in norm.weights:
+            variable.assign(draw.uniform(0.5, 1.5, variable.shape))
+    images = draw.uniform(0, 255, (6, 12, 12, 3)).astype(np.float32)
+    variables = classifier.trainer.network.trainable_variables
+    assert len(variables) == 6
+    found = []
+    plain = keras.Sequential(
+        [classifier.extractor.get_layer(n) for n in ("preprocess", "backbone", "pool_0")]
+    )
+    for network in (classifier.trainer.network, plain):
+        with tf.GradientTape() as tape:
+            out = network(images, training=False)
+            total = tf.reduce_sum(tf.convert_to_tensor(out) ** 2)
+        found.append((out, tape.gradient(total, variables)))
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(found[0][1], found[1][1], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_statistics_move_only_where_asked(tmp_path: Path) -> None:
+    for mode, moves in (("frozen", False), ("train", True)):
+        folder = tmp_path / mode
+        folder.mkdir()
+        training = tiny_training(folder, epochs=1, batchnorm=mode)
+        norm = training.classifier.backbone.get_layer("norm0")
+        before = np.asarray(norm.moving_mean).copy()
+        training.run(lambda: "")
+        assert bool((np.asarray(norm.moving_mean) != before).any()) is moves
+
+
+def test_frozen_layers_stay_as_they_are() -> None:
+    from finetune.optimizer import LayerwiseAdam
+    from finetune.step import TrainStep
+
+    classifier = tiny_classifier(tiny_recipe(), which="last:2")
+    trainer = classifier.trainer
+    assert len(trainer.trainable_variables) == 3 + 2  # conv1, its BatchNorm, and the head
+    before = np.asarray(classifier.backbone.get_layer("conv0").kernel).copy()
+    optimizer = LayerwiseAdam(learning_rate=0.1, factors=[1.0] * 5)
+    step = TrainStep(trainer, optimizer)
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 1), dtype=np.uint8)
+    step(pixels, np.arange(8, dtype=np.int32) % CLASSES, {"flips": np.zeros((8, 2), bool)})
+    np.testing.assert_array_equal(before, classifier.backbone.get_layer("conv0").kernel)
