@@ -39,7 +39,10 @@ def commands(package: str) -> list[Any]:
 
 def flags_of(command: Any) -> set[str]:
     names = {f.name.rstrip("_").replace("_", "-") for f in dataclasses.fields(command.config)}
-    return {"--" + name for name in names} | {"--json", "--help"}
+    off = {
+        f.name.replace("_", "-") for f in dataclasses.fields(command.config) if f.default is True
+    }
+    return {"--" + n for n in names} | {"--no-" + n for n in off} | {"--json", "--help"}
 
 
 def shell_lines() -> list[str]:
