@@ -60,8 +60,8 @@ def classify_text(result: "ClassifyResult") -> str:
 def ensemble_text(result: "EnsembleResult") -> str:
     """Return the ensembles, what they are made of and whether they beat their best member."""
     lines = [f"{result.dataset}: {len(result.ensembles)} ensembles", ""]
-    rows = [_row("", line) for line in (*result.ensembles, *result.members)]
-    lines += [*(line.lstrip() for line in table([HEADER[:-1], *rows])), ""]
+    rows = [_row("", line)[1:] for line in (*result.ensembles, *result.members)]
+    lines += [*table([HEADER[1:-1], *rows]), ""]
     names = _names((*result.ensembles, *result.members))
     for line, weights, test in zip(
         result.ensembles, result.weights, result.comparisons, strict=True

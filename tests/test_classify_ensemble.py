@@ -10,7 +10,7 @@ from classify_store import NAME, digits, write_dataset, write_features
 from scipy.optimize import minimize
 
 from cache.cli import main
-from cache.errors import InvalidInputError, StaleError
+from cache.errors import InvalidInputError, StaleError, UnknownNameError
 from classify.__main__ import COMMANDS
 from classify.config import ClassifyConfig, EnsembleConfig, PredictConfig
 from classify.ensemble import cross_fitted, member_inputs, run_ensemble
@@ -171,6 +171,16 @@ class TestEnsemble:
                 np.testing.assert_allclose(arrays["probabilities"], getattr(kept, split), atol=2e-3)
             if split == "val":
                 assert result.accuracy == pytest.approx(line.val_top1)
+
+    def test_fine_tuning_looks_past_ensembles(self, made) -> None:
+        from finetune.config import FinetuneConfig
+        from finetune.start import choose_start
+
+        folder, found = made
+        dataset = open_dataset(folder / "store", NAME)
+        best = found.members[0].keys[0]["backbone"]  # of a toy, which no network can be built from
+        with pytest.raises(UnknownNameError, match=f"backbone '{best}' is unknown"):
+            choose_start(FinetuneConfig(dataset=NAME, **folders(folder)), dataset)
 
     def test_named_members_and_one_method(self, made, tmp_path) -> None:
         folder, found = made
