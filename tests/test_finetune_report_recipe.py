@@ -1,0 +1,62 @@
+"""The report's recipe, as written, on the report's three backbones, through the real commands."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from classify_store import NAME, Digits, digits, write_dataset, write_features
+
+from cache.cli import main
+from classify.config import ClassifyConfig
+from classify.pipeline import run_probes
+
+# backbone, size, width of its vectors: Xception takes 71 px at least, the others 32
+BACKBONES = (("vgg16", 32, 512), ("resnet50", 32, 2048), ("xception", 71, 2048))
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Few digits of two classes, and probes on vectors that stand for those of random backbones."""
+    folder = tmp_path_factory.mktemp("recipe")
+    store, runs = folder / "store", folder / "runs"
+    few = np.arange(0, 360, 6)
+    all_digits = digits(classes=2)
+    data = Digits(
+        *(array[few] for array in (all_digits.pixels, all_digits.labels, all_digits.split))
+    )
+    dataset = write_dataset(store, data)
+    for backbone, size, width in BACKBONES:
+        X = np.repeat(data.X, -(-width // 64), axis=1)[:, :width]
+        write_features(
+            store, dataset, X, backbone=backbone, size=size, weights="none:0", variant="none0"
+        )
+    run_probes(ClassifyConfig(dataset=NAME, head=("dense",), cache_dir=store, runs_dir=runs))
+    return store, runs
+
+
+@pytest.mark.slow
+def test_the_reports_recipe_runs_and_fills_its_three_tables(places, capsys) -> None:
+    from finetune.__main__ import COMMANDS
+
+    store, runs = places
+    flags = ["--dataset", NAME, "--cache-dir", str(store), "--runs-dir", str(runs)]
+    few = ["--weights", "none", "--epochs", "1", "--batch", "8", "--rows", "16", "--no-select"]
+    for backbone, size, _ in BACKBONES:
+        words = ["--from", f"{backbone}@{size}#none0", "--recipe", "report", "--run", backbone]
+        assert main("finetune", COMMANDS, [*words, *few, *flags]) == 0, capsys.readouterr().err
+    capsys.readouterr()
+    assert main("finetune", COMMANDS, ["tables", *flags]) == 0
+    out = capsys.readouterr().out
+    found = json.loads((runs / NAME / "tables.json").read_text())
+    ours = {row["run"]: row for row in found["finetune"]}
+    for backbone, size, _ in BACKBONES:
+        row = ours[backbone]
+        assert (row["backbone"], row["size"], row["recipe"]) == (backbone, size, "report")
+        assert 0 <= row["val"] <= 1 and 0 <= row["train"] <= 1 and row["before"] is not None
+        (frozen,) = (r for r in found["backbones"] if r["backbone"] == backbone)
+        assert frozen["head"] == "dense" and frozen["size"] == size
+        assert out.count(backbone) >= 2  # in table 1 and in table 3
+    result = json.loads((runs / NAME / "finetune" / "xception" / "result.json").read_text())
+    settings = result["settings"]
+    assert (settings["dropout"], settings["learning_rate"]) == (0.4, 1e-5)
