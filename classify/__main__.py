@@ -1,4 +1,4 @@
-"""python -m classify [ensemble | predict | sweep | transfer]: heads on vectors."""
+"""python -m classify [ensemble | inspect | predict | sweep | transfer]: heads on vectors."""
 
 import sys
 from typing import Any
@@ -7,11 +7,12 @@ from cache.cli import Command, main
 from classify.config import (
     ClassifyConfig,
     EnsembleConfig,
+    InspectConfig,
     PredictConfig,
     SweepConfig,
     TransferConfig,
 )
-from classify.evidence_text import transfer_text
+from classify.evidence_text import inspect_text, transfer_text
 from classify.text import classify_text, ensemble_text, predict_text, sweep_text
 
 
@@ -43,6 +44,12 @@ def _transfer(config: TransferConfig) -> Any:
     from classify.transfer import score_features
 
     return score_features(config)
+
+
+def _inspect(config: InspectConfig) -> Any:
+    from classify.inspection import inspect_dataset
+
+    return inspect_dataset(config)
 
 
 COMMANDS = [
@@ -80,6 +87,13 @@ COMMANDS = [
         TransferConfig,
         _transfer,
         transfer_text,
+    ),
+    Command(
+        "inspect",
+        "Say what the features say about the data: label errors, duplicates, outliers, hard classes.",
+        InspectConfig,
+        _inspect,
+        inspect_text,
     ),
 ]
 

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 from classify.text import percent, table
 
 if TYPE_CHECKING:
+    from classify.inspection_records import Inspection
     from classify.transfer_records import FeatureScores, TransferResult
 
+SHOWN = 5  # lines of each list; the file holds more
 NAMES = {
     "logme": "LogME",
     "h_score": "H-score",
@@ -58,3 +60,70 @@ def _scores(one: "FeatureScores") -> tuple[str, ...]:
         "-" if one.selection_top1 is None else f"{one.head} {percent(one.selection_top1)}",
         f"{one.seconds:.1f} s",
     )
+
+
+def inspect_text(result: "Inspection") -> str:
+    """Return what was found, a few lines of each kind."""
+    lines = [
+        f"{result.dataset}: inspected with {' & '.join(result.features)}, probe {result.probe} "
+        f"(val {percent(result.val_top1)}), {result.seconds:.0f} s"
+    ]
+    for part in (_labels(result), _duplicates(result), _outliers(result), _classes(result)):
+        lines += ["", *part]
+    lines += ["", f"File: {result.path}", f"Next: python -m report --dataset {result.dataset}"]
+    return "\n".join(lines)
+
+
+def _labels(result: "Inspection") -> list[str]:
+    lines = ["Likely label errors (suspected, not proved: look at the images)"]
+    for part in result.labels:
+        share = percent(part.suspected / part.rows)
+        lines.append(f"  {part.split}: {part.suspected:,} of {part.rows:,} ({share}), judged by {part.judge}, {percent(part.accuracy)} right")  # fmt: skip
+        rows = [
+            (f"    {one.name}", f"given {result.class_names[one.given]}",
+             f"looks like {result.class_names[one.suggested]} ({percent(one.suggested_probability)})")
+            for one in part.worst[:SHOWN]
+        ]  # fmt: skip
+        lines += table(rows) if rows else []
+    return lines
+
+
+def _duplicates(result: "Inspection") -> list[str]:
+    found = result.duplicates
+    counts = ", ".join(
+        f"{count:,} {split} ({found.exact[split]:,} exact)" for split, count in found.counts.items()
+    )
+    lines = [f"Rows with a near-duplicate among the training rows: {counts}"]
+    if found.conflicts:
+        lines.append(f"  {found.conflicts:,} of the pairs carry different labels")
+    for pair in found.pairs[:SHOWN]:
+        kind = "every pixel equal" if pair.exact else f"pixels correlate {pair.correlation:.3f}"
+        mirrored = ", mirrored" if pair.mirrored else ""
+        lines.append(f"  rows {pair.row} and {pair.other}: {kind}{mirrored}")
+    return lines
+
+
+def _outliers(result: "Inspection") -> list[str]:
+    lines = ["Outliers (far from every training image)"]
+    rows = [
+        (f"  {one.name}", one.split, result.class_names[one.label] if one.label >= 0 else "-", f"distance {one.distance:.2f}")
+        for one in result.outliers[:SHOWN]
+    ]  # fmt: skip
+    return [*lines, *table(rows)]
+
+
+def _classes(result: "Inspection") -> list[str]:
+    names, lines = result.class_names, ["Worst classes on val"]
+    worst = [
+        (f"  {one.name}", percent(one.val_accuracy or 0.0), "" if one.taken_for is None else f"mostly taken for {names[one.taken_for]}")
+        for one in result.classes[:SHOWN]
+    ]  # fmt: skip
+    lines += table(worst)
+    if result.confusions:
+        lines.append("Most confused on val")
+    lines += [
+        f"  {names[one.first]} and {names[one.second]}: {one.first_as_second} + {one.second_as_first} rows, "
+        f"{percent(one.share)} of theirs"
+        for one in result.confusions[:SHOWN]
+    ]
+    return lines

@@ -17,7 +17,7 @@ COMMANDS = [
     ("data",), ("data", "prepare"), ("data", "list"), ("data", "show"), ("data", "verify"),
     ("extract",), ("classify",), ("classify", "ensemble"), ("classify", "predict"), ("classify", "sweep"), ("finetune",), ("finetune", "predict"),
     ("finetune", "errors"), ("finetune", "export"), ("finetune", "tables"), ("report",),
-    ("classify", "transfer"),
+    ("classify", "transfer"), ("classify", "inspect"),
 ]  # fmt: skip
 
 

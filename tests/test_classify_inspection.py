@@ -1,0 +1,224 @@
+"""What is planted in the data is found: wrong labels, copies, outliers; and the arithmetic behind it."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from classify_store import NAME, Digits, digits, write_dataset, write_features
+from sklearn.linear_model import Ridge as ExactRidge
+
+from cache.cli import main
+from cache.errors import MissingFileError, UnknownNameError, UsageError
+from classify import nearest as search
+from classify.__main__ import COMMANDS
+from classify.config import ClassifyConfig, InspectConfig
+from classify.duplicates import confirmed_pairs, difference_hash
+from classify.heads.ridge import Spectrum
+from classify.inspection import inspect_dataset
+from classify.inspection_classes import class_reports, confusions
+from classify.inspection_records import Inspection
+from classify.nearest import nearest, unit_length
+from classify.out_of_sample import leave_one_out
+from classify.pipeline import run_probes
+from data.dataset import ImageDataset
+
+WRONG = (5, 77, 300, 801)  # training rows whose label is changed
+WRONG_VAL = (1360, 1500)
+COPIES = {1400: 12, 1390: 40, 1650: 100}  # a row that shows the same picture as a training row
+NOISE_ROW = 1600  # shows nothing
+
+
+def planted() -> tuple[Digits, dict[int, int]]:
+    """Digits with errors in them, and the true class of each row with a wrong label."""
+    data = digits()
+    pixels, labels = data.pixels.copy(), data.labels.copy()
+    for row, source in COPIES.items():
+        pixels[row], labels[row] = pixels[source], labels[source]
+    pixels[1390] = pixels[40][:, ::-1]
+    pixels[NOISE_ROW] = np.random.default_rng(1).integers(0, 2, (8, 8, 1)) * 240
+    truth = {row: int(labels[row]) for row in (*WRONG, *WRONG_VAL)}
+    for row in truth:
+        labels[row] = (labels[row] + 5) % 10
+    return Digits(pixels, labels, data.split), truth
+
+
+def config(folder: Path, kind: type = InspectConfig, **other: Any) -> Any:
+    return kind(dataset=NAME, cache_dir=folder / "store", runs_dir=folder / "runs", **other)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with planted digits and a ridge probe on their pixels and mirror images."""
+    folder = tmp_path_factory.mktemp("inspect")
+    data, _ = planted()
+    dataset = write_dataset(folder / "store", data)
+    # a backbone sees a picture and its mirror image as nearly the same: so do these features
+    alike = data.X + data.X[:, mirror()]
+    X = np.concatenate([alike] * 8 + [data.X], axis=1)
+    write_features(folder / "store", dataset, X)
+    run_probes(config(folder, ClassifyConfig, head=("ridge",)))
+    return folder
+
+
+def mirror() -> np.ndarray:
+    return np.arange(64).reshape(8, 8)[:, ::-1].ravel()
+
+
+@pytest.fixture(scope="module")
+def found(home: Path) -> Inspection:
+    return inspect_dataset(config(home))
+
+
+class TestPlanted:
+    def test_wrong_labels_are_found_with_their_true_class(self, found: Inspection) -> None:
+        _, truth = planted()
+        for report, rows in zip(found.labels, (WRONG, WRONG_VAL), strict=True):
+            suggested = {issue.row: issue.suggested for issue in report.worst}
+            assert {row: suggested.get(row) for row in rows} == {row: truth[row] for row in rows}
+            assert report.suspected == len(report.worst) < 0.06 * report.rows
+            assert set(rows) <= {issue.row for issue in report.worst[: 3 * len(rows)]}
+            assert 0.85 < report.accuracy < 1
+
+    def test_copies_are_found_also_mirrored(self, found: Inspection) -> None:
+        pairs = {(pair.row, pair.other): pair for pair in found.duplicates.pairs}
+        assert set(COPIES.items()) <= set(pairs)
+        copy, mirrored = pairs[1400, 12], pairs[1390, 40]
+        assert copy.exact and copy.bits == 0 and copy.cosine > 0.999 and not copy.mirrored
+        assert mirrored.mirrored and not mirrored.exact
+        assert found.duplicates.exact["val"] == 1 and found.duplicates.exact["test"] == 1
+        assert found.duplicates.counts["val"] >= 2
+
+    def test_noise_is_an_outlier(self, found: Inspection) -> None:
+        assert NOISE_ROW in [one.row for one in found.outliers[:20]]
+        distances = [one.distance for one in found.outliers]
+        assert distances == sorted(distances, reverse=True)
+
+    def test_the_file_holds_the_same_and_the_text_says_it(self, home, found, capsys) -> None:
+        value = json.loads(found.path.read_text())
+        assert value["format"] == 1
+        assert set(value) == {f.name for f in dataclasses.fields(Inspection)} | {
+            "format",
+            "made_by",
+        }
+        assert value["labels"][0]["worst"][0]["row"] == found.labels[0].worst[0].row
+        assert value["duplicates"]["pairs"][0]["other"] == found.duplicates.pairs[0].other
+        words = ["--cache-dir", str(home / "store"), "--runs-dir", str(home / "runs")]
+        assert main("classify", COMMANDS, ["inspect", "--dataset", NAME, "--top", "2", *words]) == 0
+        out = capsys.readouterr().out
+        assert "every pixel equal" in out and "looks like digit" in out
+        assert "Worst classes" in out and "distance" in out and "inspection.json" in out
+
+    def test_what_is_wrong_is_said(self, home: Path, tmp_path: Path) -> None:
+        with pytest.raises(UnknownNameError, match="ridge-"):
+            inspect_dataset(config(home, probe="ridge-0"))
+        with pytest.raises(MissingFileError, match="no leaderboard yet"):
+            inspect_dataset(
+                InspectConfig(dataset=NAME, cache_dir=home / "store", runs_dir=tmp_path)
+            )
+        with pytest.raises(UsageError, match="--top 0"):
+            config(home, top=0)
+
+
+class TestClasses:
+    def test_counts_are_those_of_the_labels(self, home: Path, found: Inspection) -> None:
+        assert len(found.classes) == 10
+        assert sum(one.val_rows for one in found.classes) == found.labels[1].rows
+        right = sum(one.val_rows * one.val_accuracy for one in found.classes)
+        assert right / found.labels[1].rows == pytest.approx(found.val_top1)
+        shares = [one.val_accuracy for one in found.classes]
+        assert shares == sorted(shares)
+
+    def test_confusions_by_hand(self, tmp_path: Path) -> None:
+        dataset: ImageDataset = write_dataset(tmp_path, digits(3))
+        truth, train = (dataset.labels[dataset.rows(split)] for split in ("val", "train"))
+        predicted = truth.copy()
+        ones, twos = np.flatnonzero(truth == 1), np.flatnonzero(truth == 2)
+        predicted[ones[:4]], predicted[twos[:3]], predicted[twos[3]] = 2, 1, 0
+        first, second = confusions(dataset, predicted, top=5)
+        assert (first.first, first.second) == (1, 2)
+        assert (first.first_as_second, first.second_as_first) == (4, 3)
+        assert first.share == pytest.approx(7 / (len(ones) + len(twos)))
+        assert (second.first, second.second, second.second_as_first) == (0, 2, 1)
+        *worse, best = class_reports(dataset, np.zeros_like(train), predicted)
+        assert (best.label, best.taken_for, best.val_accuracy, best.train_accuracy) == (
+            0,
+            None,
+            1,
+            1,
+        )
+        by_label = {one.label: one for one in worse}
+        assert by_label[1].val_accuracy == 1 - 4 / len(ones) and by_label[1].taken_for == 2
+        assert by_label[2].taken_for == 1 and by_label[2].train_accuracy == 0
+
+
+@pytest.mark.parametrize("features", [20, 400])
+def test_leaving_a_row_out_equals_a_fit_without_it(features: int) -> None:
+    generator = np.random.default_rng(0)
+    numbers = np.arange(150) % 3
+    centres = generator.normal(0, 2.7 / features**0.5, (3, features))
+    X = generator.normal(0, 1, (150, features)) + centres[numbers]
+    spectrum = Spectrum.of(X, numbers, 3)
+    left = leave_one_out(X, numbers, spectrum)
+    Z, others = spectrum.scaler.apply(X, np.float64), np.ones(150, bool)
+    odds = np.log(left.probabilities)
+    for row in (0, 7, 149):
+        others[:] = True
+        others[row] = False
+        exact = ExactRidge(alpha=150 * left.penalty).fit(Z[others], np.eye(3)[numbers[others]])
+        scores = exact.predict(Z[row : row + 1])[0]
+        # probabilities are softmax(scores / temperature)
+        ratio = (odds[row] - odds[row].mean()) / (scores - scores.mean())
+        np.testing.assert_allclose(ratio, ratio.mean(), rtol=0.02)
+    assert left.accuracy == np.mean(left.probabilities.argmax(axis=1) == numbers)
+
+
+class TestNearest:
+    @pytest.mark.parametrize("groups", [512, 16])
+    def test_equals_sorting(self, groups: int, monkeypatch) -> None:
+        monkeypatch.setattr(search, "GROUPS", groups)
+        monkeypatch.setattr(search, "BLOCK_NUMBERS", 5_000)
+        points = unit_length(np.random.default_rng(0).normal(size=(300, 6)).astype(np.float32))
+        own = np.arange(300)
+        rows, cosines = nearest(points, points, 4, own)
+        similar = points @ points.T
+        np.fill_diagonal(similar, -2)
+        exact = np.sort(similar, axis=1)[:, ::-1][:, :4]
+        np.testing.assert_allclose(cosines[:, 0], exact[:, 0], rtol=1e-5)
+        np.testing.assert_allclose(similar[own[:, None], rows], cosines, rtol=1e-5)
+        assert np.mean(np.abs(cosines - exact) < 1e-6) > (0.999 if groups == 512 else 0.7)
+
+    def test_without_own_rows_a_point_finds_itself(self) -> None:
+        points = unit_length(np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32))
+        rows, cosines = nearest(points, points, 1)
+        assert rows[:, 0].tolist() == list(range(50)) and cosines.min() > 0.999
+
+
+class TestPixels:
+    def images(self, count: int = 6) -> np.ndarray:
+        """Smooth random pictures (count, 64, 64, 3)."""
+        coarse = np.random.default_rng(0).integers(0, 256, (count, 6, 6, 3))
+        return np.kron(coarse, np.ones((1, 11, 11, 1)))[:, :64, :64].astype(np.uint8)
+
+    def test_pixels_decide(self) -> None:
+        pixels = self.images()
+        noise = np.random.default_rng(1).integers(-6, 7, pixels[0].shape)
+        pixels[1] = np.clip(pixels[0] * 0.8 + 20 + noise, 0, 255)  # another exposure, noise
+        pixels[2] = pixels[3][:, ::-1]
+        rows, others = np.array([1, 2, 4, 0]), np.array([0, 3, 5, 1])
+        pairs = confirmed_pairs(pixels, rows, others, np.array([0.99, 0.95, 0.999, 0.5]))
+        assert {(pair.row, pair.other, pair.mirrored) for pair in pairs} == {(1, 0, False), (2, 3, True)}  # fmt: skip
+
+    def test_flat_images_are_no_copies_of_each_other(self) -> None:
+        pixels = self.images()
+        pixels[0], pixels[1] = 7, 9
+        common = np.array([0]), np.array([1]), np.array([0.99])
+        assert not [pair for pair in confirmed_pairs(pixels, *common) if pair.exact]
+
+    def test_hash_is_blind_to_brightness(self) -> None:
+        grey = self.images().mean(axis=3).astype(np.float32)
+        first, second = difference_hash(grey), difference_hash(grey * 0.5 + 30)
+        assert first.shape == (6, 64) and np.array_equal(first, second)
+        assert np.sum(first[0] != first[1]) > 10
