@@ -77,7 +77,7 @@ def _left_out(
         fitted = rotated @ (spectrum.projected * inverse[:, None]).astype(np.float32)
         fitted += spectrum.target_mean.astype(np.float32)
         leverage = squares @ (inverse * shares).astype(np.float32) + 1 / rows
-        left = np.maximum(1 - leverage, 1e-3)[:, None]
+        left = np.maximum(1 - leverage, 1e-5)[:, None]
         found.append(targets - (targets - fitted) / left)
     return found
 
