@@ -72,10 +72,8 @@ class RandomResize(keras.layers.Layer):
         x = ops.cast(ops.transpose(pixels, (0, 3, 1, 2)), "float32")
         places = (ops.arange(self.size, dtype="float32") + 0.5) / self.size
         across = ops.where(mirror > 0.5, places[::-1][None], places[None])
-        vertical = _cubic_matrices(
-            top, height, ops.broadcast_to(places[None], ops.shape(across)), x.shape[2]
-        )
-        horizontal = _cubic_matrices(left, width, across, x.shape[3])
+        vertical = cubic_matrices(top + places[None] * height, height, x.shape[2])
+        horizontal = cubic_matrices(left + across * width, width, x.shape[3])
         x = ops.matmul(x, ops.transpose(horizontal, (0, 2, 1))[:, None])
         x = ops.clip(ops.matmul(vertical[:, None], x), 0.0, 255.0)
         x = ops.transpose(x, (0, 2, 3, 1))
@@ -88,11 +86,19 @@ class RandomResize(keras.layers.Layer):
         return {**super().get_config(), "size": self.size}
 
 
-def _cubic_matrices(start: Any, share: Any, places: Any, pixels: int) -> Any:
-    """Return (B, size, pixels): how the pixels of an axis make up each place of a part of it."""
-    centres = (start + places * share) * pixels
+def cubic_matrices(places: Any, share: Any, pixels: int) -> Any:
+    """Return the weights of `extract.resize.bicubic_matrix`, computed on the device for each image.
+
+    Args:
+        places: (B, target) where on the axis each wanted pixel has its centre, 0 … 1 within the image.
+        share: (B, 1) length of the part that is looked at.
+        pixels: Of the axis.
+
+    Returns:
+        (B, target, pixels) float32; each row sums to 1.
+    """
     widening = ops.maximum(share * pixels / places.shape[1], 1.0)[..., None]
-    t = ops.abs(ops.arange(pixels, dtype="float32") + 0.5 - centres[..., None]) / widening
+    t = ops.abs(ops.arange(pixels, dtype="float32") + 0.5 - (places * pixels)[..., None]) / widening
     near = (1.5 * t - 2.5) * t * t + 1
     far = ((-0.5 * t + 2.5) * t - 4) * t + 2
     weights = ops.where(t < 1, near, ops.where(t < 2, far, 0.0))
