@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from extract.backend import on_accelerator
 from extract.model import Resize, cubic_matrices
 from finetune.augmentation import Augmentation, draw
 
@@ -70,9 +71,7 @@ class Augment(keras.layers.Layer):
         x = ops.transpose(x, (0, 2, 3, 1))
         if "warp" in draws:
             maps = _in_pixels(draws["warp"], self.size)
-            x = ops.image.affine_transform(
-                x, maps, "bilinear", "reflect", data_format="channels_last"
-            )
+            x = gathered(x, maps) if on_accelerator() else _by_kernel(x, maps)
         return x if x.shape[-1] == 3 else ops.repeat(x, 3, axis=-1)
 
     def _matrices(self, start: Any, length: Any, pixels: int) -> Any:
@@ -108,6 +107,41 @@ def _in_pixels(maps: Any, size: int) -> Any:
     shift = maps[:, :, 2] * size + middle * (1 - maps[:, :, 0] - maps[:, :, 1])
     rows = ops.concatenate([maps[:, :, :2], shift[:, :, None]], axis=2)
     return ops.pad(ops.reshape(rows, (-1, 6)), ((0, 0), (0, 2)))
+
+
+def _by_kernel(x: Any, maps: Any) -> Any:
+    """The backend's own warp: on a CPU a third cheaper than `gathered`, but unknown to XLA."""
+    return ops.image.affine_transform(x, maps, "bilinear", "reflect", data_format="channels_last")
+
+
+def gathered(x: Any, maps: Any) -> Any:
+    """Interpolate between the four neighbours of each place; beyond the border lies the mirror image.
+
+    Args:
+        x: (B, size, size, C) float32.
+        maps: (B, 8) as `keras.ops.image.affine_transform` takes them.
+    """
+    batch, size, _, channels = x.shape
+    step = ops.arange(size, dtype="float32")
+    across, down = step[None, None, :], step[None, :, None]
+    (x0, right), (y0, below) = (
+        _neighbours(a[:, None, None] * across + b[:, None, None] * down + c[:, None, None], size)
+        for a, b, c in (ops.unstack(maps[:, :3], axis=1), ops.unstack(maps[:, 3:6], axis=1))
+    )
+    first = ops.arange(batch, dtype="int32")[:, None, None] * (size * size) + y0 * size + x0
+    flat = ops.reshape(x, (-1, channels))
+    corners = [ops.take(flat, first + offset, axis=0) for offset in (0, 1, size, size + 1)]
+    upper = corners[0] + right * (corners[1] - corners[0])
+    lower = corners[2] + right * (corners[3] - corners[2])
+    return upper + below * (lower - upper)
+
+
+def _neighbours(places: Any, size: int) -> tuple[Any, Any]:
+    """Return the pixel before each place, int32, and how far behind it the place is, 0 … 1."""
+    folded = ops.abs(ops.mod(places + 0.5 + size, 2.0 * size) - size)  # mirrored at both borders
+    inside = ops.clip(folded - 0.5, 0.0, size - 1.0)
+    low = ops.minimum(ops.floor(inside), size - 2.0)
+    return ops.cast(low, "int32"), (inside - low)[..., None]
 
 
 def mixed_targets(labels: Any, classes: int, draws: dict[str, Any], smoothing: float = 0.0) -> Any:

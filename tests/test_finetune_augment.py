@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from cache.errors import InvalidInputError
 from extract.model import Resize
-from finetune.augment import Augment, mixed_targets
+from finetune.augment import Augment, gathered, mixed_targets
 from finetune.augmentation import LIMITS, OPERATIONS, Augmentation, draw
 from finetune.geometry import affine_maps, frames, slanted
 
@@ -271,3 +271,18 @@ def test_shapes_are_those_of_the_first_step() -> None:
 def test_a_number_that_makes_no_sense_is_named(name: str, value: int) -> None:
     with pytest.raises(InvalidInputError, match=f"augmentation {name}: expected 0"):
         Augmentation(**{name: value})
+
+
+def test_accelerators_interpolate_as_the_kernel_of_the_cpu_does() -> None:
+    random = np.random.default_rng(0)
+    pictures = random.uniform(0, 255, (4, 12, 12, 3)).astype(np.float32)
+    maps = np.zeros((4, 8), np.float32)
+    maps[:, :6] = random.uniform(-1.2, 1.2, (4, 6))
+    maps[:, [2, 5]] += 5
+    maps[0, :6] = [1, 0, 0, 0, 1, 0]
+    wanted = ops.image.affine_transform(
+        pictures, maps, "bilinear", "reflect", data_format="channels_last"
+    )
+    out = ops.convert_to_numpy(gathered(pictures, maps))
+    np.testing.assert_allclose(out[0], pictures[0], atol=1e-3)
+    np.testing.assert_allclose(out, ops.convert_to_numpy(wanted), atol=0.01)
