@@ -32,6 +32,12 @@ class ClassifyConfig(RunsConfig):
     head: tuple[str, ...] = flag(
         ("logistic", "ridge", "dense"), "kinds of head to try", metavar="HEAD"
     )
+    baselines: str = flag(
+        "few",
+        "few: majority and linear on pixels; all: also a random guess, the backbone's own classes, "
+        "a single-layer network and a small convolutional one on pixels",
+        choices=("few", "all"),
+    )
     budget: str = flag("quick", "how far hyper-parameters are walked", choices=BUDGETS)
     seed: int = flag(0, "of the selection split, the heads and the intervals")
     fresh: bool = flag(False, "start a new leaderboard; the old one and its heads are deleted")

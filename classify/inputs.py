@@ -97,9 +97,28 @@ def pixel_inputs(dataset: ImageDataset, side: int) -> Inputs:
 
 
 def no_inputs(dataset: ImageDataset) -> Inputs:
-    """Return vectors that say nothing, for a head that looks at nothing."""
+    """Return each row's number, for a head that looks at nothing or draws."""
     rows = len(dataset.labels)
-    return Inputs(lambda: np.zeros((rows, 1), np.float32), (), (), dataset.digest)
+    return Inputs(lambda: np.arange(rows, dtype=np.float32)[:, None], (), (), dataset.digest)
+
+
+def logits_inputs(store: Path, dataset: ImageDataset, text: str) -> Inputs:
+    """Return the ImageNet logits that are stored beside the features of a key, for a baseline.
+
+    Raises:
+        MissingFileError: There are none.
+        InvalidInputError: They hold NaN or Inf.
+    """
+    (one,) = resolve_features(store, dataset.name, [text])
+    logits = one.logits
+    if logits is None:
+        raise MissingFileError(
+            f"{text}: its logits are not stored; make them with: python -m extract --dataset "
+            f"{dataset.name} … --logits"
+        )
+    check_fresh(store, one, dataset.digest)
+    check_finite(one.keys[0].file(store), logits, one.names)
+    return Inputs(lambda: logits, (text,), (), one.digest)
 
 
 def inputs_of(store: Path, dataset: ImageDataset, result: ProbeResult) -> Inputs:
@@ -111,6 +130,8 @@ def inputs_of(store: Path, dataset: ImageDataset, result: ProbeResult) -> Inputs
     """
     if result.baseline and not result.features:
         return no_inputs(dataset)
+    if result.baseline and not result.features[0].startswith(PIXELS):
+        return logits_inputs(store, dataset, result.features[0])
     if result.baseline:
         return pixel_inputs(dataset, int(result.features[0].removeprefix(PIXELS)))
     (inputs,) = feature_inputs(store, dataset, (",".join(result.features),), result.views)

@@ -11,11 +11,10 @@ import numpy as np
 from cache.errors import StaleError
 from cache.locks import exclusive
 from cache.progress import human_seconds, say
-from classify.baselines import pixel_plan
 from classify.config import ClassifyConfig
+from classify.floor import floor_probes, make_head
 from classify.heads.base import Head
-from classify.heads.registry import find_head
-from classify.inputs import Inputs, feature_inputs, no_inputs, pixel_inputs
+from classify.inputs import Inputs, feature_inputs
 from classify.leaderboard import Leaderboard, ProbeResult, command, leaderboard_path
 from classify.pareto import board_front, extraction_costs
 from classify.protocol import IN_WORDS, ProtocolRows, protocol_rows, run_probe
@@ -91,14 +90,13 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
         OnepassError: Something is missing, unknown, stale, damaged or unusable; one line says what.
     """
     start = time.monotonic()
-    heads = [_make_head(kind, config.seed) for kind in dict.fromkeys(config.head)]
+    heads = [make_head(kind, config.seed) for kind in dict.fromkeys(config.head)]
     dataset = open_dataset(config.store, config.dataset)
     features = feature_inputs(config.store, dataset, config.features, config.views)
     rows = protocol_rows(dataset.labels, dataset.rows, dataset.class_ids, config.seed)
-    side, pixel_head = pixel_plan(dataset.pixels.shape, len(dataset.class_ids))
+    every = config.baselines == "all"
     probes = [
-        (no_inputs(dataset), _make_head("majority", config.seed)),
-        (pixel_inputs(dataset, side), _make_head(pixel_head, config.seed)),
+        *floor_probes(config.store, dataset, features, config.seed, every),
         *((inputs, head) for inputs in features for head in heads),
     ]
     folder = config.runs / dataset.name
@@ -132,11 +130,6 @@ def compare_best(board: Leaderboard, labels: np.ndarray) -> Comparison | None:
         load_probabilities(board.head_folder(r), r.rows).val_predicted == labels for r in pair
     )
     return compare(pair[0].id, pair[1].id, first, second)
-
-
-def _make_head(kind: str, seed: int) -> Head:
-    head = find_head(kind)()
-    return head.set_params(seed=seed) if "seed" in head.get_params() else head
 
 
 def _open_board(folder: Path, dataset: ImageDataset, config: ClassifyConfig) -> Leaderboard:

@@ -14,7 +14,12 @@ PROBES = {
     "dense": "classify.heads.dense:Dense",
     "mlp": "classify.heads.mlp:Mlp",
 }
-FLOOR = {"majority": "classify.heads.majority:Majority"}
+FLOOR = {
+    "majority": "classify.heads.majority:Majority",
+    "guess": "classify.heads.guess:Guess",
+    "imagenet": "classify.heads.imagenet:ImageNet",
+    "cnn": "classify.heads.cnn:Cnn",
+}
 POOLS = {
     "average": "classify.heads.pool:Average",
     "stack": "classify.heads.pool:Stack",

@@ -1,0 +1,67 @@
+"""The lines that cannot win: what the leaderboard is measured against."""
+
+from pathlib import Path
+from typing import Any
+
+from cache.features import resolve_features
+from classify.baselines import pixel_plan
+from classify.heads.base import Head
+from classify.heads.imagenet import ABSENT, imagenet_columns
+from classify.heads.registry import find_head
+from classify.inputs import Inputs, logits_inputs, no_inputs, pixel_inputs
+from data.dataset import ImageDataset
+
+CNN_SIDE = 64  # px that the convolutional network sees
+
+
+def floor_probes(
+    store: Path, dataset: ImageDataset, features: list[Inputs], seed: int, every: bool
+) -> list[tuple[Inputs, Head]]:
+    """Return the baselines and what each looks at, the cheap ones first.
+
+    Always: the larger class, and a linear model on small pixels. With `every`: a random guess; the
+    backbone's own ImageNet classes where its logits are stored and the data set's classes are among
+    them; a single-layer network on pixels; a small convolutional network trained from nothing.
+
+    Args:
+        store: Root of the store.
+        dataset: Gives pixels and classes.
+        features: That are probed.
+        seed: Of the heads.
+        every: Whether the dear ones are wanted.
+    """
+    side, linear = pixel_plan(dataset.pixels.shape, len(dataset.class_ids))
+    small = pixel_inputs(dataset, side)
+    probes = [
+        (no_inputs(dataset), make_head("majority", seed)),
+        (small, make_head(linear, seed)),
+    ]
+    if not every:
+        return probes
+    height, width = (min(size, CNN_SIDE) for size in dataset.pixels.shape[1:3])
+    return [
+        *probes,
+        (no_inputs(dataset), make_head("guess", seed)),
+        *_zero_training(store, dataset, features, seed),
+        (small, make_head("dense", seed, dropout=0.0)),
+        (pixel_inputs(dataset, CNN_SIDE), make_head("cnn", seed, height=height, width=width)),
+    ]
+
+
+def make_head(kind: str, seed: int, **params: Any) -> Head:
+    """Return a head of a kind, seeded where it draws."""
+    head = find_head(kind)(**params)
+    return head.set_params(seed=seed) if "seed" in head.get_params() else head
+
+
+def _zero_training(
+    store: Path, dataset: ImageDataset, features: list[Inputs], seed: int
+) -> list[tuple[Inputs, Head]]:
+    probes = []
+    for text in dict.fromkeys(one.features[0] for one in features if len(one.features) == 1):
+        logits = resolve_features(store, dataset.name, [text])[0].logits
+        columns = imagenet_columns(dataset.class_ids, 0 if logits is None else logits.shape[1])
+        if sum(column != ABSENT for column in columns) >= 2:
+            head = make_head("imagenet", seed, columns=columns)
+            probes.append((logits_inputs(store, dataset, text), head))
+    return probes
