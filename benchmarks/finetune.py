@@ -95,10 +95,13 @@ def naive_generator(size: int, recipe, folder: Path, steps: int) -> Callable[[],
     import keras
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
+    from extract.backend import as_list
+
     classifier = classifier_of(size, recipe)
     images = keras.Input((size, size, 3))
     vectors = classifier.extractor.get_layer("preprocess")(images)
-    vectors = keras.layers.GlobalAveragePooling2D()(classifier.backbone(vectors, training=False))
+    (features,) = as_list(classifier.backbone(vectors, training=False))
+    vectors = keras.layers.GlobalAveragePooling2D()(features)
     model = keras.Model(images, classifier.head(vectors))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.AdamW(1e-4), loss)
@@ -123,7 +126,7 @@ def naive_generator(size: int, recipe, folder: Path, steps: int) -> Callable[[],
 
     def once() -> float:
         begin = time.perf_counter()
-        model.fit(stream, steps_per_epoch=steps, epochs=1, verbose=0)
+        model.fit(stream, steps_per_epoch=steps, epochs=1, verbose=0, shuffle=False)
         return steps * BATCH / (time.perf_counter() - begin)
 
     return once
