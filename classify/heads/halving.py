@@ -180,9 +180,17 @@ class Race:
         if not self.plan.patience or len(alive) > 1:
             return False
         track = tracks[min(alive)]
-        peak = track.best.epochs if track.best else 0
-        later = [row for row in track.history if row["epoch"] in JUDGED and row["epoch"] > peak]
-        return len(later) >= self.plan.patience
+        if not track.best:
+            return False
+        # Accuracy on a few hundred rows is noisy: an epoch is worse only if its log-loss has risen too.
+        worse = [
+            row
+            for row in track.history
+            if row["epoch"] in JUDGED
+            and row["epoch"] > track.best.epochs
+            and (row["selection_loss"] is None or row["selection_loss"] > track.best.loss)
+        ]
+        return len(worse) >= self.plan.patience
 
 
 def _rank(track: Track) -> tuple[float, float]:
