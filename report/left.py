@@ -66,6 +66,7 @@ class FinetuneRun:
         name: Its name.
         identity: What its course depends on: features, probe, recipe, rows, seed.
         result: What `result.json` says; empty where it is not finished.
+        errors: What `errors.json` says; empty where the errors were not looked at.
         made: Command, time, machine and versions.
     """
 
@@ -73,6 +74,7 @@ class FinetuneRun:
     name: str
     identity: dict[str, Any]
     result: dict[str, Any]
+    errors: dict[str, Any]
     made: dict[str, Any]
 
     @property
@@ -167,11 +169,16 @@ def finetune_runs(folder: Path, dataset: ImageDataset) -> tuple[list[FinetuneRun
 
 
 def _finetune_run(path: Path) -> FinetuneRun:
-    config, result = read_json(path), path.with_name("result.json")
+    config, result, errors = (
+        read_json(path),
+        path.with_name("result.json"),
+        path.with_name("errors.json"),
+    )
     return FinetuneRun(
         folder=path.parent,
         name=path.parent.name,
         identity=dict(config["identity"]),
         result=dict(read_json(result)) if result.exists() else {},
+        errors=dict(read_json(errors)) if errors.exists() else {},
         made=dict(config["made_by"]),
     )

@@ -8,13 +8,21 @@ from typing import Any
 import numpy as np
 
 from cache.errors import OnepassError
-from cache.files import read_json
 from classify.leaderboard import Leaderboard, ProbeResult
+from classify.pareto import extraction_costs
 from classify.records import load_probabilities
-from classify.references import REFERENCES
+from classify.references import report_numbers
 from data.dataset import ImageDataset, open_dataset
 from report.left import FeatureFile, FinetuneRun, feature_files, finetune_runs
 from report.names import display_names
+from report.optional import Record, read_ensembles, read_optional
+
+OPTIONAL = (
+    "transferability",
+    "inspection",
+    "tables",
+    "finetune/ablation",
+)  # files under runs/<data set>
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +57,28 @@ class Material:
         dataset: The data set.
         class_names: Class k's name, short enough to be read, and its own.
         board: The leaderboard; it has a winner.
+        costs: Of the extraction of each probe's features, ms an image, by its id; None where unknown.
         files: The feature files of this state of the data set.
         runs: The runs of fine-tuning, in the order they were begun.
         run: The run that is compared with the winner; None where none is finished.
         judged: The winner and that run, where their probabilities can be read.
         reference: Results of the report that is followed: title, source, lines; may be empty.
+        ensembles: Scored predictions of several runs or views, in the order they were made.
+        records: What other commands left, by the names in OPTIONAL; only what is there.
         notes: What was left out, and why.
     """
 
     dataset: ImageDataset
     class_names: list[str]
     board: Leaderboard
+    costs: dict[str, float | None]
     files: list[FeatureFile]
     runs: list[FinetuneRun]
     run: FinetuneRun | None
     judged: list[Judged]
     reference: Mapping[str, Any]
+    ensembles: list[Record]
+    records: dict[str, Record]
     notes: list[str]
 
     @property
@@ -72,12 +86,19 @@ class Material:
         """The best probe."""
         return self.board.winner
 
-    def images_per_second(self, features: tuple[str, ...]) -> float:
-        """Return how fast these features are made one after another; 0 where it was not measured."""
-        rates = {file.key: file.rate for file in self.files}
-        if not features or not all(rates.get(key.replace("/", "_")) for key in features):
-            return 0.0
-        return 1 / sum(1 / rates[key.replace("/", "_")] for key in features)
+    def images_per_second(self, probe: ProbeResult) -> float:
+        """Return how fast the features of a probe are made; 0 where it was not measured."""
+        cost = self.costs.get(probe.id)
+        return 1000 / cost if cost else 0.0
+
+
+def probe_name(probe: ProbeResult) -> str:
+    """Return what a probe is, in a few words."""
+    if probe.members:
+        return f"{probe.head} of {len(probe.members)} probes"
+    if probe.baseline and probe.head == "majority":
+        return "always the largest class"
+    return f"{probe.features_text} + {probe.head}"
 
 
 def gather(store: Path, runs_root: Path, name: str) -> Material:
@@ -100,16 +121,21 @@ def gather(store: Path, runs_root: Path, name: str) -> Material:
             judged += [_judge(dataset, board, source)] if source else []
         except OnepassError as error:
             notes.append(str(error))
-    kind = dataset.record.get("kind")
+    folder = runs_root / name
+    records = {file: read_optional(folder / f"{file}.json", dataset.digest, notes) for file in OPTIONAL}  # fmt: skip
+    reference = report_numbers(str(dataset.record.get("kind", "")))
     return Material(
         dataset=dataset,
         class_names=display_names(dataset.class_ids, dataset.class_names),
         board=board,
+        costs=extraction_costs(store, board),
         files=files,
         runs=runs,
         run=run,
         judged=judged,
-        reference=read_json(REFERENCES).get(kind, {}),
+        reference=reference if reference["lines"] else {},
+        ensembles=read_ensembles(folder, dataset.digest, notes),
+        records={file: record for file, record in records.items() if record},
         notes=notes,
     )
 
@@ -132,5 +158,6 @@ def _judge(dataset: ImageDataset, board: Leaderboard, source: ProbeResult | Fine
         given = source.val_probabilities(dataset)
         return Judged("fine-tuned", source.name, given, given.argmax(axis=1), truth)
     found = load_probabilities(board.head_folder(source), source.rows)
-    name = f"{source.features_text} + {source.head}"
-    return Judged("frozen", name, found.val.astype(np.float32), found.val_predicted, truth)
+    return Judged(
+        "frozen", probe_name(source), found.val.astype(np.float32), found.val_predicted, truth
+    )

@@ -1,6 +1,8 @@
 """What is computed from probabilities: calibration, ROC, precision and recall, class by class."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from sklearn.metrics import (
@@ -34,6 +36,11 @@ class Reliability:
         """Mean confidence of all rows."""
         return float(np.average(self.confidence, weights=self.count))
 
+    @property
+    def right(self) -> float:
+        """Share of all rows that are right."""
+        return float(np.average(self.accuracy, weights=self.count))
+
 
 def reliability(probabilities: np.ndarray, correct: np.ndarray) -> Reliability:
     """Return how confidence and accuracy agree (Guo et al., ICML 2017).
@@ -50,6 +57,15 @@ def reliability(probabilities: np.ndarray, correct: np.ndarray) -> Reliability:
     accuracy = np.bincount(bins, correct, BINS)[there] / count[there]
     error = float(np.sum(count[there] * np.abs(confidence - accuracy)) / len(sure))
     return Reliability(confidence, accuracy, count[there], error)
+
+
+def stored_reliability(bins: Sequence[Mapping[str, Any]], error: float) -> Reliability:
+    """Return a diagram that `classify.calibration` stored: bins with confidence, accuracy and count."""
+    full = [one for one in bins if one["count"]]
+    confidence, accuracy, count = (
+        np.array([one[name] for one in full]) for name in ("confidence", "accuracy", "count")
+    )
+    return Reliability(confidence, accuracy, count, float(error))
 
 
 @dataclass(frozen=True, slots=True)

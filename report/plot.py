@@ -110,6 +110,7 @@ class Plot:
         ticks: Sequence[float] = (),
         unit: bool = False,
     ) -> None:
+        self.names: list[tuple[float, float, str]] = []
         legend = legend if len(legend) > 1 else ()
         texts = [shorten(name) for name, _ in legend]
         columns = max(1, int(WIDTH // (44 + 5.8 * max(map(len, texts), default=0))))
@@ -159,15 +160,17 @@ class Plot:
 
     def name(self, x: float, y: float, text: str) -> None:
         """Write a name beside a point."""
-        right = self.axes.transLimits.transform(self.axes.transScale.transform((x, y)))[0] > 0.55
-        place: dict[str, Any] = {
-            "xytext": (-6 if right else 6, 5),
-            "ha": "right" if right else "left",
-        }
-        self.axes.annotate(shorten(text, 30), (x, y), textcoords="offset points", **place)
+        self.names.append((x, y, shorten(text, 26)))
 
     def drawing(self, alt: str) -> Drawing:
         """Return what was drawn, with its words for those who do not see it."""
+        scale = self.axes.transScale + self.axes.transLimits  # known only now that all is drawn
+        for x, y, text in self.names:
+            right = scale.transform((x, y))[0] > 0.5
+            place: dict[str, Any] = (
+                {"xytext": (-6, 6), "ha": "right"} if right else {"xytext": (6, 6)}
+            )
+            self.axes.annotate(text, (x, y), textcoords="offset points", **place)
         return Drawing(self.canvas, alt)
 
 

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from classify.leaderboard import ProbeResult
-from report.figures.choices import cost_figure, pareto_front, size_figure
+from report.figures.choices import cost_figure, size_figure
 from report.figures.figure import Figure, write_figures
 from report.figures.learning import learning_figures
 from report.figures.matrix import ALL, matrix_figure, shown_classes
@@ -56,18 +56,15 @@ def test_size_figure_needs_two_sizes_of_plain_features() -> None:
     assert size_figure([flipped, probe("a", 32, 0.5), probe("b", 64, 0.5)]) is None
 
 
-def test_pareto_front_keeps_what_nothing_beats() -> None:
-    assert pareto_front([(1, 50), (2, 40), (3, 60), (3, 55), (4, 60)]) == [0, 2]
-
-
 def test_cost_figure_marks_the_front() -> None:
     probes = [probe("slow", 8, 0.8), probe("fast", 8, 0.6), probe("bad", 8, 0.5), probe("unknown", 8, 0.9)]  # fmt: skip
-    speeds = {("slow@8",): 10.0, ("fast@8",): 100.0, ("bad@8",): 50.0, ("unknown@8",): 0.0}
-    figure = cost_figure(probes, speeds)
+    ids = [one.id for one in probes]
+    costs = dict(zip(ids, (100.0, 10.0, 20.0, None), strict=True))
+    figure = cost_figure(probes, costs, ids[:2])
     assert figure is not None
     found = {r["features"]: (r["ms an image"], r["on the Pareto front"]) for r in columns(figure)}
     assert found == {"fast@8": (10.0, "yes"), "bad@8": (20.0, "no"), "slow@8": (100.0, "yes")}
-    assert cost_figure(probes[:1], speeds) is None
+    assert cost_figure(probes[:1], costs, ids[:1]) is None
 
 
 def test_path_figures_walk_in_order_and_mark_what_was_chosen() -> None:
@@ -79,7 +76,7 @@ def test_path_figures_walk_in_order_and_mark_what_was_chosen() -> None:
 
 
 def run(history: list[dict[str, Any]], **result: Any) -> FinetuneRun:
-    return FinetuneRun(Path("r"), "r", {}, {"history": history, **result}, {})
+    return FinetuneRun(Path("r"), "r", {}, {"history": history, **result}, {}, {})
 
 
 def test_learning_curves_show_training_and_the_two_known_validation_scores() -> None:

@@ -17,6 +17,8 @@ import pytest
 from report_place import HOSTILE, NAMES, Place, add_run, begin_run, make_place
 
 from cache.errors import MissingFileError, StaleError, UsageError
+from cache.files import write_json
+from classify.references import report_numbers
 from conftest import ROOT
 from report.config import ReportConfig
 from report.left import feature_files
@@ -164,7 +166,7 @@ def test_published_results_and_the_report_stand_beside_ours(place: Place) -> Non
 
     material = gather(place.store, place.runs, place.name)
     assert material.reference == {}
-    reference = json.loads((ROOT / "classify" / "references.json").read_text())["tiny-imagenet"]
+    reference = report_numbers("tiny-imagenet")
     assert [line["accuracy"] for line in reference["lines"]] == [58.2, 75.7, 74.8]
 
 
@@ -176,7 +178,7 @@ def test_tiny_imagenet_is_shown_beside_the_report(place: Place) -> None:
     from report.sections import build_sections
 
     material = gather(place.store, place.runs, place.name)
-    reference = json.loads((ROOT / "classify" / "references.json").read_text())["tiny-imagenet"]
+    reference = report_numbers("tiny-imagenet")
     material = replace(material, reference=reference)
     page = render(material, build_sections(material)).replace("\u00a0", " ")
     assert all(f"{number} %" in page for number in (58.2, 75.7, 74.8))
@@ -281,3 +283,54 @@ def test_what_is_read_of_a_run_is_what_finetune_writes() -> None:
     }
     read = ("history", "start", "probe_top1", "val_top1", "val_interval", "p_value", "epoch", "loss", "accuracy", "seconds")  # fmt: skip
     assert set(read) <= written
+
+
+def test_what_other_commands_left_is_shown_and_said_to_be_missing_before(place: Place) -> None:
+    before = place.page()
+    for command in ("classify transfer", "classify inspect", "finetune tables", "finetune ablate"):
+        assert f"<code>python -m {command} --dataset {place.name}</code>" in before
+    digest = {"dataset_digest": place.dataset.digest}
+    score = {"features": [HOSTILE], "logme": 1.2345, "h_score": 2.0, "nce": None, "leep": None, "zero_training": None, "head": "ridge", "selection_top1": 0.8, "seconds": 1.0}  # fmt: skip
+    agreement = [{"score": "logme", "count": 3, "kendall": 0.91, "spearman": -0.82}]
+    write_json(place.folder / "transferability.json", {**digest, "scores": [score, score], "agreement": agreement})  # fmt: skip
+    row = int(place.dataset.rows("train")[0])
+    issue = {"row": row, "given": 0, "suggested": 1, "suggested_probability": 0.765}
+    pair = {"row": int(place.dataset.rows("val")[0]), "other": row, "exact": True, "mirrored": False}  # fmt: skip
+    write_json(
+        place.folder / "inspection.json",
+        {
+            **digest, "features": ["toy@8"],
+            "labels": [{"split": "train", "rows": 1200, "suspected": 37, "worst": [issue]}],
+            "duplicates": {"counts": {"val": 11}, "exact": {"val": 1}, "conflicts": 3, "pairs": [pair]},
+            "outliers": [{"row": row, "distance": 1.23}],
+        },
+    )  # fmt: skip
+    tables = {"backbones": [{"backbone": "vgg16", "val": 0.4567, "report_val": 0.582}], "heads": [], "finetune": []}  # fmt: skip
+    write_json(place.folder / "tables.json", tables)
+    page = place.page()
+    assert "1.234" in page and "+0.91" in page and "-0.82" in page
+    assert "37 of 1,200 labels" in page and "76.5 %" in page and "every pixel the same" in page
+    assert "11 val images" in page and "distance 1.23" in page
+    assert "45.7 %" in page and "58.2 %" in page
+    assert "classify transfer" not in page and "classify inspect" not in page
+
+
+def test_an_ensemble_is_the_third_headline_number(place: Place) -> None:
+    add_run(place, "tuned")
+    members = [{"name": f"{place.name}/tuned", "views": ["", "flip"], "weight": 1.0}]
+    record = {"members": members, "weights": "equal", "temperature": 1.25, "val_top1": 0.4321, "val_interval": [0.4, 0.46]}  # fmt: skip
+    write_json(place.folder / "finetune" / "tuned" / "val+flip.csv.json", record)
+    page = place.page()
+    headline = page.split('id="leaderboard"')[0]
+    assert "ensemble" in headline and "43.2 %" in headline and "plain, flip" in page
+    plain = {**record, "members": [{**members[0], "views": [""]}]}
+    write_json(place.folder / "finetune" / "tuned" / "val+flip.csv.json", plain)
+    assert "43.2 %" not in place.page()  # one network, one view: nothing was put together
+
+
+def test_an_optional_file_that_is_damaged_or_foreign_is_left_out_and_named(place: Place) -> None:
+    (place.folder / "inspection.json").write_text("{")
+    write_json(place.folder / "tables.json", {"dataset_digest": "0" * 64})
+    write_json(place.folder / "transferability.json", {"dataset_digest": place.dataset.digest})
+    result = place.write()
+    assert len(result.notes) == 3 and not {"data", "tables", "transfer"} & set(result.sections)

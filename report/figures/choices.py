@@ -1,6 +1,6 @@
 """What the choice of backbone and input size does: accuracy against size and against cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from classify.leaderboard import ProbeResult
@@ -63,51 +63,50 @@ def _is_plain(key: dict[str, Any]) -> bool:
 
 @styled
 def cost_figure(
-    probes: Sequence[ProbeResult], speeds: dict[tuple[str, ...], float]
+    probes: Sequence[ProbeResult], costs: Mapping[str, float | None], front: Sequence[str]
 ) -> Figure | None:
     """Return accuracy against the time of extraction with its Pareto front; None below two points.
 
     Args:
         probes: Best first; the best of each set of features counts.
-        speeds: Images per second by the features of a probe; 0 where it was not measured.
+        costs: ms an image by the probe's id; None where it was not measured.
+        front: Ids of the probes that none beats in cost without losing accuracy.
     """
-    best: dict[tuple[str, ...], ProbeResult] = {}
+    best: dict[str, tuple[float, ProbeResult]] = {}
     for probe in probes:
-        if speeds.get(probe.features):
-            best.setdefault(probe.features, probe)
+        if cost := costs.get(probe.id):
+            best.setdefault(probe.features_text, (cost, probe))
     if len(best) < 2:
         return None
-    places = sorted((1000 / speeds[f], 100 * p.val_top1, p) for f, p in best.items())
-    places.sort(key=lambda place: (place[0], -place[1]))
-    front = pareto_front([(cost, accuracy) for cost, accuracy, _ in places])
+    places = sorted(best.values(), key=lambda place: (place[0], -place[1].val_top1))
+    spread = places[-1][0] > 3 * places[0][0]
+    styles = {True: Style("s1"), False: Style("s8", "square")}
     plot = Plot(
         "extraction, ms an image",
         "val top-1 (%)",
-        [("Pareto front", Style("s1")), ("others", Style("s8", "square"))]
-        if len(front) < len(places)
-        else [],
-        log=True,
-        ticks=_round_costs([cost for cost, _, _ in places]),
-    )
-    _step_line(plot, [places[i][:2] for i in front])
-    for i, (cost, accuracy, probe) in enumerate(places):
-        style = Style("s1") if i in front else Style("s8", "square")
-        label = f"{probe.features_text}: {accuracy:.2f} %, {cost:.3g} ms"
+        [("Pareto front", styles[True]), ("others", styles[False])] if len(front) < len(places) else [],
+        log=spread,
+        ticks=_round_costs([cost for cost, _ in places]) if spread else (),
+    )  # fmt: skip
+    first = [(cost, 100 * p.val_top1) for cost, p in places if p.id in front]
+    plot.curve(first, Style("s1", "", dash=True))
+    for cost, probe in places:
+        style, accuracy = styles[probe.id in front], 100 * probe.val_top1
         low, high = (100 * v for v in probe.val_interval)
         plot.span(cost, low, high, style.colour)
-        plot.curve([(cost, accuracy)], style, [label])
-    for i in front:
-        plot.name(places[i][0], places[i][1], places[i][2].features_text)
+        plot.curve([(cost, accuracy)], style, [f"{_short(probe)}: {accuracy:.2f} %, {cost:.3g} ms"])
+        if probe.id in front:
+            plot.name(cost, accuracy, _short(probe))
     rows = [
-        (p.features_text, p.head, c, a, "yes" if i in front else "no")
-        for i, (c, a, p) in enumerate(places)
+        (p.features_text, p.head, c, 100 * p.val_top1, "yes" if p.id in front else "no")
+        for c, p in places
     ]
     words = "; ".join(f"{r[0]} {r[2]:.3g} ms {r[3]:.1f} %" for r in rows if r[4] == "yes")
     return Figure(
         "accuracy-cost",
         "Accuracy against the cost of extraction",
-        "Nothing is both faster and better than what stands on the Pareto front; bars are 95 % intervals. Times hold for the machine "
-        "that extracted; features side by side cost the sum of theirs.",
+        "On the Pareto front nothing is both faster and better on the selection split; bars are 95 % intervals. "
+        "Times hold for the machine that extracted; features side by side cost the sum of theirs.",
         plot.drawing(
             f"Scatter plot of accuracy against milliseconds an image. Pareto front: {words}"
         ),
@@ -116,21 +115,8 @@ def cost_figure(
     )
 
 
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Return which points no other one beats: (cost, gain), by rising cost, the best of a cost first."""
-    front, best = [], float("-inf")
-    for i, (_, gain) in enumerate(points):
-        if gain > best:
-            front.append(i)
-            best = gain
-    return front
-
-
-def _step_line(plot: Plot, front: list[tuple[float, float]]) -> None:
-    steps = [front[0]]
-    for cost, gain in front[1:]:
-        steps += [(cost, steps[-1][1]), (cost, gain)]
-    plot.curve(steps, Style("s1", "", dash=True))
+def _short(probe: ProbeResult) -> str:
+    return f"{probe.head} of {len(probe.members)}" if probe.members else probe.features_text
 
 
 def _round_costs(costs: list[float]) -> list[float]:

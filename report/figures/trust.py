@@ -4,36 +4,37 @@ from collections.abc import Sequence
 
 from report.figures.figure import Figure
 from report.material import Judged
-from report.measures import Curve, precision_recall, reliability, roc
+from report.measures import Curve, Reliability, precision_recall, roc
 from report.palette import Style, series_style
 from report.plot import Plot, styled
 
 
 @styled
-def reliability_figure(judged: Sequence[Judged]) -> Figure:
-    """Return how often the most probable class is right, by how probable it was said to be."""
-    found = [reliability(model.probabilities, model.correct) for model in judged]
-    errors = [f"{m.stage} (ECE {100 * r.error:.1f} %)" for m, r in zip(judged, found, strict=True)]
+def reliability_figure(found: Sequence[tuple[str, Reliability]]) -> Figure:
+    """Return how often the most probable class is right, by how probable it was said to be.
+
+    Args:
+        found: (whose, its diagram), such as a probe before and after temperature scaling.
+    """
+    errors = [f"{name} (ECE {100 * r.error:.1f} %)" for name, r in found]
     legend = [(text, series_style(i)) for i, text in enumerate(errors)]
     perfect = ("perfect", Style("muted", "", dash=True))
     plot = Plot("confidence", "share that is right", [*legend, perfect], unit=True)
     plot.diagonal()
     rows: list[tuple[str, int, float, float]] = []
-    for i, (model, r) in enumerate(zip(judged, found, strict=True)):
+    for i, (name, r) in enumerate(found):
         bins = [
-            (model.stage, int(n), float(c), float(a))
+            (name, int(n), float(c), float(a))
             for n, c, a in zip(r.count, r.confidence, r.accuracy, strict=True)
         ]
-        labels = [
-            f"{stage}: {n:,} images, confidence {c:.2f}, {a:.2f} right" for stage, n, c, a in bins
-        ]
+        labels = [f"{name}: {n:,} images, confidence {c:.2f}, {a:.2f} right" for _, n, c, a in bins]
         plot.curve([(c, a) for _, _, c, a in bins], series_style(i), labels)
         rows += bins
     return Figure(
         "reliability",
         "Reliability",
-        "A sign for each tenth of the scale of confidence. Below the broken line a model is surer than it is "
-        "right. ECE is the mean distance from that line.",
+        "A sign for each bin of confidence. Below the broken line a model is surer than it is right. "
+        "ECE is the mean distance from that line.",
         plot.drawing("Reliability diagram. Expected calibration error: " + "; ".join(errors)),
         ("model", "images", "mean confidence", "share right"),
         rows,

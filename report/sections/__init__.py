@@ -8,10 +8,26 @@ from importlib import import_module
 from report.material import Material
 from report.sections.section import Section
 
-ORDER = ("headline", "leaderboard", "choices", "finetuning", "trust", "mistakes", "time", "again")
+ORDER = (
+    "headline", "leaderboard", "choices", "transfer", "finetuning", "tables", "trust", "mistakes", "data",
+    "time", "again",
+)  # fmt: skip
+OPTIONAL = ("transfer", "tables", "data")
 
 
 def build_sections(material: Material) -> list[Section]:
-    """Return the sections for which there is something to show."""
-    found = [import_module(f"report.sections.{name}").build(material) for name in ORDER]
-    return [section for section in found if section is not None]
+    """Return the sections for which there is something to show.
+
+    One whose file lacks a field is left out, with a note: another version may have written it.
+    """
+    found = []
+    for name in ORDER:
+        try:
+            section = import_module(f"report.sections.{name}").build(material)
+        except (KeyError, TypeError, IndexError) as error:
+            if name not in OPTIONAL:
+                raise
+            material.notes.append(f"{name}: what its command left cannot be read ({error!r})")
+            continue
+        found += [section] if section else []
+    return found

@@ -25,9 +25,31 @@ def build(material: Material) -> Section:
         "rows": material.winner.rows,
         "record": material.dataset.record,
         "created": now["created"],
+        "missing": _missing(material),
         "notes": material.notes,
     }
     return Section("again", "How to run it again", "Again", facts)
+
+
+def _missing(material: Material) -> list[tuple[str, str]]:
+    """Return what the page has no results for, and the command that makes each."""
+    name, run = material.dataset.name, material.run
+    known = [
+        ("fine-tuned results", bool(material.runs), f"python -m finetune --dataset {name}"),
+        ("an ensemble", bool(material.ensembles) or any(p.members for p in material.board.ranked),
+         f"python -m classify ensemble --dataset {name}"),
+        ("transferability scores", "transferability" in material.records,
+         f"python -m classify transfer --dataset {name}"),
+        ("label errors, near-duplicates and outliers", "inspection" in material.records,
+         f"python -m classify inspect --dataset {name}"),
+        ("the report\u2019s tables", "tables" in material.records,
+         f"python -m finetune tables --dataset {name}"),
+        ("the study of augmentations", "finetune/ablation" in material.records,
+         f"python -m finetune ablate --dataset {name}"),
+        ("what fine-tuning gained and lost by class", run is None or bool(run.errors),
+         f"python -m finetune errors --run {name}/{run.name if run else ''}"),
+    ]  # fmt: skip
+    return [(what, command) for what, there, command in known if not there]
 
 
 def _when(made: dict[str, Any]) -> str:

@@ -1,25 +1,48 @@
 """How the results compare, and what size, backbone and penalty do."""
 
+from classify.heads.base import brief
+from classify.pareto import board_front
 from report.figures.choices import cost_figure, size_figure
 from report.figures.paths import path_figures
 from report.figures.standing import Standing, standing_figure
-from report.material import Material
-from report.sections.headline import floor_name, headline_numbers, published_results
+from report.material import Material, probe_name
+from report.optional import Record, read_optional
+from report.sections.headline import headline_numbers, published_results
 from report.sections.section import Section
 
 
 def build(material: Material) -> Section:
     """Return the figures for which there are results."""
     probes = material.board.ranked
-    speeds = {probe.features: material.images_per_second(probe.features) for probe in probes}
+    front = board_front(material.board, material.costs)
     figures = [
         standing_figure(_standings(material)),
         size_figure(probes),
-        cost_figure(probes, speeds),
+        cost_figure(probes, material.costs, front),
         *path_figures(probes),
     ]
     found = [figure for figure in figures if figure]
-    return Section("choices", "How the choices compare", "Comparison", {}, found)
+    facts = {"sweeps": [_sweep_line(record) for record in read_sweeps(material)]}
+    return Section("choices", "How the choices compare", "Comparison", facts, found)
+
+
+def read_sweeps(material: Material) -> list[Record]:
+    """Return what `python -m classify sweep` left, for this state of the data set."""
+    paths = sorted((material.board.folder / "sweeps").glob("*.json"))
+    digest = material.dataset.digest
+    found = [read_optional(path, digest, material.notes) for path in paths]
+    return [record for record in found if record]
+
+
+def _sweep_line(record: Record) -> Record:
+    """Return a sweep in numbers: its best head by the selection split, and what it cost."""
+    judged = [head for head in record["heads"] if head.get("best")]
+    best = min(judged, key=lambda head: head["rank"]) if judged else None
+    return {
+        "head": record["head"], "features": " & ".join(record["features"]), "heads": len(record["heads"]),
+        "params": brief(best["params"]) if best else "", "seconds": float(record["seconds"]),
+        "best": best["best"] if best else {"epochs": None, "accuracy": None, "train_accuracy": None},
+    }  # fmt: skip
 
 
 def _standings(material: Material) -> list[Standing]:
@@ -42,7 +65,7 @@ def _standings(material: Material) -> list[Standing]:
         for p in published_results(material)
     ]
     floor = [
-        Standing("floor", floor_name(b.head, b.features_text), b.val_top1, b.val_interval)
+        Standing("floor", probe_name(b), b.val_top1, b.val_interval)
         for b in material.board.baselines
     ]
     return [*ours, *theirs, *others, *floor]

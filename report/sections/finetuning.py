@@ -33,16 +33,31 @@ class Line:
 
 def build(material: Material) -> Section | None:
     """Return the runs; nothing where there is none."""
-    if not material.runs:
+    if not material.runs and not material.ensembles:
         return None
     facts = {
         "lines": [_line(run, material) for run in material.runs if run.finished],
         "waiting": [run for run in material.runs if not run.finished],
         "compared": material.run,
+        "ensembles": material.ensembles,
+        "ablation": _ablation(material),
     }
     return Section(
         "finetuning", "Fine-tuning", "Fine-tuning", facts, learning_figures(material.runs)
     )
+
+
+def _ablation(material: Material) -> tuple[list[str], list[dict[str, Any]]] | None:
+    """Return columns and rows of the study of augmentations; None where it was not made.
+
+    Its table is the one list of objects in the file; values that are no text or number are left out.
+    """
+    record = material.records.get("finetune/ablation", {})
+    tables = [v for v in record.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
+    if not tables:
+        return None
+    plain = [name for name, value in tables[0][0].items() if isinstance(value, str | int | float)]
+    return plain, tables[0]
 
 
 def _line(run: FinetuneRun, material: Material) -> Line:

@@ -7,7 +7,7 @@ import numpy as np
 
 from classify.pipeline import compare_best
 from classify.scores import LEVEL, Comparison
-from report.material import Material
+from report.material import Material, probe_name
 from report.measures import confusion
 from report.numbers import p_value, points
 from report.sections.section import Section
@@ -27,6 +27,7 @@ class Number:
         accuracy: Ours, 0 … 1; None where it was not run.
         interval: Its 95 % interval.
         reference: The accuracy of the report that is followed, in %; None where there is none.
+        method: How it got that.
     """
 
     stage: str
@@ -34,6 +35,7 @@ class Number:
     accuracy: float | None
     interval: tuple[float, float] | None
     reference: float | None
+    method: str
 
 
 def build(material: Material) -> Section:
@@ -44,7 +46,8 @@ def build(material: Material) -> Section:
         "verdict": _verdict(material),
         "gain": _gain(material),
         "wrong": _wrong(material),
-        "rate": material.images_per_second(material.winner.features),
+        "name": probe_name(material.winner),
+        "rate": material.images_per_second(material.winner),
         "published": published,
         "reference": material.reference,
         "notes": [str(note) for note in material.dataset.record.get("notes", [])],
@@ -53,18 +56,38 @@ def build(material: Material) -> Section:
 
 
 def headline_numbers(material: Material) -> list[Number]:
-    """Return ours beside the report's, for each stage that either has."""
-    winner, run = material.winner, material.run
-    theirs = {line["stage"]: line["accuracy"] for line in material.reference.get("lines", [])}
-    name = f"{winner.features_text} + {winner.head}"
-    ours: dict[str, Ours] = {"frozen": (name, winner.val_top1, winner.val_interval)}
-    if run:
-        ours["fine-tuned"] = (run.name, run.result["val_top1"], run.result.get("val_interval"))
-    return [
-        Number(stage, *ours.get(stage, NONE), theirs.get(stage))
-        for stage in STAGES
-        if stage in ours or stage in theirs
-    ]
+    """Return ours beside the report's, for each stage that either has.
+
+    Its third number was measured on the test images; it stands beside our ensembles.
+    """
+    theirs = {line["stage"]: line for line in material.reference.get("lines", [])}
+    numbers = []
+    for stage, ours in zip(STAGES, (_frozen(material), _tuned(material), _together(material)), strict=True):  # fmt: skip
+        line = theirs.get(stage)
+        if ours != NONE or line:
+            words = (line["accuracy"], line["method"]) if line else (None, "")
+            numbers.append(Number(stage, *ours, *words))
+    return numbers
+
+
+def _frozen(material: Material) -> Ours:
+    single = [probe for probe in material.board.ranked if not probe.members]
+    return (probe_name(single[0]), single[0].val_top1, single[0].val_interval) if single else NONE
+
+
+def _tuned(material: Material) -> Ours:
+    run = material.run
+    return (run.name, run.result["val_top1"], run.result.get("val_interval")) if run else NONE
+
+
+def _together(material: Material) -> Ours:
+    """Return the last ensemble of fine-tuned runs, else the best of frozen probes on the selection split."""
+    if material.ensembles:
+        last = material.ensembles[-1]
+        name = " + ".join(str(member["name"]) for member in last["members"])
+        return name, last["val_top1"], last.get("val_interval")
+    joined = [probe for probe in material.board.ranked if probe.members]
+    return (probe_name(joined[0]), joined[0].val_top1, joined[0].val_interval) if joined else NONE
 
 
 def published_results(material: Material) -> list[dict[str, Any]]:
@@ -77,21 +100,14 @@ def published_results(material: Material) -> list[dict[str, Any]]:
     ]
 
 
-def floor_name(head: str, features: str) -> str:
-    """Return a floor line in words."""
-    return "always the largest class" if head == "majority" else f"{features} + {head}"
-
-
 def _verdict(material: Material) -> str:
     """Say by how much the winner leads, and whether a paired test believes it."""
     test = compare_best(material.board, material.dataset.labels[material.dataset.rows("val")])
     if test is None:
         return ""
     rival = material.board.find(test.second)
-    both = (rival.head, rival.features_text)
-    name = floor_name(*both) if rival.baseline else f"{rival.features_text} + {rival.head}"
     ahead = (test.only_first - test.only_second) / test.rows
-    return f"{points(ahead)} points against the runner-up, {name}: {judgement(test)}"
+    return f"{points(ahead)} points against the runner-up, {probe_name(rival)}: {judgement(test)}"
 
 
 def judgement(test: Comparison) -> str:

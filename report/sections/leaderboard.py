@@ -7,6 +7,7 @@ from classify.heads.base import brief
 from classify.leaderboard import ProbeResult
 from classify.records import load_probabilities
 from classify.scores import compare
+from classify.scorings import count_scorings
 from report.material import Material
 from report.numbers import p_value, points
 from report.sections.section import Section
@@ -53,6 +54,7 @@ def build(material: Material) -> Section:
         "top5": any(probe.val_top5 is not None for probe in probes),
         "rates": any(row.rate for row in rows),
         "unsettled": [row for row in rows if not row.probe.converged],
+        "looks": count_scorings(material.board.folder, material.dataset.digest),
         "seeds": sorted({probe.seed for probe in probes}),
     }
     return Section("leaderboard", "Leaderboard", "Leaderboard", facts)
@@ -67,8 +69,8 @@ def _row(
     return Row(
         rank=rank,
         probe=probe,
-        chosen=brief(probe.params),
-        rate=material.images_per_second(probe.features),
+        chosen=brief({k: v for k, v in probe.params.items() if not isinstance(v, dict)}),
+        rate=material.images_per_second(probe),
         bar=interval_bar(probe, ends),
         ahead=ahead,
         versus=versus,

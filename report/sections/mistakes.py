@@ -30,6 +30,8 @@ def build(material: Material) -> Section | None:
         "both": len(material.judged) > 1,
         "pairs": confused_pairs(material.dataset, model, counts),
         "mistakes": mistakes,
+        "against": material.run.errors.get("probe") if material.run else None,
+        "sample": material.run.errors.get("sample") if material.run else None,
     }
     files = [sheet_figure(material.dataset, mistakes, names)] if mistakes else []
     return Section(

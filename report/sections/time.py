@@ -70,6 +70,7 @@ def _runs(material: Material) -> list[RunSpeed]:
         seconds = sum(float(row.get("seconds", 0.0)) for row in run.history)
         if seconds:
             images = run.rows(material.dataset) * len(run.history)
-            machine = str(run.made.get("machine", ""))
-            runs.append(RunSpeed(run.name, len(run.history), images / seconds, seconds, machine))
+            rate = run.result.get("images_per_second") or images / seconds
+            where = ", ".join(run.result.get("devices") or [str(run.made.get("machine", ""))])
+            runs.append(RunSpeed(run.name, len(run.history), rate, seconds, where))
     return runs

@@ -5,7 +5,16 @@ from typing import Any
 
 from report.figures.trust import precision_recall_figure, reliability_figure, roc_figure
 from report.material import Judged, Material
-from report.measures import Rates, Reliability, precision_recall, rates_of, reliability, roc
+from report.measures import (
+    Rates,
+    Reliability,
+    precision_recall,
+    rates_of,
+    reliability,
+    roc,
+    stored_reliability,
+)
+from report.optional import read_optional
 from report.sections.section import Section
 
 
@@ -31,16 +40,28 @@ def build(material: Material) -> Section | None:
     judged = material.judged
     if not judged:
         return None
-    figures = [reliability_figure(judged)]
-    calibration: list[tuple[Judged, Reliability]] = [
-        (model, reliability(model.probabilities, model.correct)) for model in judged
-    ]
+    calibration = [found for model in judged for found in _calibration(material, model)]
+    figures = [reliability_figure(calibration)]
     facts: dict[str, Any] = {"calibration": calibration, "detections": [], "positive": ""}
     if len(material.class_names) == 2 and all(0 < m.truth.mean() < 1 for m in judged):
         positive = material.class_names[1]
         facts |= {"detections": [_detection(model) for model in judged], "positive": positive}
         figures += [roc_figure(judged, positive), precision_recall_figure(judged, positive)]
     return Section("trust", "How far to trust it", "Trust", facts, figures)
+
+
+def _calibration(material: Material, model: Judged) -> list[tuple[str, Reliability]]:
+    """Return a model's diagram; before and after temperature scaling where the probe has kept both."""
+    path = material.board.head_folder(material.winner) / "calibration.json"
+    kept = None
+    if model.stage == "frozen":
+        kept = read_optional(path, material.dataset.digest, material.notes)
+    if kept is None:
+        return [(model.stage, reliability(model.probabilities, model.correct))]
+    return [
+        (f"{model.stage}, {when}", stored_reliability(kept[when], kept["error"][when]))
+        for when in ("before", "after")
+    ]
 
 
 def _detection(model: Judged) -> Detection:
