@@ -1,4 +1,4 @@
-"""python -m finetune [predict | errors | export | tables]: train only the winner, end to end."""
+"""python -m finetune [find-lr | ablate | predict | errors | export | tables]: train only the winner, end to end."""
 
 import sys
 from typing import Any
@@ -6,7 +6,14 @@ from typing import Any
 from cache.cli import Command, main
 from cache.progress import human_seconds
 from cache.quiet import quiet_start
-from finetune.config import ErrorsConfig, ExportConfig, FinetuneConfig, PredictConfig, TablesConfig
+from finetune.config import (
+    AblateConfig,
+    ErrorsConfig,
+    ExportConfig,
+    FinetuneConfig,
+    PredictConfig,
+    TablesConfig,
+)
 from finetune.text import errors_text, export_text, predict_text, tables_text
 
 
@@ -44,6 +51,18 @@ def _find_rate(config: FinetuneConfig) -> Any:
     with quiet_start():
         from finetune.finder import find_learning_rate
     return find_learning_rate(config)
+
+
+def _ablate(config: AblateConfig) -> Any:
+    with quiet_start():
+        from finetune.ablate import ablate
+    return ablate(config)
+
+
+def _ablation_text(result: Any) -> str:
+    from finetune.ablate import ablation_text
+
+    return ablation_text(result)
 
 
 def _rate_text(found: Any) -> str:
@@ -102,6 +121,13 @@ COMMANDS = [
         FinetuneConfig,
         _find_rate,
         _rate_text,
+    ),
+    Command(
+        "ablate",
+        "Train short runs with each part of the augmentation left out, and compare them.",
+        AblateConfig,
+        _ablate,
+        _ablation_text,
     ),
     Command(
         "predict",

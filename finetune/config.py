@@ -6,10 +6,20 @@ from pathlib import Path
 from cache.cli import RunsConfig, flag, parse_duration
 from cache.errors import UsageError
 from classify.config import FORMATS
+from finetune.augmentation import Augmentation
 from finetune.recipes import RECIPES, Recipe
 
 WEIGHTS = ("equal", "learnt")
 EXPORT_FORMATS = ("keras", "saved_model", "onnx", "litert")
+# What `ablate` takes apart; None: the recipe's own augmentation.
+STUDIES = {
+    "report": Augmentation(flip=True, rotation=15, shear=10, brightness=0.2),
+    "all": Augmentation(
+        flip=True, rotation=10, shear=5, crop=0.4, brightness=0.2, contrast=0.2, erase=0.25,
+        mixup=0.2, cutmix=1.0,
+    ),
+    "recipe": None,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +77,24 @@ class FinetuneConfig(RunsConfig):
     def weights_source(self) -> Path | str:
         """The backbone's weights as its table takes them: a word or a path."""
         return self.weights if self.weights in ("imagenet", "none") else Path(self.weights)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AblateConfig(FinetuneConfig):
+    """Which augmentation is taken apart, in runs of which kind; the other flags are those of training."""
+
+    augmentation: str = flag("report", "what is taken apart", choices=tuple(STUDIES))
+    rows: int = flag(2000, "train on this many rows only, drawn with the seed (0: all)")
+    epochs: int = flag(2, "passes over the training rows (0: the recipe's)")
+    seeds: int = flag(1, "runs a line, with the seeds from --seed on")
+
+    def __post_init__(self) -> None:
+        FinetuneConfig.__post_init__(self)
+        if self.seeds < 1 or self.run or not self.select:
+            raise UsageError(
+                "ablate: expected --seeds of at least 1, no --run and no --no-select: its runs "
+                "have names of their own and are compared on the selection split"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

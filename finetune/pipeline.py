@@ -106,7 +106,7 @@ def run_finetune(config: FinetuneConfig) -> FinetuneResult:
     start = choose_start(config, dataset)
     name = config.run or _name(config, start)
     folder = config.runs / config.dataset / "finetune" / name
-    _claim(folder, _identity(config, dataset, start))
+    _claim(folder, identity(config, dataset, start))
     if (folder / "result.json").exists():
         say(f"{folder}: this run is done; its result follows (another name: --run NAME)")
         return _load_result(folder)
@@ -178,7 +178,7 @@ def _say_layers(config: FinetuneConfig, classifier: Classifier) -> None:
     say(f"trained: {config.unfreeze}; BatchNorm statistics: {norm}")
 
 
-def _identity(config: FinetuneConfig, dataset: ImageDataset, start: Start) -> dict[str, Any]:
+def identity(config: FinetuneConfig, dataset: ImageDataset, start: Start) -> dict[str, Any]:
     """What the course of the training depends on; a folder holds runs of one identity only."""
     return {
         "dataset": config.dataset,
@@ -194,18 +194,18 @@ def _identity(config: FinetuneConfig, dataset: ImageDataset, start: Start) -> di
     }
 
 
-def _claim(folder: Path, identity: dict[str, Any]) -> None:
+def _claim(folder: Path, wanted: dict[str, Any]) -> None:
     """Mark the folder as this run's, or find out that it is."""
     path = folder / "config.json"
     if path.exists():
         recorded = read_json(path)["identity"]
-        if recorded != identity:
+        if recorded != wanted:
             raise InvalidInputError(
-                f"{folder}: holds a run of another configuration ({differences(recorded, identity)}); "
+                f"{folder}: holds a run of another configuration ({differences(recorded, wanted)}); "
                 "give this one a name of its own with --run NAME, or delete that folder"
             )
     else:
-        write_json(path, {"identity": identity, "made_by": made_by()})
+        write_json(path, {"identity": wanted, "made_by": made_by()})
 
 
 def _conclude(

@@ -45,21 +45,30 @@ class FinishedRun:
         path = self.folder / f"{split}_logits.npz"
         if not path.exists():
             raise MissingFileError(f"{path}: the run kept no logits of its {split} rows")
-        try:
-            arrays = unpack_arrays(path.read_bytes())
-            logits, rows = arrays["logits"], arrays["rows"]
-            if logits.shape != (len(rows), len(self.dataset.class_ids)):
-                raise ValueError(f"shape {logits.shape} for {len(rows)} rows")
-        except (OSError, ValueError, KeyError) as error:
-            raise CorruptFileError(
-                f"{path}: expected the logits of a run, but they cannot be read ({error})"
-            ) from error
-        return logits, rows
+        return load_logits(path, len(self.dataset.class_ids))
 
     def held_out(self) -> np.ndarray | None:
         """Return the selection rows that it never trained on, ascending; None where it took them all."""
         path = self.folder / "selection_logits.npz"
         return np.sort(self.logits("selection")[1]) if path.exists() else None
+
+
+def load_logits(path: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Read what `finetune.predict.save_logits` wrote: logits (n, classes) and their rows (n,).
+
+    Raises:
+        CorruptFileError: The file is damaged, or of another number of classes.
+    """
+    try:
+        arrays = unpack_arrays(path.read_bytes())
+        logits, rows = arrays["logits"], arrays["rows"]
+        if logits.shape != (len(rows), classes):
+            raise ValueError(f"shape {logits.shape} for {len(rows)} rows")
+    except (OSError, ValueError, KeyError) as error:
+        raise CorruptFileError(
+            f"{path}: expected the logits of a run, but they cannot be read ({error})"
+        ) from error
+    return logits, rows
 
 
 def open_run(store: Path, runs: Path, text: str) -> FinishedRun:

@@ -277,3 +277,24 @@ def test_a_diverging_loss_stops_and_keeps_the_checkpoint(
         "the loss is not a number" in done.stderr
         and "--learning-rate" in done.stderr.splitlines()[-1]
     )
+
+
+def test_an_ablation_compares_on_the_same_rows_and_goes_on_where_it_was(
+    places: tuple[Path, Path],
+) -> None:
+    words = ["finetune", "ablate", "--dataset", "digits", "--rows", "64", "--epochs", "1", "--json"]
+    flips = [*words, "--augmentation", "recipe"]
+    first = result_of(run(places, *flips))
+    assert [line["left_out"] for line in first["lines"]] == ["", "flip"]
+    full, less = first["lines"]
+    assert full["difference"] is None and less["rows"] == 64
+    apart = less["selection_accuracy"] - full["selection_accuracy"]
+    assert less["difference"] == pytest.approx(apart)
+    low, high = less["difference_interval"]
+    assert low <= apart <= high
+    again = run(places, *flips)
+    assert result_of(again) == first and "epoch 1" not in again.stderr
+    written = json.loads((places[1] / "digits" / "finetune" / "ablation.json").read_text())
+    assert written["lines"] == first["lines"] and written["augmentation"]["flip"] is True
+    refused = run(places, *flips, "--set", "flip=0")
+    assert refused.returncode == 2 and "has none" in refused.stderr.splitlines()[-1]
