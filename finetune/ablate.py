@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import numpy as np
@@ -157,8 +158,8 @@ def _short_run(
         save_logits(folder / "selection_logits.npz", logits, rows.selection)
         seconds = sum(row.seconds for row in training.history) or time.monotonic() - begin
         write_json(done, {"identity": which, "seconds": seconds})
-        for path in (folder / "checkpoint.npz", *folder.glob("**/epoch-*.npz")):
-            path.unlink(missing_ok=True)
+        (folder / "checkpoint.npz").unlink()
+        rmtree(folder / "epochs")
     logits, judged = load_logits(folder / "selection_logits.npz", len(dataset.class_ids))
     correct = logits.argmax(axis=1) == dataset.labels[judged]
     return _Run(correct, len(rows.fit), read_json(done)["seconds"])

@@ -13,7 +13,7 @@ WEIGHTS = ("equal", "learnt")
 EXPORT_FORMATS = ("keras", "saved_model", "onnx", "litert")
 # What `ablate` takes apart; None: the recipe's own augmentation.
 STUDIES = {
-    "report": Augmentation(flip=True, rotation=15, shear=10, brightness=0.2),
+    "report": RECIPES["report"].augmentation,
     "all": Augmentation(
         flip=True, rotation=10, shear=5, crop=0.4, brightness=0.2, contrast=0.2, erase=0.25,
         mixup=0.2, cutmix=1.0,
