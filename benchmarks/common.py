@@ -65,3 +65,37 @@ def prepare(folder: Path, store: Path, name: str = "bench") -> None:
     from data.prepare import prepare_dataset
 
     prepare_dataset(PrepareConfig(kind="folder", source=str(folder), name=name, cache_dir=store))
+
+
+def feature_rows(features: str, rows: int) -> tuple:
+    """Return words, X, y, X_val, y_val: stored features of Tiny ImageNet, else synthetic ones.
+
+    The synthetic rows are 1280 correlated numbers in 200 overlapping classes, as features are.
+    """
+    from cache.cli import StoreConfig
+    from cache.errors import OnepassError
+    from cache.features import resolve_features
+
+    try:
+        (found,) = resolve_features(StoreConfig().store, "tiny-imagenet", [features])
+    except OnepassError:
+        return _synthetic(rows)
+    train, val = found.rows("train"), found.rows("val")
+    words = f"Tiny ImageNet, {features}: {len(train):,} rows to fit on, {len(val):,} to judge on"
+    return words, found.X[train], found.labels[train], found.X[val], found.labels[val]
+
+
+def _synthetic(rows: int, features: int = 1280, classes: int = 200) -> tuple:
+    random = np.random.default_rng(0)
+    judged = rows // 9
+    spectrum = (np.arange(1, features + 1) ** -0.6).astype(np.float32)
+    centres = random.normal(size=(classes, features)).astype(np.float32)
+    y = random.integers(0, classes, rows + judged)
+    X = random.normal(size=(rows + judged, features)).astype(np.float32)
+    X += 0.35 * centres[y]
+    X *= spectrum
+    X = (X @ np.linalg.qr(random.normal(size=(features, features)))[0].astype(np.float32)).astype(
+        np.float16
+    )
+    words = f"synthetic: {rows:,} × {features} in {classes} classes, {judged:,} to judge on"
+    return words, X[:rows], y[:rows], X[rows:], y[rows:]

@@ -30,7 +30,9 @@ class ClassifyConfig(RunsConfig):
         metavar="VIEW",
     )
     head: tuple[str, ...] = flag(
-        ("logistic", "ridge", "dense"), "kinds of head to try", metavar="HEAD"
+        ("centroid", "lda", "ridge", "logistic", "dense", "knn"),
+        "kinds of head to try",
+        metavar="HEAD",
     )
     baselines: str = flag(
         "few",

@@ -17,10 +17,13 @@ from threadpoolctl import threadpool_limits
 from cache.errors import CorruptFileError, InvalidInputError, MissingFileError, UnknownNameError
 from classify.heads import scaler
 from classify.heads.base import LinearHead, PathPoint, softmax
+from classify.heads.centroid import Centroid
+from classify.heads.lda import Lda
 from classify.heads.logistic import Logistic, past_peak
 from classify.heads.majority import Majority
+from classify.heads.neighbours import Neighbours
 from classify.heads.registry import find_head
-from classify.heads.ridge import Ridge, Spectrum
+from classify.heads.ridge import Normal, Ridge
 from classify.heads.scaler import Scaler
 from classify.heads.storage import load_head, save_head
 from conftest import ROOT
@@ -41,7 +44,7 @@ def halves(classes: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
 
 
 # The one check that is skipped, check_array_api_input, wants SCIPY_ARRAY_API in the environment.
-@parametrize_with_checks([Logistic(), Ridge(), Majority()])
+@parametrize_with_checks([Logistic(), Ridge(), Centroid(), Neighbours(), Lda(), Majority()])
 def test_scikit_learn_contract(estimator, check) -> None:
     check(estimator)
 
@@ -94,12 +97,12 @@ class TestRidge:
         X, y = generator.normal(size=(rows, 100)), np.arange(rows) % 3
         numbers, penalty = y, 0.3
         monkeypatch.setattr(scaler, "BLOCK_NUMBERS", 100 * 64)
-        spectrum = Spectrum.of(X, numbers, 3)
-        assert len(spectrum.eigenvalues) == min(rows, 100)
+        normal = Normal.of(X, numbers, 3)
+        assert len(normal.matrix) == min(rows, 100)
         Z = (X - X.mean(axis=0)) / X.std(axis=0)
         T = np.eye(3)[y] - np.bincount(y) / rows
         exact = np.linalg.solve(Z.T @ Z / rows + penalty * np.eye(100), Z.T @ T / rows)
-        np.testing.assert_allclose(spectrum.solve(penalty), exact, atol=1e-5)
+        np.testing.assert_allclose(normal.solve(penalty), exact, atol=1e-5)
 
     def test_path_finds_what_single_fits_find(self) -> None:
         X, y, V, v = halves()
@@ -177,7 +180,7 @@ class TestLogistic:
 
 
 @pytest.mark.parametrize("classes", [2, 10])
-@pytest.mark.parametrize("kind", ["logistic", "ridge", "dense"])
+@pytest.mark.parametrize("kind", ["logistic", "ridge", "dense", "lda"])
 def test_scaler_folds_into_the_weights(kind: str, classes: int) -> None:
     X, y, V, _ = halves(classes)
     head = find_head(kind)().fit(X, y)
@@ -187,7 +190,7 @@ def test_scaler_folds_into_the_weights(kind: str, classes: int) -> None:
     np.testing.assert_allclose(softmax(head.logits(V)), head.predict_proba(V), atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["logistic", "ridge", "dense", "mlp", "majority"])
+@pytest.mark.parametrize("kind", ["logistic", "ridge", "dense", "mlp", "centroid", "knn", "lda", "majority"])
 def test_one_class_only_is_refused(kind: str) -> None:
     with pytest.raises(InvalidInputError, match="one class only: 7"):
         find_head(kind)().fit(np.ones((4, 2)), np.full(4, 7))
@@ -205,7 +208,7 @@ class TestStorage:
         save_head(head, folder)
         return head
 
-    @pytest.mark.parametrize("kind", ["logistic", "ridge", "dense", "mlp", "majority"])
+    @pytest.mark.parametrize("kind", ["logistic", "ridge", "dense", "mlp", "centroid", "knn", "lda", "majority"])
     def test_a_loaded_head_is_the_same_head(self, tmp_path: Path, kind: str) -> None:
         head = self.stored(tmp_path, kind)
         again = load_head(tmp_path)

@@ -105,7 +105,10 @@ class Head(ClassifierMixin, BaseEstimator):
 
     def judged(self, X: np.ndarray, y: np.ndarray, params: dict[str, Any]) -> PathPoint:
         """Return this fitted head as a point of its path, judged on the rows (X, y)."""
-        scores = self.logits(X)
+        return self.judged_by(self.logits(X), y, params)
+
+    def judged_by(self, scores: np.ndarray, y: np.ndarray, params: dict[str, Any]) -> PathPoint:
+        """Return this fitted head as a point of its path, judged by its logits of rows with labels y."""
         truth = np.searchsorted(self.classes_, y)
         accuracy = float(np.mean(scores.argmax(axis=1) == truth))
         return PathPoint(params, accuracy, log_loss(scores, truth), self)

@@ -5,33 +5,44 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
+from cache.errors import InvalidInputError
 from classify.heads.base import LinearHead, Note, PathPoint
+from classify.heads.rows import Rows
 from classify.heads.scaler import Scaler
+from classify.heads.solver import Solver
 
 CS = {
-    "quick": (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0),
-    "full": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0),
+    "quick": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0),
+    "full": tuple(float(f"{C:.3g}") for C in np.logspace(-5, 0, 12)),
 }
-PATIENCE = {"quick": 1, "full": 2}  # points beyond the peak
+PATH_TOL = 5e-4  # what is chosen is fitted again, to `tol`
+EARLY = 2  # passes over the rows for a C beyond the peak
 
 
 class Logistic(LinearHead):
-    """scikit-learn's L-BFGS logistic regression on standardised features, in float32.
+    """Softmax regression on standardised features, by the solver of `classify.heads.solver`.
 
-    Minimises `C · sum over rows of the log-loss + ||W||² / 2`; the bias is not penalised.
+    Minimises `C · sum over rows of the log-loss + ||W||² / 2`; the bias is not penalised. Two
+    classes have one vector of log-odds, which is penalised so, as in scikit-learn. X may be a memory
+    map: rows that are too many to be held as float32 are read block by block in each pass.
 
     Args:
         C: Inverse of the penalty, above 0; as in scikit-learn it counts for the sum over the rows.
-        tol: Largest gradient (of the mean over the rows) at which it has converged.
-        max_iter: Iterations after which it stops all the same; `converged_` then says so.
+        tol: Largest excess over the minimum, as a share of the objective, at which it has converged.
+        max_iter: Passes over the rows after which it stops all the same; `converged_` then says so.
+
+    Attributes:
+        n_iter_: Passes over the rows, after the one at the first weights.
+        converged_: Whether it ended within the tolerance.
+        excess_: The bound on the excess where it ended, as a share of the objective.
     """
 
     kind = "logistic"
-    FACTS: ClassVar[tuple[str, ...]] = (*LinearHead.FACTS, "n_iter_", "converged_")
+    version = 2
+    FACTS: ClassVar[tuple[str, ...]] = (*LinearHead.FACTS, "n_iter_", "converged_", "excess_")
 
-    def __init__(self, C: float = 1e-2, tol: float = 1e-4, max_iter: int = 200) -> None:
+    def __init__(self, C: float = 1e-2, tol: float = 2e-5, max_iter: int = 200) -> None:
         self.C = C
         self.tol = tol
         self.max_iter = max_iter
@@ -42,7 +53,7 @@ class Logistic(LinearHead):
 
     def refit(self, X: np.ndarray, y: np.ndarray) -> "Logistic":
         """Return a head fitted on other rows, solved from this one's solution."""
-        return self.sibling({})._fit(X, y, start=self)
+        return self.sibling({})._fit(X, y, start=np.vstack([self.weights_, self.bias_]))
 
     def path(
         self,
@@ -54,26 +65,37 @@ class Logistic(LinearHead):
         budget: str = "quick",
         note: Note | None = None,
     ) -> list[PathPoint]:
-        """Walk C upwards, each from the last solution, until the peak is clearly passed."""
+        """Walk C upwards, each from the last solutions.
+
+        Once the peak is clearly passed, "quick" ends. "full" goes on to the last C, but gives each
+        only two passes over the rows; such a point has `early` among its params.
+        """
         X, numbers = self.check_training(X, y)
         scaler = Scaler.fit(X)
-        X = scaler.apply(X)
+        solver = Solver(Rows.of(X, numbers, len(self.classes_), scaler))
         points: list[PathPoint] = []
-        start = None
         for C in CS[budget]:
-            head = self.sibling({"C": C})._solve(X, numbers, scaler, start)
-            points.append(head.judged(X_selection, y_selection, {"C": C}))
-            start = head
+            early = past_peak(points, 1)
+            if early and budget == "quick":
+                break
+            head = self.sibling({"C": C})
+            head._solve(solver, scaler, max(self.tol, PATH_TOL), EARLY if early else self.max_iter)
+            params = {"C": C, "early": True} if early else {"C": C}
+            points.append(head.judged(X_selection, y_selection, params))
             if note:
                 note(str(points[-1]))
-            if past_peak(points, PATIENCE[budget]):
-                break
         return points
 
-    def _fit(self, X: Any, y: Any, start: "Logistic | None") -> Self:
+    def _fit(self, X: Any, y: Any, start: np.ndarray | None) -> Self:
+        if not (self.C > 0 and self.tol > 0 and self.max_iter >= 1):
+            raise InvalidInputError(
+                "logistic: expected C and tol above 0 and max_iter of at least 1, received "
+                f"{self.C}, {self.tol} and {self.max_iter}"
+            )
         X, numbers = self.check_training(X, y)
         scaler = Scaler.fit(X)
-        self._solve(scaler.apply(X), numbers, scaler, start)
+        solver = Solver(Rows.of(X, numbers, len(self.classes_), scaler), start)
+        self._solve(solver, scaler, self.tol, self.max_iter)
         if not self.converged_:
             warnings.warn(
                 f"logistic: not converged after {self.n_iter_} iterations; raise max_iter or tol",
@@ -82,26 +104,14 @@ class Logistic(LinearHead):
             )
         return self
 
-    def _solve(
-        self, X: np.ndarray, numbers: np.ndarray, scaler: Scaler, start: "Logistic | None"
-    ) -> Self:
-        """Fit standardised rows X (n, D) float32; `start` gives the first weights."""
-        solver = LogisticRegression(
-            C=self.C, tol=self.tol, max_iter=self.max_iter, warm_start=start is not None
-        )
-        two = len(self.classes_) == 2
-        if start is not None:
-            solver.coef_ = np.diff(start.weights_).T if two else start.weights_.T
-            solver.intercept_ = np.diff(start.bias_) if two else start.bias_
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            solver.fit(X, numbers)
-        weights, bias = solver.coef_.T, solver.intercept_
-        if two:  # one column of log-odds, shared evenly between the classes
-            weights, bias = np.hstack([-weights, weights]) / 2, np.hstack([-bias, bias]) / 2
-        self.n_iter_ = int(solver.n_iter_.max())
-        self.converged_ = self.n_iter_ < self.max_iter
-        return self.adopt(scaler, weights, bias)
+    def _solve(self, solver: Solver, scaler: Scaler, tol: float, steps: int) -> Self:
+        penalty = 1 / (self.C * len(solver.rows))
+        if len(self.classes_) == 2:
+            penalty *= 2  # ||w||² / 2 of the log-odds w is ||W||² of their halves in two columns
+        before = solver.passes
+        point, self.converged_ = solver.solve(penalty, tol, steps)
+        self.n_iter_, self.excess_ = solver.passes - before, point.bound
+        return self.adopt(scaler, point.weights[:-1], point.weights[-1])
 
 
 def past_peak(points: list[PathPoint], patience: int) -> bool:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 PROBES = {
     "logistic": "classify.heads.logistic:Logistic",
     "ridge": "classify.heads.ridge:Ridge",
+    "centroid": "classify.heads.centroid:Centroid",
+    "knn": "classify.heads.neighbours:Neighbours",
+    "lda": "classify.heads.lda:Lda",
     "dense": "classify.heads.dense:Dense",
     "mlp": "classify.heads.mlp:Mlp",
 }

@@ -1,21 +1,22 @@
-"""Ridge regression on one-vs-all targets: every penalty from one eigen-decomposition."""
+"""Ridge regression on one-vs-all targets: every penalty from one reading of the rows."""
 
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from scipy.linalg import eigh
-from scipy.optimize import minimize_scalar
+from scipy.linalg import cho_factor, cho_solve
 
 from cache.errors import InvalidInputError
-from classify.heads.base import LinearHead, Note, PathPoint, log_loss
-from classify.heads.scaler import Scaler, blocks
+from classify.heads.base import LinearHead, Note, PathPoint
+from classify.heads.moments import Moments
+from classify.heads.scaler import Scaler
+from classify.heads.temperature import best_temperature
 
-PENALTIES = {
-    "quick": tuple(10.0**power for power in np.arange(1, -4.1, -0.5)),
+COARSE = {
+    "quick": tuple(10.0**power for power in np.arange(1, -4.1, -1)),
     "full": tuple(10.0**power for power in np.arange(2, -6.1, -0.25)),
 }
-TEMPERATURES = (1e-3, 10.0)
+FINE = {"quick": 10**0.5, "full": 10**0.125}  # the best's neighbours, tried in the end
 
 
 class Ridge(LinearHead):
@@ -33,6 +34,7 @@ class Ridge(LinearHead):
     """
 
     kind = "ridge"
+    version = 2
 
     def __init__(self, penalty: float = 0.1, temperature: float = 0.1) -> None:
         self.penalty = penalty
@@ -45,8 +47,8 @@ class Ridge(LinearHead):
                 f"ridge: expected penalty and temperature above 0, received {self.penalty} and {self.temperature}"
             )
         X, numbers = self.check_training(X, y)
-        spectrum = Spectrum.of(X, numbers, len(self.classes_))
-        return self._solve(spectrum, self.penalty, self.temperature)
+        normal = Normal.of(X, numbers, len(self.classes_))
+        return self._adopt(normal, normal.solve(self.penalty), self.temperature)
 
     def path(
         self,
@@ -58,98 +60,72 @@ class Ridge(LinearHead):
         budget: str = "quick",
         note: Note | None = None,
     ) -> list[PathPoint]:
-        """Walk the penalties from strong to weak; see `Head.path`."""
+        """Walk the penalties from strong to weak, then the best one's neighbours; see `Head.path`."""
         X, numbers = self.check_training(X, y)
-        spectrum = Spectrum.of(X, numbers, len(self.classes_))
-        points = []
-        for penalty in PENALTIES[budget]:
-            params = {"penalty": float(penalty), "temperature": 1.0}
-            head = self.sibling(params)._solve(spectrum, penalty, 1.0)
-            params["temperature"] = _temperature(head, X_selection, y_selection)
-            head = self.sibling(params)._solve(spectrum, **params)
-            points.append(head.judged(X_selection, y_selection, params))
-            if note:
-                note(str(points[-1]))
-        return points
+        normal = Normal.of(X, numbers, len(self.classes_))
+        rows = normal.scaler.apply(X_selection)
 
-    def _solve(self, spectrum: "Spectrum", penalty: float, temperature: float) -> Self:
-        weights = spectrum.solve(penalty) / temperature
-        return self.adopt(spectrum.scaler, weights, spectrum.target_mean / temperature)
+        def judge(penalty: float) -> PathPoint:
+            weights = normal.solve(penalty)
+            scores = rows @ weights.astype(np.float32) + normal.share.astype(np.float32)
+            temperature = best_temperature(scores, np.searchsorted(self.classes_, y_selection))
+            params = {"penalty": float(penalty), "temperature": temperature}
+            head = self.sibling(params)._adopt(normal, weights, temperature)
+            point = head.judged_by(scores / np.float32(temperature), y_selection, params)
+            if note:
+                note(str(point))
+            return point
+
+        points = [judge(penalty) for penalty in COARSE[budget]]
+        best = max(points, key=lambda point: (point.accuracy, -point.log_loss)).params["penalty"]
+        points += [judge(best * factor) for factor in (FINE[budget], 1 / FINE[budget])]
+        return sorted(points, key=lambda point: -point.params["penalty"])
+
+    def _adopt(self, normal: "Normal", weights: np.ndarray, temperature: float) -> Self:
+        return self.adopt(normal.scaler, weights / temperature, normal.share / temperature)
 
 
 @dataclass(frozen=True, slots=True)
-class Spectrum:
-    """Eigenvectors and eigenvalues of standardised rows, and the targets seen in them.
+class Normal:
+    """The normal equations: `(ZᵀZ/n + λI) W = ZᵀT/n` of standardised rows Z and centred targets T.
 
-    With n rows Z (mean 0) and centred targets T, `W = (ZᵀZ/n + λI)⁻¹ ZᵀT/n`. Z's Gram matrix is
-    decomposed in feature space (D, D), or in row space (n, n) where there are fewer rows than
-    features; W is `basis @ (projected / (eigenvalues + λ))` in both.
+    Where there are fewer rows than features they are solved in row space,
+    `W = Zᵀ (ZZᵀ/n + λI)⁻¹ T/n`. A Cholesky decomposition per penalty is cheaper than one
+    eigen-decomposition for all of them, as long as they are few dozen.
 
     Attributes:
-        scaler: How the features were standardised.
-        target_mean: (K,) float64, share of each class.
-        basis: (D, r) float64.
-        eigenvalues: (r,) float64, of the Gram matrix divided by n, not negative.
-        projected: (r, K) float64.
+        scaler: How the features are standardised.
+        share: (K,) float64, share of each class: the mean of the targets.
+        matrix: (D, D) or (n, n) float64, ZᵀZ/n or ZZᵀ/n.
+        right: (D, K) or (n, K) float64, ZᵀT/n or T/n.
+        rows: Z (n, D) float32 in row space, else None.
     """
 
     scaler: Scaler
-    target_mean: np.ndarray
-    basis: np.ndarray
-    eigenvalues: np.ndarray
-    projected: np.ndarray
+    share: np.ndarray
+    matrix: np.ndarray
+    right: np.ndarray
+    rows: np.ndarray | None
 
     @classmethod
-    def of(cls, X: np.ndarray, numbers: np.ndarray, classes: int) -> "Spectrum":
-        """Decompose the rows X (n, D) with class numbers (n,) out of `classes`."""
+    def of(cls, X: np.ndarray, numbers: np.ndarray, classes: int) -> "Normal":
+        """Read rows X (n, D) with class numbers (n,) out of `classes`."""
+        if len(X) >= X.shape[1]:
+            moments = Moments.of(X, numbers, classes)
+            assert moments.gram is not None
+            right = moments.means * moments.share
+            return cls(moments.scaler, moments.share, moments.gram, right, None)
         scaler = Scaler.fit(X)
-        share = np.bincount(numbers, minlength=classes) / len(numbers)
-        decompose = _in_feature_space if len(X) >= X.shape[1] else _in_row_space
-        return cls(scaler, share, *decompose(X, scaler, numbers, share))
+        rows, share = scaler.apply(X), np.bincount(numbers, minlength=classes) / len(X)
+        targets = np.tile(-share, (len(X), 1))
+        targets[np.arange(len(X)), numbers] += 1
+        matrix = (rows @ rows.T).astype(np.float64) / len(X)
+        return cls(scaler, share, matrix, targets / len(X), rows)
 
     def solve(self, penalty: float) -> np.ndarray:
-        """Return the weights (D, K) float64 for one penalty."""
-        return self.basis @ (self.projected / (self.eigenvalues + penalty)[:, None])
-
-
-def _in_feature_space(
-    X: np.ndarray, scaler: Scaler, numbers: np.ndarray, share: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Products in float32 a block, sums over blocks in float64; X is read once."""
-    features, classes = X.shape[1], len(share)
-    gram, moments = np.zeros((features, features)), np.zeros((features, classes))
-    for block in blocks(X):
-        rows = scaler.apply(X[block])
-        gram += rows.T @ rows
-        moments += rows.T @ _targets(numbers[block], share)
-    eigenvalues, basis = eigh(gram / len(X), overwrite_a=True)
-    return basis, np.maximum(eigenvalues, 0), basis.T @ (moments / len(X))
-
-
-def _in_row_space(
-    X: np.ndarray, scaler: Scaler, numbers: np.ndarray, share: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    rows = scaler.apply(X)
-    eigenvalues, vectors = eigh((rows @ rows.T).astype(np.float64) / len(X), overwrite_a=True)
-    projected = vectors.T @ _targets(numbers, share).astype(np.float64) / len(X)
-    return rows.T.astype(np.float64) @ vectors, np.maximum(eigenvalues, 0), projected
-
-
-def _targets(numbers: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Return centred indicator targets, float32 (n, K)."""
-    targets = np.tile(-share.astype(np.float32), (len(numbers), 1))
-    targets[np.arange(len(numbers)), numbers] += 1
-    return targets
-
-
-def _temperature(head: Ridge, X: np.ndarray, y: np.ndarray) -> float:
-    """Return the divisor of the head's scores that makes the true classes of (X, y) most probable."""
-    scores, truth = head.logits(X), np.searchsorted(head.classes_, y)
-    low, high = np.log(TEMPERATURES)
-    found = minimize_scalar(
-        lambda power: log_loss(scores / np.float32(np.exp(power)), truth),
-        bounds=(low, high),
-        method="bounded",
-        options={"xatol": 0.02},
-    )
-    return float(np.exp(found.x))
+        """Return the weights (D, K) for one penalty."""
+        matrix = self.matrix.copy()
+        matrix[np.diag_indices_from(matrix)] += penalty
+        factor = cho_factor(matrix, overwrite_a=True, check_finite=False)
+        solved = cho_solve(factor, self.right, check_finite=False)
+        return solved if self.rows is None else self.rows.T @ solved

@@ -44,7 +44,12 @@ class Scaler:
             )
             mean += shift * (rows / (count + rows))
             count += rows
-        variance = squares / count
+        return cls.of_moments(mean, squares / count, count)
+
+    @classmethod
+    def of_moments(cls, mean: np.ndarray, variance: np.ndarray, count: int) -> "Scaler":
+        """Return the map for features of this mean and variance, (D,) float64, over `count` rows."""
+        variance = np.maximum(variance, 0)
         rounding = (count * mean * np.finfo(np.float64).eps) ** 2
         constant = variance <= rounding
         scale = np.where(constant, 1.0, np.sqrt(variance))

@@ -1,0 +1,71 @@
+"""Ridge and nearest neighbours against the bare matrix products inside them.
+
+    python benchmarks/heads.py [--features efficientnet_lite0@128] [--rows 40000] [--rounds 5]
+
+One run, interleaved, medians of the rounds: (a) gram: X.T @ X of the standardised, resident float32 rows;
+(b) ridge: `Ridge.path` on the same rows as they are stored (float16) with a tenth as many selection rows:
+standardising, Gram matrix, every penalty, temperatures and scores; (c) product: queries @ rows.T, float32 and
+resident, in the blocks of (d); (d) knn: `predict` of 10,000 queries by `Neighbours`, from float16 rows.
+Features of a prepared Tiny ImageNet are found by ONEPASS_CACHE; else synthetic ones are made. The last line is JSON.
+"""
+
+import argparse
+import json
+import time
+
+from common import feature_rows, machine
+
+QUERIES = 10_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--features", default="efficientnet_lite0@128")
+    parser.add_argument("--rows", type=int, default=40_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    import numpy as np
+
+    from classify.heads.neighbours import BLOCK, Neighbours
+    from classify.heads.ridge import Ridge
+    from classify.heads.scaler import Scaler
+
+    print(machine())
+    words, X, y, V, v = feature_rows(options.features, options.rows)
+    print(words, flush=True)
+    X, y, V, v = X[: options.rows], y[: options.rows], V[:QUERIES], v[:QUERIES]
+    standard, queries = (Scaler.fit(X).apply(part) for part in (X, V))
+    neighbours = Neighbours().fit(X, y)
+    choose = np.linspace(0, len(V) - 1, min(len(V), len(X) // 10)).astype(int)
+    size = BLOCK // len(X)
+
+    def product() -> None:
+        for start in range(0, len(queries), size):
+            queries[start : start + size] @ standard.T
+
+    work = {
+        "gram": lambda: standard.T @ standard,
+        "ridge": lambda: Ridge().path(X, y, V[choose], v[choose]),
+        "product": product,
+        "knn": lambda: neighbours.predict(V),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(options.rounds):
+        for name, run in work.items():
+            begin = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - begin)
+    for name, times in seconds.items():
+        print(f"{name}: " + " ".join(f"{t:.2f}" for t in times) + " s")
+    medians = {name: float(np.median(times)) for name, times in seconds.items()}
+    print(
+        f"ridge {medians['ridge'] / medians['gram']:.2f} of its Gram product, "
+        f"knn {medians['knn'] / medians['product']:.2f} of its product"
+    )
+    print(json.dumps({f"{name}_seconds": round(t, 3) for name, t in medians.items()}))
+
+
+if __name__ == "__main__":
+    main()

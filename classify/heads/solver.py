@@ -1,0 +1,165 @@
+"""A solver for multinomial logistic regression, for a path of penalties.
+
+It minimises, over weights W (D, K) and a bias b (K,) that is not penalised,
+
+    F(W, b) = mean over rows of the log-loss + penalty / 2 · ||W||²
+
+by L-BFGS (Nocedal and Wright, "Numerical Optimization", 2nd ed., algorithms 7.4 and 7.5) with three
+things that make it need few passes over the rows:
+
+- The first guess of the Hessian is `c · XᵀX/n + penalty` for every class, the form of Böhning's bound
+  (Annals of the Institute of Statistical Mathematics 44, 1992) that Agarwal, Kakade, Karampatziakis,
+  Song and Valiant make a method of ("Least Squares Revisited", ICML 2014). c is not the bound's 1/2
+  but what the probabilities at hand give, and equation 7.20 of Nocedal and Wright rescales it.
+- A new penalty starts on the line through the last two solutions, where that is better.
+- Pairs of steps and gradient changes are kept without the penalty's part, which is known exactly. So
+  what one penalty taught of the loss serves the next.
+
+F is `penalty`-strongly convex in W, so ||gradient by W||² / (2 · penalty) bounds what F is above its
+minimum for the bias at hand: it is where the solver stops. Products are float32, sums over blocks of
+rows float64.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from classify.heads.curvature import Curvature
+from classify.heads.rows import Rows, Value
+
+MEMORY = 20  # pairs
+ARMIJO = 1e-4
+ROUNDING = 3e-7  # of the objective: below it float32 sums cannot tell better from worse
+FEWEST = 3  # passes for a penalty: where it is strong, any weights have nearly the same objective
+SHORTEST = 1e-3  # of a step, before the pairs are forgotten and, failing that, the search ends
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Weights, and what they are worth under one penalty.
+
+    Attributes:
+        weights: (D + 1, K) float32, the bias last.
+        value: The log-loss there, without the penalty.
+        penalty: Of F.
+        objective: F.
+        slope: Gradient of F, (D + 1, K) float32.
+        bound: What F is above its minimum, at most, as a share of F; for the bias, whose gradient
+            is far smaller, by its estimated curvature.
+    """
+
+    weights: np.ndarray
+    value: Value
+    penalty: float
+    objective: float
+    slope: np.ndarray
+    bound: float
+
+    @classmethod
+    def of(cls, weights: np.ndarray, value: Value, penalty: float) -> "Point":
+        """Add the penalty to the loss."""
+        body = weights[:-1]
+        objective = value.loss + penalty / 2 * float(np.vdot(body, body))
+        slope = value.gradient.copy()
+        slope[:-1] += np.float32(penalty) * body
+        excess = float(np.vdot(slope[:-1], slope[:-1])) / (2 * penalty)
+        excess += float(np.vdot(slope[-1], slope[-1])) / (2 * max(value.spread, 1e-6))
+        return cls(weights, value, penalty, objective, slope, excess / max(objective, 1e-12))
+
+
+class Solver:
+    """Solves the same rows for one penalty after another.
+
+    Args:
+        rows: Standardised rows with class numbers.
+        start: Weights (D + 1, K) to begin with; else 0, and the bias from the shares of the classes.
+
+    Attributes:
+        passes: Passes over the rows so far.
+    """
+
+    def __init__(self, rows: Rows, start: np.ndarray | None = None) -> None:
+        self.rows = rows
+        self.passes = 0
+        self.curvature = Curvature.of(rows)
+        self._pairs: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=MEMORY)
+        self._before: Point | None = None
+        if start is None:
+            start = np.zeros((rows.features + 1, rows.classes), np.float32)
+            start[-1] = np.log(rows.share())
+        self._here = Point.of(start, self._evaluate(start), 1.0)
+
+    def solve(self, penalty: float, tol: float, steps: int) -> tuple[Point, bool]:
+        """Return the minimum for a penalty, and whether its bound is at most `tol`.
+
+        Args:
+            penalty: Above 0.
+            tol: Largest excess over the minimum, as a share of the objective.
+            steps: Most passes over the rows.
+        """
+        limit, fewest = self.passes + steps, self.passes + min(FEWEST, steps)
+        last = self._here
+        here = Point.of(last.weights, last.value, penalty)
+        here = self._extrapolated(here) if steps > 1 else here
+        while self.passes < limit and (here.bound > tol or self.passes < fewest):
+            there = self._step(here)
+            if there is here and not self._pairs:
+                break  # float32 has no better one
+            if there is here:
+                self._pairs.clear()
+            here = there
+        self._before, self._here = last, here
+        return here, here.bound <= tol
+
+    def _extrapolated(self, here: Point) -> Point:
+        """Go on in the direction from the last solution but one to the last, if that is better."""
+        if self._before is None:
+            return here
+        there = self._move(here, here.weights - self._before.weights)
+        return there if there.objective < here.objective else here
+
+    def _step(self, here: Point) -> Point:
+        """Return the point after one step, or `here` itself where none is better."""
+        direction = self._direction(here)
+        fall, rate = float(np.vdot(here.slope, direction)), 1.0
+        while rate > SHORTEST:
+            there = self._move(here, np.float32(rate) * direction)
+            rise = there.objective - here.objective
+            if rise <= ARMIJO * rate * fall + ROUNDING * here.objective:
+                return there
+            # the minimum of the parabola through what is known of the line
+            rate *= min(0.5, max(0.1, -rate * fall / (2 * (rise - rate * fall))))
+        return here
+
+    def _move(self, here: Point, step: np.ndarray) -> Point:
+        weights = here.weights + step
+        there = Point.of(weights, self._evaluate(weights), here.penalty)
+        change = there.value.gradient - here.value.gradient
+        if np.vdot(step, change) > 0:
+            self._pairs.append((step, change))
+        return there
+
+    def _direction(self, here: Point) -> np.ndarray:
+        """The two loops of algorithm 7.4."""
+        penalty, inverse = here.penalty, self.curvature.at(here.value.spread, here.penalty)
+        pairs = []
+        for step, change in self._pairs:
+            whole = change.copy()
+            whole[:-1] += np.float32(penalty) * step[:-1]
+            pairs.append((step, whole, float(np.vdot(step, whole))))
+        direction, shares = -here.slope, []
+        for step, change, product in reversed(pairs):
+            shares.append(np.float32(np.vdot(step, direction) / product))
+            direction -= shares[-1] * change
+        direction = inverse(direction)
+        if pairs:
+            _, change, product = pairs[-1]
+            direction *= np.float32(product / np.vdot(change, inverse(change)))
+        for (step, change, product), share in zip(pairs, reversed(shares), strict=True):
+            direction += (share - np.float32(np.vdot(change, direction) / product)) * step
+        return direction
+
+    def _evaluate(self, weights: np.ndarray) -> Value:
+        self.passes += 1
+        return self.rows.evaluate(weights)
