@@ -190,7 +190,9 @@ def test_scaler_folds_into_the_weights(kind: str, classes: int) -> None:
     np.testing.assert_allclose(softmax(head.logits(V)), head.predict_proba(V), atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["logistic", "ridge", "dense", "mlp", "centroid", "knn", "lda", "majority"])
+@pytest.mark.parametrize(
+    "kind", ["logistic", "ridge", "dense", "mlp", "centroid", "knn", "lda", "majority"]
+)
 def test_one_class_only_is_refused(kind: str) -> None:
     with pytest.raises(InvalidInputError, match="one class only: 7"):
         find_head(kind)().fit(np.ones((4, 2)), np.full(4, 7))
@@ -208,7 +210,9 @@ class TestStorage:
         save_head(head, folder)
         return head
 
-    @pytest.mark.parametrize("kind", ["logistic", "ridge", "dense", "mlp", "centroid", "knn", "lda", "majority"])
+    @pytest.mark.parametrize(
+        "kind", ["logistic", "ridge", "dense", "mlp", "centroid", "knn", "lda", "majority"]
+    )
     def test_a_loaded_head_is_the_same_head(self, tmp_path: Path, kind: str) -> None:
         head = self.stored(tmp_path, kind)
         again = load_head(tmp_path)

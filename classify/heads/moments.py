@@ -34,12 +34,13 @@ class Moments:
         float64, and standardised afterwards: the Gram matrix's diagonal holds the variances.
         """
         features = X.shape[1]
-        shift = X[:BLOCK].astype(np.float64).mean(axis=0)
+        # of X's own dtype: what float16 rows differ from it is exact in float32
+        shift = X[:BLOCK].mean(axis=0, dtype=np.float64).astype(X.dtype)
         kind = np.float64 if X.dtype == np.float64 else np.float32
         products = np.zeros((features, features)) if gram else None
         squares, sums = np.zeros(features), np.zeros((classes, features))
         for start in range(0, len(X), BLOCK):
-            rows = np.subtract(X[start : start + BLOCK], shift.astype(kind), dtype=kind)
+            rows = np.subtract(X[start : start + BLOCK], shift, dtype=kind)
             rows = rows.astype(np.float32, copy=False)
             _add_by_class(sums, rows, numbers[start : start + BLOCK])
             if products is None:
@@ -49,7 +50,7 @@ class Moments:
         counts = np.bincount(numbers, minlength=classes)
         mean = sums.sum(axis=0) / len(X)
         second = (squares if products is None else np.diag(products)) / len(X)
-        scaler = Scaler.of_moments(shift + mean, second - mean**2, len(X))
+        scaler = Scaler.of_moments(shift.astype(np.float64) + mean, second - mean**2, len(X))
         means = (sums / np.maximum(counts, 1)[:, None] - mean) / scaler.scale
         if products is not None:
             products /= len(X)
