@@ -11,8 +11,8 @@ from cache.progress import human_seconds, say
 from cache.provenance import made_by
 from classify.config import InspectConfig
 from classify.duplicates import Pair, confirmed_pairs
-from classify.heads.ridge import Spectrum
 from classify.heads.scaler import blocks
+from classify.heads.spectrum import Spectrum
 from classify.inputs import inputs_of
 from classify.inspection_classes import class_reports, confusions
 from classify.inspection_records import (

@@ -6,8 +6,8 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from classify.heads.base import log_loss, softmax
-from classify.heads.ridge import Spectrum
 from classify.heads.scaler import blocks
+from classify.heads.spectrum import Spectrum
 
 PENALTIES = tuple(10.0**power for power in (0.5, 0, -0.5, -1, -1.5, -2, -3))
 SAMPLE = 4_000  # rows that the penalty and the temperature are chosen on

@@ -25,6 +25,7 @@ from classify.heads.neighbours import Neighbours
 from classify.heads.registry import find_head
 from classify.heads.ridge import Normal, Ridge
 from classify.heads.scaler import Scaler
+from classify.heads.spectrum import Spectrum
 from classify.heads.storage import load_head, save_head
 from conftest import ROOT
 
@@ -103,6 +104,8 @@ class TestRidge:
         T = np.eye(3)[y] - np.bincount(y) / rows
         exact = np.linalg.solve(Z.T @ Z / rows + penalty * np.eye(100), Z.T @ T / rows)
         np.testing.assert_allclose(normal.solve(penalty), exact, atol=1e-5)
+        decomposed = Spectrum.of(X, numbers, 3)
+        np.testing.assert_allclose(decomposed.solve(penalty), exact, atol=1e-5)
 
     def test_path_finds_what_single_fits_find(self) -> None:
         X, y, V, v = halves()

@@ -16,7 +16,7 @@ from classify import nearest as search
 from classify.__main__ import COMMANDS
 from classify.config import ClassifyConfig, InspectConfig
 from classify.duplicates import confirmed_pairs, difference_hash
-from classify.heads.ridge import Spectrum
+from classify.heads.spectrum import Spectrum
 from classify.inspection import inspect_dataset
 from classify.inspection_classes import class_reports, confusions
 from classify.inspection_records import Inspection

@@ -44,7 +44,7 @@ class Lda(LinearHead):
                 f"{self.shrinkage} and {self.temperature}"
             )
         X, numbers = self.check_training(X, y)
-        spectrum = Spectrum.of(Moments.of(X, numbers, len(self.classes_)))
+        spectrum = Within.of(Moments.of(X, numbers, len(self.classes_)))
         return self._adopt(spectrum, *spectrum.solve(self.shrinkage), self.temperature)
 
     def path(
@@ -59,7 +59,7 @@ class Lda(LinearHead):
     ) -> list[PathPoint]:
         """Walk the shrinkage from strong to weak; see `Head.path`."""
         X, numbers = self.check_training(X, y)
-        spectrum = Spectrum.of(Moments.of(X, numbers, len(self.classes_)))
+        spectrum = Within.of(Moments.of(X, numbers, len(self.classes_)))
         rows = spectrum.moments.scaler.apply(X_selection)
         truth = np.searchsorted(self.classes_, y_selection)
         points = []
@@ -75,13 +75,13 @@ class Lda(LinearHead):
         return points
 
     def _adopt(
-        self, spectrum: "Spectrum", weights: np.ndarray, bias: np.ndarray, temperature: float
+        self, spectrum: "Within", weights: np.ndarray, bias: np.ndarray, temperature: float
     ) -> Self:
         return self.adopt(spectrum.moments.scaler, weights / temperature, bias / temperature)
 
 
 @dataclass(frozen=True, slots=True)
-class Spectrum:
+class Within:
     """The covariance within the classes, decomposed.
 
     Attributes:
@@ -97,7 +97,7 @@ class Spectrum:
     projected: np.ndarray
 
     @classmethod
-    def of(cls, moments: Moments) -> "Spectrum":
+    def of(cls, moments: Moments) -> "Within":
         """Decompose: what the class means explain of the second moments is taken off first."""
         assert moments.gram is not None
         within = moments.gram - (moments.means * moments.share) @ moments.means.T
