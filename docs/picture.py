@@ -79,7 +79,7 @@ def picture(driver: Any, page: Path, width: int, height: int, scheme: str) -> by
 
 if __name__ == "__main__":
     page, target, *sizes = sys.argv[1:]
-    width, height = (int(v) for v in (*sizes[:2], *("1280", "1500")[len(sizes[:2]) :]))
+    width, height = (int(v) for v in (*sizes[:2], *("1440", "1620")[len(sizes[:2]) :]))
     with browser() as driver:
         content = picture(driver, Path(page), width, height, (sizes[2:] or ["light"])[0])
     Path(target).write_bytes(content)

@@ -164,12 +164,17 @@ class Plot:
 
     def drawing(self, alt: str) -> Drawing:
         """Return what was drawn, with its words for those who do not see it."""
-        scale = self.axes.transScale + self.axes.transLimits  # known only now that all is drawn
+        self.axes.autoscale_view()  # else the limits are known only when the picture is saved
+        scale = self.axes.transScale + self.axes.transLimits
+        taken: list[tuple[float, float]] = []
         for x, y, text in self.names:
-            right = scale.transform((x, y))[0] > 0.5
-            place: dict[str, Any] = (
-                {"xytext": (-6, 6), "ha": "right"} if right else {"xytext": (6, 6)}
-            )
+            across, up = scale.transform((x, y))
+            if any(abs(across - a) < 0.5 and abs(up - b) < 0.07 for a, b in taken):
+                continue  # it would print over another name; its sign still tells it
+            taken.append((across, up))
+            place: dict[str, Any] = {"xytext": (6, 6)}
+            if across > 0.5:
+                place = {"xytext": (-6, 6), "ha": "right"}
             self.axes.annotate(text, (x, y), textcoords="offset points", **place)
         return Drawing(self.canvas, alt)
 

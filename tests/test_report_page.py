@@ -307,7 +307,11 @@ def test_what_other_commands_left_is_shown_and_said_to_be_missing_before(place: 
     )  # fmt: skip
     tables = {"backbones": [{"backbone": "vgg16", "val": 0.4567, "report_val": 0.582}], "heads": [], "finetune": []}  # fmt: skip
     write_json(place.folder / "tables.json", tables)
+    whole = {"left_out": "", "selection_accuracy": 0.8, "interval": [0.7, 0.9], "difference": None, "difference_interval": None, "p_value": None, "epochs": 2, "rows": 99, "seconds": 3.0}  # fmt: skip
+    without = {**whole, "left_out": "flip", "difference": -0.0123, "difference_interval": [-0.02, 0.01], "p_value": 0.3}  # fmt: skip
+    write_json(place.folder / "finetune" / "ablation.json", {"start": "toy", "lines": [whole, without]})  # fmt: skip
     page = place.page()
+    assert "without flip" in page and "−1.2 (p = 0.3)" in page
     assert "1.234" in page and "+0.91" in page and "-0.82" in page
     assert "37 of 1,200 labels" in page and "76.5 %" in page and "every pixel the same" in page
     assert "11 val images" in page and "distance 1.23" in page

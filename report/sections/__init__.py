@@ -12,7 +12,7 @@ ORDER = (
     "headline", "leaderboard", "choices", "transfer", "finetuning", "tables", "trust", "mistakes", "data",
     "time", "again",
 )  # fmt: skip
-OPTIONAL = ("transfer", "tables", "data")
+OPTIONAL = ("transfer", "finetuning", "tables", "data")
 
 
 def build_sections(material: Material) -> list[Section]:

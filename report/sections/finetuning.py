@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from report.figures.ablation import ablation_figure, left_out_words
 from report.figures.learning import learning_figures
 from report.left import FinetuneRun
 from report.material import Material
@@ -33,31 +34,25 @@ class Line:
 
 def build(material: Material) -> Section | None:
     """Return the runs; nothing where there is none."""
-    if not material.runs and not material.ensembles:
+    ablation = material.records.get("finetune/ablation")
+    if not (material.runs or material.ensembles or ablation):
         return None
+    study = ablation_figure(ablation["lines"]) if ablation else None
     facts = {
         "lines": [_line(run, material) for run in material.runs if run.finished],
         "waiting": [run for run in material.runs if not run.finished],
         "compared": material.run,
         "ensembles": material.ensembles,
-        "ablation": _ablation(material),
+        "ablation": ablation,
+        "left_out_words": left_out_words,
     }
     return Section(
-        "finetuning", "Fine-tuning", "Fine-tuning", facts, learning_figures(material.runs)
+        "finetuning",
+        "Fine-tuning",
+        "Fine-tuning",
+        facts,
+        [*learning_figures(material.runs), *([study] if study else [])],
     )
-
-
-def _ablation(material: Material) -> tuple[list[str], list[dict[str, Any]]] | None:
-    """Return columns and rows of the study of augmentations; None where it was not made.
-
-    Its table is the one list of objects in the file; values that are no text or number are left out.
-    """
-    record = material.records.get("finetune/ablation", {})
-    tables = [v for v in record.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
-    if not tables:
-        return None
-    plain = [name for name, value in tables[0][0].items() if isinstance(value, str | int | float)]
-    return plain, tables[0]
 
 
 def _line(run: FinetuneRun, material: Material) -> Line:
