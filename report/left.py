@@ -94,6 +94,8 @@ class FinetuneRun:
 
     def rows(self, dataset: ImageDataset) -> int:
         """Return how many images it was trained on."""
+        if trained := self.result.get("trained_rows"):
+            return int(trained)
         train = len(dataset.rows("train"))
         return min(self.identity.get("rows") or train, train)
 

@@ -69,6 +69,8 @@ def _recipe(recipe: Any) -> str:
         text = name.replace("_", " ")
         if value is True:
             words.append(text)
+        elif isinstance(value, dict):  # the augmentation
+            words += [_recipe(value)] if _recipe(value) else []
         elif value and name != "epochs":  # which have a column of their own
             number = isinstance(value, int | float)
             words.append(f"{text} {value:g}" if number else f"{text} {value}")
