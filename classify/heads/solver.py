@@ -85,6 +85,7 @@ class Solver:
         self.curvature = Curvature.of(rows)
         self._pairs: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=MEMORY)
         self._before: Point | None = None
+        self._spread = 1.0
         if start is None:
             start = np.zeros((rows.features + 1, rows.classes), np.float32)
             start[-1] = np.log(rows.share())
@@ -102,8 +103,9 @@ class Solver:
         last = self._here
         here = Point.of(last.weights, last.value, penalty)
         here = self._extrapolated(here) if steps > 1 else here
+        self._spread = here.value.spread  # kept for this penalty: an inverse costs half a pass
         while self.passes < limit and (here.bound > tol or self.passes < fewest):
-            there = self._step(here)
+            there = self._step(here, limit)
             if there is here and not self._pairs:
                 break  # float32 has no better one
             if there is here:
@@ -119,11 +121,11 @@ class Solver:
         there = self._move(here, here.weights - self._before.weights)
         return there if there.objective < here.objective else here
 
-    def _step(self, here: Point) -> Point:
-        """Return the point after one step, or `here` itself where none is better."""
+    def _step(self, here: Point, limit: int) -> Point:
+        """Return the point after one step, or `here` itself where none was found before `limit` passes."""
         direction = self._direction(here)
         fall, rate = float(np.vdot(here.slope, direction)), 1.0
-        while rate > SHORTEST:
+        while rate > SHORTEST and self.passes < limit:
             there = self._move(here, np.float32(rate) * direction)
             rise = there.objective - here.objective
             if rise <= ARMIJO * rate * fall + ROUNDING * here.objective:
@@ -142,7 +144,7 @@ class Solver:
 
     def _direction(self, here: Point) -> np.ndarray:
         """The two loops of algorithm 7.4."""
-        penalty, inverse = here.penalty, self.curvature.at(here.value.spread, here.penalty)
+        penalty, inverse = here.penalty, self.curvature.at(self._spread, here.penalty)
         pairs = []
         for step, change in self._pairs:
             whole = change.copy()
