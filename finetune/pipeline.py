@@ -1,5 +1,6 @@
 """run_finetune: the leaderboard's winner → a trained network, its history and its score."""
 
+import json
 import time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -197,6 +198,7 @@ def identity(config: FinetuneConfig, dataset: ImageDataset, start: Start) -> dic
 def _claim(folder: Path, wanted: dict[str, Any]) -> None:
     """Mark the folder as this run's, or find out that it is."""
     path = folder / "config.json"
+    wanted = json.loads(json.dumps(wanted))  # as it is read back: tuples have become lists
     if path.exists():
         recorded = read_json(path)["identity"]
         if recorded != wanted:
