@@ -74,8 +74,12 @@ def test_selection_and_reported_rows_never_enter_a_fit_in_any_view() -> None:
     for view in garbled:
         view[rows.selection] = generator.normal(size=view[rows.selection].shape)
     chosen = run_probe(Ridge(), tuple(garbled), data.labels, rows).path
-    for one, two in zip(honest.path, chosen, strict=True):
-        assert one.params["penalty"] == two.params["penalty"]
+    # the penalties are refined where the selection rows say so; those that both tried have equal heads
+    pairs = [
+        (p, q) for p in honest.path for q in chosen if p.params["penalty"] == q.params["penalty"]
+    ]
+    assert len(pairs) >= 3
+    for one, two in pairs:
         first, second = (p.head.weights_ * p.params["temperature"] for p in (one, two))  # type: ignore[attr-defined]
         np.testing.assert_allclose(first, second, rtol=2e-5, atol=1e-7)
 
