@@ -36,7 +36,7 @@ def classify_text(result: "ClassifyResult") -> str:
     if result.comparison:
         names = _names((*result.results, *result.baselines))
         lines.append(f"Winner: {_comparison(result.comparison, names)}")
-    if len(result.front) > 1:
+    if result.front:
         lines.append("* none is both cheaper and better on the selection split (the Pareto front).")
     if unsettled := [probe.id for probe in result.results if not probe.converged]:
         lines.append(f"Stopped before it converged: {', '.join(unsettled)}")
@@ -158,7 +158,7 @@ def _cost(probe: "ProbeResult", result: "ClassifyResult") -> str:
     cost = result.costs.get(probe.id)
     if cost is None or probe.baseline:
         return "-"
-    return f"{cost:.2f} ms" + (" *" if probe.id in result.front and len(result.front) > 1 else "")
+    return f"{cost:.2f} ms" + (" *" if probe.id in result.front else "")
 
 
 def _calibration(probe: "ProbeResult") -> str:

@@ -150,6 +150,9 @@ def test_twenty_kills_leave_the_same_bits_and_lose_a_shard_each_at_most(
         process.wait()
         process.stderr.close()
         kills += 1
+        if (parts.parent / "efficientnet_lite0@96.h5").exists():
+            there = 29  # all are in the file; the parts are being taken away
+            break
         now = len(list(parts.glob("shard-*.h5")))
         assert now >= there  # nothing committed is ever lost
         there = now
