@@ -39,8 +39,11 @@ class Moments:
         kind = np.float64 if X.dtype == np.float64 else np.float32
         products = np.zeros((features, features)) if gram else None
         squares, sums = np.zeros(features), np.zeros((classes, features))
+        buffer = np.empty((min(BLOCK, len(X)), features), kind)
         for start in range(0, len(X), BLOCK):
-            rows = np.subtract(X[start : start + BLOCK], shift, dtype=kind)
+            rows = buffer[: len(X) - start]
+            rows[...] = X[start : start + BLOCK]
+            rows -= shift
             rows = rows.astype(np.float32, copy=False)
             _add_by_class(sums, rows, numbers[start : start + BLOCK])
             if products is None:
@@ -66,4 +69,5 @@ def _add_by_class(sums: np.ndarray, rows: np.ndarray, numbers: np.ndarray) -> No
         order = np.argsort(numbers, kind="stable")
         rows, numbers = rows[order], numbers[order]
     starts = np.flatnonzero(np.r_[True, numbers[1:] != numbers[:-1]])
-    sums[numbers[starts]] += np.add.reduceat(rows, starts, axis=0, dtype=np.float64)
+    for number, part in zip(numbers[starts], np.split(rows, starts[1:]), strict=True):
+        sums[number] += part.sum(axis=0)  # np.add.reduceat: ten times as slow

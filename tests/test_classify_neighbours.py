@@ -1,0 +1,34 @@
+"""The search for nearest rows against a plain sort, and float16 rows told apart from broken ones."""
+
+import numpy as np
+import pytest
+
+from classify.heads.base import finite_halves
+from classify.heads.neighbours import GROUP, Neighbours, largest
+
+
+@pytest.mark.parametrize("k", [1, 7, 40])
+@pytest.mark.parametrize("length", [5, GROUP * 40, GROUP * 400 + 13])
+def test_the_largest_are_those_of_a_full_sort(k: int, length: int) -> None:
+    values = np.random.default_rng(k).normal(size=(6, length)).astype(np.float32)
+    values[0, -3:] = 9, 8, 10  # in what is left over beyond the groups
+    values[1] = np.sort(values[1])
+    k = min(k, length)
+    np.testing.assert_array_equal(largest(values, k), np.argsort(-values, axis=1)[:, :k])
+
+
+def test_the_first_of_equal_values_stands_first() -> None:
+    values = np.zeros((1, GROUP * 100), np.float32)
+    values[0, [5, 900, 17]] = 1
+    assert largest(values, 3).tolist() == [[5, 17, 900]]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_broken_float16_number_is_found_anywhere(bad: float) -> None:
+    rows = np.random.default_rng(0).normal(size=(5_000, 1_000)).astype(np.float16)
+    assert finite_halves(rows) and finite_halves(rows[::2, 1:])
+    assert finite_halves(np.full((2, 2), 65504, np.float16))
+    rows[4_999, 998] = bad
+    assert not finite_halves(rows) and not finite_halves(rows[1::2])
+    with pytest.raises(ValueError, match=r"NaN|infinity"):
+        Neighbours().fit(rows, np.arange(5_000) % 3)
