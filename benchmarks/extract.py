@@ -5,7 +5,8 @@
 One run, one machine, for each size: (a) bare: the compiled model on one resident uint8 batch, before and
 after each of five rounds of (b); (b) end to end: `extract_features`, from the first row read to the finished, synced file;
 (c) the naive pipelines: Keras's ImageDataGenerator.flow_from_directory + predict, and tf.data decoding
-with tf.image.resize + predict. The last line is JSON, in images per second.
+with tf.image.resize + predict. The last line is JSON, in images per second; on a GPU with `gpu_use`, the
+mean share of (b), all rounds, that it was busy (NVML).
 """
 
 import argparse
@@ -34,8 +35,10 @@ def bare_seconds(extractor, batch, seconds: float) -> tuple[int, float]:
     return images, time.monotonic() - begin
 
 
-def measure_ours(store: Path, backbone: str, weights: str, size: int) -> tuple[float, float]:
-    """Return the bare rate and that of `extract_features`, which computes every row here."""
+def measure_ours(
+    store: Path, backbone: str, weights: str, size: int
+) -> tuple[float, float, float | None]:
+    """Return the bare rate, that of `extract_features`, which computes every row here, and its GPU use."""
     from data.dataset import open_dataset
     from extract.config import ExtractConfig
     from extract.engine import cut_batches
@@ -62,11 +65,12 @@ def measure_ours(store: Path, backbone: str, weights: str, size: int) -> tuple[f
         second = bare_seconds(extractor, batch, BARE_SECONDS)
         report.path.unlink()
         bare = (first[0] + second[0]) / (first[1] + second[1])
-        rounds.append(
-            (report.computed / report.seconds / bare, bare, report.computed / report.seconds)
-        )
+        whole = report.computed / report.seconds
+        rounds.append((whole / bare, bare, whole, report.gpu_use))
     print("rounds, end to end of bare: " + ", ".join(f"{ratio:.3f}" for ratio, *_ in rounds))
-    return sorted(rounds)[ROUNDS // 2][1:]
+    uses = [use for *_, use in rounds if use is not None]
+    bare, whole = sorted(rounds, key=lambda one: one[0])[ROUNDS // 2][1:3]
+    return bare, whole, sum(uses) / len(uses) if uses else None
 
 
 def naive_model(backbone: str, weights: str, size: int):
@@ -152,7 +156,7 @@ def main() -> None:
         print(write_jpegs(folder, options.rows), flush=True)
         prepare(folder, store)
         for size in options.size:
-            bare, whole = measure_ours(store, options.backbone, options.weights, size)
+            bare, whole, use = measure_ours(store, options.backbone, options.weights, size)
             generator = measure_generator(folder, options.backbone, options.weights, size)
             tfdata = measure_tfdata(folder, options.backbone, options.weights, size)
             print(
@@ -168,6 +172,7 @@ def main() -> None:
                 "naive_tfdata": tfdata,
             }
             results.append({"size": size, **{name: round(rate, 1) for name, rate in rates.items()}})
+            results[-1] |= {} if use is None else {"gpu_use": round(use, 3)}
     print(json.dumps(results if len(results) > 1 else results[0]))
 
 

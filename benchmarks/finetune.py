@@ -7,7 +7,7 @@ the round in the middle counts. `bare` repeats the compiled step on one batch th
 `end_to_end` is what `python -m finetune` runs, `default` recipe (order, draws, reading, fetching the
 loss; the first step after a pause and checkpoints, which come every two minutes, apart);
 `naive_generator` is `Model.fit` on JPEG files read, enlarged and augmented by Keras' ImageDataGenerator.
-The last line is JSON.
+The last line is JSON; on a GPU with `gpu_use`, the mean share of `end_to_end` that it was busy (NVML).
 """
 
 import argparse
@@ -71,16 +71,20 @@ def bare(size: int, recipe, pixels, labels, steps: int) -> Callable[[], float]:
     return once
 
 
-def end_to_end(size: int, recipe, pixels, labels, rounds: int, folder: Path) -> Callable[[], float]:
-    """Return a round of the training loop: one epoch."""
+def training_of(size: int, recipe, pixels, labels, rounds: int, folder: Path):
+    """Return the training of `python -m finetune`, for as many epochs as there are rounds."""
     from dataclasses import replace
 
     from finetune.train import Training
 
-    training = Training(
+    return Training(
         classifier_of(size, recipe), pixels, labels, np.arange(len(labels)),
         replace(recipe, epochs=rounds + 1), 0, folder / "checkpoint.npz",
     )  # fmt: skip
+
+
+def end_to_end(training) -> Callable[[], float]:
+    """Return a round of the training loop: one epoch."""
 
     def once() -> float:
         images, seconds = training.images, training.timed
@@ -145,9 +149,10 @@ def main() -> None:
         from finetune.recipes import RECIPES
 
         recipe = RECIPES["default"]
+        training = training_of(size, recipe, pixels, labels, rounds, folder)
         ways = {
             "bare": bare(size, recipe, pixels, labels, steps),
-            "end_to_end": end_to_end(size, recipe, pixels, labels, rounds, folder),
+            "end_to_end": end_to_end(training),
             "naive_generator": naive_generator(size, recipe, folder, steps),
         }
         print(machine(), source, f"size {size}, batch {BATCH}", sep="; ", flush=True)
@@ -161,6 +166,8 @@ def main() -> None:
     middle = sorted(range(rounds), key=lambda i: rates["end_to_end"][i] / rates["bare"][i])
     chosen = middle[rounds // 2]
     result = {name: round(values[chosen], 1) for name, values in rates.items()}
+    if training.use.mean is not None:
+        result["gpu_use"] = round(training.use.mean, 3)
     ratio = statistics.median(
         a / b for a, b in zip(rates["end_to_end"], rates["naive_generator"], strict=True)
     )

@@ -12,6 +12,7 @@ from cache.errors import MissingFileError
 from cache.progress import Progress
 from cache.rows import RowWriter
 from cache.stopping import StopRequest
+from extract.accelerator import GpuUse
 from extract.config import ExtractConfig
 from extract.worker import Extractor, ShardTask, compute_remote, compute_shards
 
@@ -25,8 +26,17 @@ def run_tasks(
     writers: list[RowWriter],
     config: ExtractConfig,
     stop: StopRequest,
+    use: GpuUse,
 ) -> str:
     """Compute a task's shards with the executor of the configuration.
+
+    Args:
+        task: The shards.
+        extractor: Computes them, where that is this process.
+        writers: Of each file.
+        config: Names the executor.
+        stop: Asked before each shard.
+        use: Samples the GPUs of this process while it computes.
 
     Returns:
         What held the run up: "read", "device" or "write".
@@ -38,8 +48,8 @@ def run_tasks(
         if index not in writers[file].digests:
             writers[file].write(index, columns)
 
-    with _progress(task) as progress:
-        return compute_shards(task, extractor, commit, lambda: stop.reason, progress)
+    with use, _progress(task) as progress:
+        return compute_shards(task, extractor, commit, lambda: stop.reason, progress, use)
 
 
 def _progress(task: ShardTask) -> Progress:

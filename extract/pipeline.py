@@ -10,6 +10,7 @@ from cache.progress import say
 from cache.rows import RowFile, RowWriter
 from cache.stopping import StopRequest
 from data.dataset import ImageDataset, open_dataset
+from extract.accelerator import watch_gpus
 from extract.config import ExtractConfig
 from extract.executors import run_tasks
 from extract.pilot import Estimate, PreparedJob, plan_table, prepare_job
@@ -30,6 +31,7 @@ class FileReport:
         computed: Rows computed by this run.
         seconds: What they took.
         bound: What held it up: "read", "device" or "write"; "" if nothing was computed.
+        gpu_use: Mean use of the GPUs meanwhile, 0 … 1; None where it is not known.
     """
 
     key: str
@@ -40,6 +42,7 @@ class FileReport:
     computed: int = 0
     seconds: float = 0.0
     bound: str = ""
+    gpu_use: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +119,9 @@ def _run_job(
         task = ShardTask(job, dataset.path, plans, paths, extractor.batch, missing)
         before = [_rows_there(writer) for writer in writers]
         begin = time.monotonic()
-        bound = run_tasks(task, extractor, writers, config, stop)
-        speed = {"devices": extractor.devices, "bound": bound}
+        use = watch_gpus(len(extractor.devices))
+        bound = run_tasks(task, extractor, writers, config, stop, use)
+        speed = {"devices": extractor.devices, "bound": bound, "gpu_use": use.mean}
         return [
             _close(writer, dataset, key, had, begin, speed)
             for writer, key, had in zip(writers, job.keys, before, strict=True)
@@ -146,4 +150,7 @@ def _close(
         writer.finish(side, attributes)
     seconds = time.monotonic() - begin
     dim = writer.layout.columns["features"].shape[0]
-    return FileReport(str(key), writer.path, state, rows, dim, rows - had, seconds, speed["bound"])
+    return FileReport(
+        str(key), writer.path, state, rows, dim, rows - had, seconds, speed["bound"],
+        speed["gpu_use"],
+    )  # fmt: skip

@@ -13,6 +13,7 @@ from cache.errors import InvalidInputError, StaleError
 from cache.progress import Progress
 from cache.rows import Plan, RowFile, RowWriter, parts_folder
 from cache.shards import read_shard, write_shard
+from extract.accelerator import GpuUse
 from extract.engine import Batch, Stream, cut_batches
 from extract.extractor import Extractor
 from extract.plan import Job
@@ -51,8 +52,17 @@ def compute_shards(
     commit: Commit,
     stop: Callable[[], str] = lambda: "",
     progress: Progress | None = None,
+    use: GpuUse | None = None,
 ) -> str:
     """Compute the task's shards in order, until done or `stop()` gives a reason.
+
+    Args:
+        task: The shards.
+        extractor: Computes them.
+        commit: Called with each finished shard.
+        stop: Asked before each shard.
+        progress: Told of every batch.
+        use: Of the GPUs; shown with the progress where it is known.
 
     Returns:
         What held the run up: "read", "device" or "write".
@@ -76,7 +86,9 @@ def compute_shards(
 
     streams = [Stream(step, _Sink(task, commit, progress).take) for step in extractor.steps]
     if progress:
-        progress.note = lambda: f"bound by {streams[0].bound()}"
+        progress.note = lambda: " · ".join(
+            filter(None, [f"bound by {streams[0].bound()}", str(use or "")])
+        )
     with ThreadPoolExecutor(len(streams), "device") as pool:
         runs = [pool.submit(s.run, cut_batches(pixels, wanted(), extractor.batch)) for s in streams]
         for run in as_completed(runs):

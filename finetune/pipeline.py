@@ -62,6 +62,7 @@ class FinetuneResult:
         selection_top1: Accuracy of the kept weights on the selection split; None where nothing was chosen.
         images_per_second: Speed of training in the process that finished it.
         devices: What it ran on.
+        gpu_use: Mean use of the GPUs while it trained, 0 … 1; None where it is not known.
     """
 
     run: str
@@ -87,6 +88,7 @@ class FinetuneResult:
     selection_top1: float | None = None
     images_per_second: float | None = None
     devices: tuple[str, ...] = ()
+    gpu_use: float | None = None
 
 
 def run_finetune(config: FinetuneConfig) -> FinetuneResult:
@@ -129,6 +131,7 @@ def run_finetune(config: FinetuneConfig) -> FinetuneResult:
         from_scratch=start.random, trained_rows=len(rows.fit),
         selection_rows=0 if rows.selection is None else len(rows.selection),
         images_per_second=training.images_per_second, devices=tuple(training.devices),
+        gpu_use=training.use.mean,
     )  # fmt: skip
     if stopped:
         return result

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from cache.errors import OnepassError
 from cache.progress import Progress, say
+from extract.accelerator import watch_gpus
 from extract.backend import device_names, is_out_of_memory
 from finetune.batches import Feed, Plan
 from finetune.checkpoint import finite, load_arrays, model_variables, save_arrays
@@ -70,6 +71,7 @@ class Training:
         self.loss = self.seconds = 0.0  # of that epoch so far
         self.correct = 0
         self.images, self.timed = 0, 0.0  # of this process, for the rate
+        self.use = watch_gpus(len(self.devices))  # the same
         self.saved = self.clock = time.monotonic()
         if checkpoint.exists():
             self._resume()
@@ -133,7 +135,8 @@ class Training:
         seen, reason, batch = self.place * self.plan.batch, "", self.plan.batch
         total = self.steps * batch
         with (
-            Progress(total, "images", label, done=seen, note=self._loss_note) as progress,
+            Progress(total, "images", label, done=seen, note=self._note) as progress,
+            ExitStack() as stack,
             closing(self.feed.epoch(epoch, self.place)) as batches,  # type: ignore[type-var]
         ):
             for arrays in batches:
@@ -150,6 +153,7 @@ class Training:
                 if progress.done == seen + batch:
                     self._fetch(waiting)
                     progress.restart_clock()  # the first step compiles
+                    stack.enter_context(self.use)
                     begin = time.monotonic()
                 if reason:
                     break
@@ -219,8 +223,9 @@ class Training:
             f"Lower --learning-rate (now {self.recipe.learning_rate:g}) and give the run a new name with --run"
         )
 
-    def _loss_note(self) -> str:
-        return f"loss {self.loss / self.fetched:.3f}" if self.fetched else ""
+    def _note(self) -> str:
+        loss = f"loss {self.loss / self.fetched:.3f}" if self.fetched else ""
+        return " · ".join(filter(None, [loss, str(self.use)]))
 
     def _tick(self) -> None:
         now = time.monotonic()

@@ -1,5 +1,6 @@
 """What the stages left on disk, read as files. What cannot be used is left out, and that is said."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from cache.rowfile import RowFile
 from classify.heads.base import softmax
 from classify.heads.storage import unpack_arrays
 from data.dataset import ImageDataset
+from report.numbers import percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class FeatureFile:
         computed: Rows that the last extraction computed; 0 where it was not measured.
         rate: Rows per second of that extraction; 0 where it was not measured.
         bound: What held the extraction up.
-        devices: What it ran on.
+        devices: What it ran on, and how busy its GPUs were.
         digest: Of its vectors (hex).
         made: Command, time, machine and versions.
     """
@@ -120,6 +122,13 @@ class FinetuneRun:
             ) from error
 
 
+def devices_text(speed: Mapping[str, Any]) -> str:
+    """Return the devices that a stage recorded, and the use of its GPUs where it is known."""
+    use = speed.get("gpu_use")
+    busy = [] if use is None else [f"GPU use {percent(use)}"]
+    return ", ".join([*map(str, speed.get("devices") or []), *busy])
+
+
 def feature_files(store: Path, dataset: ImageDataset) -> tuple[list[FeatureFile], list[str]]:
     """Return the data set's feature files by name, and what was left out and why."""
     files, notes = [], []
@@ -148,7 +157,7 @@ def _feature_file(path: Path) -> FeatureFile:
         computed=int(speed.get("computed_rows", 0)),
         rate=float(speed.get("rows_per_second", 0.0)),
         bound=str(speed.get("bound", "")),
-        devices=", ".join(map(str, speed.get("devices", []))),
+        devices=devices_text(speed),
         digest=rows.digest,
         made=rows.made,
     )

@@ -292,3 +292,29 @@ def test_weights_from_a_local_file_give_identical_vectors_under_a_key_of_their_o
     )
     assert refused.returncode == 1
     assert digest in refused.stderr.splitlines()[-1] and "0" * 64 in refused.stderr.splitlines()[-1]
+
+
+def test_the_use_of_the_gpus_is_shown_and_recorded_where_it_is_known(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from extract import pipeline
+    from extract.accelerator import GpuUse, nvml_reader
+    from extract.config import ExtractConfig
+
+    def recorded(folder: Path) -> float | None:
+        path = folder / "digits" / "features" / "efficientnet_lite0@32.h5"
+        return RowFile.open(path).attributes["extraction"]["gpu_use"]
+
+    if nvml_reader(1) is None:
+        assert recorded(store) is None
+    monkeypatch.setattr(pipeline, "watch_gpus", lambda count: GpuUse(lambda: 0.97, period=0.001))
+    config = ExtractConfig(
+        dataset="digits",
+        backbone=("efficientnet_lite0",),
+        size=(32,),
+        batch=32,
+        cache_dir=with_pixels(store, tmp_path),
+    )
+    (report,) = pipeline.extract_features(config).files
+    assert report.gpu_use == recorded(tmp_path) == pytest.approx(0.97)
+    assert " · bound by " in (shown := capsys.readouterr().err) and " · GPU 97 %" in shown

@@ -75,6 +75,27 @@ def test_it_learns_and_keeps_what_was_best_on_the_selection_split(tmp_path: Path
     assert again.history == training.history and again.ended == "all epochs are trained"
 
 
+def test_the_use_of_the_gpus_is_shown_and_counts_training_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from extract.accelerator import GpuUse
+    from finetune import train
+
+    monkeypatch.setattr(train, "watch_gpus", lambda count: GpuUse(lambda: 0.97, period=0.0005))
+    training = tiny_training(tmp_path, epochs=1)
+    real = training._finish_epoch
+
+    def finish() -> None:
+        before = len(training.use.samples)
+        real()  # judges the epoch
+        assert len(training.use.samples) == before
+
+    monkeypatch.setattr(training, "_finish_epoch", finish)
+    training.run(lambda: "")
+    assert training.use.mean == pytest.approx(0.97)
+    assert " · GPU 97 %" in capsys.readouterr().err
+
+
 def test_without_selection_all_rows_are_trained_on_and_the_average_is_kept(tmp_path: Path) -> None:
     training = tiny_training(tmp_path, select=False, epochs=2)
     training.run(lambda: "")

@@ -111,6 +111,13 @@ def test_hostile_names_are_text_wherever_they_stand(place: Place) -> None:
     assert "'=1+1" in cells and "=1+1" not in cells
 
 
+def test_the_use_of_the_gpus_stands_beside_them_only_where_it_is_known(place: Place) -> None:
+    add_run(place, "known", devices=["gpu:0"], gpu_use=0.968)
+    add_run(place, "unknown", devices=["cpu:0"], gpu_use=None)
+    cells = " ".join(Parsed(place.write().path.read_text(encoding="utf-8")).texts)
+    assert "gpu:0, GPU use 96.8\u00a0%" in cells and cells.count("GPU use") == 1
+
+
 def test_the_page_holds_after_classify_alone(place: Place) -> None:
     result = place.write()
     assert result.runs == 0 and "finetuning" not in result.sections

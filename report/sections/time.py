@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from report.figures.timing import Spent, time_figure
-from report.left import FeatureFile
+from report.left import FeatureFile, devices_text
 from report.material import Material
 from report.sections.section import Section
 
@@ -18,7 +18,7 @@ class RunSpeed:
         epochs: Finished.
         rate: Images per second.
         seconds: Of all epochs.
-        machine: Where.
+        machine: Where, and how busy its GPUs were.
     """
 
     name: str
@@ -71,6 +71,6 @@ def _runs(material: Material) -> list[RunSpeed]:
         if seconds:
             images = run.rows(material.dataset) * len(run.history)
             rate = run.result.get("images_per_second") or images / seconds
-            where = ", ".join(run.result.get("devices") or [str(run.made.get("machine", ""))])
+            where = devices_text(run.result) or str(run.made.get("machine", ""))
             runs.append(RunSpeed(run.name, len(run.history), rate, seconds, where))
     return runs
