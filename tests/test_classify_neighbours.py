@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from classify.heads.base import finite_halves
+from classify.heads.halves import finite_halves, widen
 from classify.heads.neighbours import GROUP, Neighbours, largest
 
 
@@ -32,3 +32,12 @@ def test_a_broken_float16_number_is_found_anywhere(bad: float) -> None:
     assert not finite_halves(rows) and not finite_halves(rows[1::2])
     with pytest.raises(ValueError, match=r"NaN|infinity"):
         Neighbours().fit(rows, np.arange(5_000) % 3)
+
+
+def test_every_half_is_widened_as_numpy_does_it() -> None:
+    halves = np.arange(65_536, dtype=np.uint16).view(np.float16).reshape(64, -1)
+    finite = np.where(np.isfinite(halves), halves, np.float16(0))
+    for rows in (halves, finite, finite[:, ::3], finite[1::2]):
+        with np.errstate(invalid="ignore"):
+            wide, plain = widen(rows, np.empty(rows.shape, np.float32)), rows.astype(np.float32)
+        np.testing.assert_array_equal(wide.view(np.int32), plain.view(np.int32))

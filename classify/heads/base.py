@@ -10,6 +10,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cache.errors import InvalidInputError
+from classify.heads.halves import finite_halves
 from classify.heads.scaler import Scaler, blocks
 
 FLOATS = (np.float64, np.float32, np.float16)  # what X may be; anything else becomes the first
@@ -194,17 +195,6 @@ class LinearHead(Head):
         check_is_fitted(self)
         weights = self.weights_ / self.scale_[:, None]
         return weights.astype(np.float32), (self.bias_ - self.mean_ @ weights).astype(np.float32)
-
-
-def finite_halves(X: Any) -> bool:
-    """Whether X is a float16 array without NaN and Inf, told from its bits.
-
-    scikit-learn's own check, which is slow for float16, is left to the arrays where this is False.
-    """
-    if not (isinstance(X, np.ndarray) and X.dtype == np.float16 and X.ndim == 2):
-        return False
-    exponent = np.uint16(0x7C00)  # all ones in Inf and NaN only
-    return not any(((X[b].view(np.uint16) & exponent) == exponent).any() for b in blocks(X))
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:

@@ -1,11 +1,16 @@
 """What ridge, LDA and class means need of the rows, from one reading of them."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-from classify.heads.rows import BLOCK
+from classify.heads.halves import widen
 from classify.heads.scaler import Scaler
+from classify.heads.threads import cores, spread
+
+SAMPLE = 256  # rows, of which the mean is near enough to that of all
+BLOCK = 8_192  # rows multiplied at a time, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,34 +38,55 @@ class Moments:
         The rows are shifted by the first block's mean, multiplied as float32, summed over blocks as
         float64, and standardised afterwards: the Gram matrix's diagonal holds the variances.
         """
-        features = X.shape[1]
         # of X's own dtype: what float16 rows differ from it is exact in float32
-        shift = X[:BLOCK].mean(axis=0, dtype=np.float64).astype(X.dtype)
-        kind = np.float64 if X.dtype == np.float64 else np.float32
-        products = np.zeros((features, features)) if gram else None
-        squares, sums = np.zeros(features), np.zeros((classes, features))
-        buffer = np.empty((min(BLOCK, len(X)), features), kind)
-        for start in range(0, len(X), BLOCK):
-            rows = buffer[: len(X) - start]
-            rows[...] = X[start : start + BLOCK]
-            rows -= shift
-            rows = rows.astype(np.float32, copy=False)
-            _add_by_class(sums, rows, numbers[start : start + BLOCK])
-            if products is None:
-                squares += np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
-            else:
-                products += rows.T @ rows
+        shift = X[:SAMPLE].mean(axis=0, dtype=np.float64).astype(X.dtype)
+        ends = np.linspace(0, len(X), min(cores(), -(-len(X) // BLOCK)) + 1).astype(int)
+        shares = [slice(*pair) for pair in pairwise(ends)]
+        parts = spread(
+            lambda share: _summed(X[share], numbers[share], classes, shift, gram), shares
+        )
+        sums, squares = parts[0]
+        for part in parts[1:]:
+            sums += part[0]
+            squares += part[1]
+        products = squares if gram else None
         counts = np.bincount(numbers, minlength=classes)
         mean = sums.sum(axis=0) / len(X)
         second = (squares if products is None else np.diag(products)) / len(X)
         scaler = Scaler.of_moments(shift.astype(np.float64) + mean, second - mean**2, len(X))
         means = (sums / np.maximum(counts, 1)[:, None] - mean) / scaler.scale
         if products is not None:
-            products /= len(X)
-            products -= np.outer(mean, mean)
-            products /= scaler.scale
-            products /= scaler.scale[:, None]
+            products -= np.outer(len(X) * mean, mean)
+            products *= np.outer(1 / scaler.scale, 1 / (len(X) * scaler.scale))
         return cls(scaler, counts / len(X), np.ascontiguousarray(means.T), products)
+
+
+def _summed(
+    X: np.ndarray,
+    numbers: np.ndarray,
+    classes: int,
+    shift: np.ndarray,
+    gram: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return sums of the shifted rows by class (K, D), and of squares (D,) or products (D, D), float64."""
+    features = X.shape[1]
+    kind = np.float64 if X.dtype == np.float64 else np.float32
+    size = -(-len(X) // -(-len(X) // BLOCK))  # of equal blocks
+    buffer = np.empty((size, features), kind)
+    sums = np.zeros((classes, features))
+    squares = np.zeros((features, features) if gram else features)
+    product = np.empty_like(squares, np.float32)
+    for start in range(0, len(X), size):
+        rows = widen(X[start : start + size], buffer[: len(X) - start])
+        rows -= shift
+        rows = rows.astype(np.float32, copy=False)
+        _add_by_class(sums, rows, numbers[start : start + size])
+        if gram:
+            np.matmul(rows.T, rows, out=product)  # not scipy's: that one would hold the GIL
+            squares += product
+        else:
+            squares += np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
+    return sums, squares
 
 
 def _add_by_class(sums: np.ndarray, rows: np.ndarray, numbers: np.ndarray) -> None:

@@ -4,19 +4,17 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
 from cache.errors import InvalidInputError
 from classify.heads.base import LinearHead, Note, PathPoint
 from classify.heads.moments import Moments
 from classify.heads.scaler import Scaler
 from classify.heads.temperature import best_temperature
+from classify.heads.threads import spread
 
-COARSE = {
-    "quick": tuple(10.0**power for power in np.arange(1, -4.1, -1)),
-    "full": tuple(10.0**power for power in np.arange(2, -6.1, -0.25)),
-}
-FINE = {"quick": 10**0.5, "full": 10**0.125}  # the best's neighbours, tried in the end
+WEAKEST, STRONGEST = 1e-6, 1e3  # penalties that are tried
+STEPS = {"quick": 1, "full": 8}  # penalties a power of ten
+START = (0.1, 0.01)  # where the climb begins
 
 
 class Ridge(LinearHead):
@@ -60,7 +58,11 @@ class Ridge(LinearHead):
         budget: str = "quick",
         note: Note | None = None,
     ) -> list[PathPoint]:
-        """Walk the penalties from strong to weak, then the best one's neighbours; see `Head.path`."""
+        """Climb from `START` while the accuracy rises; see `Head.path`.
+
+        "quick" goes by powers of ten, "full" walks all of 100 to 1e-6 and then around the best. Of equally
+        good penalties the strongest is the best.
+        """
         X, numbers = self.check_training(X, y)
         normal = Normal.of(X, numbers, len(self.classes_))
         rows = normal.scaler.apply(X_selection)
@@ -72,14 +74,24 @@ class Ridge(LinearHead):
             params = {"penalty": float(penalty), "temperature": temperature}
             head = self.sibling(params)._adopt(normal, weights, temperature)
             point = head.judged_by(scores / np.float32(temperature), y_selection, params)
-            if note:
-                note(str(point))
             return point
 
-        points = [judge(penalty) for penalty in COARSE[budget]]
-        best = max(points, key=lambda point: (point.accuracy, -point.log_loss)).params["penalty"]
-        points += [judge(best * factor) for factor in (FINE[budget], 1 / FINE[budget])]
-        return sorted(points, key=lambda point: -point.params["penalty"])
+        step = STEPS[budget]
+        wanted = [round(step * np.log10(penalty)) for penalty in START]
+        if budget == "full":
+            wanted = list(range(2 * step, -6 * step - 1, -2))
+        points: dict[int, PathPoint] = {}
+        while wanted:
+            found = spread(judge, [10 ** (power / step) for power in wanted])
+            points.update(zip(wanted, found, strict=True))
+            for point in found if note else ():
+                note(str(point))
+            best = max(points, key=lambda power: (points[power].accuracy, power))
+            near = (best + 1, best - 1)
+            wanted = [
+                n for n in near if n not in points and WEAKEST <= 10 ** (n / step) <= STRONGEST
+            ]
+        return [points[power] for power in sorted(points, reverse=True)]
 
     def _adopt(self, normal: "Normal", weights: np.ndarray, temperature: float) -> Self:
         return self.adopt(normal.scaler, weights / temperature, normal.share / temperature)
@@ -126,6 +138,5 @@ class Normal:
         """Return the weights (D, K) for one penalty."""
         matrix = self.matrix.copy()
         matrix[np.diag_indices_from(matrix)] += penalty
-        factor = cho_factor(matrix, overwrite_a=True, check_finite=False)
-        solved = cho_solve(factor, self.right, check_finite=False)
+        solved = np.linalg.solve(matrix, self.right)  # scipy's would hold the GIL
         return solved if self.rows is None else self.rows.T @ solved
