@@ -44,10 +44,11 @@ class Curvature:
     def _inverse(self, spread: float, penalty: float) -> Apply:
         matrix = self.gram.astype(np.float64) * spread
         matrix[np.diag_indices_from(matrix)] += penalty
-        factor = cho_factor(matrix, overwrite_a=True, check_finite=False)
         wide = len(self.rows) > 0
-        if not wide:
-            inverse = cho_solve(factor, np.eye(len(matrix))).astype(np.float32)
+        if wide:
+            factor = cho_factor(matrix, overwrite_a=True, check_finite=False)
+        else:
+            inverse = np.linalg.inv(matrix.astype(np.float32))
 
         def apply(gradient: np.ndarray) -> np.ndarray:
             out = np.empty_like(gradient)

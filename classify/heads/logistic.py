@@ -17,7 +17,7 @@ CS = {
     "full": tuple(float(f"{C:.3g}") for C in np.logspace(-5, 0, 12)),
 }
 PATH_TOL = 1e-3  # proven; what is chosen is fitted again, to `tol`
-EARLY = 2  # passes over the rows for a C beyond the peak
+EARLY = 1  # passes over the rows for a C beyond the peak
 
 
 class Logistic(LinearHead):
@@ -68,7 +68,7 @@ class Logistic(LinearHead):
         """Walk C upwards, each from the last solutions.
 
         "quick" ends where the peak is clearly passed. "full" goes on to the last C, but from the first
-        point of a lower accuracy than the best on it gives each two passes over the rows. Such a point
+        point of a lower accuracy than the best on it gives each one pass over the rows. Such a point
         has `early` among its params, unless it is better than the best: then it is solved as the others.
         """
         X, numbers = self.check_training(X, y)

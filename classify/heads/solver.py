@@ -31,7 +31,8 @@ from classify.heads.rows import Rows, Value
 MEMORY = 20  # pairs
 ARMIJO = 1e-4
 ROUNDING = 3e-7  # of the objective: below it float32 sums cannot tell better from worse
-FEWEST = 3  # passes for a penalty: where it is strong, any weights have nearly the same objective
+FEWEST = 4  # passes for a penalty: where it is strong, any weights have nearly the same objective,
+SURE = 1e-3  # unless the bound is this share of the tolerance
 SHORTEST = 1e-3  # of a step, before the pairs are forgotten and, failing that, the search ends
 
 
@@ -102,9 +103,9 @@ class Solver:
         limit, fewest = self.passes + steps, self.passes + min(FEWEST, steps)
         last = self._here
         here = Point.of(last.weights, last.value, penalty)
-        here = self._extrapolated(here) if steps > 1 else here
+        here = self._extrapolated(here)
         self._spread = here.value.spread  # kept for this penalty: an inverse costs half a pass
-        while self.passes < limit and (here.bound > tol or self.passes < fewest):
+        while self.passes < limit and here.bound > (tol if self.passes >= fewest else SURE * tol):
             there = self._step(here, limit)
             if there is here and not self._pairs:
                 break  # float32 has no better one
