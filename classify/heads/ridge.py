@@ -84,8 +84,9 @@ class Ridge(LinearHead):
         while wanted:
             found = spread(judge, [10 ** (power / step) for power in wanted])
             points.update(zip(wanted, found, strict=True))
-            for point in found if note else ():
-                note(str(point))
+            if note:
+                for point in found:
+                    note(str(point))
             best = max(points, key=lambda power: (points[power].accuracy, power))
             near = (best + 1, best - 1)
             wanted = [

@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from threadpoolctl import threadpool_info, threadpool_limits
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def cores() -> int:
