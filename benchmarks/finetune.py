@@ -52,12 +52,13 @@ def bare(size: int, recipe, pixels, labels, steps: int) -> Callable[[], float]:
 
     from finetune.augmentation import draw
     from finetune.optimizer import build_optimizer
+    from finetune.parallel import devices_for
     from finetune.step import TrainStep
 
     trainer = classifier_of(size, recipe).trainer
     count = len(trainer.trainable_variables)
     optimizer = build_optimizer(recipe, [1.0] * count, [False] * count, lambda epochs: 10_000)
-    step = TrainStep(trainer, optimizer, recipe.label_smoothing)
+    step = TrainStep(trainer, optimizer, recipe.label_smoothing, devices=devices_for(BATCH))
     draws = draw(recipe.augmentation, (64, 64, 3), 0, 0, 0, BATCH)
     batch = [keras.ops.convert_to_tensor(a) for a in (pixels[:BATCH], labels[:BATCH])]
     draws = {name: keras.ops.convert_to_tensor(value) for name, value in draws.items()}

@@ -13,6 +13,7 @@ from finetune.augmentation import draw, draw_order
 from finetune.config import FinetuneConfig
 from finetune.layers import depth_groups, rate_factors
 from finetune.optimizer import Schedule, build_optimizer
+from finetune.parallel import devices_for
 from finetune.pipeline import build_from, warm
 from finetune.start import choose_rows, choose_start
 from finetune.step import TrainStep
@@ -56,7 +57,7 @@ def find_learning_rate(config: FinetuneConfig) -> Found:
     variables = trainer.trainable_variables
     factors = rate_factors(variables, depth_groups(classifier.backbone), recipe.layer_decay)
     optimizer = build_optimizer(recipe, factors, [False] * len(factors), lambda epochs: STEPS)
-    step = TrainStep(trainer, optimizer, recipe.label_smoothing)
+    step = TrainStep(trainer, optimizer, recipe.label_smoothing, devices=devices_for(batch))
     schedule = Schedule("rising", HIGHEST, STEPS, 0)
     rates: list[float] = []
     losses: list[float] = []

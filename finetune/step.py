@@ -13,6 +13,7 @@ from extract.backend import on_accelerator
 from finetune.augment import mixed_targets
 from finetune.model import Trainer
 from finetune.optimizer import LayerwiseAdam, LayerwiseSGD
+from finetune.parallel import Sharing, divided_like
 
 Draws = dict[str, np.ndarray]
 
@@ -31,14 +32,15 @@ class TrainStep:
         smoothing: Of the labels.
         parts: Into how many the batch is cut where the device's memory does not hold it; their
             gradients are added up, so that the step is that of the whole batch.
+        devices: How many of this host share each part; see `finetune.parallel.devices_for`.
     """
 
     def __init__(
         self, trainer: Trainer, optimizer: LayerwiseAdam | LayerwiseSGD,
-        smoothing: float = 0.0, parts: int = 1,
+        smoothing: float = 0.0, parts: int = 1, devices: int = 1,
     ) -> None:  # fmt: skip
         self.trainer, self.optimizer = trainer, optimizer
-        self.smoothing, self.parts = smoothing, parts
+        self.smoothing, self.parts, self.devices = smoothing, parts, devices
         if not optimizer.built:
             optimizer.build(trainer.trainable_variables)
         self._state: Any = None
@@ -112,7 +114,7 @@ class TrainStep:
     def _for_jax(self) -> Callable[..., tuple[Any, Any]]:
         import jax
 
-        trainer, optimizer = self.trainer, self.optimizer
+        trainer, optimizer, sharing = self.trainer, self.optimizer, Sharing(self.devices)
 
         def loss_of(trained: Any, fixed: Any, images: Any, targets: Any, labels: Any) -> Any:
             mapping = [*zip(trainer.trainable_variables, trained, strict=True),
@@ -123,17 +125,19 @@ class TrainStep:
             loss, correct = _loss_and_correct(targets, labels, logits)
             return loss, (correct, fixed)
 
-        prepare = jax.jit(self._images)
-        part = jax.jit(jax.value_and_grad(loss_of, has_aux=True))
-        update = jax.jit(optimizer.stateless_apply)
+        prepare = sharing.compile(self._images, divided=True)
+        part = sharing.compile(jax.value_and_grad(loss_of, has_aux=True))
+        update = sharing.compile(optimizer.stateless_apply)
 
         def step(state: Any, *arrays: Any) -> Any:
             trained, fixed, memory = state
             images = prepare(*arrays)
+            count = images[0].shape[0] // self.parts
             total: Any = None
             loss = correct = 0
             for index in range(self.parts):
-                (more, (right, fixed)), found = part(trained, fixed, *self._part(images, index))
+                shared = sharing.divide(self._part(images, index), count)
+                (more, (right, fixed)), found = part(trained, fixed, *shared)
                 loss, correct = loss + more, correct + right
                 total = (
                     found if total is None else [a + b for a, b in zip(total, found, strict=True)]
@@ -143,11 +147,13 @@ class TrainStep:
             trained, memory = update(memory, total, trained)
             return loss / self.parts, correct, (trained, fixed, memory)
 
-        whole = jax.jit(step) if self.parts == 1 else step
+        whole = sharing.compile(step) if self.parts == 1 else step
 
         def run(*arrays: Any) -> tuple[Any, Any]:
             if self._state is None:
-                self._state = tuple([v.value for v in variables] for variables in self._variables())
+                values = tuple([v.value for v in variables] for variables in self._variables())
+                self._state = sharing.copy(values)
+            arrays = sharing.divide(arrays, len(arrays[0]))
             loss, correct, self._state = whole(self._state, *arrays)
             return loss, correct
 
@@ -180,7 +186,8 @@ class EvalStep:
 
         def run(pixels: np.ndarray) -> Any:
             groups = predictor.trainable_variables, predictor.non_trainable_variables
-            return step(*([v.value for v in group] for group in groups), pixels)
+            trained, fixed = ([v.value for v in group] for group in groups)
+            return step(trained, fixed, divided_like([*trained, *fixed][0], pixels))
 
         return run
 

@@ -20,6 +20,7 @@ from finetune.history import DivergedError, EpochRow, best_first, why_ended
 from finetune.layers import depth_groups, rate_factors
 from finetune.model import Classifier
 from finetune.optimizer import build_optimizer
+from finetune.parallel import devices_for
 from finetune.recipes import Recipe
 from finetune.selection import Chosen, Judge, Keeper
 from finetune.step import TrainStep, averaged
@@ -60,7 +61,7 @@ class Training:
         top = {id(v) for v in trainer.top.trainable_variables}
         held = [id(v) not in top for v in trainer.trainable_variables]
         self.optimizer = build_optimizer(recipe, factors, held, self.plan.steps)
-        self.step = TrainStep(trainer, self.optimizer, recipe.label_smoothing)
+        self.step = self._compiled(parts=1)
         predictor = classifier.predictor
         self.judge = None if selection is None else Judge(predictor, pixels, labels, selection)
         self.keeper = Keeper(checkpoint.parent / "epochs", predictor, recipe.soup)
@@ -163,6 +164,12 @@ class Training:
         self.feed.done()
         return reason
 
+    def _compiled(self, parts: int) -> TrainStep:
+        return TrainStep(
+            self.classifier.trainer, self.optimizer, self.recipe.label_smoothing, parts,
+            devices_for(self.plan.batch // parts),
+        )  # fmt: skip
+
     def _stepped(self, arrays: tuple[Any, Any, Any]) -> tuple[Any, Any]:
         """Take a step; where the memory does not hold the batch, cut it in halves from now on."""
         while True:
@@ -182,9 +189,7 @@ class Training:
                     ) from error
             say(f"{self.plan.batch * 2 // parts} images at once do not fit into the device's memory; adding up {parts} parts of {self.plan.batch // parts}")  # fmt: skip
             self.step.sync()
-            self.step = TrainStep(
-                self.classifier.trainer, self.optimizer, self.recipe.label_smoothing, parts
-            )
+            self.step = self._compiled(parts)
 
     def _finish_epoch(self) -> None:
         seen = self.steps * self.plan.batch
@@ -268,4 +273,4 @@ class Training:
     @property
     def devices(self) -> list[str]:
         """What it trains on."""
-        return device_names()[:1]
+        return device_names()[: self.step.devices]

@@ -2,9 +2,12 @@
 
 As a program it is the trainer of the kill test: `finetune_tiny.py FOLDER KILLS` trains once without
 interruption and once with KILLS kills at random moments, and prints whether both ended alike;
-`finetune_tiny.py losses` prints the losses of the first steps on whatever backend Keras runs on.
+`finetune_tiny.py losses` prints the losses of the first steps on whatever backend Keras runs on;
+`finetune_tiny.py shared FOLDER` trains on all devices there are, with a stop on the way.
 """
 
+import contextlib
+import io
 import json
 import os
 import random
@@ -82,6 +85,7 @@ def first_losses(parts: int = 1, steps: int = 5) -> list[float]:
 
     from finetune.batches import Plan
     from finetune.optimizer import build_optimizer
+    from finetune.parallel import devices_for
     from finetune.step import TrainStep
 
     recipe = tiny_recipe(dropout=0.0)
@@ -94,7 +98,8 @@ def first_losses(parts: int = 1, steps: int = 5) -> list[float]:
     plan = Plan(np.arange(len(labels)), 24, 0, recipe.augmentation, (8, 8, 1))
     count = len(classifier.trainer.trainable_variables)
     optimizer = build_optimizer(recipe, [1.0] * count, [False] * count, plan.steps)
-    step = TrainStep(classifier.trainer, optimizer, recipe.label_smoothing, parts)
+    devices = devices_for(24 // parts)
+    step = TrainStep(classifier.trainer, optimizer, recipe.label_smoothing, parts, devices)
     losses = []
     for place in range(steps):
         rows = plan.step_rows(0, place)
@@ -102,6 +107,38 @@ def first_losses(parts: int = 1, steps: int = 5) -> list[float]:
         losses.append(float(keras.ops.convert_to_numpy(loss)))
     step.sync()
     return losses
+
+
+def shared(folder: Path) -> dict[str, Any]:
+    """Train with everything that looks at a whole batch; on several devices with a stop on the way.
+
+    Returns:
+        The devices, how many images of a batch each has, on how many the weights lie, the history, the
+        losses of steps in four parts, and what is made and said of a batch of 25.
+    """
+    from finetune.augmentation import Augmentation
+    from finetune.parallel import Sharing, devices_for
+
+    folder.mkdir()
+    augmentation = Augmentation(flip=True, rotation=10, erase=0.3, mixup=0.2, cutmix=0.5)
+    changes = {"epochs": 2, "batchnorm": "train", "augmentation": augmentation}
+    questions = iter(range(1000))
+    training = tiny_training(folder, **changes)
+    if len(training.devices) > 1:
+        training.run(lambda: "stop" if next(questions) == 9 else "")
+        training = tiny_training(folder, **changes)
+    training.run(lambda: "")
+    training.step(*next(training.feed.epoch(0, 0)))
+    weights = training.step._state[0][0]
+    images = Sharing(len(training.devices)).divide(np.zeros((24, 8)), 24)
+    each = [len(part.data) for part in getattr(images, "addressable_shards", [])]
+    rows = [[r.loss, r.accuracy, r.selection_loss, r.selection_accuracy] for r in training.history]
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        odd = devices_for(25)
+    return {
+        "devices": training.devices, "each": each, "weights": len(weights.devices()), "history": rows,
+        "parts": first_losses(parts=4, steps=2), "odd": odd, "said": said.getvalue(),
+    }  # fmt: skip
 
 
 def _train(folder: Path) -> None:
@@ -172,5 +209,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     if sys.argv[1] == "losses":
         print(json.dumps(first_losses()))
+    elif sys.argv[1] == "shared":
+        print(json.dumps(shared(Path(sys.argv[2]))))
     else:
         _main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,38 @@ def test_tensorflow_and_jax_take_the_same_first_steps() -> None:
     )
     np.testing.assert_allclose(one, other, rtol=2e-4)
     assert len(set(one)) == len(one)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed")
+def test_two_devices_share_each_batch_and_learn_what_one_learns(tmp_path: Path) -> None:
+    """The sums of two devices are added in another order: the last bits of float32 may differ."""
+
+    def on(count: int) -> dict:
+        flags = f"--xla_force_host_platform_device_count={count}"
+        place = str(tmp_path / str(count))
+        return json.loads(program("shared", place, KERAS_BACKEND="jax", XLA_FLAGS=flags))
+
+    with ThreadPoolExecutor() as pool:
+        one, two = pool.map(on, (1, 2))
+    assert (one["devices"], two["devices"]) == (["cpu:0"], ["cpu:0", "cpu:1"])
+    assert (two["each"], one["weights"], two["weights"]) == ([12, 12], 1, 2)
+    np.testing.assert_allclose(two["history"], one["history"], rtol=1e-4)
+    np.testing.assert_allclose(two["parts"], one["parts"], rtol=1e-4)
+    assert one["said"] == "" and one["odd"] == two["odd"] == 1
+    assert two["said"].startswith("training uses 1 of 2 devices: 25 images") and two["said"].count("\n") == 1  # fmt: skip
+
+
+def test_tensorflow_says_that_it_trains_on_one_of_several_devices(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from finetune import parallel
+
+    assert parallel.devices_for(24) == 1 and capsys.readouterr().err == ""
+    monkeypatch.setattr(parallel, "device_names", lambda: ["gpu:0", "gpu:1"])
+    assert parallel.devices_for(24) == 1
+    said = capsys.readouterr().err
+    assert said == "training uses 1 of 2 devices: KERAS_BACKEND=jax trains on all of them\n"
 
 
 def test_every_image_is_seen_once_an_epoch_and_no_batch_is_short() -> None:
@@ -140,6 +173,7 @@ class FullDevice:
 
     def __init__(self, step: Any, holds: int) -> None:
         self.step, self.parts, self.holds = step, step.parts, holds
+        self.devices = step.devices
 
     def __call__(self, pixels: Any, *others: Any) -> Any:
         if len(pixels) // self.parts > self.holds:
