@@ -3,6 +3,7 @@
 import numpy as np
 
 from classify.inspection_records import ClassReport, Confusion
+from classify.mistakes import confusion_matrix
 from data.dataset import ImageDataset
 
 
@@ -50,9 +51,3 @@ def confusions(dataset: ImageDataset, val_predicted: np.ndarray, top: int) -> tu
         Confusion(a, b, int(matrix[a, b]), int(matrix[b, a]), float(both[a, b] / (size[a] + size[b])))
         for a, b in pairs
     )  # fmt: skip
-
-
-def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Return how many rows of each class (first axis) are taken for each class, int64 (K, K)."""
-    flat = np.bincount(truth.astype(np.int64) * classes + predicted, minlength=classes**2)
-    return flat.reshape(classes, classes)

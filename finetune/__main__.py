@@ -14,7 +14,7 @@ from finetune.config import (
     PredictConfig,
     TablesConfig,
 )
-from finetune.text import errors_text, export_text, predict_text, tables_text
+from finetune.text import errors_text, export_text, predict_text, rate_text, tables_text
 
 
 def _train(config: FinetuneConfig) -> Any:
@@ -65,20 +65,6 @@ def _ablation_text(result: Any) -> str:
     return ablation_text(result)
 
 
-def _rate_text(found: Any) -> str:
-    points = list(zip(found.rates, found.losses, strict=True))
-    lines = [
-        f"  {rate:8.1e}  loss {loss:.3f}" for rate, loss in points[:: max(len(points) // 20, 1)]
-    ]
-    return "\n".join(
-        [
-            *lines,
-            f"Suggested: a tenth of where the loss was lowest: {found.suggested:.1e}",
-            f"Next: python -m finetune --learning-rate {found.suggested:.1e} and the same flags",
-        ]
-    )
-
-
 def _train_text(result: Any) -> str:
     apart = result.warm_start_difference
     equal = "" if apart is None else f" (logits equal within {apart:.1g})"
@@ -120,7 +106,7 @@ COMMANDS = [
         "Look for a learning rate: raise it step by step and watch the loss.",
         FinetuneConfig,
         _find_rate,
-        _rate_text,
+        rate_text,
     ),
     Command(
         "ablate",

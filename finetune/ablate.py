@@ -25,11 +25,11 @@ from cache.stopping import StopRequest
 from classify.scores import DRAWS, LEVEL, mcnemar
 from data.dataset import ImageDataset, open_dataset
 from finetune.augmentation import Augmentation
+from finetune.claim import identity
 from finetune.config import STUDIES, AblateConfig, FinetuneConfig
-from finetune.pipeline import build_from, identity, warm
 from finetune.predict import predict_logits, save_logits
 from finetune.runs import load_logits
-from finetune.start import Start, choose_rows, choose_start
+from finetune.start import Start, build_from, choose_rows, choose_start, warm
 from finetune.train import Training
 
 EVERYTHING = "everything"

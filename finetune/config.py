@@ -1,5 +1,6 @@
 """Everything `python -m finetune` can be told."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from classify.config import FORMATS
 from finetune.augmentation import Augmentation
 from finetune.recipes import RECIPES, Recipe
 
+AUTO = "auto"
 WEIGHTS = ("equal", "learnt")
 EXPORT_FORMATS = ("keras", "saved_model", "onnx", "litert")
 # What `ablate` takes apart; None: the recipe's own augmentation.
@@ -22,6 +24,21 @@ STUDIES = {
 }  # fmt: skip
 
 
+def parse_rate(text: str) -> float | str:
+    """Return a learning rate, or `AUTO`.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    try:
+        rate = text if text == AUTO else float(text)
+    except ValueError:
+        rate = math.nan
+    if isinstance(rate, float) and not 0 < rate < math.inf:
+        raise ValueError(f"expected a number above 0 or {AUTO}, received {text!r}")
+    return rate
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneConfig(RunsConfig):
     """What to train, from where, and how; each field is the flag of the same name."""
@@ -33,7 +50,10 @@ class FinetuneConfig(RunsConfig):
     recipe: str = flag("default", "how to train", choices=tuple(RECIPES))
     epochs: int = flag(0, "passes over the training rows (default: the recipe's)")
     batch: int = flag(0, "images a step (default: the recipe's)")
-    learning_rate: float = flag(0.0, "the highest (default: the recipe's)")
+    learning_rate: float | str = flag(
+        0.0, "the highest; auto: look for it first, as find-lr does (default: the recipe's)",
+        metavar="RATE", parse=parse_rate,
+    )  # fmt: skip
     set: tuple[str, ...] = flag(
         (), "other numbers of the recipe, such as weight_decay=0.05 ema=0 rotation=10", metavar="NAME=VALUE"
     )  # fmt: skip
@@ -61,16 +81,20 @@ class FinetuneConfig(RunsConfig):
     )
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.batch, self.rows) < 0 or self.learning_rate < 0:
-            raise UsageError(
-                "--epochs, --batch, --rows and --learning-rate: expected numbers above 0"
-            )
+        if min(self.epochs, self.batch, self.rows) < 0:
+            raise UsageError("--epochs, --batch and --rows: expected numbers above 0")
+        if self.learning_rate != 0:
+            try:
+                parse_rate(str(self.learning_rate))
+            except ValueError as error:
+                raise UsageError(f"--learning-rate: {error}") from error
 
     @property
     def chosen_recipe(self) -> Recipe:
-        """The recipe with what the flags change of it."""
+        """The recipe with what the flags change of it; a rate that is still to be found is the recipe's."""
         names = ("epochs", "batch", "learning_rate", "batchnorm")
-        changes = [f"{name}={getattr(self, name)}" for name in names if getattr(self, name)]
+        given = {name: getattr(self, name) for name in names}
+        changes = [f"{name}={value}" for name, value in given.items() if value and value != AUTO]
         return RECIPES[self.recipe].changed((*changes, *self.set))
 
     @property
@@ -95,6 +119,8 @@ class AblateConfig(FinetuneConfig):
                 "ablate: expected --seeds of at least 1, no --run and no --no-select: its runs "
                 "have names of their own and are compared on the selection split"
             )
+        if self.learning_rate == AUTO:
+            raise UsageError("ablate: --learning-rate auto: expected a number; look with find-lr")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,27 +1,38 @@
-"""Which learning rate to train with: the rate rises while the loss is watched (Smith, WACV 2017)."""
+"""Which learning rate to train with: it rises from step to step while the loss is watched.
+
+The range test of Smith, "Cyclical learning rates for training neural networks" (WACV 2017), with a rate
+that rises exponentially, a running mean of the loss, and a tenth of the rate of its lowest point as the
+suggestion (Gugger, "How do you find a good learning rate", 2018). A network that starts from its probe
+may have nothing to gain within these steps; then it is a tenth of the last rate that did no harm.
+"""
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
 
 import keras
 import numpy as np
 
 from cache.errors import InvalidInputError
 from cache.progress import Progress, say
-from data.dataset import open_dataset
-from finetune.augmentation import draw, draw_order
+from data.dataset import ImageDataset, open_dataset
+from finetune.batches import Plan
 from finetune.config import FinetuneConfig
 from finetune.layers import depth_groups, rate_factors
 from finetune.optimizer import Schedule, build_optimizer
 from finetune.parallel import devices_for
-from finetune.pipeline import build_from, warm
-from finetune.start import choose_rows, choose_start
+from finetune.start import Start, build_from, choose_rows, choose_start, warm
 from finetune.step import TrainStep
 
-LOWEST, HIGHEST = 1e-7, 1e-1
+HIGHEST = 1e-1  # the first rate is a millionth of it
 STEPS = 100
 SMOOTHING = 0.9  # of the running mean of the loss
-TOO_HIGH = 3.0  # times the lowest loss: it will not come back
+SETTLED = 10  # steps until that mean says something; their own mean is the level it starts from
+CHANGED = 0.02  # of that level: less is taken for chance
+TOO_HIGH = 3.0  # times that level: it will not come back
+BEFORE = 10  # what the rate of the turning point is divided by
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,67 +40,126 @@ class Found:
     """What the loss did while the rate rose.
 
     Attributes:
+        dataset: Its name.
+        start: What the network started from.
+        recipe: Name of the recipe.
         rates: One a step.
         losses: Running mean of the loss (nats) there.
-        suggested: The rate to train with.
+        turn: Where among them the suggestion comes from.
+        suggested: The rate to train with, of two digits.
+        why: Of that, in words.
     """
 
+    dataset: str
+    start: str
+    recipe: str
     rates: tuple[float, ...]
     losses: tuple[float, ...]
+    turn: int
     suggested: float
+    why: str
 
 
 def find_learning_rate(config: FinetuneConfig) -> Found:
-    """Train a network for some steps at rates from `LOWEST` to `HIGHEST`; nothing of it is kept.
+    """Train a network for some steps while the rate rises; nothing of it is kept.
 
-    Only rows that the run itself would train on are looked at.
+    Its images are those of the run's own first steps; whatever rate the flags name is left aside.
+
+    Raises:
+        InvalidInputError: The loss is not a number from the start.
+        OnepassError: As for a run.
     """
     dataset = open_dataset(config.store, config.dataset)
     start = choose_start(config, dataset)
+    rates, losses = _watch(config, dataset, start)
+    turn, why = turning_point(losses)
+    suggested = float(f"{rates[turn] / BEFORE:.1e}")
+    say(f"learning rate {suggested:g}: {why}")
+    return Found(
+        config.dataset, start.text, config.recipe, tuple(rates), tuple(losses), turn, suggested, why
+    )
+
+
+def _watch(
+    config: FinetuneConfig, dataset: ImageDataset, start: Start
+) -> tuple[list[float], list[float]]:
+    """Return the rates and the running mean of the loss, up to where it is lost."""
     rows = choose_rows(config, dataset, start)
     recipe = replace(config.chosen_recipe, schedule="rising", learning_rate=HIGHEST, ema=0.0)
     classifier = build_from(config, dataset, start)
     warm(config, dataset, start, rows, None, classifier)
     trainer = classifier.trainer
     batch = min(recipe.batch, len(rows.fit))
-    shape = dataset.pixels.shape[1:]
-    order = np.resize(draw_order(rows.fit, config.seed, 0), STEPS * batch)
+    plan = Plan(rows.fit, batch, config.seed, recipe.augmentation, dataset.pixels.shape[1:])
     variables = trainer.trainable_variables
     factors = rate_factors(variables, depth_groups(classifier.backbone), recipe.layer_decay)
     optimizer = build_optimizer(recipe, factors, [False] * len(factors), lambda epochs: STEPS)
     step = TrainStep(trainer, optimizer, recipe.label_smoothing, devices=devices_for(batch))
     schedule = Schedule("rising", HIGHEST, STEPS, 0)
-    rates: list[float] = []
-    losses: list[float] = []
-    mean = 0.0
+    seen: list[float] = []
     with Progress(STEPS, "steps", "learning rate") as progress:
-        for n in range(STEPS):
-            chosen = order[n * batch : (n + 1) * batch]
-            draws = draw(recipe.augmentation, shape, config.seed, 0, n, batch)
-            rates.append(float(schedule(n)))
+        for chosen, draws in islice(_batches(plan), STEPS):
             loss, _ = step(dataset.pixels[chosen], dataset.labels[chosen], draws)
-            value = float(keras.ops.convert_to_numpy(loss))
-            mean = SMOOTHING * mean + (1 - SMOOTHING) * value
+            seen.append(float(keras.ops.convert_to_numpy(loss)))
             progress.advance(1)
-            if not math.isfinite(value):
+            if lost(seen):
                 break
-            losses.append(mean / (1 - SMOOTHING ** (n + 1)))
-            if losses[-1] > TOO_HIGH * min(losses):
-                break
-    rates = rates[: len(losses)]
-    found = Found(tuple(rates), tuple(losses), suggest(rates, losses))
-    say(f"suggested learning rate: {found.suggested:.1e}")
-    return found
+    losses = running_mean(seen)
+    return [float(schedule(n)) for n in range(len(losses))], losses
 
 
-def suggest(rates: list[float], losses: list[float]) -> float:
-    """Return a tenth of the rate at which the running mean of the loss was lowest.
+def _batches(plan: Plan) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+    """Yield rows and draws of the steps of a run."""
+    epoch = 0
+    while True:
+        for place in range(plan.steps(epoch + 1) - plan.steps(epoch)):
+            yield plan.step_rows(epoch, place), plan.draws(epoch, place)
+        epoch += 1
+
+
+def running_mean(values: Sequence[float]) -> list[float]:
+    """Return the exponential mean up to each value, freed of its start at 0; it ends before a NaN."""
+    means: list[float] = []
+    mean = 0.0
+    for n, value in enumerate(values):
+        if not math.isfinite(value):
+            break
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * value
+        means.append(mean / (1 - SMOOTHING ** (n + 1)))
+    return means
+
+
+def lost(values: Sequence[float]) -> bool:
+    """Say whether the loss is so high, or no number, that higher rates need not be tried."""
+    if not math.isfinite(values[-1]):
+        return True
+    level = float(np.mean(values[:SETTLED]))
+    return len(values) > SETTLED and running_mean(values)[-1] > TOO_HIGH * level
+
+
+def turning_point(losses: Sequence[float]) -> tuple[int, str]:
+    """Return where the rate is as high as it may be for a moment, and why.
+
+    That is where the loss is lowest, if it falls at all; else the last place before it has risen.
+
+    Args:
+        losses: Running mean of the loss, as the rate rises.
 
     Raises:
-        InvalidInputError: There are fewer than two points.
+        InvalidInputError: There are fewer than two.
     """
-    if len(rates) < 2:
+    if len(losses) < 2:
         raise InvalidInputError(
-            "find-lr: the loss is not a number from the start; look at the data and --weights"
+            "find-lr: the loss is not a number from the first step; look at the data and at --weights"
         )
-    return rates[int(np.argmin(losses))] / 10
+    values = np.asarray(losses)
+    first = min(SETTLED, len(values) // 2)
+    level = values[:first].mean()
+    lowest = first + int(np.argmin(values[first:]))
+    if values[lowest] < (1 - CHANGED) * level:
+        return lowest, "a tenth of the one at which the loss was lowest"
+    harmless = np.flatnonzero(values <= (1 + CHANGED) * level)
+    return (
+        int(harmless[-1]),
+        "a tenth of the last one that did no harm (the loss fell at none)",
+    )

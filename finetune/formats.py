@@ -90,7 +90,9 @@ def _write_onnx(model: keras.Model, path: Path, labels: dict[str, Any]) -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the converter, about NumPy
-        model.export(str(path), format="onnx", verbose=False)
+        # Named here, because Keras takes it only from a model that has been called.
+        pixels = keras.InputSpec("uint8", shape=model.input_shape, name="pixels")
+        model.export(str(path), format="onnx", verbose=False, input_signature=[pixels])
     file = onnx.load(str(path))
     onnx.helper.set_model_props(file, {"labels": _text(labels)})
     onnx.save(file, str(path))

@@ -1,35 +1,31 @@
 """run_finetune: the leaderboard's winner → a trained network, its history and its score."""
 
-import json
 import time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import keras
 
-from cache.errors import InvalidInputError
 from cache.files import read_json, write_json
 from cache.progress import say
-from cache.provenance import differences, digest_array, made_by
+from cache.provenance import digest_array
 from cache.stopping import StopRequest
 from classify.records import load_probabilities
 from classify.scores import bootstrap_interval, compare
 from classify.scorings import record_scoring
 from data.dataset import ImageDataset, open_dataset
-from extract.backbones.registry import find_backbone
-from extract.backend import default_precision
 from finetune.checkpoint import model_variables, save_arrays
-from finetune.config import FinetuneConfig
+from finetune.claim import claim, identity, recorded_rate, refuse_other
+from finetune.config import AUTO, FinetuneConfig
 from finetune.errors import analyse_run
+from finetune.finder import find_learning_rate
 from finetune.layers import depth_groups, describe, table
-from finetune.model import Classifier, build_classifier, warm_start
+from finetune.model import Classifier
 from finetune.predict import predict_logits, save_logits
 from finetune.runs import open_run
-from finetune.start import Rows, Start, choose_rows, choose_start, start_weights
+from finetune.start import Rows, Start, build_from, check_inputs, choose_rows, choose_start, warm
 from finetune.train import EpochRow, Training
-
-CHECKED = 16  # images on which the warm start is proved
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +105,17 @@ def run_finetune(config: FinetuneConfig) -> FinetuneResult:
     start = choose_start(config, dataset)
     name = config.run or _name(config, start)
     folder = config.runs / config.dataset / "finetune" / name
-    _claim(folder, identity(config, dataset, start))
+    config = recorded_rate(config, folder)
+    refuse_other(folder, identity(config, dataset, start))
     if (folder / "result.json").exists():
         say(f"{folder}: this run is done; its result follows (another name: --run NAME)")
         return _load_result(folder)
     with StopRequest(config.time_limit) as stop:
         rows = choose_rows(config, dataset, start)
+        check_inputs(config, dataset, start, folder)
+        config, found = _with_rate(config)
         classifier = build_from(config, dataset, start)
+        claim(folder, identity(config, dataset, start), found)
         apart = warm(config, dataset, start, rows, folder, classifier)
         _say_layers(config, classifier)
         training = Training(
@@ -148,29 +148,13 @@ def _name(config: FinetuneConfig, start: Start) -> str:
     return f"{str(start.key).replace('/', '_')}-{ending}"
 
 
-def build_from(config: FinetuneConfig, dataset: ImageDataset, start: Start) -> Classifier:
-    """Build the network that a probe's features came from, with a head of its shape."""
-    return build_classifier(
-        find_backbone(start.key.backbone), start.key.size, dataset.pixels.shape[1:],
-        len(dataset.class_ids), config.chosen_recipe, output=(start.key.layer, start.key.pooling),
-        weights=config.weights_source, seed=config.seed, which=config.unfreeze,
-        precision=default_precision(),
-    )  # fmt: skip
-
-
-def warm(
-    config: FinetuneConfig, dataset: ImageDataset, start: Start, rows: Rows, folder: Path | None,
-    classifier: Classifier,
-) -> float | None:  # fmt: skip
-    """Give the head the probe's weights, if it can have them; return how far the logits are apart."""
-    if start.random or config.chosen_recipe.hidden:
-        why = "random weights" if start.random else "dense layers before the head"
-        say(f"{start.text}: the head starts at random ({why})")
-        return None
-    weights, bias = start_weights(config, dataset, start, rows, folder)
-    apart = warm_start(classifier, weights, bias, np.asarray(dataset.pixels[rows.fit[:CHECKED]]))
-    say(f"{start.text}: warm start differs from the probe by at most {apart:.1g}")
-    return apart
+def _with_rate(config: FinetuneConfig) -> tuple[FinetuneConfig, dict[str, Any] | None]:
+    """Look for the learning rate where that is asked for; return what was found as well."""
+    if config.learning_rate != AUTO:
+        return config, None
+    found = find_learning_rate(config)
+    keras.backend.clear_session()  # its network is not needed any more
+    return replace(config, learning_rate=found.suggested), asdict(found)
 
 
 def _say_layers(config: FinetuneConfig, classifier: Classifier) -> None:
@@ -180,37 +164,6 @@ def _say_layers(config: FinetuneConfig, classifier: Classifier) -> None:
     say(table(describe(groups, [*top.hidden, top.head], recipe.layer_decay)))
     norm = {"frozen": "as it was trained with", "train": "from each batch"}[recipe.batchnorm]
     say(f"trained: {config.unfreeze}; BatchNorm statistics: {norm}")
-
-
-def identity(config: FinetuneConfig, dataset: ImageDataset, start: Start) -> dict[str, Any]:
-    """What the course of the training depends on; a folder holds runs of one identity only."""
-    return {
-        "dataset": config.dataset,
-        "dataset_digest": dataset.digest,
-        "probe": start.probe.id,
-        "features": start.key.inputs(),
-        "recipe": asdict(config.chosen_recipe),
-        "unfreeze": config.unfreeze,
-        "select": config.select,
-        "rows": config.rows,
-        "weights": config.weights,
-        "seed": config.seed,
-    }
-
-
-def _claim(folder: Path, wanted: dict[str, Any]) -> None:
-    """Mark the folder as this run's, or find out that it is."""
-    path = folder / "config.json"
-    wanted = json.loads(json.dumps(wanted))  # as it is read back: tuples have become lists
-    if path.exists():
-        recorded = read_json(path)["identity"]
-        if recorded != wanted:
-            raise InvalidInputError(
-                f"{folder}: holds a run of another configuration ({differences(recorded, wanted)}); "
-                "give this one a name of its own with --run NAME, or delete that folder"
-            )
-    else:
-        write_json(path, {"identity": wanted, "made_by": made_by()})
 
 
 def _conclude(

@@ -18,8 +18,13 @@ from classify.protocol import protocol_rows
 from classify.views import take
 from data.dataset import ImageDataset
 from extract.backbones.registry import find_backbone, weights_identity
+from extract.backend import default_precision
 from finetune.checkpoint import load_arrays, save_arrays
 from finetune.config import FinetuneConfig
+from finetune.model import Classifier, build_classifier, warm_start
+
+START = "start.npz"  # the head that a run starts with, in its folder
+CHECKED = 16  # images on which the warm start is proved
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,24 @@ def choose_rows(config: FinetuneConfig, dataset: ImageDataset, start: Start) -> 
     return Rows(fit, head, rows.selection if config.select else None)
 
 
+def check_inputs(
+    config: FinetuneConfig, dataset: ImageDataset, start: Start, folder: Path
+) -> None:  # fmt: skip
+    """Refuse features that are not those of the probe, before anything is made, where they are needed.
+
+    Raises:
+        MissingFileError: The features that the probe was fitted on are gone.
+        StaleError: They are others than they were.
+    """
+    if config.select and not at_random(config, start) and not (folder / START).exists():
+        inputs_of(config.store, dataset, start.probe)
+
+
+def at_random(config: FinetuneConfig, start: Start) -> bool:
+    """Say whether the head starts from random weights."""
+    return start.random or bool(config.chosen_recipe.hidden)
+
+
 def start_weights(
     config: FinetuneConfig, dataset: ImageDataset, start: Start, rows: Rows, folder: Path | None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -136,7 +159,7 @@ def start_weights(
     """
     if rows.selection is None:
         return start.head.linear()
-    path = folder / "start.npz" if folder else None
+    path = folder / START if folder else None
     if path is None or not path.exists():
         inputs = inputs_of(config.store, dataset, start.probe)
         say(f"{start.text}: fitted anew on {len(rows.head):,} rows, without the selection split")
@@ -148,3 +171,28 @@ def start_weights(
     weights, bias = keras.Variable(np.zeros((width, classes))), keras.Variable(np.zeros(classes))
     load_arrays(path, {"head": [weights, bias]})
     return keras.ops.convert_to_numpy(weights), keras.ops.convert_to_numpy(bias)
+
+
+def build_from(config: FinetuneConfig, dataset: ImageDataset, start: Start) -> Classifier:
+    """Build the network that a probe's features came from, with a head of its shape."""
+    return build_classifier(
+        find_backbone(start.key.backbone), start.key.size, dataset.pixels.shape[1:],
+        len(dataset.class_ids), config.chosen_recipe, output=(start.key.layer, start.key.pooling),
+        weights=config.weights_source, seed=config.seed, which=config.unfreeze,
+        precision=default_precision(),
+    )  # fmt: skip
+
+
+def warm(
+    config: FinetuneConfig, dataset: ImageDataset, start: Start, rows: Rows, folder: Path | None,
+    classifier: Classifier,
+) -> float | None:  # fmt: skip
+    """Give the head the probe's weights, if it can have them; return how far the logits are apart."""
+    if at_random(config, start):
+        why = "random weights" if start.random else "dense layers before the head"
+        say(f"{start.text}: the head starts at random ({why})")
+        return None
+    weights, bias = start_weights(config, dataset, start, rows, folder)
+    apart = warm_start(classifier, weights, bias, np.asarray(dataset.pixels[rows.fit[:CHECKED]]))
+    say(f"{start.text}: warm start differs from the probe by at most {apart:.1g}")
+    return apart

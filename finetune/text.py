@@ -1,4 +1,4 @@
-"""What a person reads at the end of predict, errors, export and tables."""
+"""What a person reads at the end of find-lr, predict, errors, export and tables."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -6,9 +6,31 @@ if TYPE_CHECKING:
     from finetune.combine import PredictResult
     from finetune.errors import ErrorReport
     from finetune.export import ExportResult
+    from finetune.finder import Found
     from finetune.tables import Tables
 
 SHOWN = 5
+POINTS = 20  # of a curve
+
+
+def rate_text(found: "Found") -> str:
+    """Return the loss at some of the rates, the suggestion, and what to type next."""
+    last = len(found.losses) - 1
+    shown = {*range(0, last, max(last // POINTS, 1)), found.turn, last}
+    notes = {found.turn: "  ← the suggestion is a tenth of this"}
+    return "\n".join(
+        [
+            f"{found.dataset}: {found.start}, recipe {found.recipe}",
+            "      rate    loss",
+            *(
+                f"   {found.rates[n]:7.1e}  {found.losses[n]:6.3f}{notes.get(n, '')}"
+                for n in sorted(shown)
+            ),
+            f"Learning rate {found.suggested:g}: {found.why}",
+            f"Next: python -m finetune --dataset {found.dataset} --learning-rate {found.suggested:g}, "
+            "and the same other flags",
+        ]
+    )
 
 
 def predict_text(result: "PredictResult") -> str:

@@ -138,9 +138,3 @@ def rates_of(taken: np.ndarray, positive: np.ndarray) -> Rates:
         int(np.sum(~taken & positive)),
         int(np.sum(~taken & ~positive)),
     )
-
-
-def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Return how often class i was taken for class j, int (K, K)."""
-    flat = np.bincount(truth.astype(np.int64) * classes + predicted, minlength=classes**2)
-    return flat.reshape(classes, classes)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from classify.mistakes import confusion_matrix
 from data.dataset import ImageDataset
 from report.material import Judged
-from report.measures import confusion
 
 PICTURES, PAIRS, EXAMPLES = 24, 12, 3
 SIDE = 128  # px, of a thumbnail
@@ -87,7 +87,7 @@ class ClassLine:
 
 def class_lines(judged: Sequence[Judged], classes: int) -> list[ClassLine]:
     """Return the classes that have reported images, the worst for the last model first."""
-    tables = [confusion(model.truth, model.predicted, classes) for model in judged]
+    tables = [confusion_matrix(model.truth, model.predicted, classes) for model in judged]
     last = tables[-1]
     lines = []
     for k in np.flatnonzero(last.sum(axis=1)):
@@ -118,7 +118,7 @@ def confused_pairs(dataset: ImageDataset, model: Judged, counts: np.ndarray) -> 
     Args:
         dataset: Of the images.
         model: Whose mistakes they are.
-        counts: (K, K), from `confusion`.
+        counts: (K, K), from `confusion_matrix`.
     """
     off = counts - np.diag(counts.diagonal())
     pairs = []

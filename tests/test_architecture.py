@@ -16,7 +16,7 @@ COMMANDS = [
     ("cache",), ("cache", "list"), ("cache", "show"), ("cache", "verify"), ("cache", "delete"),
     ("data",), ("data", "prepare"), ("data", "list"), ("data", "show"), ("data", "verify"),
     ("extract",), ("classify",), ("classify", "ensemble"), ("classify", "predict"), ("classify", "sweep"), ("finetune",), ("finetune", "predict"),
-    ("finetune", "ablate"), ("finetune", "errors"), ("finetune", "export"), ("finetune", "tables"), ("report",),
+    ("finetune", "find-lr"), ("finetune", "ablate"), ("finetune", "errors"), ("finetune", "export"), ("finetune", "tables"), ("report",),
     ("classify", "transfer"), ("classify", "inspect"),
 ]  # fmt: skip
 

@@ -2,14 +2,19 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+from classify_store import write_features
 
+from cache.cli import main
 from cache.errors import CorruptFileError, InvalidInputError
 from conftest import ROOT
 from finetune.augmentation import draw_order
@@ -180,6 +185,70 @@ def test_without_a_leaderboard_the_next_command_is_named(
     )
 
 
+def test_the_learning_rate_is_looked_for_once(places: tuple[Path, Path]) -> None:
+    """By the run itself what `find-lr` finds with the same flags; written down, so that it goes on with it."""
+    few = ["--dataset", "digits", "--rows", "64", "--batch", "8", "--epochs", "1"]
+    words = ["finetune", *few, "--learning-rate", "auto", "--run", "auto", "--json"]
+    stopped = run(places, *words, "--time-limit", "0.001s")
+    assert result_of(stopped)["stopped"]
+    config = json.loads((places[1] / "digits/finetune/auto/config.json").read_text())
+    rate = config["identity"]["recipe"]["learning_rate"]
+    assert rate == config["found"]["suggested"] and 1e-8 < rate < 1e-2
+    assert f"learning rate {rate:g}: a tenth of" in stopped.stderr
+    done = run(places, *words)
+    assert result_of(done)["settings"]["learning_rate"] == rate
+    assert "going on after epoch 0, step 1" in done.stderr and "a tenth of" not in done.stderr
+    found = result_of(run(places, "finetune", "find-lr", *few, "--json"))
+    assert found["suggested"] == pytest.approx(rate, rel=0.2)
+    assert found["rates"] == sorted(found["rates"]) and found["rates"][0] == pytest.approx(1e-7)
+
+
+def spoil_features(store: Path, how: str) -> None:
+    """Delete the vectors, write others in their place, or prepare the images in another way."""
+    from cache.features import list_features, open_features
+    from data.dataset import open_dataset
+
+    (path,) = list_features(store, "digits")
+    if how == "prepared anew":
+        from data.__main__ import COMMANDS
+
+        words = ["prepare", "digits", "--seed", "7", "--cache-dir", str(store)]
+        assert main("data", COMMANDS, words) == 0
+        return
+    stored = open_features(path)
+    path.unlink()
+    if how == "extracted again":
+        key = {
+            k: v
+            for k, v in asdict(stored.keys[0]).items()
+            if k not in ("dataset", "dataset_digest")
+        }
+        write_features(store, open_dataset(store, "digits"), stored.X[:, ::-1].copy(), **key)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("deleted", r"digits/features: no feature file yet; make one with: python -m extract"),
+        ("extracted again", r"made from vectors \w{8}, but .* is now \w{8}.*python -m classify"),
+        ("prepared anew", r"leaderboard.json.*python -m classify --dataset digits --fresh"),
+    ],
+)
+def test_a_leaderboard_of_other_features_is_refused_before_anything_is_made(
+    places: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture, how: str, said: str
+) -> None:
+    from finetune.__main__ import COMMANDS
+
+    shutil.copytree(places[0], tmp_path / "store")
+    spoil_features(tmp_path / "store", how)
+    capsys.readouterr()
+    words = ["--dataset", "digits", "--run", "stale", "--cache-dir", str(tmp_path / "store")]
+    assert main("finetune", COMMANDS, [*words, "--runs-dir", str(places[1])]) == 1
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1 and re.search(said, error[0]), error
+    assert not (places[1] / "digits" / "finetune" / "stale").exists()
+
+
 def small_classifier():
     from extract.backbones.registry import find_backbone
     from finetune.model import build_classifier
@@ -271,12 +340,15 @@ def test_a_diverging_loss_stops_and_keeps_the_checkpoint(
     places: tuple[Path, Path], whole: dict
 ) -> None:
     words = [*TRAIN, "--epochs", "40", "--run", "diverges", "--learning-rate", "1e30"]
-    done = run(places, *words)
+    done = run(places, *words, "--checkpoint-every", "0.001s")
     assert done.returncode == 1, done.stdout
-    assert (
-        "the loss is not a number" in done.stderr
-        and "--learning-rate" in done.stderr.splitlines()[-1]
-    )
+    error = done.stderr.splitlines()[-1]
+    assert "is not a number; the last checkpoint is kept" in error
+    assert "Lower --learning-rate (now 1e+30)" in error and "--run" in error
+    kept = places[1] / "digits" / "finetune" / "diverges" / "checkpoint.npz"
+    with np.load(kept, allow_pickle=False) as arrays:
+        model = [arrays[name] for name in arrays.files if name.startswith("model/")]
+    assert model and all(np.isfinite(value).all() for value in model)
 
 
 def test_an_ablation_compares_on_the_same_rows_and_goes_on_where_it_was(

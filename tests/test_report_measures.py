@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from classify.mistakes import confusion_matrix
 from report.material import Judged
-from report.measures import confusion, precision_recall, rates_of, reliability, roc
+from report.measures import precision_recall, rates_of, reliability, roc
 from report.mistakes import class_lines
 from report.names import display_names
 
@@ -58,7 +59,7 @@ def test_classes_are_listed_the_worst_first_with_what_they_are_taken_for() -> No
     assert middle.found == pytest.approx([1 / 3, 2 / 3]) and middle.gained == pytest.approx(1 / 3)
     assert (middle.taken, middle.times, middle.precision) == (1, 1, pytest.approx(2 / 3))
     assert lines[2].taken is None
-    np.testing.assert_array_equal(confusion(tuned.truth, tuned.predicted, 4).sum(axis=1), [3, 2, 1, 0])  # fmt: skip
+    np.testing.assert_array_equal(confusion_matrix(tuned.truth, tuned.predicted, 4).sum(axis=1), [3, 2, 1, 0])  # fmt: skip
 
 
 def test_names_are_short_and_all_different() -> None:

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from classify.mistakes import confusion_matrix
 from classify.pipeline import compare_best
 from classify.scores import LEVEL, Comparison
 from report.material import Material, probe_name
-from report.measures import confusion
 from report.numbers import p_value, points
 from report.sections.section import Section
 
@@ -134,7 +134,7 @@ def _wrong(material: Material) -> dict[str, Any]:
     if not material.judged:
         return {}
     model, names = material.judged[-1], material.class_names
-    counts = confusion(model.truth, model.predicted, len(names))
+    counts = confusion_matrix(model.truth, model.predicted, len(names))
     np.fill_diagonal(counts, 0)
     i, j = np.unravel_index(counts.argmax(), counts.shape)
     return {

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from classify.mistakes import confusion_matrix
 from report.figures.matrix import matrix_figure
 from report.figures.sheet import sheet_figure
 from report.material import Material
-from report.measures import confusion
 from report.mistakes import class_lines, confident_mistakes, confused_pairs
 from report.sections.section import Section
 
@@ -18,7 +18,7 @@ def build(material: Material) -> Section | None:
         return None
     model = material.judged[-1]
     names = material.class_names
-    counts = confusion(model.truth, model.predicted, len(names))
+    counts = confusion_matrix(model.truth, model.predicted, len(names))
     mistakes = confident_mistakes(material.dataset, model)
     lines = class_lines(material.judged, len(names))
     facts: dict[str, Any] = {
