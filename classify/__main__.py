@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 from cache.cli import Command, main
+from cache.stopping import terminable
 from classify.config import (
     ClassifyConfig,
     EnsembleConfig,
@@ -98,4 +99,5 @@ COMMANDS = [
 ]
 
 if __name__ == "__main__":
-    sys.exit(main("classify", COMMANDS))
+    with terminable():
+        sys.exit(main("classify", COMMANDS))

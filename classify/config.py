@@ -147,6 +147,7 @@ class SweepConfig(RunsConfig):
     epochs: int = flag(20, "passes over the rows of the heads that are never dropped")
     keep: int = flag(4, "one head of so many goes on after a rung; 1: all, to the end")
     seed: int = flag(0, "of the selection split, the order of the rows and the interval")
+    fresh: bool = flag(False, "run again what was run before or was interrupted")
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "penalty", "dropout", "seeds"):

@@ -2,7 +2,8 @@
 
 `runs/<data set>/sweeps/<id>.json` holds what became of every head, `classify.sweep_records` says how. The best head
 goes on the leaderboard as a probe, chosen on the selection split, refitted and scored once like any
-other. The same sweep is not run again.
+other. The same sweep is not run again. `<id>.npz` is there while a sweep is under way: one that was
+interrupted goes on from its last rung or epoch and ends with the same bits.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +22,7 @@ from classify.heads.batches import steps_of
 from classify.heads.dense import Dense
 from classify.heads.halving import Plan
 from classify.heads.mlp import Mlp
+from classify.heads.tracks import Saved
 from classify.heads.trained import Grid, Sweep, TrainedHead
 from classify.inputs import Inputs, feature_inputs
 from classify.leaderboard import Leaderboard, ProbeResult, leaderboard_path
@@ -60,10 +62,11 @@ class SweptHead(Head):
         head: Gives the kind, what all heads share, and the order of the rows.
         grid: What differs between them.
         plan: How long they are trained.
+        saved: Where an interrupted sweep goes on from.
     """
 
-    def __init__(self, head: TrainedHead, grid: Grid, plan: Plan) -> None:
-        self.head, self.grid, self.plan = head, grid, plan
+    def __init__(self, head: TrainedHead, grid: Grid, plan: Plan, saved: Saved) -> None:
+        self.head, self.grid, self.plan, self.saved = head, grid, plan, saved
         self.found: Sweep | None = None
 
     def path(
@@ -78,7 +81,9 @@ class SweptHead(Head):
     ) -> list[PathPoint]:
         """Run the sweep, whatever the budget; see `Head.path`."""
         params = self.grid.params()
-        self.found = self.head.sweep(X, y, X_selection, y_selection, params, self.plan, note)
+        self.found = self.head.sweep(
+            X, y, X_selection, y_selection, params, self.plan, note, self.saved
+        )
         return self.found.points
 
 
@@ -175,10 +180,15 @@ def run_sweeps(config: SweepConfig) -> SweepsResult:
             board = Leaderboard.load(folder, dataset.name, dataset.digest)
             board = replace(board, seed=config.seed)
         for job, path in zip(jobs, paths, strict=True):
+            saved = Saved(path.with_suffix(".npz"), job.probe)
+            if config.fresh:
+                path.unlink(missing_ok=True)
+                saved.remove()
             record = _known(board, job, path)
             if record is None:
-                board, record = _run(board, job)
+                board, record = _run(board, job, saved)
                 write_json(path, record)
+                saved.remove()
                 ran += 1
             records.append(record)
     probes = tuple(board.find(job.probe) for job in jobs)
@@ -196,10 +206,10 @@ def _known(board: Leaderboard, job: Job, path: Path) -> Record | None:
     return record
 
 
-def _run(board: Leaderboard, job: Job) -> tuple[Leaderboard, Record]:
+def _run(board: Leaderboard, job: Job, saved: Saved) -> tuple[Leaderboard, Record]:
     """Sweep, choose, refit, score; keep the probe."""
     label = " · ".join([*job.inputs.features, f"{len(job.grid.params())} {job.head.kind}"])
-    swept = SweptHead(job.head, job.grid, job.plan)
+    swept = SweptHead(job.head, job.grid, job.plan, saved)
     labels = job.dataset.labels
     outcome = run_probe(swept, job.inputs.all_views(), labels, job.rows, note=Narrator(label))
     result = probe_result(

@@ -10,7 +10,7 @@ rungs: [{"heads", "epoch"}]: how many were trained up to which epoch (a fraction
 heads: [{"params", "rank", "best", "history"}] in the order of the grid. rank: from 1, by the best
     judged epoch; those dropped before their first whole epoch come last, by how far they came. best:
     {"epochs", "accuracy", "log_loss" (both on the selection split), "train_accuracy"}, or null.
-    history: `classify.heads.halving.Track.history`.
+    history: `classify.heads.tracks.Track.history`.
 probe: Id of the best head on the leaderboard; its validation accuracy stands there only.
 seconds: Wall time of sweep, refit and scoring.
 

@@ -70,7 +70,9 @@ def steps_of(rows: int, batch_size: int) -> int:
     return max(1, round(rows / batch_size), min(32, rows // 16))
 
 
-def batches(X: np.ndarray, numbers: np.ndarray, training: Training) -> Iterator[Batch]:
+def batches(
+    X: np.ndarray, numbers: np.ndarray, training: Training, skip: int = 0
+) -> Iterator[Batch]:
     """Yield the steps of one epoch after the other, without end.
 
     The rows are shuffled globally: they lie in the order of their classes. An epoch is a whole
@@ -82,6 +84,7 @@ def batches(X: np.ndarray, numbers: np.ndarray, training: Training) -> Iterator[
         X: Standardised features (n, D) float32.
         numbers: (n,) classes.
         training: Batch size, mixup, seed.
+        skip: Steps that were taken before; their draws are made again, their rows are not read.
     """
     generator = np.random.default_rng(training.order)
     steps = steps_of(len(X), training.batch_size)
@@ -89,11 +92,15 @@ def batches(X: np.ndarray, numbers: np.ndarray, training: Training) -> Iterator[
     while True:
         order = generator.permutation(len(X))
         for step in range(steps):
-            rows = order[step * size : (step + 1) * size]
-            part, truth = X[rows], numbers[rows]
             if training.mixup:
                 share = float(generator.beta(training.mixup, training.mixup))
                 share = max(share, 1 - share)
+            if skip:
+                skip -= 1
+                continue
+            rows = order[step * size : (step + 1) * size]
+            part, truth = X[rows], numbers[rows]
+            if training.mixup:
                 part *= np.float32(share)
                 part += np.float32(1 - share) * X[np.roll(rows, 1)]
             yield Batch(part, truth, np.roll(truth, 1), share)

@@ -4,16 +4,18 @@ Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparamet
 AISTATS 2016. A rung ends with a look at the selection rows; one head of `keep` goes on.
 """
 
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from cache.errors import InvalidInputError
 from classify.heads.batches import Batch, Setting, Training, batches, steps_of
 from classify.heads.network import Networks
+from classify.heads.tracks import Judged, Saved, Track
 
+SAVE_EVERY = 10.0  # seconds; 64 heads of 200 classes are a quarter of a gigabyte
 # The epochs that a choice is made among: about as many as other heads have settings. The best of a
 # hundred neighbouring epochs would be a lucky one, and its selection accuracy an exaggeration.
 JUDGED = (1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 90, 135)
@@ -55,44 +57,6 @@ class Plan:
         return [(c, max(1, round(total / GROWTH ** (last - k)))) for k, c in enumerate(counts)]
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A head after a number of epochs.
-
-    Attributes:
-        epochs: One of JUDGED, or the last.
-        accuracy: On the selection rows.
-        loss: Log-loss there (nats).
-        arrays: Its weights and biases, layer by layer.
-    """
-
-    epochs: int
-    accuracy: float
-    loss: float
-    arrays: list[np.ndarray]
-
-
-@dataclass(frozen=True, slots=True)
-class Track:
-    """What became of one head.
-
-    Attributes:
-        history: After each epoch, and after the rung that it was dropped at: {"epoch" (a fraction
-            where a rung ends inside one), "train_loss", "train_accuracy" (of the steps since the
-            last entry, with dropout, as Keras prints them), "selection_loss" (None: it diverged),
-            "selection_accuracy"}.
-        judged: All judged epochs of a head that is alone; of one among others the best at most.
-    """
-
-    history: list[dict[str, Any]] = field(default_factory=list)
-    judged: list[Judged] = field(default_factory=list)
-
-    @property
-    def best(self) -> Judged | None:
-        """The best judged epoch; ties go to the lower log-loss, then the earlier."""
-        return min(self.judged, key=lambda j: (-j.accuracy, j.loss), default=None)
-
-
 @dataclass(slots=True)
 class Race:
     """Heads that are trained together until one is left; see `run`.
@@ -105,6 +69,8 @@ class Race:
         selection: Rows that they are judged on, in the same form.
         classes: K.
         note: Called with each entry of the best head as text.
+        saved: Where an interrupted race goes on from; written after each rung, and after an epoch where
+            `SAVE_EVERY` seconds have passed.
     """
 
     settings: list[Setting]
@@ -114,23 +80,35 @@ class Race:
     selection: tuple[np.ndarray, np.ndarray]
     classes: int
     note: Callable[[str], None] | None = None
+    saved: Saved | None = None
 
     def run(self) -> list[Track]:
         """Train and judge; return what became of each head, in the order of the settings."""
         X, numbers = self.fit
         networks = Networks(self.settings, self.training, X.shape[1], self.classes)
         tracks = [Track() for _ in self.settings]
-        source, step = batches(X, numbers, self.training), 0
         epoch = steps_of(len(X), self.training.batch_size)
-        alive = set(range(len(tracks)))
+        found = self.saved.restore(networks, tracks) if self.saved else None
+        alive, step = found or (set(range(len(tracks))), 0)
+        if found and self.note:
+            self.note(f"going on after epoch {step / epoch:.3g}")
+        source = batches(X, numbers, self.training, step)
         for heads, end in self.plan.rungs(len(tracks), epoch):
             if heads < len(alive):
                 alive = set(sorted(alive, key=lambda m: (_rank(tracks[m]), m))[:heads])
                 networks.keep(alive)
+            if self.saved and 0 < step < end:
+                self.saved.save(networks, tracks, alive, step)
+            written = time.monotonic()
             while step < end and not self._past_peak(tracks, alive):
                 stop = min(end, (step // epoch + 1) * epoch)
                 self._advance(networks, tracks, alive, source, stop - step, stop / epoch)
                 step = stop
+                if self.saved and step < end and time.monotonic() > written + SAVE_EVERY:
+                    self.saved.save(networks, tracks, alive, step)
+                    written = time.monotonic()
+        if self.saved:
+            self.saved.save(networks, tracks, alive, step)
         return tracks
 
     def _advance(

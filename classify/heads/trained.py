@@ -10,9 +10,10 @@ from sklearn.base import clone
 from cache.errors import InvalidInputError
 from classify.heads.base import Head, Note, PathPoint, brief
 from classify.heads.batches import Setting, Training, batches, steps_of
-from classify.heads.halving import Judged, Plan, Race, Track
+from classify.heads.halving import Plan, Race
 from classify.heads.network import Networks
 from classify.heads.scaler import Scaler
+from classify.heads.tracks import Judged, Saved, Track
 from classify.heads.updates import OPTIMIZERS, RATES
 
 STEPS = 2_600  # training steps of a quick path, unless that is less than …
@@ -139,6 +140,7 @@ class TrainedHead(Head):
         params: list[dict[str, Any]],
         plan: Plan,
         note: Note | None = None,
+        saved: Saved | None = None,
     ) -> Sweep:
         """Train heads of other hyper-parameters together, and judge them on the selection rows.
 
@@ -151,6 +153,7 @@ class TrainedHead(Head):
             params: What differs from this head: any of learning_rate, l1, l2, dropout, seed.
             plan: How long, and who goes on.
             note: Called with the state of the sweep as text.
+            saved: Where an interrupted sweep goes on from.
         """
         heads = [clone(self).set_params(**own) for own in params]
         for head in heads:
@@ -166,6 +169,7 @@ class TrainedHead(Head):
             selection,
             len(self.classes_),
             note,
+            saved,
         ).run()
         points = [
             self._point(scaler, own, judged)

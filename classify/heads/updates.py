@@ -59,6 +59,11 @@ class Update:
                     self.means[number][part] += g
         self.steps += 1
 
+    def all_arrays(self) -> list[np.ndarray]:
+        """Return weights, biases, their means and the optimiser's state, themselves."""
+        means = self.means if self.ema else []
+        return [*self.arrays, *means, *(one for state in self.state for one in state)]
+
     def keep(self, chosen: np.ndarray) -> None:
         """Go on with the chosen heads only, (h,) int."""
         for arrays in [self.arrays, *self.state, *([self.means] if self.ema else [])]:
