@@ -108,19 +108,21 @@ class Stack(Pool):
         """Minimise mean log-loss + penalty; see `Average.fit` for the arguments."""
         parts, truth = self.start(X), np.asarray(y)
         rows, members, classes = parts.shape
-        target = np.zeros((rows, classes), np.float32)
-        target[np.arange(rows), truth] = 1
+        side_by_side = np.ascontiguousarray(parts.transpose(1, 0, 2)).reshape(members, -1)
         centre = np.concatenate([np.full(members, 1 / members), np.zeros(classes)])
+        lines = np.arange(rows)
 
         def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
-            scores = _pooled(parts, values[:members], values[members:])
-            chance = softmax(scores)
+            small = values.astype(np.float32)
+            scores = (small[:members] @ side_by_side).reshape(rows, classes)
+            chance = softmax(scores + small[members:])
             away = values - centre
-            own = np.maximum(chance[np.arange(rows), truth], np.finfo(np.float32).tiny)
-            residual = (chance - target) / rows
-            slope = np.einsum("nk,nmk->m", residual, parts, optimize=True)
-            gradient = np.concatenate([slope, residual.sum(axis=0)]) + 2 * self.penalty * away
-            return float(-np.log(own).mean() + self.penalty * away @ away), gradient.astype(float)
+            own = np.maximum(chance[lines, truth], np.finfo(np.float32).tiny)
+            chance[lines, truth] -= 1
+            chance /= np.float32(rows)
+            slope = np.concatenate([side_by_side @ chance.ravel(), chance.sum(axis=0)])
+            gradient = slope.astype(float) + 2 * self.penalty * away
+            return float(-np.log(own).mean() + self.penalty * away @ away), gradient
 
         found = minimize(loss, centre, jac=True, method="L-BFGS-B", options={"maxiter": 300}).x
         self.weights_, self.bias_ = found[:members], found[members:]
@@ -128,7 +130,9 @@ class Stack(Pool):
 
     def logits(self, X: Any) -> np.ndarray:
         """Return the pooled scores, (n, K)."""
-        return _pooled(self.parts(X), self.weights_, self.bias_)
+        small = self.weights_.astype(np.float32)
+        scores = np.einsum("nmk,m->nk", self.parts(X), small, optimize=True)
+        return scores + self.bias_.astype(np.float32)
 
     def path(
         self,
@@ -165,9 +169,3 @@ def mixture_weights(own: np.ndarray) -> np.ndarray:
         if np.abs(weights - before).max() < SETTLED:
             break
     return weights
-
-
-def _pooled(parts: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """Return Σ weights[m] parts[:, m] + bias, float32 (n, K)."""
-    scores = np.einsum("nmk,m->nk", parts, weights.astype(np.float32), optimize=True)
-    return scores + bias.astype(np.float32)
