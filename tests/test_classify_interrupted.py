@@ -31,6 +31,7 @@ def start(store: Path, runs: Path, *words: str) -> subprocess.Popen:
         [sys.executable, "-m", "classify", *words, *folders],
         cwd=ROOT, env={**os.environ, **threads}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a shell's background
     )  # fmt: skip
 
 
