@@ -15,7 +15,7 @@ demo: .venv/ready
 	$(BIN)/python -m data prepare solar-cells
 	$(BIN)/python -m extract --dataset solar-cells --backbone efficientnet_lite0 --size 300
 	$(BIN)/python -m classify --dataset solar-cells
-	$(BIN)/python -m finetune --dataset solar-cells --no-select --epochs 2 --batch 32 --learning-rate 2e-5 --set layer_decay=1 ema=0.98 label_smoothing=0 flip=true vertical_flip=true
+	$(BIN)/python -m finetune --dataset solar-cells --epochs 4
 	$(BIN)/python -m report --dataset solar-cells
 
 test: .venv/ready
