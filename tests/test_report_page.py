@@ -334,6 +334,16 @@ def test_an_ensemble_is_the_third_headline_number(place: Place) -> None:
     page = place.page()
     headline = page.split('id="leaderboard"')[0]
     assert "ensemble" in headline and "43.2 %" in headline and "plain, flip" in page
+    many = [
+        members[0],
+        {**members[0], "name": "b"},
+        {"name": "ridge-1", "views": [], "weight": 0.1},
+    ]
+    write_json(
+        place.folder / "finetune" / "tuned" / "val+flip.csv.json", {**record, "members": many}
+    )
+    headline = place.page().split('id="leaderboard"')[0]
+    assert "2 fine-tuned and 1 frozen" in headline and "ridge-1" not in headline
     plain = {**record, "members": [{**members[0], "views": [""]}]}
     write_json(place.folder / "finetune" / "tuned" / "val+flip.csv.json", plain)
     assert "43.2 %" not in place.page()  # one network, one view: nothing was put together

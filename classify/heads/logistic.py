@@ -39,7 +39,7 @@ class Logistic(LinearHead):
     """
 
     kind = "logistic"
-    version = 2
+    version = 3
     FACTS: ClassVar[tuple[str, ...]] = (*LinearHead.FACTS, "n_iter_", "converged_")
 
     def __init__(self, C: float = 1e-2, tol: float = 2e-5, max_iter: int = 200) -> None:

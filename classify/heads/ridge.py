@@ -32,7 +32,7 @@ class Ridge(LinearHead):
     """
 
     kind = "ridge"
-    version = 2
+    version = 3
 
     def __init__(self, penalty: float = 0.1, temperature: float = 0.1) -> None:
         self.penalty = penalty

@@ -84,10 +84,17 @@ def _together(material: Material) -> Ours:
     """Return the last ensemble of fine-tuned runs, else the best of frozen probes on the selection split."""
     if material.ensembles:
         last = material.ensembles[-1]
-        name = " + ".join(str(member["name"]) for member in last["members"])
-        return name, last["val_top1"], last.get("val_interval")
+        return _members(last["members"]), last["val_top1"], last.get("val_interval")
     joined = [probe for probe in material.board.ranked if probe.members]
     return (probe_name(joined[0]), joined[0].val_top1, joined[0].val_interval) if joined else NONE
+
+
+def _members(members: list[dict[str, Any]]) -> str:
+    """Name two members; count more: they are listed below, under fine-tuning."""
+    if len(members) <= 2:
+        return " + ".join(str(member["name"]) for member in members)
+    runs = sum(bool(member["views"]) for member in members)  # a probe looks at no image itself
+    return f"{runs} fine-tuned and {len(members) - runs} frozen, weighed together"
 
 
 def published_results(material: Material) -> list[dict[str, Any]]:
