@@ -16,6 +16,7 @@ import time
 from common import feature_rows, machine
 
 QUERIES = 10_000
+REST = 0.1  # seconds, in which the threads of the measurement before stop spinning
 
 
 def main() -> None:
@@ -54,6 +55,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(options.rounds):
         for name, run in work.items():
+            time.sleep(REST)
             begin = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - begin)

@@ -107,6 +107,20 @@ class TestRidge:
         decomposed = Spectrum.of(X, numbers, 3)
         np.testing.assert_allclose(decomposed.solve(penalty), exact, atol=1e-5)
 
+    @pytest.mark.parametrize("rows", [150, 600])
+    @pytest.mark.parametrize("penalty", [1e-6, 1e-4, 1e-2, 1.0])
+    def test_solution_is_exact_at_every_condition(self, rows: int, penalty: float) -> None:
+        """Features that nearly repeat each other: float32 alone fails, or is 7e-3 off."""
+        generator = np.random.default_rng(4)
+        X = generator.normal(size=(rows, 20)) @ generator.normal(size=(20, 300))
+        X += 1e-3 * generator.normal(size=X.shape)
+        normal = Normal.of(X, np.arange(rows) % 5, 5)
+        exact = np.linalg.solve(normal.matrix + penalty * np.eye(len(normal.matrix)), normal.right)
+        if normal.rows is not None:
+            exact = normal.rows.T @ exact
+        error = np.linalg.norm(normal.solve(penalty) - exact) / np.linalg.norm(exact)
+        assert error < 1e-3
+
     def test_path_finds_what_single_fits_find(self) -> None:
         X, y, V, v = halves()
         points = Ridge().path(X, y, V, v)

@@ -34,6 +34,14 @@ def test_a_broken_float16_number_is_found_anywhere(bad: float) -> None:
         Neighbours().fit(rows, np.arange(5_000) % 3)
 
 
+def test_every_half_is_known_as_finite_or_not() -> None:
+    halves = np.arange(65_536, dtype=np.uint16).view(np.float16)
+    assert finite_halves(np.zeros((0, 3), np.float16))
+    assert [finite_halves(halves[i : i + 1, None]) for i in range(len(halves))] == list(
+        np.isfinite(halves)
+    )
+
+
 def test_every_half_is_widened_as_numpy_does_it() -> None:
     halves = np.arange(65_536, dtype=np.uint16).view(np.float16).reshape(64, -1)
     finite = np.where(np.isfinite(halves), halves, np.float16(0))
@@ -41,3 +49,6 @@ def test_every_half_is_widened_as_numpy_does_it() -> None:
         with np.errstate(invalid="ignore"):
             wide, plain = widen(rows, np.empty(rows.shape, np.float32)), rows.astype(np.float32)
         np.testing.assert_array_equal(wide.view(np.int32), plain.view(np.int32))
+        less = np.linspace(-1, 1, rows.shape[1], dtype=np.float32)
+        with np.errstate(invalid="ignore"):
+            np.testing.assert_array_equal(widen(rows, np.empty_like(wide), less), plain - less)

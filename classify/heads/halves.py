@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-EXPONENT = np.uint16(0x7C00)  # all ones in Inf and NaN only
+INF, MINUS_INF = 0x7C00, 0xFC00  # bits of infinity; those of NaN lie above, sign by sign
 KEPT = np.int32(
     0x8FFFE000 - (1 << 32)
 )  # sign, exponent and fraction of a half, 13 bits to the left
@@ -20,28 +20,32 @@ def finite_halves(X: Any) -> bool:
     if not (isinstance(X, np.ndarray) and X.dtype == np.float16 and X.ndim == 2):
         return False
     size = max(1, BLOCK // max(1, X.shape[1]))
-    return not any(
-        ((X[start : start + size].view(np.uint16) & EXPONENT) == EXPONENT).any()
-        for start in range(0, len(X), size)
+    parts = (X[start : start + size] for start in range(0, len(X), size))
+    # the largest positive number, as int16, and the largest negative one, as uint16: no temporaries
+    return all(
+        part.view(np.int16).max(initial=0) < INF and part.view(np.uint16).max(initial=0) < MINUS_INF
+        for part in parts
     )
 
 
-def widen(X: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Copy rows X (n, D) of any float dtype into `out` (n, D); return it.
+def widen(X: np.ndarray, out: np.ndarray, less: np.ndarray | None = None) -> np.ndarray:
+    """Copy rows X (n, D) of any float dtype into `out` (n, D), minus the row `less` (D,); return it.
 
     float16 into float32 goes by the bits: exponent and fraction are moved to their places, and a
     product with 2^112 corrects the exponent's bias, exactly, for subnormal numbers too (Giesen, "Half to
     float done quick", 2012).
     """
-    if not (X.dtype == np.float16 and out.dtype == np.float32 and finite_halves(X)):
-        out[...] = X
-        return out
     size = max(1, BLOCK // max(1, X.shape[1]))
     for start in range(0, len(X), size):
-        part = out[start : start + size]
-        bits = part.view(np.int32)
-        bits[...] = X[start : start + size].view(np.int16)
-        bits <<= 13
-        bits &= KEPT
-        part *= BIAS
+        rows, part = X[start : start + size], out[start : start + size]
+        if out.dtype == np.float32 and finite_halves(rows):
+            bits = part.view(np.int32)
+            bits[...] = rows.view(np.int16)
+            bits <<= 13
+            bits &= KEPT
+            part *= BIAS
+        else:
+            part[...] = rows
+        if less is not None:
+            part -= less
     return out

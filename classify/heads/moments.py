@@ -57,7 +57,8 @@ class Moments:
         means = (sums / np.maximum(counts, 1)[:, None] - mean) / scaler.scale
         if products is not None:
             products -= np.outer(len(X) * mean, mean)
-            products *= np.outer(1 / scaler.scale, 1 / (len(X) * scaler.scale))
+            products /= scaler.scale[:, None]
+            products /= len(X) * scaler.scale
         return cls(scaler, counts / len(X), np.ascontiguousarray(means.T), products)
 
 
@@ -77,8 +78,7 @@ def _summed(
     squares = np.zeros((features, features) if gram else features)
     product = np.empty_like(squares, np.float32)
     for start in range(0, len(X), size):
-        rows = widen(X[start : start + size], buffer[: len(X) - start])
-        rows -= shift
+        rows = widen(X[start : start + size], buffer[: len(X) - start], shift)
         rows = rows.astype(np.float32, copy=False)
         _add_by_class(sums, rows, numbers[start : start + size])
         if gram:

@@ -4,17 +4,19 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+from scipy.linalg.lapack import spocon, spotrf, spotrs
 
 from cache.errors import InvalidInputError
 from classify.heads.base import LinearHead, Note, PathPoint
 from classify.heads.moments import Moments
 from classify.heads.scaler import Scaler
 from classify.heads.temperature import best_temperature
-from classify.heads.threads import spread
+from classify.heads.threads import one_lapack_thread
 
 WEAKEST, STRONGEST = 1e-6, 1e3  # penalties that are tried
 STEPS = {"quick": 1, "full": 8}  # penalties a power of ten
-START = (0.1, 0.01)  # where the climb begins
+START = (0.01, 0.001)  # where the climb begins
+WELL = 1e-5  # reciprocal condition from which float32 costs the weights less than a thousandth
 
 
 class Ridge(LinearHead):
@@ -32,7 +34,7 @@ class Ridge(LinearHead):
     """
 
     kind = "ridge"
-    version = 3
+    version = 4
 
     def __init__(self, penalty: float = 0.1, temperature: float = 0.1) -> None:
         self.penalty = penalty
@@ -73,8 +75,7 @@ class Ridge(LinearHead):
             temperature = best_temperature(scores, np.searchsorted(self.classes_, y_selection))
             params = {"penalty": float(penalty), "temperature": temperature}
             head = self.sibling(params)._adopt(normal, weights, temperature)
-            point = head.judged_by(scores / np.float32(temperature), y_selection, params)
-            return point
+            return head.judged_by(scores / np.float32(temperature), y_selection, params)
 
         step = STEPS[budget]
         wanted = [round(step * np.log10(penalty)) for penalty in START]
@@ -82,11 +83,10 @@ class Ridge(LinearHead):
             wanted = list(range(2 * step, -6 * step - 1, -2))
         points: dict[int, PathPoint] = {}
         while wanted:
-            found = spread(judge, [10 ** (power / step) for power in wanted])
-            points.update(zip(wanted, found, strict=True))
-            if note:
-                for point in found:
-                    note(str(point))
+            for power in wanted:
+                points[power] = judge(10 ** (power / step))
+                if note:
+                    note(str(points[power]))
             best = max(points, key=lambda power: (points[power].accuracy, power))
             near = (best + 1, best - 1)
             wanted = [
@@ -136,8 +136,28 @@ class Normal:
         return cls(scaler, share, matrix, targets / len(X), rows)
 
     def solve(self, penalty: float) -> np.ndarray:
-        """Return the weights (D, K) for one penalty."""
-        matrix = self.matrix.copy()
-        matrix[np.diag_indices_from(matrix)] += penalty
-        solved = np.linalg.solve(matrix, self.right)  # scipy's would hold the GIL
+        """Return the weights (D, K) for one penalty: in float32 where that is exact enough, else float64."""
+        solved = _solved(self._matrix(penalty, np.float32), self.right)
+        if solved is None:
+            solved = np.linalg.solve(self._matrix(penalty, np.float64), self.right)
         return solved if self.rows is None else self.rows.T @ solved
+
+    def _matrix(self, penalty: float, kind: type) -> np.ndarray:
+        matrix: np.ndarray = self.matrix.astype(kind)
+        matrix[np.diag_indices_from(matrix)] += kind(penalty)
+        return matrix
+
+
+def _solved(matrix: np.ndarray, right: np.ndarray) -> np.ndarray | None:
+    """Solve for right (D, K) by Cholesky in float32; None where the matrix (D, D) is ill-conditioned.
+
+    A third of the time of `numpy.linalg.solve`. The condition is estimated from the factor (Higham,
+    "A survey of condition number estimation for triangular matrices", SIAM Review 29, 1987).
+    """
+    norm = np.abs(matrix).sum(axis=0).max()
+    with one_lapack_thread():
+        factor, minor = spotrf(matrix.T, overwrite_a=True, clean=False)
+        if minor or spocon(factor, norm)[0] < WELL:
+            return None
+        solved: np.ndarray = spotrs(factor, right)[0]
+    return solved

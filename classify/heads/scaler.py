@@ -65,8 +65,7 @@ class Scaler:
         for block in blocks(X):
             kind = np.result_type(X.dtype, np.float32)
             if kind == np.float32:  # in two steps: converting inside a subtraction is slow
-                widen(X[block], out[block])
-                out[block] -= self.mean.astype(kind)
+                widen(X[block], out[block], self.mean.astype(kind))
             else:  # before it is rounded: a float64 feature may be far from 0
                 np.subtract(X[block], self.mean, out=out[block], casting="same_kind")
             out[block] /= self.scale.astype(dtype)

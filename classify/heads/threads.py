@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from functools import cache
 from typing import TypeVar
 
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_info, threadpool_limits
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,3 +29,19 @@ def spread(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result
         return [work(item) for item in items]
     with threadpool_limits(there // workers), ThreadPoolExecutor(workers) as pool:
         return list(pool.map(work, items))
+
+
+def one_lapack_thread() -> AbstractContextManager[object]:
+    """Limit SciPy's LAPACK to the calling thread, where a matrix is small.
+
+    SciPy's wheels bring a BLAS of their own; its threads and NumPy's, waiting in turn for work, would spin
+    on each other's cores.
+    """
+    return _lapack().limit(limits=1)
+
+
+@cache
+def _lapack() -> ThreadpoolController:
+    loaded = ThreadpoolController().select(user_api="blas")
+    own = [library["filepath"] for library in loaded.info() if "scipy" in library["filepath"]]
+    return loaded.select(filepath=own) if own else loaded
