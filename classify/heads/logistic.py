@@ -17,7 +17,6 @@ CS = {
     "full": tuple(float(f"{C:.3g}") for C in np.logspace(-5, 0, 12)),
 }
 PATH_TOL = 1e-3  # proven; what is chosen is fitted again, to `tol`
-EARLY = 1  # passes over the rows for a C beyond the peak
 
 
 class Logistic(LinearHead):
@@ -39,7 +38,7 @@ class Logistic(LinearHead):
     """
 
     kind = "logistic"
-    version = 3
+    version = 4
     FACTS: ClassVar[tuple[str, ...]] = (*LinearHead.FACTS, "n_iter_", "converged_")
 
     def __init__(self, C: float = 1e-2, tol: float = 2e-5, max_iter: int = 200) -> None:
@@ -68,8 +67,8 @@ class Logistic(LinearHead):
         """Walk C upwards, each from the last solutions.
 
         "quick" ends where the peak is clearly passed. "full" goes on to the last C, but from the first
-        point of a lower accuracy than the best on it gives each one pass over the rows. Such a point
-        has `early` among its params, unless it is better than the best: then it is solved as the others.
+        point of a lower accuracy than the best on it only goes along the line of the last solutions. Such a
+        point has `early` among its params, unless it is better than the best: then it is solved as the others.
         """
         X, numbers = self.check_training(X, y)
         scaler = Scaler.fit(X)
@@ -84,7 +83,7 @@ class Logistic(LinearHead):
                 (True, False) if full and points and points[-1].accuracy < best else (False,)
             ):
                 head = self.sibling({"C": C})
-                head._solve(solver, scaler, tol, EARLY if early else self.max_iter)
+                head._solve(solver, scaler, tol, 0 if early else self.max_iter)
                 params = {"C": C, "early": True} if early else {"C": C}
                 point = head.judged(X_selection, y_selection, params)
                 if point.accuracy <= best:
@@ -113,11 +112,14 @@ class Logistic(LinearHead):
         return self
 
     def _solve(self, solver: Solver, scaler: Scaler, tol: float, steps: int) -> Self:
+        """Take over a solution; without steps, a glance at it."""
         penalty = 1 / (self.C * len(solver.rows))
         if len(self.classes_) == 2:
             penalty *= 2  # ||w||² / 2 of the log-odds w is ||W||² of their halves in two columns
         before = solver.passes
-        point, self.converged_ = solver.solve(penalty, tol, steps)
+        point, self.converged_ = (
+            solver.solve(penalty, tol, steps) if steps else (solver.glance(penalty), False)
+        )
         self.n_iter_, self.excess_ = solver.passes - before, point.bound
         return self.adopt(scaler, point.weights[:-1], point.weights[-1])
 

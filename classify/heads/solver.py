@@ -32,7 +32,9 @@ MEMORY = 20  # pairs
 ARMIJO = 1e-4
 ROUNDING = 3e-7  # of the objective: below it float32 sums cannot tell better from worse
 FEWEST = 4  # passes for a penalty: where it is strong, any weights have nearly the same objective,
-SURE = 1e-3  # unless the bound is this share of the tolerance
+SURE = 2e-3  # unless the weights are known to be as near as this
+SCALES = 3  # last pairs whose curvature scales the first guess of the Hessian
+GLANCE, SAMPLED = 2_048, 10  # rows that a glance sees, at least; and one row in so many
 SHORTEST = 1e-3  # of a step, before the pairs are forgotten and, failing that, the search ends
 
 
@@ -48,6 +50,7 @@ class Point:
         slope: Gradient of F, (D + 1, K) float32.
         bound: What F is above its minimum, at most, as a share of F; for the bias, whose gradient
             is far smaller, by its estimated curvature.
+        error: Distance of W to its minimum, at most, as a share of ||W||; the same proof.
     """
 
     weights: np.ndarray
@@ -56,17 +59,21 @@ class Point:
     objective: float
     slope: np.ndarray
     bound: float
+    error: float
 
     @classmethod
     def of(cls, weights: np.ndarray, value: Value, penalty: float) -> "Point":
         """Add the penalty to the loss."""
         body = weights[:-1]
-        objective = value.loss + penalty / 2 * float(np.vdot(body, body))
+        square = float(np.vdot(body, body))
+        objective = value.loss + penalty / 2 * square
         slope = value.gradient.copy()
         slope[:-1] += np.float32(penalty) * body
-        excess = float(np.vdot(slope[:-1], slope[:-1])) / (2 * penalty)
+        steep = float(np.vdot(slope[:-1], slope[:-1]))
+        excess = steep / (2 * penalty)
         excess += float(np.vdot(slope[-1], slope[-1])) / (2 * max(value.spread, 1e-6))
-        return cls(weights, value, penalty, objective, slope, excess / max(objective, 1e-12))
+        error = float(np.sqrt(steep / max(square, 1e-12))) / penalty
+        return cls(weights, value, penalty, objective, slope, excess / max(objective, 1e-12), error)
 
 
 class Solver:
@@ -87,6 +94,7 @@ class Solver:
         self._pairs: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=MEMORY)
         self._before: Point | None = None
         self._spread = 1.0
+        self._glanced = False
         if start is None:
             start = np.zeros((rows.features + 1, rows.classes), np.float32)
             start[-1] = np.log(rows.share())
@@ -102,18 +110,34 @@ class Solver:
         """
         limit, fewest = self.passes + steps, self.passes + min(FEWEST, steps)
         last = self._here
-        here = Point.of(last.weights, last.value, penalty)
-        here = self._extrapolated(here)
+        value = self._evaluate(last.weights) if self._glanced else last.value
+        here = self._extrapolated(Point.of(last.weights, value, penalty))
         self._spread = here.value.spread  # kept for this penalty: an inverse costs half a pass
-        while self.passes < limit and here.bound > (tol if self.passes >= fewest else SURE * tol):
+        while self.passes < limit and (
+            here.bound > tol or (self.passes < fewest and here.error > SURE)
+        ):
             there = self._step(here, limit)
             if there is here and not self._pairs:
                 break  # float32 has no better one
             if there is here:
                 self._pairs.clear()
             here = there
-        self._before, self._here = last, here
+        self._before, self._here, self._glanced = last, here, False
         return here, here.bound <= tol
+
+    def glance(self, penalty: float) -> Point:
+        """Return where the line through the last two solutions leads, or the last one if that is better.
+
+        Which it is, a sample of the rows says: this is no pass over them, and proves nothing.
+        """
+        few, last = self.rows.sample(max(GLANCE, len(self.rows) // SAMPLED)), self._here
+        tried = [last.weights]
+        if self._before is not None:
+            tried.append(2 * last.weights - self._before.weights)
+        points = [Point.of(weights, few.evaluate(weights), penalty) for weights in tried]
+        here = min(points, key=lambda point: point.objective)
+        self._before, self._here, self._glanced = last, here, True
+        return here
 
     def _extrapolated(self, here: Point) -> Point:
         """Go on in the direction from the last solution but one to the last, if that is better."""
@@ -157,8 +181,10 @@ class Solver:
             direction -= shares[-1] * change
         direction = inverse(direction)
         if pairs:
-            _, change, product = pairs[-1]
-            direction *= np.float32(product / np.vdot(change, inverse(change)))
+            scales = [
+                product / np.vdot(change, inverse(change)) for _, change, product in pairs[-SCALES:]
+            ]
+            direction *= np.float32(np.exp(np.mean(np.log(scales))))
         for (step, change, product), share in zip(pairs, reversed(shares), strict=True):
             direction += (share - np.float32(np.vdot(change, direction) / product)) * step
         return direction
