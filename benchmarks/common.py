@@ -12,6 +12,16 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+# of Tiny ImageNet's lite0@128, standardised: axis of the covariance within the classes, variance along it
+# within them, and of their centres
+MEASURED = (
+    (0, 19.8, 4.6), (1, 14.6, 7.6), (2, 12.2, 5.9), (4, 10.8, 3.9), (9, 9.0, 5.7), (19, 6.35, 2.2),
+    (49, 3.82, 1.67), (99, 2.37, 0.46), (199, 1.28, 0.149), (399, 0.55, 0.024), (799, 0.302, 0.007),
+    (1199, 0.171, 0.003), (1279, 0.087, 0.003),
+)  # fmt: skip
+# groups of classes, and their share of a centre: the centres' covariance then falls as the real one does
+LEVELS = ((4, 0.2), (16, 0.3), (64, 0.25), (200, 0.25))
+
 
 def machine() -> str:
     """Return processor, cores and memory in one line."""
@@ -70,7 +80,7 @@ def prepare(folder: Path, store: Path, name: str = "bench") -> None:
 def feature_rows(features: str, rows: int) -> tuple:
     """Return words, X, y, X_val, y_val: stored features of Tiny ImageNet, else synthetic ones.
 
-    The synthetic rows are 1280 correlated numbers in 200 overlapping classes, as features are.
+    The synthetic rows are 1280 correlated numbers in 200 overlapping classes, as those features are.
     """
     from cache.cli import StoreConfig
     from cache.errors import OnepassError
@@ -86,16 +96,27 @@ def feature_rows(features: str, rows: int) -> tuple:
 
 
 def _synthetic(rows: int, features: int = 1280, classes: int = 200) -> tuple:
+    """Gaussian rows in the shape that MEASURED and LEVELS give. A row shows its class to a varying degree (1 ± 0.53,
+    as measured) and half as much of another one, so that classes overlap."""
     random = np.random.default_rng(0)
-    judged = rows // 9
-    spectrum = (np.arange(1, features + 1) ** -0.6).astype(np.float32)
-    centres = random.normal(size=(classes, features)).astype(np.float32)
-    y = random.integers(0, classes, rows + judged)
-    X = random.normal(size=(rows + judged, features)).astype(np.float32)
-    X += 0.35 * centres[y]
-    X *= spectrum
+    count, logs = rows + rows // 9, np.log1p(np.arange(features))
+    axes, inside, between = np.array(MEASURED).T
+    inside, between = (
+        np.exp(np.interp(logs, np.log1p(axes), np.log(variances)) / 2).astype(np.float32)
+        for variances in (inside, between)
+    )
+    centres = np.zeros((classes, features), np.float32)
+    for groups, share in LEVELS:
+        members = np.arange(classes) * groups // classes
+        centres += np.sqrt(share) * random.normal(size=(groups, features))[members]
+    centres = (centres - centres.mean(axis=0)) * between
+    y, other = random.integers(0, classes, (2, count))
+    shown = random.gamma(3.5, 1 / 3.5, size=(2, count, 1)).astype(np.float32)
+    X = inside * random.normal(size=(count, features)).astype(np.float32)
+    X += shown[0] * centres[y]
+    X += shown[1] / 2 * centres[other]
     X = (X @ np.linalg.qr(random.normal(size=(features, features)))[0].astype(np.float32)).astype(
         np.float16
     )
-    words = f"synthetic: {rows:,} × {features} in {classes} classes, {judged:,} to judge on"
+    words = f"synthetic: {rows:,} × {features} in {classes} classes, {count - rows:,} to judge on"
     return words, X[:rows], y[:rows], X[rows:], y[rows:]
