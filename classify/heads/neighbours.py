@@ -6,6 +6,7 @@ import numpy as np
 
 from cache.errors import InvalidInputError
 from classify.heads.base import Head, Note, PathPoint
+from classify.heads.halves import widen
 from classify.heads.scaler import Scaler, blocks
 
 KS = {"quick": (5, 10, 20, 50, 100), "full": (1, 3, 5, 10, 20, 30, 50, 75, 100, 150, 200)}
@@ -96,7 +97,8 @@ class Neighbours(Head):
         Computed in float64 where X is float64, else in float32.
         """
         kind = np.float64 if X.dtype == np.float64 else np.float32
-        scaler, rows = Scaler(self.mean_, self.scale_), self.rows_.astype(kind).T
+        scaler = Scaler(self.mean_, self.scale_)
+        rows = widen(self.rows_, np.empty(self.rows_.shape, kind)).T
         k = min(k, rows.shape[1])
         cosines, classes = np.empty((len(X), k), kind), np.empty((len(X), k), np.int32)
         size = max(1, BLOCK // rows.shape[1])

@@ -36,16 +36,18 @@ class Scaler:
         """
         count, mean, squares = 0, np.zeros(X.shape[1]), np.zeros(X.shape[1])
         for block in blocks(X):
-            part = X[block].astype(np.float64)
-            rows = len(part)
+            rows = X[block]
+            kind = np.result_type(rows.dtype, np.float32)  # a half goes faster by way of float32
+            part = widen(rows, np.empty(rows.shape, kind)).astype(np.float64)
+            more = len(part)
             part_mean = part.mean(axis=0)
             part -= part_mean
             shift = part_mean - mean
             squares += np.einsum("ij,ij->j", part, part) + shift**2 * (
-                count * rows / (count + rows)
+                count * more / (count + more)
             )
-            mean += shift * (rows / (count + rows))
-            count += rows
+            mean += shift * (more / (count + more))
+            count += more
         return cls.of_moments(mean, squares / count, count)
 
     @classmethod
