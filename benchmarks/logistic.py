@@ -36,6 +36,36 @@ def objective(head, rows, penalty: float) -> float:
     return total / len(rows) + penalty / 2 * float((head.weights_.astype(np.float64) ** 2).sum())
 
 
+def compared(points: list, rows, scaler, X, y) -> list[tuple[float, float]]:
+    """Return gaps of objective and accuracy (points, on X and y) for each C up to one beyond the peak."""
+    from classify.heads.logistic import Logistic
+    from classify.heads.solver import Solver
+
+    peak = max(range(len(points)), key=lambda number: points[number].accuracy)
+    solver, gaps = Solver(rows), []
+    for number, point in enumerate(points):
+        line = f"C = {point.params['C']:<8.3g} accuracy {100 * point.accuracy:.2f} %"
+        if number > peak + 1:
+            print(line + (", stopped early" if not point.head.converged_ else ""))
+            continue
+        reference = Logistic(C=point.params["C"])
+        reference.classes_, reference.n_features_in_ = point.head.classes_, rows.features
+        reference._solve(solver, scaler, TIGHT, PASSES)
+        penalty = 1 / (point.params["C"] * len(rows))
+        best = objective(reference, rows, penalty)
+        gap = objective(point.head, rows, penalty) / best - 1
+        accuracy = 100 * abs(point.accuracy - reference.judged(X, y, {}).accuracy)
+        gaps.append((gap, accuracy))
+        print(
+            f"{line}, objective {best:.5f} + {gap:.1e} (proven {point.head.excess_:.1e}), "
+            f"accuracy gap {accuracy:.2f}; reference within {reference.excess_:.1e}"
+            + ("" if reference.converged_ else ", NOT CONVERGED")
+            + ("" if point.head.converged_ else ", MARKED EARLY"),
+            flush=True,
+        )
+    return gaps
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -49,7 +79,6 @@ def main() -> None:
     from classify.heads.logistic import Logistic
     from classify.heads.rows import Rows
     from classify.heads.scaler import Scaler
-    from classify.heads.solver import Solver
 
     print(machine())
     words, X, y, V, v = feature_rows(options.features, options.rows)
@@ -73,29 +102,8 @@ def main() -> None:
         flush=True,
     )
 
-    peak = int(np.argmax([point.accuracy for point in points]))
     rows = Rows(standard, np.searchsorted(points[0].head.classes_, y), len(points[0].head.classes_))
-    solver, gaps = Solver(rows), []
-    for number, point in enumerate(points):
-        line = f"C = {point.params['C']:<8.3g} accuracy {100 * point.accuracy:.2f} %"
-        if number > peak + 1:
-            print(line + (", stopped early" if not point.head.converged_ else ""))
-            continue
-        reference = Logistic(C=point.params["C"])
-        reference.classes_, reference.n_features_in_ = point.head.classes_, X.shape[1]
-        reference._solve(solver, scaler, TIGHT, PASSES)
-        penalty = 1 / (point.params["C"] * len(rows))
-        best = objective(reference, rows, penalty)
-        gap = objective(point.head, rows, penalty) / best - 1
-        accuracy = 100 * abs(point.accuracy - reference.judged(V, v, {}).accuracy)
-        gaps.append((gap, accuracy))
-        print(
-            f"{line}, objective {best:.5f} + {gap:.1e} (proven {point.head.excess_:.1e}), "
-            f"accuracy gap {accuracy:.2f}; reference within {reference.excess_:.1e}"
-            + ("" if reference.converged_ else ", NOT CONVERGED")
-            + ("" if point.head.converged_ else ", MARKED EARLY"),
-            flush=True,
-        )
+    gaps = compared(points, rows, scaler, V, v)
     result = {
         "path_seconds": round(path_seconds, 2),
         "sklearn_seconds": round(sklearn_seconds, 2),

@@ -187,7 +187,7 @@ def _comparison(test: "Comparison", names: dict[str, str]) -> str:
     ahead = test.only_first - test.only_second
     counts = (
         f"of {test.rows:,} val rows {test.only_first:,} only it has right and {test.only_second:,} "
-        f"only {names[test.second]}: {100 * ahead / test.rows:+.1f} points, mid-p McNemar p = {test.p_value:.2g}"
+        f"only {names[test.second]}: {100 * ahead / test.rows:+.1f} points, mid-p McNemar {p_value(test.p_value)}"
     )
     if not test.differ:
         verdict = "a tie, the test cannot tell them apart"
@@ -201,6 +201,11 @@ def _comparison(test: "Comparison", names: dict[str, str]) -> str:
 def percent(share: float) -> str:
     """Return a share as `59.4 %`."""
     return f"{100 * share:.1f} %"
+
+
+def p_value(p: float) -> str:
+    """Return a p-value as `p = 0.16` or `p < 0.001`."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 from cache.cli import Command, main
 from cache.progress import human_seconds
 from cache.quiet import quiet_start
+from classify.text import p_value
 from finetune.config import (
     AblateConfig,
     ErrorsConfig,
@@ -84,7 +85,7 @@ def _train_text(result: Any) -> str:
     verdict = "a tie" if result.p_value >= 0.05 else "a difference"
     lines.append(
         f"Validation top-1: {100 * result.val_top1:.1f} % (95 % interval {100 * low:.1f} % to {100 * high:.1f} %); the frozen probe had "
-        f"{100 * result.probe_top1:.1f} %: {gain:+.1f} points, {verdict} by McNemar's test (p = {result.p_value:.2g})"
+        f"{100 * result.probe_top1:.1f} %: {gain:+.1f} points, {verdict} by McNemar's test ({p_value(result.p_value)})"
     )
     lines += [
         f"Files: {result.folder} (mistakes: errors.json, mistakes.png)",

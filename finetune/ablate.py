@@ -23,6 +23,7 @@ from cache.progress import say
 from cache.provenance import digest_json
 from cache.stopping import StopRequest
 from classify.scores import DRAWS, LEVEL, mcnemar
+from classify.text import p_value
 from data.dataset import ImageDataset, open_dataset
 from finetune.augmentation import Augmentation
 from finetune.claim import identity
@@ -169,12 +170,12 @@ def _line(
     part: str, values: np.ndarray, reference: np.ndarray, epochs: int, runs: list[_Run]
 ) -> Line:
     apart = values - reference
-    p_value = mcnemar(int(np.sum(apart > 0)), int(np.sum(apart < 0)))
+    chance = mcnemar(int(np.sum(apart > 0)), int(np.sum(apart < 0)))
     return Line(
         left_out=part, selection_accuracy=float(values.mean()), interval=mean_interval(values),
         difference=float(apart.mean()) if part else None,
         difference_interval=mean_interval(apart) if part else None,
-        p_value=p_value if part else None,
+        p_value=chance if part else None,
         epochs=epochs, rows=runs[0].rows, seconds=sum(run.seconds for run in runs),
     )  # fmt: skip
 
@@ -217,7 +218,7 @@ def ablation_text(result: Ablation) -> str:
         text = f"  {_title(line.left_out):<24} {100 * line.selection_accuracy:5.1f} % ({low:.1f} … {high:.1f})"
         if line.difference is not None and line.difference_interval and line.p_value is not None:
             low, high = (100 * edge for edge in line.difference_interval)
-            text += f"  {100 * line.difference:+5.1f} points ({low:+.1f} … {high:+.1f}), p = {line.p_value:.2g}"
+            text += f"  {100 * line.difference:+5.1f} points ({low:+.1f} … {high:+.1f}), {p_value(line.p_value)}"
         lines.append(text)
     if result.stopped:
         lines.append(f"Stopped ({result.stopped}). The same command goes on from here.")

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from classify.text import p_value
+
 if TYPE_CHECKING:
     from finetune.combine import PredictResult
     from finetune.errors import ErrorReport
@@ -93,7 +95,7 @@ def _probe_lines(probe: dict[str, Any] | None) -> list[str]:
         return []
     lines = [
         f"Against the frozen probe ({_percent(probe['top1'])}): {probe['gained']:,} images won, "
-        f"{probe['lost']:,} lost (mid-p McNemar p = {probe['p_value']:.2g})"
+        f"{probe['lost']:,} lost (mid-p McNemar {p_value(probe['p_value'])})"
     ]
     for word in ("helped", "harmed"):
         best = [

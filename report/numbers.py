@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from cache.progress import human_seconds
+from classify.text import p_value as plain_p_value
 from classify.text import percent as plain_percent
 
 FIXED = "\u00a0"  # a space at which no line is broken
@@ -26,9 +27,7 @@ def points(difference: float) -> str:
 
 def p_value(p: float | None) -> str:
     """Return a p-value as `p = 0.16` or `p < 0.001`."""
-    if p is None:
-        return ""
-    return ("p < 0.001" if p < 0.001 else f"p = {p:.2g}").replace(" ", FIXED)
+    return "" if p is None else plain_p_value(p).replace(" ", FIXED)
 
 
 def thousands(number: float) -> str:

@@ -12,6 +12,7 @@ from classify.heads.registry import PROBES, find_head
 from classify.heads.ridge import Ridge
 from classify.protocol import ProtocolRows, best_point, protocol_rows, run_probe
 from classify.scores import bootstrap_interval, compare, mcnemar, top_k
+from classify.text import p_value
 from classify.views import take
 
 IDS = [f"n{k:02d}" for k in range(10)]
@@ -198,6 +199,12 @@ class TestFigures:
         chance = [comb(n, i) / 2**n for i in range(n + 1)]
         expected = 2 * sum(chance[:k]) + chance[k] if n else 1.0
         assert mcnemar(b, c) == pytest.approx(min(expected, 1.0), rel=1e-10)
+
+    def test_no_p_value_is_said_to_be_zero(self) -> None:
+        assert mcnemar(5406, 97) == 0.0
+        assert [p_value(p) for p in (0.0, 0.0009, 0.001, 0.3449)] == [
+            "p < 0.001", "p < 0.001", "p = 0.001", "p = 0.34",
+        ]  # fmt: skip
 
     def test_comparison_counts_rows_that_only_one_has_right(self) -> None:
         first = np.array([True] * 30 + [False] * 10)
