@@ -58,7 +58,7 @@ class EnsembleConfig(RunsConfig):
     dataset: str = flag(help="name of a prepared data set", metavar="NAME")
     probe: tuple[str, ...] = flag(
         (),
-        "ids of probes on the leaderboard (default: the best dozen, two heads at most on the same features)",
+        "ids of probes on the leaderboard (default: the best dozen, two heads at most on the same features, of two kinds where there are)",
         metavar="ID",
     )
     method: tuple[str, ...] = flag(

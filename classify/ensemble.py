@@ -27,7 +27,6 @@ from data.dataset import ImageDataset, open_dataset
 
 FOLDS = 5
 CANDIDATES = 12  # probes, unless they are named
-HEADS_OF_ONE = 2  # of them on the same features: more of one kind add little
 LEAST = 0.01  # weight of a member that is worth its extraction
 
 
@@ -95,12 +94,12 @@ def _candidates(board: Leaderboard, named: tuple[str, ...]) -> list[ProbeResult]
     """Return the probes to ask, best first."""
     probes = [board.find(name) for name in dict.fromkeys(named)]
     if not named:
-        seen: dict[str, int] = {}
+        alike: dict[str, list[ProbeResult]] = {}
         for probe in board.ranked:
-            if not probe.members and seen.get(probe.features_digest, 0) < HEADS_OF_ONE:
-                seen[probe.features_digest] = seen.get(probe.features_digest, 0) + 1
-                probes.append(probe)
-        probes = probes[:CANDIDATES]
+            if not probe.members:
+                alike.setdefault(probe.features_digest, []).append(probe)
+        pairs = {probe.id for group in alike.values() for probe in _best_pair(group)}
+        probes = [probe for probe in board.ranked if probe.id in pairs][:CANDIDATES]
     if nested := [probe.id for probe in probes if probe.members]:
         raise UsageError(f"--probe {nested[0]}: expected probes, received an ensemble")
     if strange := [probe for probe in probes if probe.seed != board.seed]:
@@ -114,6 +113,13 @@ def _candidates(board: Leaderboard, named: tuple[str, ...]) -> list[ProbeResult]
             f"make more with: python -m classify --dataset {board.dataset}"
         )
     return probes
+
+
+def _best_pair(ranked: list[ProbeResult]) -> list[ProbeResult]:
+    """Return the best probe on some features, and the best of another kind: one of its own adds less."""
+    best, *others = ranked
+    others.sort(key=lambda probe: probe.head == best.head)  # stable: still best first
+    return [best, *others[:1]]
 
 
 def _ensemble(

@@ -189,6 +189,18 @@ class TestEnsemble:
         assert set(line.members) == set(two)
         assert line.id not in {other.id for other in found.ensembles}
 
+    def test_two_of_the_same_features_are_of_two_kinds(self, tmp_path: Path) -> None:
+        store_parts(tmp_path)
+        one = {"dataset": NAME, "features": ("part0@8",), **folders(tmp_path)}
+        for budget in ("quick", "full"):
+            found = run_probes(ClassifyConfig(head=("logistic",), budget=budget, **one))
+        first, second = (p.id for p in found.results)
+        assert {p.id for p in ensemble(tmp_path).members} == {first, second}
+        found = run_probes(ClassifyConfig(head=("ridge",), **one))
+        ranked = [p for p in found.results if not p.members]
+        assert [p.head for p in ranked] == ["logistic", "logistic", "ridge"]
+        assert {p.id for p in ensemble(tmp_path).members} == {first, ranked[2].id}
+
     def test_cost_is_the_sum_over_files_of_all_members(self, made) -> None:
         folder, found = made
         dataset = open_dataset(folder / "store", NAME)
