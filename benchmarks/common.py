@@ -71,8 +71,8 @@ def _write_noise(folder: Path, count: int) -> None:
 
 def prepare(folder: Path, store: Path, name: str = "bench") -> None:
     """Make a data set of such a folder."""
-    from data.config import PrepareConfig
-    from data.prepare import prepare_dataset
+    from onepass.data.config import PrepareConfig
+    from onepass.data.prepare import prepare_dataset
 
     prepare_dataset(PrepareConfig(kind="folder", source=str(folder), name=name, cache_dir=store))
 
@@ -82,9 +82,9 @@ def feature_rows(features: str, rows: int) -> tuple:
 
     The synthetic rows are 1280 correlated numbers in 200 overlapping classes, as those features are.
     """
-    from cache.cli import StoreConfig
-    from cache.errors import OnepassError
-    from cache.features import resolve_features
+    from onepass.cache.commandline.flags import StoreConfig
+    from onepass.cache.errors import OnepassError
+    from onepass.cache.features import resolve_features
 
     try:
         (found,) = resolve_features(StoreConfig().store, "tiny-imagenet", [features])

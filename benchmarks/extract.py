@@ -39,12 +39,12 @@ def measure_ours(
     store: Path, backbone: str, weights: str, size: int
 ) -> tuple[float, float, float | None]:
     """Return the bare rate, that of `extract_features`, which computes every row here, and its GPU use."""
-    from data.dataset import open_dataset
-    from extract.config import ExtractConfig
-    from extract.engine import cut_batches
-    from extract.extractor import Extractor
-    from extract.pipeline import extract_features
-    from extract.plan import make_jobs
+    from onepass.data.dataset import open_dataset
+    from onepass.extract.config import ExtractConfig
+    from onepass.extract.pipeline import extract_features
+    from onepass.extract.plan import make_jobs
+    from onepass.extract.stream.engine import cut_batches
+    from onepass.extract.stream.extractor import Extractor
 
     config = ExtractConfig(
         dataset="bench",
@@ -77,7 +77,7 @@ def naive_model(backbone: str, weights: str, size: int):
     """The frozen backbone as a tutorial builds it: float pixels in, pooled vectors out."""
     import keras
 
-    from extract.backbones.registry import build_backbone, find_backbone, preprocessing_of
+    from onepass.extract.backbones.registry import build_backbone, find_backbone, preprocessing_of
 
     spec = find_backbone(backbone)
     network = build_backbone(spec, size, weights)

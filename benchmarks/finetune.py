@@ -4,7 +4,7 @@
 
 All three train EfficientNet-Lite0 with a head of 200 classes in batches of 64, round by round in turn;
 the round in the middle counts. `bare` repeats the compiled step on one batch that is there already;
-`end_to_end` is what `python -m finetune` runs, `default` recipe (order, draws, reading, fetching the
+`end_to_end` is what `onepass finetune` runs, `default` recipe (order, draws, reading, fetching the
 loss; the first step after a pause and checkpoints, which come every two minutes, apart);
 `naive_generator` is `Model.fit` on JPEG files read, enlarged and augmented by Keras' ImageDataGenerator.
 The last line is JSON; on a GPU with `gpu_use`, the mean share of `end_to_end` that it was busy (NVML).
@@ -39,8 +39,8 @@ def pixels_of(folder: Path, count: int) -> tuple[np.ndarray, np.ndarray, str]:
 
 def classifier_of(size: int, recipe):
     """Return the network; random weights are as fast as trained ones."""
-    from extract.backbones.registry import find_backbone
-    from finetune.model import build_classifier
+    from onepass.extract.backbones.registry import find_backbone
+    from onepass.finetune.training.model import build_classifier
 
     spec = find_backbone("efficientnet_lite0")
     return build_classifier(spec, size, (64, 64, 3), CLASSES, recipe, weights="none")
@@ -50,10 +50,10 @@ def bare(size: int, recipe, pixels, labels, steps: int) -> Callable[[], float]:
     """Return a round of the compiled step on one resident batch."""
     import keras
 
-    from finetune.augmentation import draw
-    from finetune.optimizer import build_optimizer
-    from finetune.parallel import devices_for
-    from finetune.step import TrainStep
+    from onepass.finetune.augmentation.draws import draw
+    from onepass.finetune.training.optimizer import build_optimizer
+    from onepass.finetune.training.parallel import devices_for
+    from onepass.finetune.training.step import TrainStep
 
     trainer = classifier_of(size, recipe).trainer
     count = len(trainer.trainable_variables)
@@ -73,10 +73,10 @@ def bare(size: int, recipe, pixels, labels, steps: int) -> Callable[[], float]:
 
 
 def training_of(size: int, recipe, pixels, labels, rounds: int, folder: Path):
-    """Return the training of `python -m finetune`, for as many epochs as there are rounds."""
+    """Return the training of `onepass finetune`, for as many epochs as there are rounds."""
     from dataclasses import replace
 
-    from finetune.train import Training
+    from onepass.finetune.training.loop import Training
 
     return Training(
         classifier_of(size, recipe), pixels, labels, np.arange(len(labels)),
@@ -100,7 +100,7 @@ def naive_generator(size: int, recipe, folder: Path, steps: int) -> Callable[[],
     import keras
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
-    from extract.backend import as_list
+    from onepass.extract.backend import as_list
 
     classifier = classifier_of(size, recipe)
     images = keras.Input((size, size, 3))
@@ -147,7 +147,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         pixels, labels, source = pixels_of(folder, BATCH * steps)
-        from finetune.recipes import RECIPES
+        from onepass.finetune.recipes import RECIPES
 
         recipe = RECIPES["default"]
         training = training_of(size, recipe, pixels, labels, rounds, folder)

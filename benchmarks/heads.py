@@ -29,9 +29,9 @@ def main() -> None:
     options = parser.parse_args()
     import numpy as np
 
-    from classify.heads.neighbours import BLOCK, Neighbours
-    from classify.heads.ridge import Ridge
-    from classify.heads.scaler import Scaler
+    from onepass.classify.heads.linear.ridge import Ridge
+    from onepass.classify.heads.neighbours.knn import BLOCK, Neighbours
+    from onepass.classify.heads.scaler import Scaler
 
     print(machine())
     words, X, y, V, v = feature_rows(options.features, options.rows)

@@ -38,8 +38,8 @@ def objective(head, rows, penalty: float) -> float:
 
 def compared(points: list, rows, scaler, X, y) -> list[tuple[float, float]]:
     """Return gaps of objective and accuracy (points, on X and y) for each C up to one beyond the peak."""
-    from classify.heads.logistic import Logistic
-    from classify.heads.solver import Solver
+    from onepass.classify.heads.linear.logistic import Logistic
+    from onepass.classify.heads.linear.solver import Solver
 
     peak = max(range(len(points)), key=lambda number: points[number].accuracy)
     solver, gaps = Solver(rows), []
@@ -76,9 +76,9 @@ def main() -> None:
     import numpy as np
     from sklearn.linear_model import LogisticRegression
 
-    from classify.heads.logistic import Logistic
-    from classify.heads.rows import Rows
-    from classify.heads.scaler import Scaler
+    from onepass.classify.heads.linear.logistic import Logistic
+    from onepass.classify.heads.linear.softmax_objective import Rows
+    from onepass.classify.heads.scaler import Scaler
 
     print(machine())
     words, X, y, V, v = feature_rows(options.features, options.rows)

@@ -23,8 +23,8 @@ def make(folder: Path, rows: int) -> Path:
     """Prepare a data set of that many rows in a store of its own."""
     store = folder / f"store-{rows}"
     if rows == MANY and tiny_imagenet():
-        from data.config import PrepareConfig
-        from data.prepare import prepare_dataset
+        from onepass.data.config import PrepareConfig
+        from onepass.data.prepare import prepare_dataset
 
         prepare_dataset(
             PrepareConfig(

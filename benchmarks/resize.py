@@ -24,9 +24,9 @@ def main() -> None:
     options = parser.parse_args()
     import keras
 
-    from extract.backbones.registry import find_backbone
-    from extract.backend import compile_step
-    from extract.model import Resize, build_extractor
+    from onepass.extract.backbones.registry import find_backbone
+    from onepass.extract.backend import compile_step
+    from onepass.extract.network.model import Resize, build_extractor
 
     shape = (64, 64, 3)
     pixels = keras.Input(shape, dtype="uint8")

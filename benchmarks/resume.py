@@ -91,7 +91,7 @@ class Runs:
 
     def bits(self, store: Path) -> bytes:
         """The stored vectors."""
-        from cache.features import open_features
+        from onepass.cache.features import open_features
 
         return np.asarray(open_features(self.path(store)).X).tobytes()
 

@@ -2,10 +2,10 @@
 
     python benchmarks/sweep.py [--features efficientnet_lite0@128] [--epochs 20] [--alone 3]
 
-Rows to fit and to select on are those of `python -m classify` on Tiny ImageNet (36,000 and 4,000 rows
+Rows to fit and to select on are those of `onepass classify` on Tiny ImageNet (36,000 and 4,000 rows
 x 1280, 200 classes; random ones of that size where its features are not stored). The one head is
 trained for all the epochs. Of the 64 (4 learning rates x 4 penalties x 2 shares of dropout x 2 seeds) a
-quarter goes on after each rung of successive halving (`classify.heads.halving`), and a rung ends three
+quarter goes on after each rung of successive halving (`onepass.classify.heads.neural.successive_halving`), and a rung ends three
 times later than the one before: at epochs 20/27, 20/9, 20/3 and 20. So 102 epochs of a head are computed
 instead of 1,280, and that is where most of the saving is from; no rung leaves out rows. The rest is one
 read of each batch, one dropout mask for heads of equal dropout and seed, and wide products. Every head
@@ -23,15 +23,15 @@ import time
 import numpy as np
 from common import machine
 
-from cache.cli import StoreConfig
-from cache.errors import OnepassError
-from cache.features import resolve_features
-from classify.heads.base import brief
-from classify.heads.dense import Dense
-from classify.heads.halving import Plan
-from classify.heads.trained import Grid
-from classify.protocol import protocol_rows
-from data.dataset import open_dataset
+from onepass.cache.commandline.flags import StoreConfig
+from onepass.cache.errors import OnepassError
+from onepass.cache.features import resolve_features
+from onepass.classify.heads.base import brief
+from onepass.classify.heads.neural.dense import Dense
+from onepass.classify.heads.neural.successive_halving import Plan
+from onepass.classify.heads.neural.trained import Grid
+from onepass.classify.protocol.evaluate import protocol_rows
+from onepass.data.dataset import open_dataset
 
 NAME = "tiny-imagenet"
 GRID = Grid(

@@ -1,10 +1,11 @@
-"""python -m cache list | show | verify | delete."""
+"""onepass cache list | show | verify | delete."""
 
 import json
 import sys
 
-from cache.cli import Command, main, to_json
-from cache.inventory import (
+from onepass.cache.artifacts import to_json
+from onepass.cache.commandline.command import Command, main
+from onepass.cache.inventory import (
     KeyConfig,
     ListConfig,
     VerifyConfig,

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from cache.errors import (
+from onepass.cache.errors import (
     CorruptFileError,
     InvalidInputError,
     MissingFileError,
     StaleError,
     unknown_name,
 )
-from cache.files import TEMPORARY
-from cache.provenance import digest_bytes
-from cache.rows import RowFile
+from onepass.cache.files import TEMPORARY
+from onepass.cache.provenance import digest_bytes
+from onepass.cache.rows import RowFile
 
 SPLITS = ("train", "val", "test")  # a row's split is the index of its name
 LOGITS = "logits"  # the pooling of a file that holds the backbone's own ImageNet logits
@@ -249,7 +249,7 @@ def resolve_features(store: Path, dataset: str, texts: Sequence[str] = ()) -> li
     if not wanted or not by_text:
         raise MissingFileError(
             f"{features_folder(store, dataset)}: no feature file yet; make one with: "
-            f"python -m extract --dataset {dataset} --backbone efficientnet_lite0"
+            f"onepass extract --dataset {dataset} --backbone efficientnet_lite0"
         )
     for text in texts:
         if text.replace("/", "_") not in by_text:
@@ -268,5 +268,5 @@ def check_fresh(store: Path, features: FeatureSet, dataset_digest: str) -> None:
             raise StaleError(
                 f"{key.file(store)}: made from data set {key.dataset_digest[:8]}, but {key.dataset} is now "
                 f"{dataset_digest[:8]}. Run the extract command again, or delete the file with: "
-                f"python -m cache delete {key.dataset}/{key}"
+                f"onepass cache delete {key.dataset}/{key}"
             )

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cache.errors import CorruptFileError, MissingFileError, OutOfSpaceError
+from onepass.cache.errors import CorruptFileError, MissingFileError, OutOfSpaceError
 
 TEMPORARY = ".tmp-"
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.cli import StoreConfig, flag
-from cache.errors import CorruptFileError, MissingFileError, OnepassError, unknown_name
-from cache.files import TEMPORARY, leftovers
-from cache.locks import exclusive
-from cache.progress import human_bytes, human_seconds
-from cache.rows import RowFile, parts_folder, read_plan
+from onepass.cache.commandline.flags import StoreConfig, flag
+from onepass.cache.errors import CorruptFileError, MissingFileError, OnepassError, unknown_name
+from onepass.cache.files import TEMPORARY, leftovers
+from onepass.cache.locks import exclusive
+from onepass.cache.progress import human_bytes, human_seconds
+from onepass.cache.rows import RowFile, parts_folder, read_plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListConfig(StoreConfig):
-    """Flags of `python -m cache list`."""
+    """Flags of `onepass cache list`."""
 
     dataset: str | None = flag(None, "only this data set")
 
@@ -32,7 +32,7 @@ class KeyConfig(StoreConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyConfig(StoreConfig):
-    """Flags of `python -m cache verify`."""
+    """Flags of `onepass cache verify`."""
 
     key: str = flag("", "one file, as `list` prints it; all where none is given", positional=True)
 
@@ -129,7 +129,7 @@ def delete_entry(config: KeyConfig) -> Path:
 def entries_table(entries: list[Entry]) -> str:
     """Return the entries as a table for people."""
     if not entries:
-        return "The store is empty. Next: python -m data prepare solar-cells"
+        return "The store is empty. Next: onepass data prepare solar-cells"
     lines = [("key", "rows", "each row", "size", "age", "made by")]
     for e in entries:
         shape = " + ".join("×".join(map(str, s)) for s in e.shape.values())
@@ -155,7 +155,7 @@ def _find(store: Path, key: str) -> Path:
     paths = _paths(store)
     if not paths:
         raise MissingFileError(
-            f"{store}: the store is empty; fill it with: python -m data prepare solar-cells"
+            f"{store}: the store is empty; fill it with: onepass data prepare solar-cells"
         )
     if key not in paths:
         raise unknown_name("key", key, paths)
@@ -167,7 +167,7 @@ def _find_finished(store: Path, key: str) -> Path:
     if not path.exists():
         raise MissingFileError(
             f"{key}: not finished yet; the command that began it goes on with it "
-            "(python -m cache list shows how far it is)"
+            "(onepass cache list shows how far it is)"
         )
     return path
 

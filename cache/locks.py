@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cache.errors import LockedError
+from onepass.cache.errors import LockedError
 
 
 @contextmanager

@@ -1,14 +1,11 @@
-"""One line that says how far, how fast, how long still and what holds it up."""
+"""How far long work is, how fast, how long still and what bounds it; whoever calls decides how it is shown."""
 
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from types import TracebackType
-
-
-def say(text: str) -> None:
-    """Print a line for a person on standard error (standard output is for results)."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def human_seconds(seconds: float) -> str:
@@ -30,15 +27,68 @@ def human_bytes(count: float) -> str:
     return f"{count:.1f} GB"
 
 
+@dataclass(frozen=True, slots=True)
+class ProgressUpdate:
+    """How far a piece of work is; `str()` of it is one line for a person.
+
+    Attributes:
+        label: What is being done.
+        unit: What is counted, in the plural.
+        done: Units that are done, those of earlier runs included.
+        total: Units there are.
+        rate: Units per second of this run.
+        seconds: Since it began.
+        note: What else the work says of itself, such as what bounds it.
+        finished: Whether this is the last update.
+    """
+
+    label: str
+    unit: str
+    done: int
+    total: int
+    rate: float
+    seconds: float
+    note: str
+    finished: bool
+
+    def __str__(self) -> str:
+        parts = [
+            f"{self.label}: {self.done:,} / {self.total:,} {self.unit}",
+            f"{self.rate:,.0f} {self.unit}/s",
+        ]
+        if self.done < self.total and self.rate > 0:
+            parts.append(human_seconds((self.total - self.done) / self.rate) + " left")
+        elif self.done >= self.total:
+            parts.append(human_seconds(self.seconds))
+        return " · ".join(parts + ([self.note] if self.note else []))
+
+
+ProgressCallback = Callable[[ProgressUpdate], None]
+_callback: ContextVar[ProgressCallback | None] = ContextVar("onepass_progress", default=None)
+
+
+@contextmanager
+def progress_to(callback: ProgressCallback | None) -> Iterator[None]:
+    """Send the progress of all work in the block, in this thread, to a callback; None keeps the one before."""
+    if callback is None:
+        yield
+        return
+    token = _callback.set(callback)
+    try:
+        yield
+    finally:
+        _callback.reset(token)
+
+
 class Progress:
-    """Show progress on standard error: rewritten in place on a terminal, else a line now and then.
+    """Counts units of work and tells the callback of `progress_to`, if there is one.
 
     Args:
         total: How many units there are.
         unit: What is counted, in the plural.
         label: What is being done.
-        done: Units that were there before this run; they do not count for the rate.
-        note: Called for each line; what it returns stands at its end.
+        done: Units that were done before this run; they do not count for the rate.
+        note: Called for each update; what it returns becomes its note.
     """
 
     def __init__(
@@ -53,10 +103,7 @@ class Progress:
         self.total, self.unit, self.label, self.note = total, unit, label, note
         self.before = self.done = done
         self.start = time.monotonic()
-        self.live = sys.stderr.isatty()
-        self.said = ""
-        self.period = 0.2 if self.live else 10.0
-        self.last = self.start
+        self._callback = _callback.get()
 
     def __enter__(self) -> "Progress":
         return self
@@ -64,15 +111,12 @@ class Progress:
     def __exit__(
         self, kind: type | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._print(end=True)
+        self._tell(finished=True)
 
     def advance(self, count: int) -> None:
         """Count `count` more units as done."""
         self.done += count
-        now = time.monotonic()
-        if now - self.last >= self.period:
-            self.last = now
-            self._print()
+        self._tell()
 
     def restart_clock(self) -> None:
         """Leave what was done so far out of the rate: it was not work of the usual kind."""
@@ -83,22 +127,14 @@ class Progress:
         """Units per second of this run."""
         return (self.done - self.before) / max(time.monotonic() - self.start, 1e-9)
 
-    def line(self) -> str:
-        """Return the line as it is shown."""
-        parts = [
-            f"{self.label}: {self.done:,} / {self.total:,} {self.unit}",
-            f"{self.rate:,.0f} {self.unit}/s",
-        ]
-        if self.done < self.total and self.rate > 0:
-            parts.append(human_seconds((self.total - self.done) / self.rate) + " left")
-        elif self.done >= self.total:
-            parts.append(human_seconds(time.monotonic() - self.start))
+    def update(self, finished: bool = False) -> ProgressUpdate:
+        """Return how far it is now."""
+        seconds = time.monotonic() - self.start
         note = self.note() if self.note else ""
-        return " · ".join(parts + ([note] if note else []))
+        return ProgressUpdate(
+            self.label, self.unit, self.done, self.total, self.rate, seconds, note, finished
+        )
 
-    def _print(self, end: bool = False) -> None:
-        if self.live:
-            print("\r\x1b[2K" + self.line(), end="\n" if end else "", file=sys.stderr, flush=True)
-        elif (line := self.line()) != self.said:  # the last one may have come by itself just now
-            self.said = line
-            say(line)
+    def _tell(self, finished: bool = False) -> None:
+        if self._callback is not None:
+            self._callback(self.update(finished))

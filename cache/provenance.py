@@ -3,9 +3,9 @@
 import hashlib
 import json
 import platform
-import shlex
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -57,12 +57,27 @@ def versions() -> dict[str, str]:
     return found
 
 
+_command: ContextVar[str] = ContextVar("onepass_command", default="")
+
+
+@contextmanager
+def recorded_command(command: str) -> Iterator[None]:
+    """Let everything that is made in the block, in this thread, record this command line."""
+    token = _command.set(command)
+    try:
+        yield
+    finally:
+        _command.reset(token)
+
+
 def made_by() -> dict[str, Any]:
-    """Return what a reader of a result wants to know of its making: command, time, machine, versions."""
-    program = Path(sys.argv[0])
-    name = f"python -m {program.parent.name}" if program.name == "__main__.py" else program.name
+    """Return what a reader of a result wants to know of its making: command, time, machine, versions.
+
+    The command is "" where a program or a notebook called the library: what stands in its `sys.argv`
+    says nothing of the work.
+    """
     return {
-        "command": " ".join([name, shlex.join(sys.argv[1:])]).strip(),
+        "command": _command.get(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{platform.system()} {platform.machine()}",
         "versions": versions(),

@@ -19,9 +19,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from cache.errors import CorruptFileError, MissingFileError
-from cache.provenance import digest_array, digest_bytes, digest_json
-from cache.shards import Column, RowLayout, shard_digest
+from onepass.cache.errors import CorruptFileError, MissingFileError
+from onepass.cache.provenance import digest_array, digest_bytes, digest_json
+from onepass.cache.shards import Column, RowLayout, shard_digest
 
 FORMAT = 1
 

@@ -1,9 +1,10 @@
 """Rows that survive a kill: dense arrays of N rows, written in shards, read without a copy.
 
 A file under construction is the folder `<path>.parts` of immutable shards. When all are there they
-become one contiguous HDF5 file (`cache.rowfile`), and the folder goes.
+become one contiguous HDF5 file (`onepass.cache.rowfile`), and the folder goes.
 """
 
+import logging
 import os
 import shutil
 from contextlib import ExitStack
@@ -14,13 +15,27 @@ from typing import Any
 
 import numpy as np
 
-from cache.errors import CorruptFileError, InvalidInputError, MissingFileError, OutOfSpaceError
-from cache.files import TEMPORARY, atomic_path, leftovers, read_json, write_json
-from cache.locks import exclusive
-from cache.progress import human_bytes, say
-from cache.provenance import BLOCK, differences, digest_json, made_by
-from cache.rowfile import RowFile, write_skeleton
-from cache.shards import Column, RowLayout, read_shard, shard_digest, shard_path, write_shard
+from onepass.cache.errors import (
+    CorruptFileError,
+    InvalidInputError,
+    MissingFileError,
+    OutOfSpaceError,
+)
+from onepass.cache.files import TEMPORARY, atomic_path, leftovers, read_json, write_json
+from onepass.cache.locks import exclusive
+from onepass.cache.progress import human_bytes
+from onepass.cache.provenance import BLOCK, differences, digest_json, made_by
+from onepass.cache.rowfile import RowFile, write_skeleton
+from onepass.cache.shards import (
+    Column,
+    RowLayout,
+    read_shard,
+    shard_digest,
+    shard_path,
+    write_shard,
+)
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "Column",
@@ -135,7 +150,7 @@ class RowWriter:
         return self.layout.shard_range(index)
 
     def write(self, index: int, arrays: dict[str, np.ndarray]) -> None:
-        """Commit one shard; see `cache.shards.write_shard`, which other processes may call instead."""
+        """Commit one shard; see `onepass.cache.shards.write_shard`, which other processes may call instead."""
         self.digests[index] = write_shard(self.folder, self.layout, self.plan.digest, index, arrays)
 
     def adopt(self, index: int) -> None:
@@ -182,7 +197,7 @@ class RowWriter:
         before = read_plan(self.path)
         if before and before.digest != self.plan.digest:
             changed = differences(before.inputs, self.plan.inputs) or "other shards"
-            say(
+            log.info(
                 f"{self.path.name}: an unfinished run was made from other inputs ({changed}); starting anew"
             )
             shutil.rmtree(self.folder)
@@ -194,7 +209,7 @@ class RowWriter:
                 try:
                     self.adopt(index)
                 except CorruptFileError as error:
-                    say(f"{error}; it is computed again")
+                    log.info(f"{error}; it is computed again")
                     shard_path(self.folder, index).unlink()
 
     def _committed_bytes(self) -> int:

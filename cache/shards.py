@@ -7,9 +7,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from cache.errors import CorruptFileError, InvalidInputError
-from cache.files import write_atomic
-from cache.provenance import digest_array, digest_bytes
+from onepass.cache.errors import CorruptFileError, InvalidInputError
+from onepass.cache.files import write_atomic
+from onepass.cache.provenance import digest_array, digest_bytes
 
 
 @dataclass(frozen=True, slots=True)

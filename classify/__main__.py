@@ -1,11 +1,10 @@
-"""python -m classify [ensemble | inspect | predict | sweep | transfer]: heads on vectors."""
+"""onepass classify [ensemble | inspect | predict | sweep | transfer]: heads on vectors."""
 
 import sys
 from typing import Any
 
-from cache.cli import Command, main
-from cache.stopping import terminable
-from classify.config import (
+from onepass.cache.commandline.command import Command, OnSignal, main
+from onepass.classify.config import (
     ClassifyConfig,
     EnsembleConfig,
     InspectConfig,
@@ -13,42 +12,42 @@ from classify.config import (
     SweepConfig,
     TransferConfig,
 )
-from classify.evidence_text import inspect_text, transfer_text
-from classify.text import classify_text, ensemble_text, predict_text, sweep_text
+from onepass.classify.evidence_text import inspect_text, transfer_text
+from onepass.classify.text import classify_text, ensemble_text, predict_text, sweep_text
 
 
 def _classify(config: ClassifyConfig) -> Any:
-    from classify.pipeline import run_probes
+    from onepass.classify.pipeline import run_probes
 
     return run_probes(config)
 
 
 def _ensemble(config: EnsembleConfig) -> Any:
-    from classify.ensemble import run_ensemble
+    from onepass.classify.ensemble import run_ensemble
 
     return run_ensemble(config)
 
 
 def _predict(config: PredictConfig) -> Any:
-    from classify.predict import predict_split
+    from onepass.predict.probe import predict_split
 
     return predict_split(config)
 
 
 def _sweep(config: SweepConfig) -> Any:
-    from classify.sweep import run_sweeps
+    from onepass.classify.search.sweep import run_sweeps
 
     return run_sweeps(config)
 
 
 def _transfer(config: TransferConfig) -> Any:
-    from classify.transfer import score_features
+    from onepass.classify.analysis.transfer import score_features
 
     return score_features(config)
 
 
 def _inspect(config: InspectConfig) -> Any:
-    from classify.inspection import inspect_dataset
+    from onepass.classify.analysis.inspection import inspect_dataset
 
     return inspect_dataset(config)
 
@@ -60,6 +59,7 @@ COMMANDS = [
         ClassifyConfig,
         _classify,
         classify_text,
+        OnSignal.RESUME,
     ),
     Command(
         "ensemble",
@@ -67,6 +67,7 @@ COMMANDS = [
         EnsembleConfig,
         _ensemble,
         ensemble_text,
+        OnSignal.RESUME,
     ),
     Command(
         "predict",
@@ -81,6 +82,7 @@ COMMANDS = [
         SweepConfig,
         _sweep,
         sweep_text,
+        OnSignal.RESUME,
     ),
     Command(
         "transfer",
@@ -88,6 +90,7 @@ COMMANDS = [
         TransferConfig,
         _transfer,
         transfer_text,
+        OnSignal.RESUME,
     ),
     Command(
         "inspect",
@@ -95,9 +98,9 @@ COMMANDS = [
         InspectConfig,
         _inspect,
         inspect_text,
+        OnSignal.RESUME,
     ),
 ]
 
 if __name__ == "__main__":
-    with terminable():
-        sys.exit(main("classify", COMMANDS))
+    sys.exit(main("classify", COMMANDS))

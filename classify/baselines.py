@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from classify.heads.scaler import BLOCK_NUMBERS
+from onepass.classify.heads.scaler import BLOCK_NUMBERS
 
 SIDE = 32  # px
 SMALL_SIDE = 16  # px, where there are many weights; a linear model gains nothing from more pixels

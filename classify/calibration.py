@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from classify.heads.base import log_loss, softmax
+from onepass.classify.heads.base import log_loss, softmax
 
 BINS = 15
 FLOOR = 1e-7  # probability; half-precision numbers end there

@@ -1,11 +1,11 @@
-"""Everything the commands of `python -m classify` can be told."""
+"""Everything the commands of `onepass classify` can be told."""
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.cli import RunsConfig, flag
-from cache.errors import UsageError
+from onepass.cache.commandline.flags import RunsConfig, flag
+from onepass.cache.errors import UsageError
 
 BUDGETS = ("quick", "full")
 FORMATS = ("course", "kaggle", "csv", "npz")

@@ -5,25 +5,39 @@ refitted. An ensemble's own selection figures are cross-fitted: each fold of the
 weights that were learnt on the other folds, so they stand fairly beside those of its members.
 """
 
+import logging
 import time
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cache.errors import InvalidInputError, StaleError, UsageError
-from cache.locks import exclusive
-from cache.progress import say
-from cache.provenance import digest_json
-from classify.calibration import log_probabilities
-from classify.config import EnsembleConfig
-from classify.heads.base import Head, PathPoint, log_loss, softmax
-from classify.heads.registry import find_head
-from classify.inputs import Inputs
-from classify.leaderboard import Leaderboard, ProbeResult, leaderboard_path
-from classify.protocol import VERSION, Outcome, ProtocolRows, best_point, protocol_rows
-from classify.records import Probabilities, intact, keep, load_probabilities, probe_result
-from classify.scores import Comparison, compare
-from data.dataset import ImageDataset, open_dataset
+from onepass.cache.errors import InvalidInputError, StaleError, UsageError
+from onepass.cache.locks import exclusive
+from onepass.cache.provenance import digest_json
+from onepass.classify.calibration import log_probabilities
+from onepass.classify.config import EnsembleConfig
+from onepass.classify.heads.base import Head, PathPoint, log_loss, softmax
+from onepass.classify.heads.registry import find_head
+from onepass.classify.leaderboard.board import Leaderboard, ProbeResult, leaderboard_path
+from onepass.classify.leaderboard.records import (
+    Probabilities,
+    intact,
+    keep,
+    load_probabilities,
+    probe_result,
+)
+from onepass.classify.protocol.evaluate import (
+    VERSION,
+    Outcome,
+    ProtocolRows,
+    best_point,
+    protocol_rows,
+)
+from onepass.classify.protocol.inputs import Inputs
+from onepass.classify.scores import Comparison, compare
+from onepass.data.dataset import ImageDataset, open_dataset
+
+log = logging.getLogger(__name__)
 
 FOLDS = 5
 CANDIDATES = 12  # probes, unless they are named
@@ -110,7 +124,7 @@ def _candidates(board: Leaderboard, named: tuple[str, ...]) -> list[ProbeResult]
     if len(probes) < 2:
         raise UsageError(
             f"{board.path}: expected at least two probes to put together, received {len(probes)}; "
-            f"make more with: python -m classify --dataset {board.dataset}"
+            f"make more with: onepass classify --dataset {board.dataset}"
         )
     return probes
 
@@ -141,7 +155,7 @@ def _ensemble(
     identity = f"{method}-{digest_json(depends)[:12]}"
     known = next((result for result in board.results if result.id == identity), None)
     if known and intact(board.head_folder(known), known):
-        say(f"{method}: on the leaderboard already")
+        log.info(f"{method}: on the leaderboard already")
         return board, known
     start = time.monotonic()
     truth = dataset.labels[rows.selection]

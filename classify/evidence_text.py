@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from classify.text import percent, table
+from onepass.classify.text import percent, table
 
 if TYPE_CHECKING:
-    from classify.inspection_records import Inspection
-    from classify.transfer_records import FeatureScores, TransferResult
+    from onepass.classify.analysis.inspection_records import Inspection
+    from onepass.classify.analysis.transfer_records import FeatureScores, TransferResult
 
 SHOWN = 5  # lines of each list; the file holds more
 NAMES = {
@@ -43,7 +43,7 @@ def transfer_text(result: "TransferResult") -> str:
         lines.append("A few sets prove little; the scores advise, the selection split decides.")
     else:
         lines.append("Agreement: it takes three probed sets of features that differ.")
-    lines += [f"File: {result.path}", f"Next: python -m classify --dataset {result.dataset}"]
+    lines += [f"File: {result.path}", f"Next: onepass classify --dataset {result.dataset}"]
     return "\n".join(lines)
 
 
@@ -70,7 +70,7 @@ def inspect_text(result: "Inspection") -> str:
     ]
     for part in (_labels(result), _duplicates(result), _outliers(result), _classes(result)):
         lines += ["", *part]
-    lines += ["", f"File: {result.path}", f"Next: python -m report --dataset {result.dataset}"]
+    lines += ["", f"File: {result.path}", f"Next: onepass report --dataset {result.dataset}"]
     return "\n".join(lines)
 
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from cache.features import resolve_features
-from classify.baselines import pixel_plan
-from classify.heads.base import Head
-from classify.heads.imagenet import ABSENT, imagenet_columns
-from classify.heads.registry import find_head
-from classify.inputs import Inputs, logits_inputs, no_inputs, pixel_inputs
-from data.dataset import ImageDataset
+from onepass.cache.features import resolve_features
+from onepass.classify.baselines import pixel_plan
+from onepass.classify.heads.base import Head
+from onepass.classify.heads.baselines.imagenet import ABSENT, imagenet_columns
+from onepass.classify.heads.registry import find_head
+from onepass.classify.protocol.inputs import Inputs, logits_inputs, no_inputs, pixel_inputs
+from onepass.data.dataset import ImageDataset
 
 CNN_SIDE = 64  # px that the convolutional network sees
 

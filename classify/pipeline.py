@@ -1,5 +1,6 @@
 """Many heads on many features by one protocol, and the leaderboard that comes of it."""
 
+import logging
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -8,17 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from cache.errors import StaleError
-from cache.locks import exclusive
-from cache.progress import human_seconds, say
-from classify.config import ClassifyConfig
-from classify.floor import floor_probes, make_head
-from classify.heads.base import Head
-from classify.inputs import Inputs, feature_inputs
-from classify.leaderboard import Leaderboard, ProbeResult, command, leaderboard_path
-from classify.pareto import board_front, extraction_costs
-from classify.protocol import IN_WORDS, ProtocolRows, protocol_rows, run_probe
-from classify.records import (
+from onepass.cache.errors import StaleError
+from onepass.cache.locks import exclusive
+from onepass.cache.progress import human_seconds
+from onepass.classify.config import ClassifyConfig
+from onepass.classify.floor import floor_probes, make_head
+from onepass.classify.heads.base import Head
+from onepass.classify.leaderboard.board import Leaderboard, ProbeResult, command, leaderboard_path
+from onepass.classify.leaderboard.pareto import board_front, extraction_costs
+from onepass.classify.leaderboard.records import (
     Narrator,
     intact,
     keep,
@@ -26,9 +25,13 @@ from classify.records import (
     probe_id,
     probe_result,
 )
-from classify.scores import Comparison, compare
-from classify.scorings import Scorings, count_scorings
-from data.dataset import ImageDataset, open_dataset
+from onepass.classify.protocol.evaluate import IN_WORDS, ProtocolRows, protocol_rows, run_probe
+from onepass.classify.protocol.inputs import Inputs, feature_inputs
+from onepass.classify.protocol.scorings import Scorings, count_scorings
+from onepass.classify.scores import Comparison, compare
+from onepass.data.dataset import ImageDataset, open_dataset
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +177,14 @@ def _probe(
     identity = probe_id(inputs, head, seed, budget, dataset.digest)
     known = next((result for result in board.results if result.id == identity), None)
     if known and known.calibration and intact(board.head_folder(known), known):
-        say(f"{label}: on the leaderboard already")
+        log.info(f"{label}: on the leaderboard already")
         return board, False
     outcome = run_probe(
         head, inputs.all_views(), dataset.labels, rows, budget=budget, note=Narrator(label)
     )
     result = probe_result(identity, inputs, outcome, dataset, rows, seed=seed, budget=budget)
     board, result = keep(board, result, outcome, dataset.labels[rows.val])
-    say(f"{label}: {outcome.chosen} · {human_seconds(result.seconds)}")
+    log.info(f"{label}: {outcome.chosen} · {human_seconds(result.seconds)}")
     return board, True
 
 

@@ -8,7 +8,7 @@ By data set: `title`, `source`, `note`, `lines` (its headline numbers: {"stage",
 from pathlib import Path
 from typing import Any
 
-from cache.files import read_json
+from onepass.cache.files import read_json
 
 REFERENCES = Path(__file__).resolve().parent / "references.json"
 

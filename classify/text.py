@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cache.progress import human_seconds
+from onepass.cache.progress import human_seconds
 
 if TYPE_CHECKING:
-    from classify.ensemble import EnsembleResult
-    from classify.leaderboard import ProbeResult
-    from classify.pipeline import ClassifyResult
-    from classify.predict import PredictResult
-    from classify.scores import Comparison
-    from classify.sweep import SweepsResult
+    from onepass.classify.ensemble import EnsembleResult
+    from onepass.classify.leaderboard.board import ProbeResult
+    from onepass.classify.pipeline import ClassifyResult
+    from onepass.classify.scores import Comparison
+    from onepass.classify.search.sweep import SweepsResult
+    from onepass.predict.probe import PredictResult
 
 SHOWN = 5  # heads of a sweep
 HEADER = (
@@ -51,8 +51,8 @@ def classify_text(result: "ClassifyResult") -> str:
     split = "test" if result.results[0].rows["test"] else "val"
     lines += [
         f"Files: {result.leaderboard}, heads and probabilities in {result.leaderboard.parent / 'heads'}",
-        f"Next: python -m finetune --dataset {result.dataset}",
-        f"      python -m classify predict --dataset {result.dataset} --split {split}",
+        f"Next: onepass finetune --dataset {result.dataset}",
+        f"      onepass classify predict --dataset {result.dataset} --split {split}",
     ]
     return "\n".join(lines)
 
@@ -75,7 +75,7 @@ def ensemble_text(result: "EnsembleResult") -> str:
     split = "test" if result.members[0].rows["test"] else "val"
     lines += [
         f"Winner of the leaderboard: {result.winner} ({result.leaderboard})",
-        f"Next: python -m classify predict --dataset {result.dataset} --split {split}",
+        f"Next: onepass classify predict --dataset {result.dataset} --split {split}",
     ]
     return "\n".join(lines)
 
@@ -87,13 +87,13 @@ def predict_text(result: "PredictResult") -> str:
     return (
         f"{result.path}: {result.rows:,} {result.split} rows, format {result.format}{known}\n"
         f"Made by {result.probe} ({made})\n"
-        f"Next: python -m finetune --dataset {result.dataset}"
+        f"Next: onepass finetune --dataset {result.dataset}"
     )
 
 
 def sweep_text(result: "SweepsResult") -> str:
     """Return the best heads of each sweep, and how the chosen one does."""
-    from classify.heads.base import brief
+    from onepass.classify.heads.base import brief
 
     lines = []
     for record, probe in zip(result.sweeps, result.probes, strict=True):
@@ -123,12 +123,12 @@ def sweep_text(result: "SweepsResult") -> str:
             f"val top-1 {percent(probe.val_top1)} ({low:.1f} … {high:.1f})",
         ]
     lines.append(f"Files: {', '.join(str(path) for path in result.paths)}; {result.leaderboard}")
-    lines.append(f"Next: python -m finetune --dataset {result.dataset}")
+    lines.append(f"Next: onepass finetune --dataset {result.dataset}")
     return "\n".join(lines)
 
 
 def _row(rank: str, probe: "ProbeResult") -> tuple[str, ...]:
-    from classify.heads.base import brief  # scikit-learn: too slow for --help
+    from onepass.classify.heads.base import brief  # scikit-learn: too slow for --help
 
     low, high = (100 * bound for bound in probe.val_interval)
     chosen = {name: value for name, value in probe.params.items() if name != "weights"}

@@ -1,29 +1,30 @@
-"""python -m data prepare | list | show | verify."""
+"""onepass data prepare | list | show | verify."""
 
 import sys
 from typing import Any
 
-from cache.cli import Command, main
-from data.config import ListConfig, PrepareConfig, ShowConfig, VerifyConfig
+from onepass.cache.commandline.command import Command, OnSignal, main
+from onepass.cache.stopping import StopRequest
+from onepass.data.config import ListConfig, PrepareConfig, ShowConfig, VerifyConfig
 
 
-def _prepare(config: PrepareConfig) -> Any:
-    from data.prepare import prepare_dataset
+def _prepare(config: PrepareConfig, stop: StopRequest) -> Any:
+    from onepass.data.prepare import prepare_dataset
 
-    return prepare_dataset(config)
+    return prepare_dataset(config, stop)
 
 
 def _prepared_text(result: Any) -> str:
-    from data.summary import prepared_text
+    from onepass.data.summary import prepared_text
 
     return prepared_text(result)
 
 
 def _listing(name: str) -> Any:
-    """Return a function of `data.listing` that is imported when it is called."""
+    """Return a function of `onepass.data.listing` that is imported when it is called."""
 
     def call(argument: Any) -> Any:
-        from data import listing
+        from onepass.data import listing
 
         return getattr(listing, name)(argument)
 
@@ -37,6 +38,7 @@ COMMANDS = [
         PrepareConfig,
         _prepare,
         _prepared_text,
+        OnSignal.STOP,
     ),
     Command(
         "list",

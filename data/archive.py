@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cache.errors import CorruptFileError, InvalidInputError, MissingFileError
-from cache.progress import human_bytes
-from cache.provenance import digest_json
+from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError
+from onepass.cache.progress import human_bytes
+from onepass.cache.provenance import digest_json
 
 STORED_WAYS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ENCRYPTED = 1  # bit of a member's flags

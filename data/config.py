@@ -1,12 +1,12 @@
-"""The flags of `python -m data`. Imports next to nothing, so that `--help` answers at once."""
+"""The flags of `onepass data`. Imports next to nothing, so that `--help` answers at once."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.cli import StoreConfig, flag
-from cache.errors import UsageError
-from data.sources import SOURCES
+from onepass.cache.commandline.flags import StoreConfig, flag
+from onepass.cache.errors import UsageError
+from onepass.data.sources import SOURCES
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LARGEST_SIDE = 4096  # px
@@ -14,7 +14,7 @@ LARGEST_SIDE = 4096  # px
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareConfig(StoreConfig):
-    """Flags of `python -m data prepare`."""
+    """Flags of `onepass data prepare`."""
 
     kind: str = flag(help=", ".join(SOURCES), positional=True, metavar="NAME")
     source: str | None = flag(None, "folder, zip, or address of a zip")
@@ -45,23 +45,23 @@ class PrepareConfig(StoreConfig):
     @property
     def raw(self) -> Path:
         """Folder of the downloads."""
-        return self.raw_dir or Path(__file__).resolve().parent / "raw"
+        return self.raw_dir or Path("data/raw")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListConfig(StoreConfig):
-    """Flags of `python -m data list`."""
+    """Flags of `onepass data list`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShowConfig(StoreConfig):
-    """Flags of `python -m data show`."""
+    """Flags of `onepass data show`."""
 
     name: str = flag(help="name of a prepared data set", positional=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyConfig(StoreConfig):
-    """Flags of `python -m data verify`."""
+    """Flags of `onepass data verify`."""
 
     name: str = flag("", "name of a prepared data set; all where none is given", positional=True)

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from cache.errors import CorruptFileError, InvalidInputError, MissingFileError, unknown_name
-from cache.features import SPLITS
-from cache.provenance import digest_array, digest_bytes, digest_json
-from cache.rows import RowFile
-from data.sources import SOURCES
+from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError, unknown_name
+from onepass.cache.features import SPLITS
+from onepass.cache.provenance import digest_array, digest_bytes, digest_json
+from onepass.cache.rows import RowFile
+from onepass.data.sources import SOURCES
 
 __all__ = [
     "SPLITS",
@@ -130,9 +130,7 @@ def open_dataset(store: Path, name: str) -> ImageDataset:
         error = unknown_name("data set", name, known)
         known_kind = name in SOURCES and name != "folder"
         advice = (
-            f"make it with: python -m data prepare {name}"
-            if known_kind
-            else "see: python -m data list"
+            f"make it with: onepass data prepare {name}" if known_kind else "see: onepass data list"
         )
         if known:
             raise type(error)(f"{error} Or {advice}")

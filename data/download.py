@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import logging
 import os
 import shutil
 import time
@@ -12,16 +13,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.errors import (
+from onepass.cache.errors import (
     CorruptFileError,
     InvalidInputError,
     MissingFileError,
     OnepassError,
     OutOfSpaceError,
 )
-from cache.files import FULL_DISK, fsync_folder, out_of_space, read_json, write_json
-from cache.locks import exclusive
-from cache.progress import Progress, human_bytes, say
+from onepass.cache.files import FULL_DISK, fsync_folder, out_of_space, read_json, write_json
+from onepass.cache.locks import exclusive
+from onepass.cache.progress import Progress, human_bytes
+
+log = logging.getLogger(__name__)
 
 BLOCK = 1 << 18  # bytes
 TIMEOUT = 30.0  # seconds without an answer
@@ -127,7 +130,7 @@ def _bring(download: Download) -> None:
                 "run the same command again (it goes on from there), or give a file or folder with --source"
             ) from cause
         pause = PAUSES[max(failures - 1, 0)]
-        say(f"{download.url}: the connection failed ({cause}); trying again in {pause:g} s")
+        log.info(f"{download.url}: the connection failed ({cause}); trying again in {pause:g} s")
         time.sleep(pause)
 
 

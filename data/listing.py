@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from cache.errors import CorruptFileError, MissingFileError, OnepassError
-from cache.rowfile import RowFile
-from data.config import ListConfig, ShowConfig, VerifyConfig
-from data.dataset import SPLITS, dataset_path, open_dataset, prepared_names
-from data.sources import SOURCES
-from data.summary import Summary, summarise, summary_lines
+from onepass.cache.errors import CorruptFileError, MissingFileError, OnepassError
+from onepass.cache.rowfile import RowFile
+from onepass.data.config import ListConfig, ShowConfig, VerifyConfig
+from onepass.data.dataset import SPLITS, dataset_path, open_dataset, prepared_names
+from onepass.data.sources import SOURCES
+from onepass.data.summary import Summary, summarise, summary_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def verify_datasets(config: VerifyConfig) -> list[Summary]:
     names = [config.name] if config.name else prepared_names(config.store)
     if not names:
         raise MissingFileError(
-            f"{config.store}: no data set is prepared yet; make one with: python -m data prepare solar-cells"
+            f"{config.store}: no data set is prepared yet; make one with: onepass data prepare solar-cells"
         )
     verified, damaged = [], []
     for name in names:
@@ -108,7 +108,7 @@ def list_text(summaries: list[Summary]) -> str:
             lines += [s.name, *summary_lines(s)]
     lines += [
         "" if lines else "No data set is prepared yet.",
-        "python -m data prepare NAME, where NAME is",
+        "onepass data prepare NAME, where NAME is",
     ]
     return "\n".join([*lines, *(f"  {name:<14} {about}" for name, about in SOURCES.items())])
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cache.errors import InvalidInputError
-from cache.progress import Progress
-from cache.rows import SHARD_BYTES, Column, RowLayout, RowWriter
-from cache.stopping import StopRequest
-from data.images import decode_image, fit_image, inspect_image
-from data.sources.base import Item, Survey
+from onepass.cache.errors import InvalidInputError
+from onepass.cache.progress import Progress
+from onepass.cache.rows import SHARD_BYTES, Column, RowLayout, RowWriter
+from onepass.cache.stopping import StopRequest
+from onepass.data.images import decode_image, fit_image, inspect_image
+from onepass.data.sources.base import Item, Survey
 
 RULES = 1  # raise when the same files would become other pixels: decoding, scaling or order changed
 TASK_ROWS = 64  # images that a thread takes at a time

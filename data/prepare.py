@@ -1,5 +1,6 @@
-"""python -m data prepare: a source becomes a data set in the store, once."""
+"""onepass data prepare: a source becomes a data set in the store, once."""
 
+import logging
 import re
 import shlex
 import time
@@ -9,32 +10,33 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cache.errors import CorruptFileError, InvalidInputError, UsageError
-from cache.features import list_features
-from cache.progress import say
-from cache.provenance import differences, digest_bytes
-from cache.rowfile import RowFile
-from cache.rows import RowWriter
-from cache.stopping import StopRequest
-from data.config import NAME, PrepareConfig
-from data.dataset import ImageDataset, dataset_digest, dataset_path, open_dataset
-from data.sources import open_source
-from data.sources.base import Request, Source, Survey, check_classes
-from data.summary import Prepared, summarise
+from onepass.cache.errors import CorruptFileError, InvalidInputError, UsageError
+from onepass.cache.features import list_features
+from onepass.cache.provenance import differences, digest_bytes
+from onepass.cache.rowfile import RowFile
+from onepass.cache.rows import RowWriter
+from onepass.cache.stopping import StopRequest
+from onepass.data.config import NAME, PrepareConfig
+from onepass.data.dataset import ImageDataset, dataset_digest, dataset_path, open_dataset
+from onepass.data.sources import open_source
+from onepass.data.sources.base import Request, Source, Survey, check_classes
+from onepass.data.summary import Prepared, summarise
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:  # Pillow is imported only when images are packed
-    from data.pack import Geometry
+    from onepass.data.pack import Geometry
 
 
-def prepare_dataset(config: PrepareConfig) -> Prepared:
+def prepare_dataset(config: PrepareConfig, stop: StopRequest | None = None) -> Prepared:
     """Decode every image of a source once and store it as a row of pixels.
 
     A data set that is there and up to date is left alone. One made from other images or with
-    other flags is replaced, once the new one is complete. Run in the main thread: a first Ctrl-C or
-    SIGTERM ends the packing at the next shard.
+    other flags is replaced, once the new one is complete.
 
     Args:
         config: Source, name, geometry, what to do with bad images.
+        stop: Asked before each shard; a reason to stop ends the packing there.
 
     Raises:
         InvalidInputError: Images cannot be used (with `on_bad="refuse"`), or the source is not
@@ -50,11 +52,10 @@ def prepare_dataset(config: PrepareConfig) -> Prepared:
         old = _existing(path, source, name)
         state = "unchanged"
         if not old or not _is_current(old, source, config):
-            with StopRequest() as stop:
-                state = "prepared" if _pack(source, path, config, stop) else "stopped"
+            complete = _pack(source, path, config, stop or StopRequest())
+            state = "prepared" if complete else "stopped"
     command = [
-        "python",
-        "-m",
+        "onepass",
         "extract",
         "--dataset",
         name,
@@ -96,19 +97,19 @@ def _existing(path: Path, source: Source, name: str) -> RowFile | None:
         kind = old.attributes["record"]["kind"]
         _flat(old.inputs), old.inputs["skipped"], Survey(**old.attributes["survey"])
     except (CorruptFileError, KeyError, TypeError) as error:
-        say(f"{path}: is damaged ({error}) and is prepared anew")
+        log.info(f"{path}: is damaged ({error}) and is prepared anew")
         return None
     if kind != source.kind:
         raise InvalidInputError(
             f"{path}: {name} is made from {kind} already; choose another --name, "
-            f"or delete it with: python -m cache delete {name}/pixels"
+            f"or delete it with: onepass cache delete {name}/pixels"
         )
     return old
 
 
 def _is_current(old: RowFile, source: Source, config: PrepareConfig) -> bool:
     """Tell whether packing now would give the file that is there; say what differs."""
-    from data.pack import Geometry, pixel_inputs
+    from onepass.data.pack import Geometry, pixel_inputs
 
     skipped = old.inputs["skipped"]
     geometry = Geometry.of(Survey(**old.attributes["survey"]), config.max_side, config.fit)
@@ -117,7 +118,7 @@ def _is_current(old: RowFile, source: Source, config: PrepareConfig) -> bool:
         # Without --on-bad skip the bad images of the earlier run are an error again.
         return not skipped or config.on_bad == "skip"
     changed = differences(_flat(old.inputs), _flat(wanted))
-    say(
+    log.info(
         f"{old.path.parent.name}: prepared before, but differently ({changed}); it is prepared again"
     )
     return False
@@ -140,7 +141,7 @@ def _pack(source: Source, path: Path, config: PrepareConfig, stop: StopRequest) 
     Returns:
         Whether it is finished; otherwise a signal stopped it.
     """
-    from data.pack import (
+    from onepass.data.pack import (
         Geometry,
         drop_parts,
         pack_rows,
@@ -172,7 +173,7 @@ def _pack(source: Source, path: Path, config: PrepareConfig, stop: StopRequest) 
         bad |= found
         if not skip:
             raise refused(source.where, len(source.items), bad)
-        say(f"{path.parent.name}: {len(bad)} images cannot be used; packing the others")
+        log.info(f"{path.parent.name}: {len(bad)} images cannot be used; packing the others")
 
 
 def _record(source: Source, geometry: "Geometry", bad: dict[str, str]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from cache.errors import InvalidInputError
-from cache.features import SPLITS
+from onepass.cache.errors import InvalidInputError
+from onepass.cache.features import SPLITS
 
 TRAIN, VAL, TEST = range(len(SPLITS))  # how a row's split is stored
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.progress import human_bytes, human_seconds
-from data.dataset import SPLITS, ImageDataset
+from onepass.cache.progress import human_bytes, human_seconds
+from onepass.data.dataset import SPLITS, ImageDataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,11 @@ class Prepared:
     skipped: list[dict[str, str]] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
     seconds: float = 0.0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether work is left, which the same command resumes."""
+        return self.state == "stopped"
 
 
 def summarise(dataset: ImageDataset) -> Summary:

@@ -1,31 +1,32 @@
-"""python -m extract: run every frozen backbone once over the pixels."""
+"""onepass extract: run every frozen backbone once over the pixels."""
 
 import sys
 from typing import TYPE_CHECKING, Any
 
-from cache.cli import Command, main
-from cache.progress import human_seconds
-from cache.quiet import quiet_start
-from extract.config import ExtractConfig
+from onepass.cache.commandline.command import Command, OnSignal, main
+from onepass.cache.progress import human_seconds
+from onepass.cache.stderr import suppress_stderr
+from onepass.cache.stopping import StopRequest
+from onepass.extract.config import ExtractConfig
 
 if TYPE_CHECKING:
-    from extract.pipeline import ExtractResult
+    from onepass.extract.pipeline import ExtractResult
 
 
-def _work(config: ExtractConfig) -> Any:
+def _work(config: ExtractConfig, stop: StopRequest) -> Any:
     if config.list_backbones:
-        from extract.backbones import registry
+        from onepass.extract.backbones import registry
 
         return registry.backbone_rows()
-    with quiet_start():
+    with suppress_stderr():
         import keras  # noqa: F401
     if "list" in config.layer:
-        from extract.layers import list_layers
+        from onepass.extract.network.layers import list_layers
 
         return list_layers(config)
-    from extract.pipeline import extract_features
+    from onepass.extract.pipeline import extract_features
 
-    return extract_features(config)
+    return extract_features(config, stop)
 
 
 def _text(result: Any) -> str:
@@ -36,14 +37,14 @@ def _text(result: Any) -> str:
 
 def _table(rows: list[Any]) -> str:
     if rows and isinstance(rows[0], dict):
-        from extract.backbones import registry
+        from onepass.extract.backbones import registry
 
         return registry.backbone_table()
     return "\n".join(f"{layer.name:<40} {layer.shape}" for layer in rows)
 
 
 def _plan_text(result: "ExtractResult") -> str:
-    from extract.pilot import plan_table
+    from onepass.extract.pilot import plan_table
 
     total = human_seconds(result.plan_seconds)
     head = f"{result.dataset}: {result.total_rows:,} images; nothing was computed (--dry-run)"
@@ -67,7 +68,7 @@ def _result_text(result: "ExtractResult") -> str:
             f"Stopped cleanly ({result.stopped}); {left:,} rows are left. The same command goes on from here."
         )
     else:
-        lines.append(f"Next: python -m classify --dataset {result.dataset}")
+        lines.append(f"Next: onepass classify --dataset {result.dataset}")
     return "\n".join(lines)
 
 
@@ -78,6 +79,7 @@ COMMANDS = [
         ExtractConfig,
         _work,
         _text,
+        OnSignal.STOP,
     )
 ]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from cache.errors import InvalidInputError
+from onepass.cache.errors import InvalidInputError
 
 Step = Callable[..., list[Any]]
 

@@ -1,10 +1,10 @@
-"""Everything `python -m extract` can be told."""
+"""Everything `onepass extract` can be told."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.cli import StoreConfig, flag, parse_duration
-from cache.errors import UsageError
+from onepass.cache.commandline.flags import StoreConfig, flag, parse_duration
+from onepass.cache.errors import UsageError
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 POOLINGS = ("avg", "max", "gem", "avg+max")
@@ -60,7 +60,7 @@ class ExtractConfig(StoreConfig):
             return
         for name in ("dataset", "backbone"):
             if not getattr(self, name):
-                raise UsageError(f"--{name} is missing; see python -m extract --help")
+                raise UsageError(f"--{name} is missing; see onepass extract --help")
         if (
             self.batch < 0
             or self.workers < 0

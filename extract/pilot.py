@@ -1,16 +1,19 @@
 """What an extraction will cost, measured on a few batches before the hours are spent."""
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.progress import human_bytes, human_seconds, say
-from cache.rows import RowLayout, parts_folder
-from data.dataset import ImageDataset
-from extract.config import ExtractConfig
-from extract.extractor import Extractor
-from extract.plan import Job, begun_with, default_shard_rows, layouts
+from onepass.cache.progress import human_bytes, human_seconds
+from onepass.cache.rows import RowLayout, parts_folder
+from onepass.data.dataset import ImageDataset
+from onepass.extract.config import ExtractConfig
+from onepass.extract.plan import Job, begun_with, default_shard_rows, layouts
+from onepass.extract.stream.extractor import Extractor
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def prepare_job(job: Job, dataset: ImageDataset, config: ExtractConfig) -> Prepa
     )
     shapes = layouts(job, extractor.widths, total, shard_rows)
     took = human_seconds(time.monotonic() - begin)
-    say(f"{job}: model built and compiled in {took}, {extractor.batch} images a step")
+    log.info(f"{job}: model built and compiled in {took}, {extractor.batch} images a step")
     rate = extractor.rate * len(extractor.devices)
     estimates = []
     for key, layout in zip(job.keys, shapes, strict=True):

@@ -1,21 +1,23 @@
 """extract_features: pixel rows → batches → vectors → rows, once."""
 
+import logging
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.features import FeatureKey
-from cache.progress import say
-from cache.rows import RowFile, RowWriter
-from cache.stopping import StopRequest
-from data.dataset import ImageDataset, open_dataset
-from extract.accelerator import watch_gpus
-from extract.config import ExtractConfig
-from extract.executors import run_tasks
-from extract.pilot import Estimate, PreparedJob, plan_table, prepare_job
-from extract.plan import make_jobs, unfinished
-from extract.worker import ShardTask, check_sentinel
+from onepass.cache.features import FeatureKey
+from onepass.cache.rows import RowFile, RowWriter
+from onepass.cache.stopping import StopRequest
+from onepass.data.dataset import ImageDataset, open_dataset
+from onepass.extract.config import ExtractConfig
+from onepass.extract.pilot import Estimate, PreparedJob, plan_table, prepare_job
+from onepass.extract.plan import make_jobs, unfinished
+from onepass.extract.stream.accelerator import watch_gpus
+from onepass.extract.stream.executors import run_tasks
+from onepass.extract.stream.worker import ShardTask, check_sentinel
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class FileReport:
 
 @dataclass(frozen=True, slots=True)
 class ExtractResult:
-    """What `python -m extract` did.
+    """What `onepass extract` did.
 
     Attributes:
         dataset: Name of the data set.
@@ -66,11 +68,16 @@ class ExtractResult:
     plan_seconds: float
 
 
-def extract_features(config: ExtractConfig) -> ExtractResult:
+def extract_features(config: ExtractConfig, stop: StopRequest | None = None) -> ExtractResult:
     """Store one vector per image for every backbone, size, layer, view and pooling asked for.
 
     Row i of every file is row i of the data set. What is finished is reused; what was interrupted
-    goes on at its first missing shard.
+    resumes at its first missing shard.
+
+    Args:
+        config: What to extract, from what, and how.
+        stop: Asked after each shard; a reason to stop ends the run there. `config.time_limit` is
+            counted from now.
 
     Raises:
         StaleError: Stored rows differ from what this machine computes now.
@@ -84,16 +91,16 @@ def extract_features(config: ExtractConfig) -> ExtractResult:
     files = [
         _there_already(key, config.store) for job in jobs for key in job.keys if key not in left
     ]
-    with StopRequest(config.time_limit) as stop:
-        prepared = [prepare_job(job, dataset, config) for job in todo]
-        plan = [estimate for job in prepared for estimate in job.estimates]
-        if prepared and not config.dry_run:
-            say(plan_table(plan))
-            for job in prepared:
-                files += _run_job(job, dataset, config, stop)
-        dry = plan if config.dry_run else []
-        seconds = sum(job.estimates[0].seconds for job in prepared)
-        return ExtractResult(config.dataset, len(dataset.labels), files, stop.reason, dry, seconds)
+    stop = (stop or StopRequest()).limit(config.time_limit)
+    prepared = [prepare_job(job, dataset, config) for job in todo]
+    plan = [estimate for job in prepared for estimate in job.estimates]
+    if prepared and not config.dry_run:
+        log.info(plan_table(plan))
+        for job in prepared:
+            files += _run_job(job, dataset, config, stop)
+    dry = plan if config.dry_run else []
+    seconds = sum(job.estimates[0].seconds for job in prepared)
+    return ExtractResult(config.dataset, len(dataset.labels), files, stop.reason, dry, seconds)
 
 
 def _there_already(key: FeatureKey, store: Path) -> FileReport:

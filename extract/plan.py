@@ -6,14 +6,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from cache.features import FeatureKey
-from cache.rows import SHARD_BYTES, Column, RowLayout, finished, read_plan
-from data.dataset import ImageDataset
-from extract.backbones import registry
-from extract.backend import default_precision
-from extract.config import ExtractConfig
-from extract.resize import FIVE_CROPS, view_matrices
-from extract.spec import BackboneSpec
+from onepass.cache.features import FeatureKey
+from onepass.cache.rows import SHARD_BYTES, Column, RowLayout, finished, read_plan
+from onepass.data.dataset import ImageDataset
+from onepass.extract.backbones import registry
+from onepass.extract.backend import default_precision
+from onepass.extract.config import ExtractConfig
+from onepass.extract.network.resize import FIVE_CROPS, view_matrices
+from onepass.extract.spec import BackboneSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Job:
         return f"{self.keys[0]}{more}"
 
     def model_options(self) -> dict[str, Any]:
-        """Return the keyword arguments of `extract.model.build_extractor`."""
+        """Return the keyword arguments of `onepass.extract.network.model.build_extractor`."""
         names = ("view", "weights", "weights_sha256", "seed", "precision")
         return {name: getattr(self, name) for name in names}
 

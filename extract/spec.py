@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from cache.errors import InvalidInputError
+from onepass.cache.errors import InvalidInputError
 
 FAMILIES = ("lite", "applications", "kerashub")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

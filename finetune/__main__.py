@@ -1,13 +1,14 @@
-"""python -m finetune [find-lr | ablate | predict | errors | export | tables]: train only the winner, end to end."""
+"""onepass finetune [find-lr | ablate | predict | errors | export | tables]: train only the winner, end to end."""
 
 import sys
 from typing import Any
 
-from cache.cli import Command, main
-from cache.progress import human_seconds
-from cache.quiet import quiet_start
-from classify.text import p_value
-from finetune.config import (
+from onepass.cache.commandline.command import Command, OnSignal, main
+from onepass.cache.progress import human_seconds
+from onepass.cache.stderr import suppress_stderr
+from onepass.cache.stopping import StopRequest
+from onepass.classify.text import p_value
+from onepass.finetune.config import (
     AblateConfig,
     ErrorsConfig,
     ExportConfig,
@@ -15,53 +16,53 @@ from finetune.config import (
     PredictConfig,
     TablesConfig,
 )
-from finetune.text import errors_text, export_text, predict_text, rate_text, tables_text
+from onepass.finetune.text import errors_text, export_text, predict_text, rate_text, tables_text
 
 
-def _train(config: FinetuneConfig) -> Any:
-    with quiet_start():
-        from finetune.pipeline import run_finetune
-    return run_finetune(config)
+def _train(config: FinetuneConfig, stop: StopRequest) -> Any:
+    with suppress_stderr():
+        from onepass.finetune.pipeline import run_finetune
+    return run_finetune(config, stop)
 
 
 def _predict(config: PredictConfig) -> Any:
-    with quiet_start():
-        from finetune.combine import predict_run
+    with suppress_stderr():
+        from onepass.predict.combine import predict_run
     return predict_run(config)
 
 
 def _errors(config: ErrorsConfig) -> Any:
-    from finetune.errors import analyse_errors
+    from onepass.finetune.errors import analyse_errors
 
     return analyse_errors(config)
 
 
 def _export(config: ExportConfig) -> Any:
-    with quiet_start():
-        from finetune.export import export_run
+    with suppress_stderr():
+        from onepass.predict.export import export_run
     return export_run(config)
 
 
 def _tables(config: TablesConfig) -> Any:
-    from finetune.tables import make_tables
+    from onepass.finetune.tables import make_tables
 
     return make_tables(config)
 
 
 def _find_rate(config: FinetuneConfig) -> Any:
-    with quiet_start():
-        from finetune.finder import find_learning_rate
+    with suppress_stderr():
+        from onepass.finetune.finder import find_learning_rate
     return find_learning_rate(config)
 
 
-def _ablate(config: AblateConfig) -> Any:
-    with quiet_start():
-        from finetune.ablate import ablate
-    return ablate(config)
+def _ablate(config: AblateConfig, stop: StopRequest) -> Any:
+    with suppress_stderr():
+        from onepass.finetune.ablate import ablate
+    return ablate(config, stop)
 
 
 def _ablation_text(result: Any) -> str:
-    from finetune.ablate import ablation_text
+    from onepass.finetune.ablate import ablation_text
 
     return ablation_text(result)
 
@@ -89,7 +90,7 @@ def _train_text(result: Any) -> str:
     )
     lines += [
         f"Files: {result.folder} (mistakes: errors.json, mistakes.png)",
-        f"Next: python -m finetune predict --run {result.run}, or python -m report --dataset {result.run.split('/')[0]}",
+        f"Next: onepass finetune predict --run {result.run}, or onepass report --dataset {result.run.split('/')[0]}",
     ]
     return "\n".join(lines)
 
@@ -101,6 +102,7 @@ COMMANDS = [
         FinetuneConfig,
         _train,
         _train_text,
+        OnSignal.STOP,
     ),
     Command(
         "find-lr",
@@ -115,6 +117,7 @@ COMMANDS = [
         AblateConfig,
         _ablate,
         _ablation_text,
+        OnSignal.STOP,
     ),
     Command(
         "predict",

@@ -8,6 +8,7 @@ images that the two get right unequally often (McNemar's with one seed); "epochs
 on; "seconds"}. The line with all parts has None for the last three comparisons.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
@@ -17,21 +18,22 @@ from typing import Any
 
 import numpy as np
 
-from cache.errors import UsageError
-from cache.files import read_json, write_json
-from cache.progress import say
-from cache.provenance import digest_json
-from cache.stopping import StopRequest
-from classify.scores import DRAWS, LEVEL, mcnemar
-from classify.text import p_value
-from data.dataset import ImageDataset, open_dataset
-from finetune.augmentation import Augmentation
-from finetune.claim import identity
-from finetune.config import STUDIES, AblateConfig, FinetuneConfig
-from finetune.predict import predict_logits, save_logits
-from finetune.runs import load_logits
-from finetune.start import Start, build_from, choose_rows, choose_start, warm
-from finetune.train import Training
+from onepass.cache.errors import UsageError
+from onepass.cache.files import read_json, write_json
+from onepass.cache.provenance import digest_json
+from onepass.cache.stopping import StopRequest
+from onepass.classify.scores import DRAWS, LEVEL, mcnemar
+from onepass.classify.text import p_value
+from onepass.data.dataset import ImageDataset, open_dataset
+from onepass.finetune.augmentation.draws import Augmentation
+from onepass.finetune.config import STUDIES, AblateConfig, FinetuneConfig
+from onepass.finetune.session.run_identity import identity
+from onepass.finetune.session.runs import load_logits
+from onepass.finetune.session.start import Start, build_from, choose_rows, choose_start, warm
+from onepass.finetune.training.inference import predict_logits, save_logits
+from onepass.finetune.training.loop import Training
+
+log = logging.getLogger(__name__)
 
 EVERYTHING = "everything"
 
@@ -77,7 +79,7 @@ class _Run:
     seconds: float
 
 
-def ablate(config: AblateConfig) -> Ablation:
+def ablate(config: AblateConfig, stop: StopRequest | None = None) -> Ablation:
     """Train the short runs and compare them on the selection split; the reported split is not looked at.
 
     All runs see the same rows in the same order, and what the parts that are left draw is the same.
@@ -98,23 +100,23 @@ def ablate(config: AblateConfig) -> Ablation:
     left_out = ["", *parts, *([EVERYTHING] if len(parts) > 1 else [])]
     place = config.runs / config.dataset / "finetune"
     stopped, lines, reference = "", [], np.empty(0)
-    with StopRequest(config.time_limit) as stop:
-        for part in left_out:
-            without = parts if part == EVERYTHING else (part,) if part else ()
-            runs: list[_Run] = []
-            for seed in range(config.seed, config.seed + config.seeds):
-                line = replace(full, seed=seed, set=(*full.set, *(f"{name}=0" for name in without)))
-                say(f"{_title(part)}, seed {seed}")
-                run = _short_run(line, dataset, start, place / "ablation", lambda: stop.reason)
-                if isinstance(run, str):
-                    stopped = run
-                    break
-                runs.append(run)
-            if stopped:
+    request = (stop or StopRequest()).limit(config.time_limit)
+    for part in left_out:
+        without = parts if part == EVERYTHING else (part,) if part else ()
+        runs: list[_Run] = []
+        for seed in range(config.seed, config.seed + config.seeds):
+            line = replace(full, seed=seed, set=(*full.set, *(f"{name}=0" for name in without)))
+            log.info(f"{_title(part)}, seed {seed}")
+            run = _short_run(line, dataset, start, place / "ablation", lambda: request.reason)
+            if isinstance(run, str):
+                stopped = run
                 break
-            values = np.mean([run.correct for run in runs], axis=0)
-            reference = reference if part else values
-            lines.append(_line(part, values, reference, full.chosen_recipe.epochs, runs))
+            runs.append(run)
+        if stopped:
+            break
+        values = np.mean([run.correct for run in runs], axis=0)
+        reference = reference if part else values
+        lines.append(_line(part, values, reference, full.chosen_recipe.epochs, runs))
     result = Ablation(place / "ablation.json", start.text, lines, stopped)
     _write(result, full)
     return result

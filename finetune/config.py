@@ -1,14 +1,14 @@
-"""Everything `python -m finetune` can be told."""
+"""Everything `onepass finetune` can be told."""
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.cli import RunsConfig, flag, parse_duration
-from cache.errors import UsageError
-from classify.config import FORMATS
-from finetune.augmentation import Augmentation
-from finetune.recipes import RECIPES, Recipe
+from onepass.cache.commandline.flags import RunsConfig, flag, parse_duration
+from onepass.cache.errors import UsageError
+from onepass.classify.config import FORMATS
+from onepass.finetune.augmentation.draws import Augmentation
+from onepass.finetune.recipes import RECIPES, Recipe
 
 AUTO = "auto"
 WEIGHTS = ("equal", "learnt")
@@ -143,7 +143,7 @@ class PredictConfig(RunsConfig):
     )
     temperature: bool = flag(True, "scale probabilities, where selection rows were held out")
     split: str = flag("test", "the rows to predict", choices=("test", "val"))
-    format: str = flag("course", "as python -m classify predict writes them", choices=FORMATS)
+    format: str = flag("course", "as onepass classify predict writes them", choices=FORMATS)
     header: tuple[str, ...] = flag(
         ("Id", "Category"), "the two column names of --format kaggle", metavar="NAME"
     )
@@ -199,6 +199,6 @@ def check_runs(runs: tuple[str, ...]) -> None:
     """Refuse names that are not DATASET/RUN, or are of several data sets."""
     for run in runs:
         if run.count("/") != 1:
-            raise UsageError(f"--run {run}: expected DATASET/RUN, as python -m finetune prints it")
+            raise UsageError(f"--run {run}: expected DATASET/RUN, as onepass finetune prints it")
     if len({run.split("/")[0] for run in runs}) != 1:
         raise UsageError(f"--run {' '.join(runs)}: expected runs of one data set")

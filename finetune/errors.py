@@ -18,30 +18,32 @@
 - `contact_sheet`: the picture's file name
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cache.errors import OnepassError
-from cache.files import write_json
-from cache.progress import say
-from classify.heads.base import softmax
-from classify.leaderboard import Leaderboard
-from classify.mistakes import (
+from onepass.cache.errors import OnepassError
+from onepass.cache.files import write_json
+from onepass.classify.heads.base import softmax
+from onepass.classify.leaderboard.board import Leaderboard
+from onepass.classify.leaderboard.records import load_probabilities
+from onepass.classify.mistakes import (
     class_accuracy,
     confident_mistakes,
     confused_pairs,
     confusion_matrix,
     worst_classes,
 )
-from classify.records import load_probabilities
-from classify.scores import bootstrap_interval, compare
-from data.dataset import ImageDataset
-from finetune.config import ErrorsConfig
-from finetune.contact import contact_sheet
-from finetune.runs import FinishedRun, open_run
+from onepass.classify.scores import bootstrap_interval, compare
+from onepass.data.dataset import ImageDataset
+from onepass.finetune.config import ErrorsConfig
+from onepass.finetune.contact_sheet import contact_sheet
+from onepass.finetune.session.runs import FinishedRun, open_run
+
+log = logging.getLogger(__name__)
 
 SAMPLE = 1000  # random validation images that the report looked at
 LISTED = 10
@@ -158,7 +160,7 @@ def _probe_predictions(run: FinishedRun, runs: Path) -> np.ndarray | None:
         probe = board.find(run.identity["probe"])
         return load_probabilities(board.head_folder(probe), probe.rows).val_predicted
     except (OnepassError, KeyError) as error:
-        say(f"{run.name}: not compared with a frozen probe ({error})")
+        log.info(f"{run.name}: not compared with a frozen probe ({error})")
         return None
 
 

@@ -6,6 +6,7 @@ suggestion (Gugger, "How do you find a good learning rate", 2018). A network tha
 may have nothing to gain within these steps; then it is a tenth of the last rate that did no harm.
 """
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,16 +16,18 @@ from typing import Any
 import keras
 import numpy as np
 
-from cache.errors import InvalidInputError
-from cache.progress import Progress, say
-from data.dataset import ImageDataset, open_dataset
-from finetune.batches import Plan
-from finetune.config import FinetuneConfig
-from finetune.layers import depth_groups, rate_factors
-from finetune.optimizer import Schedule, build_optimizer
-from finetune.parallel import devices_for
-from finetune.start import Start, build_from, choose_rows, choose_start, warm
-from finetune.step import TrainStep
+from onepass.cache.errors import InvalidInputError
+from onepass.cache.progress import Progress
+from onepass.data.dataset import ImageDataset, open_dataset
+from onepass.finetune.config import FinetuneConfig
+from onepass.finetune.session.start import Start, build_from, choose_rows, choose_start, warm
+from onepass.finetune.training.batches import Plan
+from onepass.finetune.training.layers import depth_groups, rate_factors
+from onepass.finetune.training.optimizer import Schedule, build_optimizer
+from onepass.finetune.training.parallel import devices_for
+from onepass.finetune.training.step import TrainStep
+
+log = logging.getLogger(__name__)
 
 HIGHEST = 1e-1  # the first rate is a millionth of it
 STEPS = 100
@@ -74,7 +77,7 @@ def find_learning_rate(config: FinetuneConfig) -> Found:
     rates, losses = _watch(config, dataset, start)
     turn, why = turning_point(losses)
     suggested = float(f"{rates[turn] / BEFORE:.1e}")
-    say(f"learning rate {suggested:g}: {why}")
+    log.info(f"learning rate {suggested:g}: {why}")
     return Found(
         config.dataset, start.text, config.recipe, tuple(rates), tuple(losses), turn, suggested, why
     )

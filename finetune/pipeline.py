@@ -1,5 +1,6 @@
 """run_finetune: the leaderboard's winner → a trained network, its history and its score."""
 
+import logging
 import time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -7,30 +8,39 @@ from typing import Any
 
 import keras
 
-from cache.files import read_json, write_json
-from cache.progress import say
-from cache.provenance import digest_array
-from cache.stopping import StopRequest
-from classify.records import load_probabilities
-from classify.scores import bootstrap_interval, compare
-from classify.scorings import record_scoring
-from data.dataset import ImageDataset, open_dataset
-from finetune.checkpoint import model_variables, save_arrays
-from finetune.claim import claim, identity, recorded_rate, refuse_other
-from finetune.config import AUTO, FinetuneConfig
-from finetune.errors import analyse_run
-from finetune.finder import find_learning_rate
-from finetune.layers import depth_groups, describe, table
-from finetune.model import Classifier
-from finetune.predict import predict_logits, save_logits
-from finetune.runs import open_run
-from finetune.start import Rows, Start, build_from, check_inputs, choose_rows, choose_start, warm
-from finetune.train import EpochRow, Training
+from onepass.cache.files import read_json, write_json
+from onepass.cache.provenance import digest_array
+from onepass.cache.stopping import StopRequest
+from onepass.classify.leaderboard.records import load_probabilities
+from onepass.classify.protocol.scorings import record_scoring
+from onepass.classify.scores import bootstrap_interval, compare
+from onepass.data.dataset import ImageDataset, open_dataset
+from onepass.finetune.config import AUTO, FinetuneConfig
+from onepass.finetune.errors import analyse_run
+from onepass.finetune.finder import find_learning_rate
+from onepass.finetune.session.checkpoint import model_variables, save_arrays
+from onepass.finetune.session.run_identity import claim, identity, recorded_rate, refuse_other
+from onepass.finetune.session.runs import open_run
+from onepass.finetune.session.start import (
+    Rows,
+    Start,
+    build_from,
+    check_inputs,
+    choose_rows,
+    choose_start,
+    warm,
+)
+from onepass.finetune.training.inference import predict_logits, save_logits
+from onepass.finetune.training.layers import depth_groups, describe, table
+from onepass.finetune.training.loop import EpochRow, Training
+from onepass.finetune.training.model import Classifier
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class FinetuneResult:
-    """What `python -m finetune` did; `result.json` in the run's folder, once it is done.
+    """What `onepass finetune` did; `result.json` in the run's folder, once it is done.
 
     Attributes:
         run: DATASET/NAME, as `predict --run` takes it.
@@ -39,7 +49,7 @@ class FinetuneResult:
         warm_start_difference: Largest difference of a logit from the probe's before step 1; None where
             the head started at random.
         history: One row a finished epoch: {epoch, loss, accuracy, selection_loss, selection_accuracy,
-            seconds}; see `finetune.train.EpochRow`.
+            seconds}; see `onepass.finetune.training.loop.EpochRow`.
         stopped: Why training stopped before its end; "" if it did not.
         probe_top1: Accuracy of the frozen probe on the reported split, 0 … 1.
         val_top1: Accuracy of the fine-tuned network there; None where training is not done.
@@ -87,7 +97,7 @@ class FinetuneResult:
     gpu_use: float | None = None
 
 
-def run_finetune(config: FinetuneConfig) -> FinetuneResult:
+def run_finetune(config: FinetuneConfig, stop: StopRequest | None = None) -> FinetuneResult:
     """Train backbone and head end to end, starting from the chosen probe.
 
     Epochs are chosen on the selection split, which is not trained on (`--no-select` trains on all rows
@@ -108,21 +118,21 @@ def run_finetune(config: FinetuneConfig) -> FinetuneResult:
     config = recorded_rate(config, folder)
     refuse_other(folder, identity(config, dataset, start))
     if (folder / "result.json").exists():
-        say(f"{folder}: this run is done; its result follows (another name: --run NAME)")
+        log.info(f"{folder}: this run is done; its result follows (another name: --run NAME)")
         return _load_result(folder)
-    with StopRequest(config.time_limit) as stop:
-        rows = choose_rows(config, dataset, start)
-        check_inputs(config, dataset, start, folder)
-        config, found = _with_rate(config)
-        classifier = build_from(config, dataset, start)
-        claim(folder, identity(config, dataset, start), found)
-        apart = warm(config, dataset, start, rows, folder, classifier)
-        _say_layers(config, classifier)
-        training = Training(
-            classifier, dataset.pixels, dataset.labels, rows.fit, config.chosen_recipe, config.seed,
-            folder / "checkpoint.npz", selection=rows.selection, every=config.checkpoint_every,
-        )  # fmt: skip
-        stopped = training.run(lambda: stop.reason)
+    stop = (stop or StopRequest()).limit(config.time_limit)
+    rows = choose_rows(config, dataset, start)
+    check_inputs(config, dataset, start, folder)
+    config, found = _with_rate(config)
+    classifier = build_from(config, dataset, start)
+    claim(folder, identity(config, dataset, start), found)
+    apart = warm(config, dataset, start, rows, folder, classifier)
+    _say_layers(config, classifier)
+    training = Training(
+        classifier, dataset.pixels, dataset.labels, rows.fit, config.chosen_recipe, config.seed,
+        folder / "checkpoint.npz", selection=rows.selection, every=config.checkpoint_every,
+    )  # fmt: skip
+    stopped = training.run(lambda: stop.reason)
     result = FinetuneResult(
         run=f"{config.dataset}/{name}", folder=folder, start=start.text,
         warm_start_difference=apart, history=training.history, stopped=stopped,
@@ -161,9 +171,9 @@ def _say_layers(config: FinetuneConfig, classifier: Classifier) -> None:
     recipe = config.chosen_recipe
     top = classifier.trainer.top
     groups = depth_groups(classifier.backbone)
-    say(table(describe(groups, [*top.hidden, top.head], recipe.layer_decay)))
+    log.info(table(describe(groups, [*top.hidden, top.head], recipe.layer_decay)))
     norm = {"frozen": "as it was trained with", "train": "from each batch"}[recipe.batchnorm]
-    say(f"trained: {config.unfreeze}; BatchNorm statistics: {norm}")
+    log.info(f"trained: {config.unfreeze}; BatchNorm statistics: {norm}")
 
 
 def _conclude(

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from cache.errors import InvalidInputError, UsageError, unknown_name
-from finetune.augmentation import Augmentation
+from onepass.cache.errors import InvalidInputError, UsageError, unknown_name
+from onepass.finetune.augmentation.draws import Augmentation
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "constant", "inverse", "rising")
@@ -29,7 +29,7 @@ class Recipe:
         momentum: Nesterov's, of sgd.
         weight_decay: Decoupled: `rate · weight_decay · weight` is taken off at each step; kernels only.
         layer_decay: Factor of the rate from each group of layers to the one below it (Clark et al.,
-            ELECTRA, ICLR 2020; see `finetune.layers`); 1 treats all alike.
+            ELECTRA, ICLR 2020; see `onepass.finetune.training.layers`); 1 treats all alike.
         clip: Largest global norm of the gradient; 0 for none.
         label_smoothing: Share of the target that is spread over all classes.
         ema: Momentum of the moving average of the weights, which is what is evaluated and kept; 0 for

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.files import read_json, write_json
-from cache.provenance import made_by
-from classify.leaderboard import Leaderboard
-from classify.references import report_numbers
-from data.dataset import open_dataset
-from finetune.config import TablesConfig
+from onepass.cache.files import read_json, write_json
+from onepass.cache.provenance import made_by
+from onepass.classify.leaderboard.board import Leaderboard
+from onepass.classify.references import report_numbers
+from onepass.data.dataset import open_dataset
+from onepass.finetune.config import TablesConfig
 
 EPOCHS = (10, 15, 20)  # those of the report's table of heads
 Row = dict[str, Any]

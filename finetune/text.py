@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
-from classify.text import p_value
+from onepass.classify.text import p_value
 
 if TYPE_CHECKING:
-    from finetune.combine import PredictResult
-    from finetune.errors import ErrorReport
-    from finetune.export import ExportResult
-    from finetune.finder import Found
-    from finetune.tables import Tables
+    from onepass.finetune.errors import ErrorReport
+    from onepass.finetune.finder import Found
+    from onepass.finetune.tables import Tables
+    from onepass.predict.combine import PredictResult
+    from onepass.predict.export import ExportResult
 
 SHOWN = 5
 POINTS = 20  # of a curve
@@ -29,7 +29,7 @@ def rate_text(found: "Found") -> str:
                 for n in sorted(shown)
             ),
             f"Learning rate {found.suggested:g}: {found.why}",
-            f"Next: python -m finetune --dataset {found.dataset} --learning-rate {found.suggested:g}, "
+            f"Next: onepass finetune --dataset {found.dataset} --learning-rate {found.suggested:g}, "
             "and the same other flags",
         ]
     )

@@ -1,20 +1,20 @@
-"""python -m report: one self-contained page of what the stages left."""
+"""onepass report: one self-contained page of what the stages left."""
 
 import sys
 from typing import Any
 
-from cache.cli import Command, main
-from report.config import ReportConfig
+from onepass.cache.commandline.command import Command, main
+from onepass.report.config import ReportConfig
 
 
 def _work(config: ReportConfig) -> Any:
-    from report.page import write_page
+    from onepass.report.page import write_page
 
     return write_page(config)
 
 
 def _text(result: Any) -> str:
-    from report.text import page_text
+    from onepass.report.text import page_text
 
     return page_text(result)
 

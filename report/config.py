@@ -1,8 +1,8 @@
-"""Everything `python -m report` can be told."""
+"""Everything `onepass report` can be told."""
 
 from dataclasses import dataclass
 
-from cache.cli import RunsConfig, flag
+from onepass.cache.commandline.flags import RunsConfig, flag
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,7 +60,7 @@ def reliability(probabilities: np.ndarray, correct: np.ndarray) -> Reliability:
 
 
 def stored_reliability(bins: Sequence[Mapping[str, Any]], error: float) -> Reliability:
-    """Return a diagram that `classify.calibration` stored: bins with confidence, accuracy and count."""
+    """Return a diagram that `onepass.classify.calibration` stored: bins with confidence, accuracy and count."""
     full = [one for one in bins if one["count"]]
     confidence, accuracy, count = (
         np.array([one[name] for one in full]) for name in ("confidence", "accuracy", "count")

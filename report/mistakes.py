@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from classify.mistakes import confusion_matrix
-from data.dataset import ImageDataset
-from report.material import Judged
+from onepass.classify.mistakes import confusion_matrix
+from onepass.data.dataset import ImageDataset
+from onepass.report.context import Judged
 
 PICTURES, PAIRS, EXAMPLES = 24, 12, 3
 SIDE = 128  # px, of a thumbnail

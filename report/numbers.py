@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from cache.progress import human_seconds
-from classify.text import p_value as plain_p_value
-from classify.text import percent as plain_percent
+from onepass.cache.progress import human_seconds
+from onepass.classify.text import p_value as plain_p_value
+from onepass.classify.text import percent as plain_percent
 
 FIXED = "\u00a0"  # a space at which no line is broken
 

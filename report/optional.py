@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from cache.errors import OnepassError
-from cache.files import read_json
+from onepass.cache.errors import OnepassError
+from onepass.cache.files import read_json
 
 Record = dict[str, Any]
 
@@ -36,7 +36,7 @@ def read_optional(path: Path, dataset_digest: str, notes: list[str]) -> Record |
 def read_ensembles(folder: Path, dataset_digest: str, notes: list[str]) -> list[Record]:
     """Return the scored predictions by several runs or views, in the order they were made.
 
-    They are what `python -m finetune predict --split val` writes beside its predictions.
+    They are what `onepass finetune predict --split val` writes beside its predictions.
 
     Args:
         folder: `runs/<data set>`.

@@ -9,23 +9,23 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from cache.cli import RunsConfig
-from cache.errors import UsageError
-from cache.files import write_atomic
-from report import numbers
-from report.config import ReportConfig
-from report.figures.figure import write_figures
-from report.material import Material, gather
-from report.palette import COLOURS
-from report.sections import build_sections
-from report.sections.section import Section
+from onepass.cache.commandline.flags import RunsConfig
+from onepass.cache.errors import UsageError
+from onepass.cache.files import write_atomic
+from onepass.report import numbers
+from onepass.report.config import ReportConfig
+from onepass.report.context import Material, gather
+from onepass.report.figures.figure import write_figures
+from onepass.report.palette import COLOURS
+from onepass.report.sections import build_sections
+from onepass.report.sections.section import Section
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
 @dataclass(frozen=True, slots=True)
 class PageResult:
-    """What `python -m report` wrote.
+    """What `onepass report` wrote.
 
     Attributes:
         dataset: Name of the data set.

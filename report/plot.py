@@ -13,8 +13,8 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
-from report.palette import COLOURS, Style
-from report.svg import page_svg
+from onepass.report.palette import COLOURS, Style
+from onepass.report.svg import page_svg
 
 WIDTH, HEIGHT = 380.0, 260.0  # points; one is one unit of the SVG
 SMALL = 10.5  # size of the letters

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from cache.progress import human_bytes
+from onepass.cache.progress import human_bytes
 
 if TYPE_CHECKING:
-    from report.page import PageResult
+    from onepass.report.page import PageResult
 
 
 def page_text(result: "PageResult") -> str:
@@ -17,7 +17,7 @@ def page_text(result: "PageResult") -> str:
     lines.append(f"Figures: {result.figures} (PNG, and their numbers as CSV)")
     lines.append(f"Page: {result.path} ({human_bytes(result.bytes)}, needs no network)")
     lines.append(
-        f"Next: python -m report --dataset {result.dataset} --open, or send the file as it is"
+        f"Next: onepass report --dataset {result.dataset} --open, or send the file as it is"
     )
     return "\n".join(lines)
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from sklearn.datasets import load_digits
 
-from cache.features import FeatureKey
-from cache.rows import Column, RowLayout, RowWriter
-from data.dataset import ImageDataset, dataset_digest, dataset_path, open_dataset
+from onepass.cache.features import FeatureKey
+from onepass.cache.rows import Column, RowLayout, RowWriter
+from onepass.data.dataset import ImageDataset, dataset_digest, dataset_path, open_dataset
 
 NAME = "digits-test"
 
@@ -52,7 +52,7 @@ def write_dataset(
     record: dict[str, Any] | None = None,
     ids: list[str] | None = None,
 ) -> ImageDataset:
-    """Store pixels and labels (those of test rows are unknown) as `python -m data prepare` does."""
+    """Store pixels and labels (those of test rows are unknown) as `onepass data prepare` does."""
     labels = np.where(data.split == 2, -1, data.labels).astype(np.int32)
     ids = ids or [f"n{k:02d}" for k in range(int(data.labels.max()) + 1)]
     texts = [f"digit {k}" for k in range(len(ids))]
@@ -63,7 +63,7 @@ def write_dataset(
     path.unlink(missing_ok=True)
     with RowWriter(path, layout, {"kind": "pixels"}) as writer:
         writer.write(0, {"pixels": data.pixels})
-        from cache.provenance import digest_bytes
+        from onepass.cache.provenance import digest_bytes
 
         rows_digest = digest_bytes(*(writer.digests[i].encode() for i in range(layout.shards)))
         writer.finish(
@@ -81,7 +81,7 @@ def write_dataset(
 def write_features(
     store: Path, dataset: ImageDataset, X: np.ndarray, backbone: str = "toy", **other: Any
 ) -> FeatureKey:
-    """Store vectors (N, D) float16 as `python -m extract` does."""
+    """Store vectors (N, D) float16 as `onepass extract` does."""
     fields = {
         "dataset": dataset.name,
         "dataset_digest": dataset.digest,

@@ -1,5 +1,6 @@
 """What several tests share."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -28,3 +29,10 @@ def randomise(model: Any, seed: int = 0) -> None:
         if type(layer).__name__ == "BatchNormalization":
             for variable in layer.weights:
                 variable.assign(random.uniform(0.5, 1.5, variable.shape))
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the library logs for a person, from INFO up; `said.text` holds it."""
+    caplog.set_level(logging.INFO, "onepass")
+    return caplog

@@ -35,8 +35,8 @@ def pixels_and_labels(count: int = 200) -> tuple[np.ndarray, np.ndarray]:
 
 def tiny_recipe(**changes: Any) -> Any:
     """Return a recipe with everything in it that has a state."""
-    from finetune.augmentation import Augmentation
-    from finetune.recipes import Recipe
+    from onepass.finetune.augmentation.draws import Augmentation
+    from onepass.finetune.recipes import Recipe
 
     common = {"epochs": 4, "batch": 24, "learning_rate": 1e-2, "weight_decay": 0.05,
               "layer_decay": 0.9, "clip": 1.0, "ema": 0.9, "dropout": 0.2, "soup": 2,
@@ -48,8 +48,8 @@ def tiny_classifier(recipe: Any, which: str = "all") -> Any:
     """Return two convolutions with BatchNorm and a head."""
     import keras
 
-    from extract.model import Pool, Preprocess, Resize
-    from finetune.model import assemble
+    from onepass.extract.network.model import Pool, Preprocess, Resize
+    from onepass.finetune.training.model import assemble
 
     keras.utils.set_random_seed(1)
     x = inputs = keras.Input((12, 12, 3))
@@ -68,7 +68,7 @@ def tiny_classifier(recipe: Any, which: str = "all") -> Any:
 
 def tiny_training(folder: Path, select: bool = True, every: float = 1e9, **changes: Any) -> Any:
     """Return a training of 160 images, judged on 40 others."""
-    from finetune.train import Training
+    from onepass.finetune.training.loop import Training
 
     pixels, labels = pixels_and_labels()
     recipe = tiny_recipe(**changes)
@@ -83,10 +83,10 @@ def first_losses(parts: int = 1, steps: int = 5) -> list[float]:
     """Return the losses of the first steps from weights that do not depend on the backend."""
     import keras
 
-    from finetune.batches import Plan
-    from finetune.optimizer import build_optimizer
-    from finetune.parallel import devices_for
-    from finetune.step import TrainStep
+    from onepass.finetune.training.batches import Plan
+    from onepass.finetune.training.optimizer import build_optimizer
+    from onepass.finetune.training.parallel import devices_for
+    from onepass.finetune.training.step import TrainStep
 
     recipe = tiny_recipe(dropout=0.0)
     classifier = tiny_classifier(recipe)
@@ -116,8 +116,8 @@ def shared(folder: Path) -> dict[str, Any]:
         The devices, how many images of a batch each has, on how many the weights lie, the history, the
         losses of steps in four parts, and what is made and said of a batch of 25.
     """
-    from finetune.augmentation import Augmentation
-    from finetune.parallel import Sharing, devices_for
+    from onepass.finetune.augmentation.draws import Augmentation
+    from onepass.finetune.training.parallel import Sharing, devices_for
 
     folder.mkdir()
     augmentation = Augmentation(flip=True, rotation=10, erase=0.3, mixup=0.2, cutmix=0.5)
@@ -188,7 +188,7 @@ def _forked(folder: Path, seconds: float | None) -> bool:
 
 
 def _main(folder: Path, kills: int) -> None:
-    import finetune.train  # noqa: F401  (imported once for all the children)
+    import onepass.finetune.training.loop  # noqa: F401  (imported once for all the children)
 
     whole, killed = folder / "whole", folder / "killed"
     for path in (whole, killed):

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 from classify_store import Digits, digits
 
-from cache.features import FeatureKey
-from cache.files import write_json
-from cache.provenance import digest_bytes, made_by
-from cache.rows import Column, RowLayout, RowWriter
-from classify.config import ClassifyConfig
-from classify.heads.storage import pack_arrays
-from classify.pipeline import run_probes
-from data.dataset import ImageDataset, dataset_digest, dataset_path, open_dataset
-from report.config import ReportConfig
-from report.material import gather
-from report.page import PageResult, render, write_page
-from report.sections import build_sections
+from onepass.cache.features import FeatureKey
+from onepass.cache.files import write_json
+from onepass.cache.provenance import digest_bytes, made_by
+from onepass.cache.rows import Column, RowLayout, RowWriter
+from onepass.classify.config import ClassifyConfig
+from onepass.classify.heads.storage import pack_arrays
+from onepass.classify.pipeline import run_probes
+from onepass.data.dataset import ImageDataset, dataset_digest, dataset_path, open_dataset
+from onepass.report.config import ReportConfig
+from onepass.report.context import gather
+from onepass.report.page import PageResult, render, write_page
+from onepass.report.sections import build_sections
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 NAMES = [HOSTILE, "=1+1", "seven</svg><script>alert(2)</script>", "\u202eevil", "plain", "a&b", '"q"', "é", "x" * 90, "ten"]  # fmt: skip
@@ -137,6 +137,6 @@ def begin_run(place: Place, name: str, **identity: Any) -> Path:
     folder = place.folder / "finetune" / name
     recipe = {"epochs": 3, "batch": 32, "learning_rate": 1e-5, "dropout": 0.0, "flip": True}
     known = {"dataset_digest": place.dataset.digest, "recipe": recipe, "rows": 0, "seed": 0}
-    made = {**made_by(), "command": f"python -m finetune --run {name}"}
+    made = {**made_by(), "command": f"onepass finetune --run {name}"}
     write_json(folder / "config.json", {"identity": {**known, **identity}, "made_by": made})
     return folder

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -12,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache import errors
-from cache.cli import ROOT as HOME
-from cache.cli import Command, RunsConfig, StoreConfig, flag, main, parse_duration, to_json
-from cache.errors import InvalidInputError, OnepassError, UsageError, unknown_name
-from cache.progress import say
 from conftest import ROOT
+from onepass.cache import errors
+from onepass.cache.artifacts import to_json
+from onepass.cache.commandline.command import Command, main
+from onepass.cache.commandline.flags import RunsConfig, StoreConfig, flag, parse_duration
+from onepass.cache.errors import InvalidInputError, OnepassError, UsageError, unknown_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,14 +111,14 @@ def test_a_required_flag_is_asked_for(capsys) -> None:
 
 def test_a_config_that_refuses_itself_is_one_line_and_exit_code_2(capsys) -> None:
     assert run(["k", "--count", "-1"]) == 2
-    assert capsys.readouterr() == ("", "demo: --count: expected 0 or more, received -1\n")
+    assert capsys.readouterr() == ("", "onepass demo: --count: expected 0 or more, received -1\n")
 
 
 def test_help_says_each_default_once_and_no_empty_one(capsys) -> None:
     with pytest.raises(SystemExit) as stop:
         run(["--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert stop.value.code == 0 and text.startswith("usage: python -m demo ")
+    assert stop.value.code == 0 and text.startswith("usage: onepass demo ")
     assert "how many, not 100 % (default: 3)" in text and "kinds (default: a b)" in text
     assert "which ones --head" in text  # ("",) has nothing to show
     assert "--keep keep it" in text and "--shuffle, --no-shuffle" in text
@@ -148,7 +149,7 @@ class Inner:
 
 def test_json_is_one_object_on_standard_output_and_nothing_else(capsys) -> None:
     def work(config: Sample) -> dict:
-        say("working")
+        logging.getLogger("onepass.demo").info("working")
         return {
             "inner": [Inner(Path("a/ä.h5"), np.float32(0.5))],
             "array": np.arange(4, dtype="int8").reshape(2, 2),
@@ -201,7 +202,7 @@ def test_an_error_is_one_line_on_standard_error(
     flags: list[str], error: BaseException, code: int, line: str, capsys
 ) -> None:
     assert run(["k", *flags], raising(error)) == code
-    assert capsys.readouterr() == ("", f"demo: {line}\n")
+    assert capsys.readouterr() == ("", f"onepass demo: {line}\n")
 
 
 def test_a_bug_of_ours_shows_where_it_is() -> None:
@@ -218,12 +219,12 @@ TWO = [
 def test_a_package_of_several_commands_says_which(capsys) -> None:
     assert main("demo", TWO, []) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.startswith("usage: python -m demo {list,show}") and "Shows." in err
+    assert out == "" and err.startswith("usage: onepass demo {list,show}") and "Shows." in err
     assert main("demo", TWO, ["--help"]) == 0
     assert capsys.readouterr().out == err
     assert main("demo", TWO, ["lost"]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.startswith("demo: expected a command, received 'lost'\n")
+    assert out == "" and err.startswith("onepass demo: expected a command, received 'lost'\n")
     assert main("demo", TWO, ["show", "--dataset", "d"]) == 0
     assert capsys.readouterr().out == "d\n"
 
@@ -235,17 +236,17 @@ def test_a_package_of_its_own_command_names_the_others_in_its_help(capsys) -> No
     assert capsys.readouterr().out == "done\nlisted\n"
     with pytest.raises(SystemExit):
         main("demo", commands, ["--help"])
-    assert "python -m demo show      Shows." in capsys.readouterr().out
+    assert "onepass demo show  Shows." in capsys.readouterr().out
 
 
-def test_the_store_is_where_the_flag_says_then_the_environment_then_the_house(
+def test_the_store_is_where_the_flag_says_then_the_environment_then_the_working_directory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("ONEPASS_CACHE", raising=False)
     monkeypatch.delenv("ONEPASS_RUNS", raising=False)
     monkeypatch.setenv("HOME", "/home/somebody")
-    assert parsed([], RunsConfig).store == HOME / "cache" / "store"
-    assert parsed([], RunsConfig).runs == HOME / "runs"
+    assert parsed([], RunsConfig).store == Path("cache/store")
+    assert parsed([], RunsConfig).runs == Path("runs")
     monkeypatch.setenv("ONEPASS_CACHE", "~/rows")
     monkeypatch.setenv("ONEPASS_RUNS", "/runs")
     assert parsed([], RunsConfig).store == Path("/home/somebody/rows")

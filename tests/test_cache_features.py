@@ -8,14 +8,14 @@ import h5py
 import numpy as np
 import pytest
 
-from cache.errors import (
+from onepass.cache.errors import (
     CorruptFileError,
     InvalidInputError,
     MissingFileError,
     StaleError,
     UnknownNameError,
 )
-from cache.features import (
+from onepass.cache.features import (
     LOGITS,
     FeatureKey,
     FeatureSet,
@@ -25,8 +25,8 @@ from cache.features import (
     parse_key_text,
     resolve_features,
 )
-from cache.files import TEMPORARY
-from cache.rows import Column, RowLayout, RowWriter
+from onepass.cache.files import TEMPORARY
+from onepass.cache.rows import Column, RowLayout, RowWriter
 
 KEY = FeatureKey("digits", "d1" * 32, "vgg16", "keras:imagenet", 64)
 ATTRIBUTES = {"class_ids": ["n1", "n2"], "class_names": ["cat", "dog"], "record": {"licence": "x"}}
@@ -225,7 +225,7 @@ def test_a_kill_while_a_file_was_joined_hides_nothing_and_shows_nothing(tmp_path
 def test_no_features_yet_tells_the_command(tmp_path: Path, logits_only: bool) -> None:
     if logits_only:
         make(tmp_path, replace(KEY, pooling=LOGITS))
-    with pytest.raises(MissingFileError, match="python -m extract --dataset digits --backbone"):
+    with pytest.raises(MissingFileError, match="onepass extract --dataset digits --backbone"):
         resolve_features(tmp_path, "digits")
 
 
@@ -236,7 +236,7 @@ def test_vectors_of_a_changed_data_set_are_stale(tmp_path: Path) -> None:
         check_fresh(tmp_path, features, "3fa91c02" * 8)
     assert str(error.value) == (
         f"{KEY.file(tmp_path)}: made from data set d1d1d1d1, but digits is now 3fa91c02. Run the extract "
-        "command again, or delete the file with: python -m cache delete digits/vgg16@64"
+        "command again, or delete the file with: onepass cache delete digits/vgg16@64"
     )
 
 

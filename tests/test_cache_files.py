@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cache.errors import CorruptFileError, MissingFileError, OutOfSpaceError
-from cache.files import (
+from conftest import ROOT
+from onepass.cache.errors import CorruptFileError, MissingFileError, OutOfSpaceError
+from onepass.cache.files import (
     TEMPORARY,
     atomic_path,
     leftovers,
@@ -19,7 +20,6 @@ from cache.files import (
     write_atomic,
     write_json,
 )
-from conftest import ROOT
 
 
 def names(folder: Path) -> list[str]:
@@ -70,8 +70,8 @@ def test_a_full_disk_is_named_with_its_cure(tmp_path: Path, code: int) -> None:
 LIMITED = """
 import sys; sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from cache.errors import OutOfSpaceError
-from cache.files import write_atomic
+from onepass.cache.errors import OutOfSpaceError
+from onepass.cache.files import write_atomic
 path = Path(sys.argv[2])
 write_atomic(path, b"old")
 try:

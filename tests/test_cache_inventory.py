@@ -1,4 +1,4 @@
-"""python -m cache list | show | verify | delete, as processes on real files."""
+"""onepass cache list | show | verify | delete, as processes on real files."""
 
 import json
 import os
@@ -14,18 +14,25 @@ import numpy as np
 import pytest
 from test_cache_features import KEY, make
 
-from cache.cli import main
-from cache.files import TEMPORARY
-from cache.inventory import Entry, KeyConfig, ListConfig, delete_entry, entries_table, list_entries
-from cache.locks import exclusive
-from cache.rows import Column, RowLayout, RowWriter, parts_folder
 from conftest import ROOT
+from onepass.cache.commandline.command import main
+from onepass.cache.files import TEMPORARY
+from onepass.cache.inventory import (
+    Entry,
+    KeyConfig,
+    ListConfig,
+    delete_entry,
+    entries_table,
+    list_entries,
+)
+from onepass.cache.locks import exclusive
+from onepass.cache.rows import Column, RowLayout, RowWriter, parts_folder
 
 OTHER = replace(KEY, size=80, view="flip")
 
 
 def cache(store: Path, *words: str) -> subprocess.CompletedProcess:
-    """Run `python -m cache …` as a user does."""
+    """Run `onepass cache …` as a user does."""
     command = [sys.executable, "-m", "cache", *words, "--cache-dir", store]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
@@ -85,7 +92,7 @@ def test_list_of_one_data_set_and_of_nothing(tmp_path: Path) -> None:
     one = list_entries(ListConfig(cache_dir=tmp_path, dataset="cells"))
     assert [entry.key for entry in one] == ["cells/vgg16@64"]
     done = cache(tmp_path / "nothing", "list")
-    assert done.stdout == "The store is empty. Next: python -m data prepare solar-cells\n"
+    assert done.stdout == "The store is empty. Next: onepass data prepare solar-cells\n"
 
 
 def test_an_old_file_is_days_old() -> None:
@@ -115,7 +122,7 @@ def test_verify_reads_every_byte(tmp_path: Path) -> None:
     damage(bad)
     done = cache(tmp_path, "verify")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"cache: {bad}: rows 8 to 9 differ from what was written; make the file again\n"  # fmt: skip
+    assert done.stderr == f"onepass cache: {bad}: rows 8 to 9 differ from what was written; make the file again\n"  # fmt: skip
     assert result(tmp_path, "verify", "digits/vgg16@64") == {"result": ["digits/vgg16@64"]}
 
 
@@ -150,7 +157,7 @@ def test_a_file_that_is_being_written_is_not_deleted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("word", ["show", "verify", "delete"])
 def test_wrong_keys_are_one_line(tmp_path: Path, word: str, capsys) -> None:
-    from cache.__main__ import COMMANDS
+    from onepass.cache.__main__ import COMMANDS
 
     def said(*words: str) -> str:
         assert main("cache", COMMANDS, [*words, "--cache-dir", str(tmp_path)]) == 1
@@ -158,7 +165,7 @@ def test_wrong_keys_are_one_line(tmp_path: Path, word: str, capsys) -> None:
         assert out == "" and err.count("\n") == 1
         return err
 
-    assert "the store is empty; fill it with: python -m data prepare" in said(word, "digits/pixels")
+    assert "the store is empty; fill it with: onepass data prepare" in said(word, "digits/pixels")
     make(tmp_path)
     assert "'digits/vgg16@46' is unknown; did you mean digits/vgg16@64?" in said(word, "digits/vgg16@46")  # fmt: skip
     begin(tmp_path)

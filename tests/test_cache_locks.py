@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from cache.errors import LockedError
-from cache.locks import exclusive
 from conftest import ROOT
+from onepass.cache.errors import LockedError
+from onepass.cache.locks import exclusive
 
 HOLD = """
 import sys; sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from cache.locks import exclusive
+from onepass.cache.locks import exclusive
 with exclusive(Path(sys.argv[2])):
     print("held", flush=True)
     sys.stdin.read()

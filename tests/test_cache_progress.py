@@ -1,16 +1,19 @@
 """One line that says how far, how fast and how long still; libraries that must keep quiet."""
 
+import logging
 import os
 import re
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
-from cache.progress import Progress, human_bytes, human_seconds, say
-from cache.quiet import quiet_start
 from conftest import ROOT
+from onepass.cache.commandline.terminal import Terminal
+from onepass.cache.progress import Progress, ProgressUpdate, human_bytes, human_seconds, progress_to
+from onepass.cache.stderr import suppress_stderr
 
 
 @pytest.mark.parametrize(
@@ -44,17 +47,56 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_a_line_counts_this_runs_rows_for_the_rate(clock: list[float]) -> None:
     progress = Progress(10_000, "rows", "lite0@64", done=4000, note=lambda: "bound by device")
-    assert progress.line() == "lite0@64: 4,000 / 10,000 rows · 0 rows/s · bound by device"
+    assert str(progress.update()) == "lite0@64: 4,000 / 10,000 rows · 0 rows/s · bound by device"
     clock[0] += 10
     progress.advance(2000)
-    assert progress.line() == "lite0@64: 6,000 / 10,000 rows · 200 rows/s · 20 s left · bound by device"  # fmt: skip
+    assert str(progress.update()) == "lite0@64: 6,000 / 10,000 rows · 200 rows/s · 20 s left · bound by device"  # fmt: skip
     clock[0] += 20
     progress.advance(4000)
-    assert progress.line() == "lite0@64: 10,000 / 10,000 rows · 200 rows/s · 30 s · bound by device"
+    assert str(progress.update()) == "lite0@64: 10,000 / 10,000 rows · 200 rows/s · 30 s · bound by device"  # fmt: skip
+
+
+def test_a_callback_gets_every_update_and_nothing_is_printed(clock: list[float], capsys) -> None:
+    updates: list[ProgressUpdate] = []
+    with progress_to(updates.append), Progress(3, "images", "packing") as progress:
+        for _ in range(3):
+            clock[0] += 1
+            progress.advance(1)
+    assert [(u.done, u.rate, u.finished) for u in updates] == [
+        (1, 1.0, False), (2, 1.0, False), (3, 1.0, False), (3, 1.0, True),
+    ]  # fmt: skip
+    with Progress(1) as progress:  # nobody listens
+        progress.advance(1)
+    assert len(updates) == 4 and capsys.readouterr() == ("", "")
+
+
+def test_the_last_update_comes_after_an_error_too() -> None:
+    updates: list[ProgressUpdate] = []
+    with pytest.raises(KeyError), progress_to(updates.append), Progress(10, label="x") as progress:
+        progress.advance(4)
+        raise KeyError
+    assert updates[-1].finished and str(updates[-1]).startswith("x: 4 / 10 rows")
+
+
+def test_a_callback_is_for_its_own_block_and_thread() -> None:
+    outer: list[ProgressUpdate] = []
+    with progress_to(outer.append):
+        with progress_to(None), Progress(1):
+            pass
+        thread = threading.Thread(target=lambda: Progress(1).__exit__(None, None, None))
+        thread.start()
+        thread.join()
+    with Progress(1):
+        pass
+    assert len(outer) == 1
 
 
 def test_a_log_gets_a_line_now_and_then_and_one_at_the_end(clock: list[float], capsys) -> None:
-    with Progress(100, "images", "packing") as progress:
+    with (
+        Terminal() as shown,
+        progress_to(shown.progress),
+        Progress(100, "images", "packing") as progress,
+    ):
         for _ in range(100):
             clock[0] += 0.3
             progress.advance(1)
@@ -66,7 +108,7 @@ def test_a_log_gets_a_line_now_and_then_and_one_at_the_end(clock: list[float], c
 
 
 def test_a_log_does_not_say_its_end_twice(clock: list[float], capsys) -> None:
-    with Progress(2, label="x") as progress:
+    with Terminal() as terminal, progress_to(terminal.progress), Progress(2, label="x") as progress:
         for _ in range(2):
             clock[0] += 20
             progress.advance(1)
@@ -75,45 +117,41 @@ def test_a_log_does_not_say_its_end_twice(clock: list[float], capsys) -> None:
     ]  # fmt: skip
 
 
-def test_a_terminal_gets_one_line_that_is_rewritten(
+def test_a_terminal_gets_one_line_that_is_rewritten_below_what_is_logged(
     clock: list[float], capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with Progress(3, label="x") as progress:
-        for _ in range(3):
+    with Terminal() as terminal, progress_to(terminal.progress), Progress(3, label="x") as progress:
+        for number in range(3):
             clock[0] += 1
             progress.advance(1)
+            if number == 1:
+                logging.getLogger("onepass.somewhere").info("a note")
     err = capsys.readouterr().err
-    assert err.count("\n") == 1 and err.endswith("\n")
+    assert err.count("\n") == 2 and err.endswith("\n")
     assert re.findall(r"\r\x1b\[2Kx: (\d)", err) == ["1", "2", "3", "3"]
+    assert "\r\x1b[2Ka note\n" in err
 
 
-def test_the_last_line_is_there_after_an_error_too(capsys) -> None:
-    with pytest.raises(KeyError), Progress(10, label="x") as progress:
-        progress.advance(4)
-        raise KeyError
-    assert capsys.readouterr().err.startswith("x: 4 / 10 rows")
+def test_nothing_to_do_is_no_division_by_zero() -> None:
+    assert "0 / 0 rows" in str(Progress(0).update())
 
 
-def test_nothing_to_do_is_no_division_by_zero(capsys) -> None:
-    with Progress(0):
-        pass
-    assert "0 / 0 rows" in capsys.readouterr().err
-
-
-def test_people_are_told_on_standard_error(capsys) -> None:
-    say("hello")
-    assert capsys.readouterr() == ("", "hello\n")
+def test_the_library_is_silent_without_a_command_line(capsys) -> None:
+    logging.getLogger("onepass.cache").info("hello")
+    with Terminal():
+        logging.getLogger("onepass.cache").info("hello, you")
+    assert capsys.readouterr() == ("", "hello, you\n")
 
 
 def run_quietly(body: str) -> subprocess.CompletedProcess:
-    """Run lines inside `quiet_start` in a process of their own, then say "after"."""
+    """Run lines inside `suppress_stderr` in a process of their own, then say "after"."""
     code = (
         "import os, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from cache.quiet import quiet_start; from cache.progress import say\n"
-        "try:\n    with quiet_start():\n"
+        "from onepass.cache.stderr import suppress_stderr\n"
+        "try:\n    with suppress_stderr():\n"
         + "".join(f"        {line}\n" for line in body.splitlines())
-        + "except ImportError: pass\nsay('after')"
+        + "except ImportError: pass\nprint('after', file=sys.stderr)"
     )
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     command = [sys.executable, "-c", code, ROOT]
@@ -135,17 +173,17 @@ def test_chatter_is_shown_when_the_block_fails() -> None:
 
 def test_the_users_own_log_level_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
-    with quiet_start():
+    with suppress_stderr():
         assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
 
 
 def test_nothing_of_a_start_is_left_open() -> None:
     """Each use borrows two descriptors and gives them back."""
     code = (
-        "import os, sys; sys.path.insert(0, sys.argv[1]); from cache.quiet import quiet_start\n"
+        "import os, sys; sys.path.insert(0, sys.argv[1]); from onepass.cache.stderr import suppress_stderr\n"
         "count = lambda: len(os.listdir('/dev/fd'))\n"
         "before = count()\n"
-        "for _ in range(3):\n    with quiet_start(): pass\n"
+        "for _ in range(3):\n    with suppress_stderr(): pass\n"
         "print(count() - before)"
     )
     done = subprocess.run([sys.executable, "-c", code, ROOT], capture_output=True, text=True)

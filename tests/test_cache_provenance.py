@@ -3,13 +3,16 @@
 import hashlib
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cache import provenance
-from cache.provenance import (
+from onepass.cache import provenance
+from onepass.cache.commandline.command import Command, main
+from onepass.cache.commandline.flags import flag
+from onepass.cache.provenance import (
     differences,
     digest_array,
     digest_bytes,
@@ -62,13 +65,24 @@ def test_digest_of_a_file_is_what_sha256sum_prints(
     assert digest_file(tmp_path / "a") == hashlib.sha256(content).hexdigest()
 
 
-def test_the_recorded_command_can_be_pasted_into_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
-    argv = ["data", "prepare", "folder", "--source", "my images/a&b", "--name", "x"]
-    monkeypatch.setattr(sys, "argv", ["/somewhere/data/__main__.py", *argv[1:]])
-    command = made_by()["command"]
-    assert shlex.split(command) == ["python", "-m", *argv]
-    monkeypatch.setattr(sys, "argv", ["/somewhere/run.py"])
-    assert made_by()["command"] == "run.py"
+def test_the_recorded_command_can_be_pasted_into_a_shell(capsys) -> None:
+    words = ["--source", "my images/a&b"]
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        source: str = flag()
+
+    seen: list[str] = []
+    record = lambda config: seen.append(made_by()["command"])  # noqa: E731
+    assert main("demo", [Command("", "Records.", Config, record, str)], words) == 0
+    assert shlex.split(seen[0]) == ["onepass", "demo", *words]
+
+
+def test_a_program_that_calls_the_library_is_not_taken_for_a_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
+    assert made_by()["command"] == ""
 
 
 def test_versions_are_of_what_is_installed() -> None:

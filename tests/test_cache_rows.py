@@ -13,10 +13,18 @@ import h5py
 import numpy as np
 import pytest
 
-from cache.errors import CorruptFileError, InvalidInputError, LockedError, OutOfSpaceError
-from cache.rows import Column, RowFile, RowLayout, RowWriter, finished, parts_folder, read_plan
-from cache.shards import shard_path
 from conftest import ROOT
+from onepass.cache.errors import CorruptFileError, InvalidInputError, LockedError, OutOfSpaceError
+from onepass.cache.rows import (
+    Column,
+    RowFile,
+    RowLayout,
+    RowWriter,
+    finished,
+    parts_folder,
+    read_plan,
+)
+from onepass.cache.shards import shard_path
 
 INPUTS = {"from": "a test"}
 
@@ -95,7 +103,7 @@ def test_a_run_goes_on_at_the_missing_shards(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "foreign", "empty"])
-def test_a_shard_is_trusted_for_its_content_only(tmp_path: Path, damage: str, capsys) -> None:
+def test_a_shard_is_trusted_for_its_content_only(tmp_path: Path, damage: str, said) -> None:
     path = tmp_path / "a.h5"
     with RowWriter(path, layout(), INPUTS) as writer:
         fill(writer)
@@ -112,16 +120,16 @@ def test_a_shard_is_trusted_for_its_content_only(tmp_path: Path, damage: str, ca
         assert writer.missing == (2,)
         fill(writer)
         writer.finish().verify()
-    assert "computed again" in capsys.readouterr().err
+    assert "computed again" in said.text
 
 
-def test_other_inputs_start_anew_and_say_why(tmp_path: Path, capsys) -> None:
+def test_other_inputs_start_anew_and_say_why(tmp_path: Path, said) -> None:
     path = tmp_path / "a.h5"
     with RowWriter(path, layout(), {"size": 96}) as writer:
         fill(writer)
     with RowWriter(path, layout(), {"size": 128}) as writer:
         assert len(writer.missing) == 7
-    assert "size: 96, now 128" in capsys.readouterr().err
+    assert "size: 96, now 128" in said.text
 
 
 def test_finished_is_by_inputs(tmp_path: Path) -> None:
@@ -190,7 +198,7 @@ def test_wrong_shape_or_dtype_is_refused_before_anything_is_written(tmp_path: Pa
 def test_one_writer_at_a_time_and_the_lock_dies_with_it(tmp_path: Path) -> None:
     code = (
         "import sys, time; sys.path.insert(0, sys.argv[2])\n"
-        "from cache.rows import *\nfrom pathlib import Path\n"
+        "from onepass.cache.rows import *\nfrom pathlib import Path\n"
         "w = RowWriter(Path(sys.argv[1]), RowLayout({'x': Column((1,), 'f4')}, 4, 2), {})\n"
         "w.__enter__(); print('locked', flush=True); time.sleep(60)"
     )
@@ -215,7 +223,7 @@ def test_two_processes_write_different_shards(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     code = (
         "import sys; sys.path[:0] = sys.argv[2:4]\n"
-        "from pathlib import Path\nfrom cache.rows import *\nfrom cache.shards import write_shard\n"
+        "from pathlib import Path\nfrom onepass.cache.rows import *\nfrom onepass.cache.shards import write_shard\n"
         "from test_cache_rows import arrays\n"
         "path = Path(sys.argv[1]); plan = read_plan(path)\n"
         "for i in (1, 4): write_shard(parts_folder(path), plan.layout, plan.digest, i, arrays(*plan.layout.shard_range(i)))"
@@ -241,8 +249,8 @@ def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path) -> 
 FILLER = """
 import sys; sys.path[:0] = [sys.argv[2], sys.argv[2] + "/tests"]
 from pathlib import Path
-from cache.errors import OnepassError
-from cache.rows import *
+from onepass.cache.errors import OnepassError
+from onepass.cache.rows import *
 import numpy as np
 wide = RowLayout({"x": Column((1 << 16,), "uint8")}, 200, 16)
 try:
@@ -306,7 +314,7 @@ RELEASE = """
 import sys; sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 import numpy as np
-from cache.rowfile import RowFile, release
+from onepass.cache.rowfile import RowFile, release
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 rows = RowFile.open(Path(sys.argv[1])).columns["x"]

@@ -9,10 +9,17 @@ import h5py
 import numpy as np
 import pytest
 
-from cache.errors import CorruptFileError, InvalidInputError
-from cache.rows import RowWriter
-from cache.shards import Column, RowLayout, read_shard, shard_digest, shard_path, write_shard
 from conftest import ROOT
+from onepass.cache.errors import CorruptFileError, InvalidInputError
+from onepass.cache.rows import RowWriter
+from onepass.cache.shards import (
+    Column,
+    RowLayout,
+    read_shard,
+    shard_digest,
+    shard_path,
+    write_shard,
+)
 
 LAYOUT = RowLayout({"a": Column((3,), "float16"), "b": Column((), "int32")}, 10, 4)
 

@@ -7,14 +7,14 @@ import pytest
 from classify_store import NAME, digits, write_dataset, write_features
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from cache.errors import InvalidInputError
-from classify.config import ClassifyConfig, PredictConfig
-from classify.heads.cnn import Cnn
-from classify.heads.guess import Guess
-from classify.heads.storage import load_head, save_head
-from classify.pipeline import run_probes
-from classify.predict import predict_split
-from data.imagenet import imagenet_wnids
+from onepass.cache.errors import InvalidInputError
+from onepass.classify.config import ClassifyConfig, PredictConfig
+from onepass.classify.heads.baselines.cnn import Cnn
+from onepass.classify.heads.baselines.guess import Guess
+from onepass.classify.heads.storage import load_head, save_head
+from onepass.classify.pipeline import run_probes
+from onepass.data.imagenet import imagenet_wnids
+from onepass.predict.probe import predict_split
 
 
 @parametrize_with_checks([Guess()])

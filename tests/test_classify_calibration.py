@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from classify.calibration import (
+from onepass.classify.calibration import (
     BINS,
     calibrated,
     calibration_error,
@@ -12,7 +12,7 @@ from classify.calibration import (
     log_probabilities,
     reliability,
 )
-from classify.heads.base import log_loss, softmax
+from onepass.classify.heads.base import log_loss, softmax
 
 
 def drawn(sharpness: float, rows: int = 4_000, classes: int = 5) -> tuple[np.ndarray, np.ndarray]:

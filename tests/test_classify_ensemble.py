@@ -9,21 +9,21 @@ import pytest
 from classify_store import NAME, digits, write_dataset, write_features
 from scipy.optimize import minimize
 
-from cache.cli import main
-from cache.errors import InvalidInputError, StaleError, UnknownNameError
-from classify.__main__ import COMMANDS
-from classify.config import ClassifyConfig, EnsembleConfig, PredictConfig
-from classify.ensemble import cross_fitted, member_inputs, run_ensemble
-from classify.heads.base import log_loss, softmax
-from classify.heads.pool import Average, Stack
-from classify.heads.storage import load_head
-from classify.leaderboard import Leaderboard
-from classify.pareto import extraction_costs
-from classify.pipeline import run_probes
-from classify.predict import predict_split
-from classify.records import load_probabilities
-from classify.text import classify_text, ensemble_text
-from data.dataset import open_dataset
+from onepass.cache.commandline.command import main
+from onepass.cache.errors import InvalidInputError, StaleError, UnknownNameError
+from onepass.classify.__main__ import COMMANDS
+from onepass.classify.config import ClassifyConfig, EnsembleConfig, PredictConfig
+from onepass.classify.ensemble import cross_fitted, member_inputs, run_ensemble
+from onepass.classify.heads.base import log_loss, softmax
+from onepass.classify.heads.ensembles.ensembler import Average, Stack
+from onepass.classify.heads.storage import load_head
+from onepass.classify.leaderboard.board import Leaderboard
+from onepass.classify.leaderboard.pareto import extraction_costs
+from onepass.classify.leaderboard.records import load_probabilities
+from onepass.classify.pipeline import run_probes
+from onepass.classify.text import classify_text, ensemble_text
+from onepass.data.dataset import open_dataset
+from onepass.predict.probe import predict_split
 
 
 def store_parts(folder: Path, leak: bool = False) -> Any:
@@ -152,11 +152,11 @@ class TestEnsemble:
             assert line.calibration is not None and line.temperature > 0
             assert set(line.params["weights"]) == set(line.members)
 
-    def test_again_it_is_there_already(self, made, capsys) -> None:
+    def test_again_it_is_there_already(self, made, said) -> None:
         folder, found = made
-        capsys.readouterr()
+        said.clear()
         assert ensemble(folder).ensembles == found.ensembles
-        assert capsys.readouterr().err.count("on the leaderboard already") == 2
+        assert said.text.count("on the leaderboard already") == 2
 
     @pytest.mark.parametrize("split", ["val", "test"])
     def test_predict_asks_the_members_on_their_own_features(self, made, tmp_path, split) -> None:
@@ -173,8 +173,8 @@ class TestEnsemble:
                 assert result.accuracy == pytest.approx(line.val_top1)
 
     def test_fine_tuning_looks_past_ensembles(self, made) -> None:
-        from finetune.config import FinetuneConfig
-        from finetune.start import choose_start
+        from onepass.finetune.config import FinetuneConfig
+        from onepass.finetune.session.start import choose_start
 
         folder, found = made
         dataset = open_dataset(folder / "store", NAME)

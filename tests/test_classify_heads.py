@@ -14,20 +14,25 @@ from sklearn.linear_model import Ridge as ExactRidge
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from threadpoolctl import threadpool_limits
 
-from cache.errors import CorruptFileError, InvalidInputError, MissingFileError, UnknownNameError
-from classify.heads import scaler
-from classify.heads.base import LinearHead, PathPoint, softmax
-from classify.heads.centroid import Centroid
-from classify.heads.lda import Lda
-from classify.heads.logistic import Logistic, past_peak
-from classify.heads.majority import Majority
-from classify.heads.neighbours import Neighbours
-from classify.heads.registry import find_head
-from classify.heads.ridge import Normal, Ridge
-from classify.heads.scaler import Scaler
-from classify.heads.spectrum import Spectrum
-from classify.heads.storage import load_head, save_head
 from conftest import ROOT
+from onepass.cache.errors import (
+    CorruptFileError,
+    InvalidInputError,
+    MissingFileError,
+    UnknownNameError,
+)
+from onepass.classify.heads import scaler
+from onepass.classify.heads.base import LinearHead, PathPoint, softmax
+from onepass.classify.heads.baselines.majority import Majority
+from onepass.classify.heads.linear.centroid import Centroid
+from onepass.classify.heads.linear.lda import Lda
+from onepass.classify.heads.linear.logistic import Logistic, past_peak
+from onepass.classify.heads.linear.ridge import Normal, Ridge
+from onepass.classify.heads.linear.spectrum import Spectrum
+from onepass.classify.heads.neighbours.knn import Neighbours
+from onepass.classify.heads.registry import find_head
+from onepass.classify.heads.scaler import Scaler
+from onepass.classify.heads.storage import load_head, save_head
 
 
 @pytest.fixture(autouse=True)
@@ -305,7 +310,7 @@ class TestStorage:
             load_head(folder)
 
     def test_objects_are_never_unpickled(self, tmp_path: Path) -> None:
-        from cache.provenance import digest_bytes
+        from onepass.cache.provenance import digest_bytes
 
         self.stored(tmp_path)
         with (tmp_path / "arrays.npz").open("wb") as file:
@@ -319,7 +324,7 @@ class TestStorage:
     def test_a_stored_dense_head_predicts_without_keras(self, tmp_path: Path) -> None:
         self.stored(tmp_path, "dense")
         code = (
-            "import sys; from pathlib import Path; from classify.heads.storage import load_head; "
+            "import sys; from pathlib import Path; from onepass.classify.heads.storage import load_head; "
             f"print(load_head(Path({str(tmp_path)!r})).predict([[0.0] * 64]), "
             "'keras' in sys.modules, 'tensorflow' in sys.modules)"
         )

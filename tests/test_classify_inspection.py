@@ -10,20 +10,20 @@ import pytest
 from classify_store import NAME, Digits, digits, write_dataset, write_features
 from sklearn.linear_model import Ridge as ExactRidge
 
-from cache.cli import main
-from cache.errors import MissingFileError, UnknownNameError, UsageError
-from classify import nearest as search
-from classify.__main__ import COMMANDS
-from classify.config import ClassifyConfig, InspectConfig
-from classify.duplicates import confirmed_pairs, difference_hash
-from classify.heads.spectrum import Spectrum
-from classify.inspection import inspect_dataset
-from classify.inspection_classes import class_reports, confusions
-from classify.inspection_records import Inspection
-from classify.nearest import nearest, unit_length
-from classify.out_of_sample import leave_one_out
-from classify.pipeline import run_probes
-from data.dataset import ImageDataset
+from onepass.cache.commandline.command import main
+from onepass.cache.errors import MissingFileError, UnknownNameError, UsageError
+from onepass.classify.__main__ import COMMANDS
+from onepass.classify.analysis.duplicates import confirmed_pairs, difference_hash
+from onepass.classify.analysis.inspection import inspect_dataset
+from onepass.classify.analysis.inspection_classes import class_reports, confusions
+from onepass.classify.analysis.inspection_records import Inspection
+from onepass.classify.analysis.out_of_sample import leave_one_out
+from onepass.classify.config import ClassifyConfig, InspectConfig
+from onepass.classify.heads.linear.spectrum import Spectrum
+from onepass.classify.heads.neighbours import nearest as search
+from onepass.classify.heads.neighbours.nearest import nearest, unit_length
+from onepass.classify.pipeline import run_probes
+from onepass.data.dataset import ImageDataset
 
 WRONG = (5, 77, 300, 801)  # training rows whose label is changed
 WRONG_VAL = (1360, 1500)

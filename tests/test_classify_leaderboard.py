@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from cache.errors import (
+from onepass.cache.errors import (
     CorruptFileError,
     InvalidInputError,
     MissingFileError,
     StaleError,
     UnknownNameError,
 )
-from classify.leaderboard import FORMAT, Leaderboard, ProbeResult, leaderboard_path
+from onepass.classify.leaderboard.board import FORMAT, Leaderboard, ProbeResult, leaderboard_path
 
 
 def result(identity: str, selection: float = 0.5, loss: float = 1.0, **other: Any) -> ProbeResult:
@@ -39,7 +39,7 @@ def result(identity: str, selection: float = 0.5, loss: float = 1.0, **other: An
         "dataset_digest": "aaaa1111bbbb",
         "features_digest": "ffff",
         "rows": {"fit": 90, "selection": 10, "train": 100, "val": 20, "test": 0},
-        "made_by": {"command": "python -m classify"},
+        "made_by": {"command": "onepass classify"},
     }
     return ProbeResult(**{**fields, **other})
 
@@ -67,7 +67,7 @@ def test_a_baseline_never_wins(tmp_path: Path) -> None:
     floor = result("floor", 0.99, baseline=True, keys=(), features=())
     found = board(tmp_path, floor, result("probe", 0.2))
     assert found.winner.id == "probe" and found.baselines == (floor,)
-    with pytest.raises(MissingFileError, match="no probe on features yet; run: python -m classify"):
+    with pytest.raises(MissingFileError, match="no probe on features yet; run: onepass classify"):
         _ = board(tmp_path, floor).winner
 
 
@@ -153,7 +153,7 @@ def test_results_of_two_states_of_the_data_set_do_not_mix(tmp_path: Path) -> Non
 
 
 def test_none_yet_tells_the_command(tmp_path: Path) -> None:
-    with pytest.raises(MissingFileError, match="run: python -m classify --dataset toys"):
+    with pytest.raises(MissingFileError, match="run: onepass classify --dataset toys"):
         load(tmp_path)
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from classify.heads.halves import finite_halves, widen
-from classify.heads.neighbours import GROUP, Neighbours, largest
+from onepass.classify.heads.float16 import finite_halves, widen
+from onepass.classify.heads.neighbours.knn import GROUP, Neighbours, largest
 
 
 @pytest.mark.parametrize("k", [1, 7, 40])

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from classify_store import NAME, digits, write_dataset, write_features
 
-from cache.rows import Column, RowLayout, RowWriter
-from classify.config import ClassifyConfig, EnsembleConfig
-from classify.ensemble import run_ensemble
-from classify.leaderboard import Leaderboard
-from classify.pareto import board_front, extraction_costs, pareto_front
-from classify.pipeline import run_probes
-from classify.text import classify_text
+from onepass.cache.rows import Column, RowLayout, RowWriter
+from onepass.classify.config import ClassifyConfig, EnsembleConfig
+from onepass.classify.ensemble import run_ensemble
+from onepass.classify.leaderboard.board import Leaderboard
+from onepass.classify.leaderboard.pareto import board_front, extraction_costs, pareto_front
+from onepass.classify.pipeline import run_probes
+from onepass.classify.text import classify_text
 
 
 def test_front_holds_what_nothing_beats() -> None:
@@ -34,7 +34,7 @@ def test_equal_points_give_one_name_whatever_their_order() -> None:
 
 def measured(folder: Path, backbone: str, rate: float, view: str = "") -> None:
     """Say in a feature file how fast it was extracted."""
-    from cache.features import open_features
+    from onepass.cache.features import open_features
 
     found = open_features(folder / "store" / NAME / "features" / f"{backbone}@8{view and '+' + view}.h5")  # fmt: skip
     X, (key,) = found.X.copy(), found.keys

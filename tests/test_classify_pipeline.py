@@ -1,4 +1,4 @@
-"""`python -m classify` from stored rows to the leaderboard, and every input it refuses."""
+"""`onepass classify` from stored rows to the leaderboard, and every input it refuses."""
 
 import json
 import subprocess
@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 from classify_store import NAME, digits, write_dataset, write_features
 
-from cache.features import FeatureKey
-from cache.locks import exclusive
-from classify import records
-from classify.__main__ import COMMANDS
-from classify.baselines import area_weights, pixel_features, pixel_plan
-from classify.calibration import calibrated
-from classify.config import ClassifyConfig
-from classify.heads.storage import load_head
-from classify.leaderboard import Leaderboard
-from classify.pipeline import ClassifyResult, run_probes
-from classify.records import load_probabilities
-from classify.text import classify_text
 from conftest import ROOT
-from data.dataset import ImageDataset
+from onepass.cache.features import FeatureKey
+from onepass.cache.locks import exclusive
+from onepass.classify.__main__ import COMMANDS
+from onepass.classify.baselines import area_weights, pixel_features, pixel_plan
+from onepass.classify.calibration import calibrated
+from onepass.classify.config import ClassifyConfig
+from onepass.classify.heads.storage import load_head
+from onepass.classify.leaderboard import records
+from onepass.classify.leaderboard.board import Leaderboard
+from onepass.classify.leaderboard.records import load_probabilities
+from onepass.classify.pipeline import ClassifyResult, run_probes
+from onepass.classify.text import classify_text
+from onepass.data.dataset import ImageDataset
 
 CLASSICAL = ("ridge", "logistic")
 
@@ -53,7 +53,7 @@ def command(folder: Path, *words: str) -> list[str]:
 
 def refusal(folder: Path, capsys, *words: str, code: int = 1) -> str:
     """Run the command, which must fail with one line on standard error; return the line."""
-    from cache.cli import main
+    from onepass.cache.commandline.command import main
 
     capsys.readouterr()
     assert main("classify", COMMANDS, command(folder, *words)) == code
@@ -125,13 +125,13 @@ class TestLeaderboard:
         for one, other in zip(first.results, again.results, strict=True):
             assert (one.id, one.path, one.val_top1, one.val_interval) == (other.id, other.path, other.val_top1, other.val_interval)  # fmt: skip
 
-    def test_damaged_files_of_a_probe_are_made_again(self, tmp_path: Path, dataset, capsys) -> None:
+    def test_damaged_files_of_a_probe_are_made_again(self, tmp_path: Path, dataset, said) -> None:
         first = run_probes(config(tmp_path))
         folder = tmp_path / "runs" / NAME / "heads" / first.winner
         (folder / "probabilities.npz").write_bytes(b"half")
         again = run_probes(config(tmp_path))
         assert (again.ran, again.reused) == (1, 3)
-        assert "it is probed again" in capsys.readouterr().err
+        assert "it is probed again" in said.text
         load_probabilities(folder, again.results[0].rows)
 
     def test_an_interrupted_run_goes_on(self, tmp_path: Path, dataset, monkeypatch) -> None:
@@ -195,8 +195,8 @@ class TestText:
         text = classify_text(found)
         for words in (
             "toy@8", "logistic", "majority", "floor", "McNemar", "97.2 % a paper (X 2019)", "Protocol:",
-            "Note: n", "leaderboard.json", "python -m finetune --dataset digits-test",
-            "python -m classify predict --dataset digits-test --split test",
+            "Note: n", "leaderboard.json", "onepass finetune --dataset digits-test",
+            "onepass classify predict --dataset digits-test --split test",
         ):  # fmt: skip
             assert words in text, words
         best = found.results[0]
@@ -251,11 +251,11 @@ class TestCommand:
 
 class TestRefusals:
     def test_unknown_data_set(self, tmp_path: Path, capsys) -> None:
-        assert "python -m data list" in refusal(tmp_path, capsys)
+        assert "onepass data list" in refusal(tmp_path, capsys)
 
     def test_no_features(self, tmp_path: Path, capsys) -> None:
         write_dataset(tmp_path / "store", digits())
-        assert "python -m extract --dataset digits-test" in refusal(tmp_path, capsys)
+        assert "onepass extract --dataset digits-test" in refusal(tmp_path, capsys)
         assert not (tmp_path / "runs").exists()
 
     @pytest.mark.parametrize(
@@ -370,7 +370,7 @@ class TestRefusals:
         data.labels[0] = (data.labels[0] + 1) % 10
         made = write_dataset(tmp_path / "store", data)
         write_features(tmp_path / "store", made, data.X)
-        assert "python -m classify --dataset digits-test --fresh" in refusal(tmp_path, capsys)
+        assert "onepass classify --dataset digits-test --fresh" in refusal(tmp_path, capsys)
         assert left(tmp_path) == before
         assert run_probes(config(tmp_path, fresh=True)).ran == 4
 

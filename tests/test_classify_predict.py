@@ -1,4 +1,4 @@
-"""`python -m classify predict`: the files that are handed in."""
+"""`onepass classify predict`: the files that are handed in."""
 
 import csv
 import shutil
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from classify_store import NAME, digits, write_dataset, write_features
 
-from cache.cli import main
-from cache.errors import (  # fmt: skip
+from onepass.cache.commandline.command import main
+from onepass.cache.errors import (  # fmt: skip
     CorruptFileError,
     InvalidInputError,
     MissingFileError,
@@ -19,14 +19,14 @@ from cache.errors import (  # fmt: skip
     UnknownNameError,
     UsageError,
 )
-from classify.__main__ import COMMANDS
-from classify.config import ClassifyConfig, PredictConfig
-from classify.heads.storage import load_head
-from classify.pipeline import ClassifyResult, run_probes
-from classify.predict import predict_split, render
-from classify.records import load_probabilities
-from classify.text import predict_text
-from data.dataset import open_dataset
+from onepass.classify.__main__ import COMMANDS
+from onepass.classify.config import ClassifyConfig, PredictConfig
+from onepass.classify.heads.storage import load_head
+from onepass.classify.leaderboard.records import load_probabilities
+from onepass.classify.pipeline import ClassifyResult, run_probes
+from onepass.classify.text import predict_text
+from onepass.data.dataset import open_dataset
+from onepass.predict.probe import predict_split, render
 
 
 @pytest.fixture(scope="module")
@@ -117,14 +117,14 @@ def test_default_place_and_what_the_command_says(copy: Path, capsys) -> None:
     assert main("classify", COMMANDS, words) == 0
     out = capsys.readouterr().out
     (path,) = (copy / "runs" / NAME / "predictions").iterdir()
-    assert str(path) in out and path.suffix == ".txt" and "python -m finetune" in out
+    assert str(path) in out and path.suffix == ".txt" and "onepass finetune" in out
     assert main("classify", COMMANDS, [*words, "--format", "kaggle"]) == 0
     assert len(list(path.parent.iterdir())) == 2
 
 
 class TestRefusals:
     def test_no_leaderboard(self, copy: Path) -> None:
-        with pytest.raises(MissingFileError, match="run: python -m classify --dataset digits-test"):
+        with pytest.raises(MissingFileError, match="run: onepass classify --dataset digits-test"):
             predict_split(config(copy, runs_dir=copy / "none"))
 
     def test_unknown_probe(self, made) -> None:
@@ -157,7 +157,7 @@ class TestRefusals:
 
     def test_vectors_that_changed_since(self, copy: Path) -> None:
         write_features(copy / "store", open_dataset(copy / "store", NAME), digits().X[:, ::-1].copy())  # fmt: skip
-        with pytest.raises(StaleError, match=r"made from vectors .* python -m classify --dataset"):
+        with pytest.raises(StaleError, match=r"made from vectors .* onepass classify --dataset"):
             predict_split(config(copy))
 
     def test_data_set_that_changed_since(self, copy: Path) -> None:
@@ -169,7 +169,7 @@ class TestRefusals:
 
     def test_features_that_are_gone(self, copy: Path) -> None:
         shutil.rmtree(copy / "store" / NAME / "features")
-        with pytest.raises(MissingFileError, match="python -m extract"):
+        with pytest.raises(MissingFileError, match="onepass extract"):
             predict_split(config(copy))
 
     def test_a_folder_for_a_file(self, made, tmp_path: Path) -> None:

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from classify_store import Digits, digits
 
-from cache.errors import InvalidInputError
-from classify.heads.base import LinearHead, PathPoint
-from classify.heads.registry import PROBES, find_head
-from classify.heads.ridge import Ridge
-from classify.protocol import ProtocolRows, best_point, protocol_rows, run_probe
-from classify.scores import bootstrap_interval, compare, mcnemar, top_k
-from classify.text import p_value
-from classify.views import take
+from onepass.cache.errors import InvalidInputError
+from onepass.classify.heads.base import LinearHead, PathPoint
+from onepass.classify.heads.linear.ridge import Ridge
+from onepass.classify.heads.registry import PROBES, find_head
+from onepass.classify.protocol.evaluate import ProtocolRows, best_point, protocol_rows, run_probe
+from onepass.classify.protocol.views import take
+from onepass.classify.scores import bootstrap_interval, compare, mcnemar, top_k
+from onepass.classify.text import p_value
 
 IDS = [f"n{k:02d}" for k in range(10)]
 

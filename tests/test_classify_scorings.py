@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from classify_store import NAME, digits, write_dataset, write_features
 
-from classify import records
-from classify.config import ClassifyConfig, PredictConfig
-from classify.pipeline import run_probes
-from classify.predict import predict_split
-from classify.scorings import (
+from onepass.classify.config import ClassifyConfig, PredictConfig
+from onepass.classify.leaderboard import records
+from onepass.classify.pipeline import run_probes
+from onepass.classify.protocol.scorings import (
     Scorings,
     count_scorings,
     number_of_model,
@@ -21,7 +20,8 @@ from classify.scorings import (
     record_scoring,
     scorings_path,
 )
-from classify.text import classify_text
+from onepass.classify.text import classify_text
+from onepass.predict.probe import predict_split
 
 
 def note(folder: Path, model: str = "m", **other: Any) -> None:

@@ -6,12 +6,12 @@ from classify_store import digits
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from cache.errors import InvalidInputError
-from classify.heads import rows as rows_module
-from classify.heads.logistic import CS, Logistic
-from classify.heads.rows import Rows, residuals
-from classify.heads.scaler import Scaler
-from classify.heads.solver import Solver
+from onepass.cache.errors import InvalidInputError
+from onepass.classify.heads.linear import softmax_objective as rows_module
+from onepass.classify.heads.linear.logistic import CS, Logistic
+from onepass.classify.heads.linear.softmax_objective import Rows, residuals
+from onepass.classify.heads.linear.solver import Solver
+from onepass.classify.heads.scaler import Scaler
 
 
 @pytest.fixture(autouse=True)

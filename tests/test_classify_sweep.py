@@ -1,4 +1,4 @@
-"""`python -m classify sweep`: its record, its probe, and that it is not run twice."""
+"""`onepass classify sweep`: its record, its probe, and that it is not run twice."""
 
 import json
 from pathlib import Path
@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from classify_store import NAME, digits, write_dataset, write_features
 
-from cache.cli import main, to_json
-from cache.errors import UsageError
-from classify.__main__ import COMMANDS
-from classify.config import SweepConfig
-from classify.heads.storage import load_head
-from classify.leaderboard import Leaderboard
-from classify.sweep import run_sweeps
-from classify.text import sweep_text
-from data.dataset import ImageDataset
+from onepass.cache.artifacts import to_json
+from onepass.cache.commandline.command import main
+from onepass.cache.errors import UsageError
+from onepass.classify.__main__ import COMMANDS
+from onepass.classify.config import SweepConfig
+from onepass.classify.heads.storage import load_head
+from onepass.classify.leaderboard.board import Leaderboard
+from onepass.classify.search.sweep import run_sweeps
+from onepass.classify.text import sweep_text
+from onepass.data.dataset import ImageDataset
 
 
 @pytest.fixture
@@ -62,22 +63,22 @@ def test_the_record_and_the_probe(tmp_path: Path, dataset: ImageDataset) -> None
     assert head.score(digits().X[val], dataset.labels[val]) == pytest.approx(probe.val_top1)
     text = sweep_text(result)
     assert "16 dense heads (16 to epoch 1, 4 to epoch 3, 1 to epoch 9)" in text
-    assert probe.id in text and "Next: python -m finetune" in text
+    assert probe.id in text and "Next: onepass finetune" in text
 
 
-def test_the_same_sweep_is_not_run_again(tmp_path: Path, dataset: ImageDataset, capsys) -> None:
+def test_the_same_sweep_is_not_run_again(tmp_path: Path, dataset: ImageDataset, said) -> None:
     small = {"learning_rate": (1e-2,), "dropout": (0.3,), "epochs": 2}
     first = run_sweeps(config(tmp_path, **small))
     again = run_sweeps(config(tmp_path, **small))
     assert (first.ran, again.ran) == (1, 0) and again.sweeps == first.sweeps
-    assert "the same sweep was run before" in capsys.readouterr().err
+    assert "the same sweep was run before" in said.text
     other = run_sweeps(config(tmp_path, **{**small, "mixup": 0.2}))
     assert other.ran == 1 and other.paths != first.paths
     assert other.sweeps[0]["fixed"]["mixup"] == 0.2
 
     first.paths[0].write_text("{")
     assert run_sweeps(config(tmp_path, **small)).ran == 1
-    assert "it is run again" in capsys.readouterr().err
+    assert "it is run again" in said.text
     assert json.loads(first.paths[0].read_text())["heads"] == first.sweeps[0]["heads"]
 
 

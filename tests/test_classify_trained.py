@@ -10,15 +10,15 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_classify_heads import halves, one_thread  # noqa: F401  a fixture
 
-from cache.errors import InvalidInputError
-from classify.heads import halving
-from classify.heads.batches import Batch, Setting, Training, batches, steps_of
-from classify.heads.dense import Dense
-from classify.heads.halving import Plan
-from classify.heads.mlp import Mlp
-from classify.heads.network import Group, Networks
-from classify.heads.storage import load_head, save_head
-from classify.heads.trained import Grid, TrainedHead
+from onepass.cache.errors import InvalidInputError
+from onepass.classify.heads.neural import successive_halving as halving
+from onepass.classify.heads.neural.batches import Batch, Setting, Training, batches, steps_of
+from onepass.classify.heads.neural.dense import Dense
+from onepass.classify.heads.neural.mlp import Mlp
+from onepass.classify.heads.neural.network import Group, Networks
+from onepass.classify.heads.neural.successive_halving import Plan
+from onepass.classify.heads.neural.trained import Grid, TrainedHead
+from onepass.classify.heads.storage import load_head, save_head
 
 
 # The one check that is skipped, check_array_api_input, wants SCIPY_ARRAY_API in the environment.

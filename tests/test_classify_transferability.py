@@ -11,18 +11,18 @@ from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
 
-from cache.cli import main
-from cache.errors import CorruptFileError, InvalidInputError
-from classify.__main__ import COMMANDS
-from classify.config import ClassifyConfig, TransferConfig
-from classify.heads import scaler
-from classify.heads.imagenet import ImageNet, imagenet_columns
-from classify.pipeline import run_probes
-from classify.transfer import score_features, zero_training
-from classify.transfer_records import FeatureScores, agreements
-from classify.transferability import Moments, h_score, leep, logme, nce
-from data.dataset import ImageDataset
-from data.imagenet import imagenet_wnids
+from onepass.cache.commandline.command import main
+from onepass.cache.errors import CorruptFileError, InvalidInputError
+from onepass.classify.__main__ import COMMANDS
+from onepass.classify.analysis.transfer import score_features, zero_training
+from onepass.classify.analysis.transfer_records import FeatureScores, agreements
+from onepass.classify.analysis.transferability import Moments, h_score, leep, logme, nce
+from onepass.classify.config import ClassifyConfig, TransferConfig
+from onepass.classify.heads import scaler
+from onepass.classify.heads.baselines.imagenet import ImageNet, imagenet_columns
+from onepass.classify.pipeline import run_probes
+from onepass.data.dataset import ImageDataset
+from onepass.data.imagenet import imagenet_wnids
 
 
 def toy(rows: int = 60, features: int = 7, classes: int = 3, spread: float = 1.0):

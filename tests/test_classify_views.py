@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from classify_store import NAME, digits, write_dataset, write_features
 
-from cache.cli import main
-from cache.errors import InvalidInputError, MissingFileError, StaleError, UsageError
-from classify.__main__ import COMMANDS
-from classify.config import ClassifyConfig, PredictConfig
-from classify.heads.ridge import Ridge
-from classify.pipeline import run_probes
-from classify.predict import predict_split
-from classify.protocol import protocol_rows, run_probe
-from classify.records import load_probabilities
-from classify.text import classify_text
-from classify.views import judged_together, mean_probabilities, repeated, stacked
+from onepass.cache.commandline.command import main
+from onepass.cache.errors import InvalidInputError, MissingFileError, StaleError, UsageError
+from onepass.classify.__main__ import COMMANDS
+from onepass.classify.config import ClassifyConfig, PredictConfig
+from onepass.classify.heads.linear.ridge import Ridge
+from onepass.classify.leaderboard.records import load_probabilities
+from onepass.classify.pipeline import run_probes
+from onepass.classify.protocol.evaluate import protocol_rows, run_probe
+from onepass.classify.protocol.views import judged_together, mean_probabilities, repeated, stacked
+from onepass.classify.text import classify_text
+from onepass.predict.probe import predict_split
 
 
 @pytest.fixture

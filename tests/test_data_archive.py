@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cache.errors import CorruptFileError, InvalidInputError, MissingFileError
-from data.archive import Limits, open_tree
+from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError
+from onepass.data.archive import Limits, open_tree
 
 FILES = {"top/a/1.txt": b"one", "top/a/2.txt": b"two" * 500, "top/b/c/3.txt": b""}
 

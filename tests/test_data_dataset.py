@@ -7,11 +7,16 @@ import h5py
 import numpy as np
 import pytest
 
-from cache.errors import CorruptFileError, InvalidInputError, MissingFileError, UnknownNameError
-from cache.rows import RowFile
-from data.config import PrepareConfig
-from data.dataset import dataset_digest, dataset_path, open_dataset
-from data.prepare import prepare_dataset
+from onepass.cache.errors import (
+    CorruptFileError,
+    InvalidInputError,
+    MissingFileError,
+    UnknownNameError,
+)
+from onepass.cache.rows import RowFile
+from onepass.data.config import PrepareConfig
+from onepass.data.dataset import dataset_digest, dataset_path, open_dataset
+from onepass.data.prepare import prepare_dataset
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +42,9 @@ def test_an_unknown_split_names_the_nearest(store):
 
 
 def test_an_unknown_data_set_names_the_nearest_and_the_command(store, tmp_path):
-    with pytest.raises(UnknownNameError, match=r"did you mean digits\?.*python -m data list"):
+    with pytest.raises(UnknownNameError, match=r"did you mean digits\?.*onepass data list"):
         open_dataset(store, "digit")
-    with pytest.raises(MissingFileError, match="python -m data prepare solar-cells"):
+    with pytest.raises(MissingFileError, match="onepass data prepare solar-cells"):
         open_dataset(tmp_path, "solar-cells")
 
 

@@ -8,9 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from cache.errors import CorruptFileError, InvalidInputError, MissingFileError, OutOfSpaceError
-from data import download
-from data.download import Download, fetch
+from onepass.cache.errors import (
+    CorruptFileError,
+    InvalidInputError,
+    MissingFileError,
+    OutOfSpaceError,
+)
+from onepass.data import download
+from onepass.data.download import Download, fetch
 
 CONTENT = bytes(range(256)) * 4000  # 1,024,000 bytes
 SHA = "sha256:" + hashlib.sha256(CONTENT).hexdigest()

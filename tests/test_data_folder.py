@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cache.errors import InvalidInputError, UsageError
-from data.sources import open_source
-from data.sources.base import Request, Source
-from data.splits import TEST, TRAIN, VAL
+from onepass.cache.errors import InvalidInputError, UsageError
+from onepass.data.sources import open_source
+from onepass.data.sources.base import Request, Source
+from onepass.data.splits import TEST, TRAIN, VAL
 
 
 def png(value: int = 0) -> bytes:

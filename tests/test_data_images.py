@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cache.errors import InvalidInputError
-from data.images import decode_image, fit_image, inspect_image
+from onepass.cache.errors import InvalidInputError
+from onepass.data.images import decode_image, fit_image, inspect_image
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:

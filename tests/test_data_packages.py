@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cache.cli import ROOT
-from cache.errors import MissingFileError, UsageError
-from data.sources import open_source, solar_cells
-from data.sources.base import Request, Source
-from data.splits import VAL
+from conftest import ROOT
+from onepass.cache.errors import MissingFileError, UsageError
+from onepass.data.sources import open_source, solar_cells
+from onepass.data.sources.base import Request, Source
+from onepass.data.splits import VAL
 
 
 def load(kind: str, seed: int = 0, source: str | None = None) -> Source:

@@ -1,4 +1,4 @@
-"""python -m data: from images to rows, once; what is bad, stale, stopped or damaged is said."""
+"""onepass data: from images to rows, once; what is bad, stale, stopped or damaged is said."""
 
 import io
 import json
@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cache.cli import ROOT, main
-from cache.rows import Column, RowLayout, RowWriter
-from data.__main__ import COMMANDS
-from data.dataset import ImageDataset, open_dataset
+from onepass.cache.commandline.command import ROOT, main
+from onepass.cache.rows import Column, RowLayout, RowWriter
+from onepass.data.__main__ import COMMANDS
+from onepass.data.dataset import ImageDataset, open_dataset
 
 
 def encode(image: Image.Image, kind: str = "PNG") -> bytes:
@@ -43,7 +43,7 @@ def photos(
 
 @pytest.fixture
 def data(tmp_path, capsys):
-    """Run `python -m data …` in this process; return exit code, standard output, standard error."""
+    """Run `onepass data …` in this process; return exit code, standard output, standard error."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         code = main(
@@ -83,7 +83,7 @@ def test_squares_of_one_size_are_kept_as_they_are(prepare, tmp_path):
         assert np.array_equal(dataset.pixels[row], np.asarray(images[name]))
     store = tmp_path / "store"
     assert out.splitlines()[-1] == (
-        f"Next: python -m extract --dataset photos --backbone efficientnet_lite0 --cache-dir {store}"
+        f"Next: onepass extract --dataset photos --backbone efficientnet_lite0 --cache-dir {store}"
     )
     assert "12 train + 4 val, 20 x 20 px, RGB" in out and str(dataset.path) in out
 
@@ -238,10 +238,10 @@ def test_a_damaged_data_set_is_prepared_anew(prepare, tmp_path):
 
 
 def test_a_stopped_run_goes_on_at_the_first_missing_shard(prepare, tmp_path, monkeypatch):
-    monkeypatch.setattr("data.pack.SHARD_BYTES", 32 * 32 * 3 * 4)  # four images a shard
-    monkeypatch.setattr("data.pack._threads", lambda: 1)
+    monkeypatch.setattr("onepass.data.pack.SHARD_BYTES", 32 * 32 * 3 * 4)  # four images a shard
+    monkeypatch.setattr("onepass.data.pack._threads", lambda: 1)
     write_photos(tmp_path / "photos", photos())
-    decode, calls = sys.modules["data.pack"].decode_image, []
+    decode, calls = sys.modules["onepass.data.pack"].decode_image, []
 
     def counted(content: bytes, name: str) -> Image.Image:
         calls.append(name)
@@ -249,14 +249,16 @@ def test_a_stopped_run_goes_on_at_the_first_missing_shard(prepare, tmp_path, mon
             os.kill(os.getpid(), signal.SIGTERM)
         return decode(content, name)
 
-    monkeypatch.setattr("data.pack.decode_image", counted)
+    monkeypatch.setattr("onepass.data.pack.decode_image", counted)
     code, out, _ = prepare()
     assert code == 0 and "stopped; what is packed is kept" in out
     kept = len(list((tmp_path / "store/photos/pixels.h5.parts").glob("shard-*.h5")))
     assert 1 <= kept < 4
     calls.clear()
     calls.append("no signal this time")
-    monkeypatch.setattr("data.pack.decode_image", lambda c, n: calls.append(n) or decode(c, n))
+    monkeypatch.setattr(
+        "onepass.data.pack.decode_image", lambda c, n: calls.append(n) or decode(c, n)
+    )
     assert prepare()[0] == 0 and len(calls) - 1 == 16 - 4 * kept
     dataset = opened(tmp_path)
     assert np.array_equal(dataset.pixels[:, 0, 0, 0], [*range(10, 18), *range(100, 108)])
@@ -265,7 +267,7 @@ def test_a_stopped_run_goes_on_at_the_first_missing_shard(prepare, tmp_path, mon
 def test_list_show_and_verify(prepare, data, tmp_path):
     assert "No data set is prepared yet" in data("list")[1]
     code, _, err = data("verify")
-    assert code == 1 and "python -m data prepare solar-cells" in err
+    assert code == 1 and "onepass data prepare solar-cells" in err
     write_photos(tmp_path / "photos", photos())
     prepare()
     code, out, _ = data("list")
@@ -278,7 +280,7 @@ def test_list_show_and_verify(prepare, data, tmp_path):
 
 
 def test_verify_finds_a_flipped_byte_and_names_the_rows(prepare, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("data.pack.SHARD_BYTES", 32 * 32 * 3 * 4)
+    monkeypatch.setattr("onepass.data.pack.SHARD_BYTES", 32 * 32 * 3 * 4)
     write_photos(tmp_path / "photos", photos())
     prepare()
     dataset = opened(tmp_path)
@@ -318,7 +320,7 @@ def test_no_usable_image_at_all_is_one_clear_error(prepare, tmp_path):
         (["prepare", "digits", "--name", "../up"], 2, "--name: expected letters"),
         (["prepare", "digits", "--seed", "-1"], 2, "--seed: expected 0 or more"),
         (["prepare", "digits", "--source", "x"], 2, "leave --source and --digest out"),
-        (["show", "digits"], 1, "python -m data prepare digits"),
+        (["show", "digits"], 1, "onepass data prepare digits"),
     ],
 )
 def test_every_wrong_call_is_one_clear_line(arguments, code, why, data):
@@ -350,7 +352,7 @@ def test_the_command_itself(tmp_path):
 def test_nothing_heavy_is_imported_before_it_is_needed(arguments, tmp_path):
     heavy = ["tensorflow", "keras", "sklearn", "PIL", "jax", "torch"]
     code = (
-        "import sys; from cache.cli import main; from data.__main__ import COMMANDS\n"
+        "import sys; from onepass.cache.commandline.command import main; from onepass.data.__main__ import COMMANDS\n"
         "try: main('data', COMMANDS, sys.argv[1:])\n"
         "except SystemExit: pass\n"
         f"print('HEAVY', [name for name in {heavy} if name in sys.modules])"

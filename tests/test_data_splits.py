@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cache.errors import InvalidInputError
-from data.splits import TRAIN, VAL, reported_split, selection_split
+from onepass.cache.errors import InvalidInputError
+from onepass.data.splits import TRAIN, VAL, reported_split, selection_split
 
 
 def draw_labels(seed: int, classes: int = 7, rows: int = 500) -> np.ndarray:

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cache.cli import ROOT
-from cache.errors import CorruptFileError, InvalidInputError, UsageError
-from data.config import PrepareConfig
-from data.dataset import ImageDataset, open_dataset
-from data.prepare import prepare_dataset
-from data.sources import open_source
-from data.sources.base import Request
+from conftest import ROOT
+from onepass.cache.errors import CorruptFileError, InvalidInputError, UsageError
+from onepass.data.config import PrepareConfig
+from onepass.data.dataset import ImageDataset, open_dataset
+from onepass.data.prepare import prepare_dataset
+from onepass.data.sources import open_source
+from onepass.data.sources.base import Request
 
 WNIDS = ["n03", "n01", "n02"]  # not sorted, as in the real wnids.txt
 VAL = {"val_0.JPEG": "n02", "val_1.JPEG": "n03", "val_2.JPEG": "n01", "val_10.JPEG": "n01"}

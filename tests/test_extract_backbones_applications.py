@@ -8,9 +8,9 @@ import h5py
 import numpy as np
 import pytest
 
-from cache.errors import CorruptFileError, InvalidInputError, MissingFileError, OnepassError
-from extract.backbones import applications, registry
-from extract.backbones.table import read_table
+from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError, OnepassError
+from onepass.extract.backbones import applications, registry
+from onepass.extract.backbones.table import read_table
 
 SPECS = {spec.name: spec for spec in applications.specs()}
 SMALL = SPECS["mobilenetv3small"]

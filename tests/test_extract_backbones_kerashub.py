@@ -7,9 +7,9 @@ import h5py
 import numpy as np
 import pytest
 
-from cache.errors import CorruptFileError, InvalidInputError, MissingFileError, OnepassError
-from extract.backbones import kerashub, registry
-from extract.backbones.table import read_table
+from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError, OnepassError
+from onepass.extract.backbones import kerashub, registry
+from onepass.extract.backbones.table import read_table
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 SCALE, OFFSET = (1 / 255 / STD).tolist(), (-MEAN / STD).tolist()
@@ -279,7 +279,7 @@ def test_sizes(name, size, match):
 
 
 def test_the_table_is_what_the_installed_kerashub_has():
-    from extract.backbones.kerashub_presets import preset_rows
+    from onepass.extract.backbones.kerashub_presets import preset_rows
 
     expected = [{key: str(value) for key, value in row.items()} for row in preset_rows()]
     assert read_table(kerashub.TABLE) == expected

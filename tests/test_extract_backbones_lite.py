@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from cache.errors import CorruptFileError, InvalidInputError, MissingFileError
-from extract.backbones import lite, registry
-from extract.backbones.torch_file import read_state_dict
+from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError
+from onepass.extract.backbones import lite, registry
+from onepass.extract.backbones.torch_file import read_state_dict
 
 LITE0 = registry.find_backbone("efficientnet_lite0")
 # First block of each stage takes the stage's stride; 1, 2, 2, 3, 3, 4, 1 blocks.

@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from cache.errors import InvalidInputError, UnknownNameError
-from data.imagenet import imagenet_wnids
-from extract.backbones import registry
+from onepass.cache.errors import InvalidInputError, UnknownNameError
+from onepass.data.imagenet import imagenet_wnids
+from onepass.extract.backbones import registry
 
 
 def test_names_are_unique_however_they_are_written():

@@ -10,8 +10,8 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from cache.errors import CorruptFileError
-from extract.backbones.torch_file import MAGIC, PROTOCOL, read_state_dict
+from onepass.cache.errors import CorruptFileError
+from onepass.extract.backbones.torch_file import MAGIC, PROTOCOL, read_state_dict
 
 SYSTEM = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
 

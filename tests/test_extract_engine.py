@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from extract.engine import Batch, Stream, cut_batches
+from onepass.extract.stream.engine import Batch, Stream, cut_batches
 
 PIXELS = np.arange(10 * 4, dtype=np.uint8).reshape(10, 2, 2, 1)
 SHARDS = [(0, 0, 4), (1, 4, 8), (2, 8, 10)]

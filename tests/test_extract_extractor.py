@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cache.errors import OnepassError
 from conftest import ROOT
-from extract.extractor import largest_fitting
-from extract.resize import draw_boxes, random_seed
+from onepass.cache.errors import OnepassError
+from onepass.extract.network.resize import draw_boxes, random_seed
+from onepass.extract.stream.extractor import largest_fitting
 
 
-def test_the_batch_halves_until_it_fits(capsys: pytest.CaptureFixture) -> None:
+def test_the_batch_halves_until_it_fits(said: pytest.LogCaptureFixture) -> None:
     def build(size: int) -> str:
         if size > 40:
             raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
         return f"a model for {size}"
 
     assert largest_fitting(build, 256) == (32, "a model for 32")
-    assert "256 images a step do not fit" in capsys.readouterr().err
+    assert "256 images a step do not fit" in said.text
 
 
 def test_another_error_is_not_taken_for_a_full_memory() -> None:
@@ -52,7 +52,7 @@ def test_a_rows_box_depends_on_seed_and_row_only() -> None:
 
 
 def test_a_random_view_is_the_box_that_was_drawn() -> None:
-    from extract.model import RandomResize
+    from onepass.extract.network.model import RandomResize
 
     image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
     boxes = np.array(
@@ -77,10 +77,10 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[3]))
 from pathlib import Path
-from extract.config import ExtractConfig
-from extract.pipeline import extract_features
-from cache.features import open_features
-from cache.rows import RowFile
+from onepass.extract.config import ExtractConfig
+from onepass.extract.pipeline import extract_features
+from onepass.cache.features import open_features
+from onepass.cache.rows import RowFile
 result = extract_features(ExtractConfig(
     dataset="digits", backbone=("efficientnet_lite0",), size=(32,), batch=32, shard_rows=64, cache_dir=Path(sys.argv[2])))
 rows = RowFile.open(result.files[0].path)

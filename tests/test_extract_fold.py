@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from conftest import randomise
-from extract.backbones.registry import build_backbone, find_backbone
-from extract.fold import fold_batch_norms
+from onepass.extract.backbones.registry import build_backbone, find_backbone
+from onepass.extract.network.batchnorm_folding import fold_batch_norms
 
 
 def norms_of(model: keras.Model) -> int:

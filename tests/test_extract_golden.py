@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.imagenet import imagenet_wnids
-from data.images import decode_image
-from extract.backbones.registry import find_backbone
-from extract.backend import as_list
-from extract.model import build_extractor
+from onepass.data.imagenet import imagenet_wnids
+from onepass.data.images import decode_image
+from onepass.extract.backbones.registry import find_backbone
+from onepass.extract.backend import as_list
+from onepass.extract.network.model import build_extractor
 
 ROWS, POINTS = 1000, 0.3
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.features import open_features
-from cache.rows import RowFile
 from conftest import ROOT
+from onepass.cache.features import open_features
+from onepass.cache.rows import RowFile
 
 BASE = [
     "--dataset",
@@ -64,9 +64,9 @@ def features(store: Path, key: str) -> np.ndarray:
 
 
 def test_rows_are_what_the_model_gives_for_them_alone(store: Path) -> None:
-    from extract.backbones.registry import find_backbone
-    from extract.backend import as_list
-    from extract.model import build_extractor
+    from onepass.extract.backbones.registry import find_backbone
+    from onepass.extract.backend import as_list
+    from onepass.extract.network.model import build_extractor
 
     pixels = RowFile.open(store / "digits" / "pixels.h5").columns["pixels"]
     model = build_extractor(find_backbone("efficientnet_lite0"), 32, pixels.shape[1:])
@@ -195,7 +195,7 @@ def test_asked_to_stop_it_ends_cleanly_and_goes_on_later(
 
 def test_changed_weights_are_noticed_before_more_is_computed(store: Path, tmp_path: Path) -> None:
     """Stored rows that this machine would not compute are an error, not a mixture."""
-    from cache.rows import RowWriter, read_plan
+    from onepass.cache.rows import RowWriter, read_plan
 
     fresh = with_pixels(store, tmp_path)
     path = fresh / "digits" / "features" / "efficientnet_lite0@32.h5"
@@ -256,8 +256,8 @@ def test_loky_workers_give_the_same_bits(store: Path, tmp_path: Path) -> None:
 
 
 def test_a_feature_too_large_for_float16_is_named(store: Path) -> None:
-    from cache.errors import InvalidInputError
-    from extract.worker import _to_storage
+    from onepass.cache.errors import InvalidInputError
+    from onepass.extract.stream.worker import _to_storage
 
     vectors = np.ones((3, 4), np.float32)
     vectors[1, 2] = 70000
@@ -274,8 +274,8 @@ def test_a_feature_too_large_for_float16_is_named(store: Path) -> None:
 def test_weights_from_a_local_file_give_identical_vectors_under_a_key_of_their_own(
     store: Path, tmp_path: Path
 ) -> None:
-    from cache.provenance import digest_file
-    from extract.backbones.registry import build_backbone, find_backbone
+    from onepass.cache.provenance import digest_file
+    from onepass.extract.backbones.registry import build_backbone, find_backbone
 
     fresh, file = with_pixels(store, tmp_path), tmp_path / "saved.weights.h5"
     build_backbone(find_backbone("efficientnet_lite0"), 32).save_weights(file)
@@ -297,9 +297,9 @@ def test_weights_from_a_local_file_give_identical_vectors_under_a_key_of_their_o
 def test_the_use_of_the_gpus_is_shown_and_recorded_where_it_is_known(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    from extract import pipeline
-    from extract.accelerator import GpuUse, nvml_reader
-    from extract.config import ExtractConfig
+    from onepass.extract import pipeline
+    from onepass.extract.config import ExtractConfig
+    from onepass.extract.stream.accelerator import GpuUse, nvml_reader
 
     def recorded(folder: Path) -> float | None:
         path = folder / "digits" / "features" / "efficientnet_lite0@32.h5"

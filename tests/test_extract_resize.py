@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cache.errors import InvalidInputError
-from extract.model import Resize
-from extract.resize import bicubic_matrix, view_matrices
+from onepass.cache.errors import InvalidInputError
+from onepass.extract.network.model import Resize
+from onepass.extract.network.resize import bicubic_matrix, view_matrices
 
 
 def picture(height: int, width: int, channels: int = 3) -> np.ndarray:

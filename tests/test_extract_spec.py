@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from cache.errors import InvalidInputError
-from extract.spec import PREPROCESSING, BackboneSpec, Preprocessing
+from onepass.cache.errors import InvalidInputError
+from onepass.extract.spec import PREPROCESSING, BackboneSpec, Preprocessing
 
 GOOD = BackboneSpec(
     name="net",

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from classify_store import write_features
 
-from cache.cli import main
-from cache.errors import CorruptFileError, InvalidInputError
 from conftest import ROOT
-from finetune.augmentation import draw_order
-from finetune.recipes import RECIPES
+from onepass.cache.commandline.command import main
+from onepass.cache.errors import CorruptFileError, InvalidInputError
+from onepass.finetune.augmentation.draws import draw_order
+from onepass.finetune.recipes import RECIPES
 
 SIZE = 32
 pytestmark = pytest.mark.slow
@@ -144,7 +144,7 @@ def test_predictions_are_those_that_were_scored(
     assert done.returncode == 0, done.stderr
     lines = out.read_text().splitlines()
     assert lines[0] == "Id,Category"
-    from data.dataset import open_dataset
+    from onepass.data.dataset import open_dataset
 
     dataset = open_dataset(places[0], "digits")
     truth = {dataset.names[i]: dataset.class_ids[dataset.labels[i]] for i in dataset.rows("val")}
@@ -160,7 +160,7 @@ def test_predictions_are_those_that_were_scored(
         (
             ("--dataset", "digits", "--from", "efficientnet_lite0@999"),
             1,
-            "python -m classify --dataset digits",
+            "onepass classify --dataset digits",
         ),
         (("--dataset", "nothing"), 1, "nothing"),
         (("--dataset", "digits", "--epochs", "-1"), 2, "above 0"),
@@ -180,8 +180,7 @@ def test_without_a_leaderboard_the_next_command_is_named(
 ) -> None:
     done = run((places[0], tmp_path), "finetune", "--dataset", "digits")
     assert (
-        done.returncode == 1
-        and "python -m classify --dataset digits" in done.stderr.splitlines()[-1]
+        done.returncode == 1 and "onepass classify --dataset digits" in done.stderr.splitlines()[-1]
     )
 
 
@@ -205,12 +204,12 @@ def test_the_learning_rate_is_looked_for_once(places: tuple[Path, Path]) -> None
 
 def spoil_features(store: Path, how: str) -> None:
     """Delete the vectors, write others in their place, or prepare the images in another way."""
-    from cache.features import list_features, open_features
-    from data.dataset import open_dataset
+    from onepass.cache.features import list_features, open_features
+    from onepass.data.dataset import open_dataset
 
     (path,) = list_features(store, "digits")
     if how == "prepared anew":
-        from data.__main__ import COMMANDS
+        from onepass.data.__main__ import COMMANDS
 
         words = ["prepare", "digits", "--seed", "7", "--cache-dir", str(store)]
         assert main("data", COMMANDS, words) == 0
@@ -229,15 +228,15 @@ def spoil_features(store: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("deleted", r"digits/features: no feature file yet; make one with: python -m extract"),
-        ("extracted again", r"made from vectors \w{8}, but .* is now \w{8}.*python -m classify"),
-        ("prepared anew", r"leaderboard.json.*python -m classify --dataset digits --fresh"),
+        ("deleted", r"digits/features: no feature file yet; make one with: onepass extract"),
+        ("extracted again", r"made from vectors \w{8}, but .* is now \w{8}.*onepass classify"),
+        ("prepared anew", r"leaderboard.json.*onepass classify --dataset digits --fresh"),
     ],
 )
 def test_a_leaderboard_of_other_features_is_refused_before_anything_is_made(
     places: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture, how: str, said: str
 ) -> None:
-    from finetune.__main__ import COMMANDS
+    from onepass.finetune.__main__ import COMMANDS
 
     shutil.copytree(places[0], tmp_path / "store")
     spoil_features(tmp_path / "store", how)
@@ -250,8 +249,8 @@ def test_a_leaderboard_of_other_features_is_refused_before_anything_is_made(
 
 
 def small_classifier():
-    from extract.backbones.registry import find_backbone
-    from finetune.model import build_classifier
+    from onepass.extract.backbones.registry import find_backbone
+    from onepass.finetune.training.model import build_classifier
 
     return build_classifier(
         find_backbone("efficientnet_lite0"), SIZE, (8, 8, 1), 3, RECIPES["default"]
@@ -261,8 +260,8 @@ def small_classifier():
 def test_every_layer_learns_but_batch_norm_keeps_its_statistics(tmp_path: Path) -> None:
     import keras
 
-    from finetune.optimizer import LayerwiseAdam
-    from finetune.step import TrainStep
+    from onepass.finetune.training.optimizer import LayerwiseAdam
+    from onepass.finetune.training.step import TrainStep
 
     classifier = small_classifier()
     norms = [
@@ -303,7 +302,7 @@ def test_order_depends_on_seed_and_epoch_only() -> None:
 
 
 def test_a_probe_of_another_backbone_is_refused() -> None:
-    from finetune.model import warm_start
+    from onepass.finetune.training.model import warm_start
 
     with pytest.raises(InvalidInputError, match=r"expected \(1280, 3\)"):
         warm_start(
@@ -318,7 +317,7 @@ def test_a_probe_of_another_backbone_is_refused() -> None:
 def test_a_checkpoint_that_is_not_ours_is_one_clear_error(tmp_path: Path, damage: str) -> None:
     import keras
 
-    from finetune.checkpoint import load_arrays, save_arrays
+    from onepass.finetune.session.checkpoint import load_arrays, save_arrays
 
     path = tmp_path / "checkpoint.npz"
     variables = [keras.Variable(np.arange(6.0).reshape(2, 3))]

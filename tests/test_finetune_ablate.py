@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from cache.errors import UsageError
-from classify.scores import bootstrap_interval
-from finetune.ablate import mean_interval, study
-from finetune.config import STUDIES, AblateConfig
-from finetune.recipes import RECIPES
+from onepass.cache.errors import UsageError
+from onepass.classify.scores import bootstrap_interval
+from onepass.finetune.ablate import mean_interval, study
+from onepass.finetune.config import STUDIES, AblateConfig
+from onepass.finetune.recipes import RECIPES
 
 
 def test_the_interval_is_that_of_resampled_rows() -> None:

@@ -9,21 +9,21 @@ import pytest
 from classify_store import NAME, digits, write_dataset
 from PIL import Image
 
-from cache.cli import main
-from cache.errors import InvalidInputError, MissingFileError, UsageError
-from classify.heads.base import softmax
-from classify.heads.storage import pack_arrays, unpack_arrays
-from classify.mistakes import (
+from onepass.cache.commandline.command import main
+from onepass.cache.errors import InvalidInputError, MissingFileError, UsageError
+from onepass.classify.heads.base import softmax
+from onepass.classify.heads.storage import pack_arrays, unpack_arrays
+from onepass.classify.mistakes import (
     class_accuracy,
     confident_mistakes,
     confused_pairs,
     confusion_matrix,
     worst_classes,
 )
-from data.dataset import ImageDataset
-from data.splits import selection_split
-from finetune.config import ErrorsConfig, PredictConfig
-from finetune.ensemble import learn_weights, log_loss, mix
+from onepass.data.dataset import ImageDataset
+from onepass.data.splits import selection_split
+from onepass.finetune.config import ErrorsConfig, PredictConfig
+from onepass.predict.ensemble import learn_weights, log_loss, mix
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def write_run(runs: Path, dataset: ImageDataset, name: str, noise: float, held_o
 def predict(places: tuple[Path, Path, ImageDataset], *words: str) -> tuple[dict, Path]:
     store, runs, _ = places
     out = runs / "out.file"
-    from finetune.__main__ import COMMANDS
+    from onepass.finetune.__main__ import COMMANDS
 
     flags = ["--cache-dir", str(store), "--runs-dir", str(runs), "--out", str(out)]
     assert main("finetune", COMMANDS, ["predict", *words, *flags]) == 0
@@ -146,7 +146,7 @@ def test_a_run_that_saw_all_rows_learns_nothing_and_says_so(places, capsys) -> N
     assert f"{NAME}/r2 was trained on the selection rows" in record["note"]
     assert record["note"] in capsys.readouterr().out
     store, runs, _ = places
-    from finetune.combine import predict_run
+    from onepass.predict.combine import predict_run
 
     config = PredictConfig(
         run=(f"{NAME}/r1", f"{NAME}/r2"), weights="learnt", cache_dir=store, runs_dir=runs
@@ -169,7 +169,7 @@ def test_bad_flags_are_one_clear_line(fields: dict, said: str) -> None:
 
 
 def test_views_that_cannot_be_averaged_are_refused() -> None:
-    from finetune.views import expand_views
+    from onepass.predict.views import expand_views
 
     assert expand_views(("five-crop", "flip")) == (
         "", "crop:tl", "crop:tr", "crop:bl", "crop:br", "crop:center", "flip",
@@ -193,7 +193,7 @@ def test_mistakes_are_counted_as_by_hand() -> None:
 
 
 def test_error_analysis_names_what_is_wrong(places) -> None:
-    from finetune.errors import analyse_errors
+    from onepass.finetune.errors import analyse_errors
 
     store, runs, dataset = places
     config = ErrorsConfig(run=f"{NAME}/r1", cache_dir=store, runs_dir=runs, pictures=7)
@@ -223,8 +223,8 @@ def test_error_analysis_names_what_is_wrong(places) -> None:
 
 
 def test_the_frozen_probe_is_what_fine_tuning_is_held_against(places) -> None:
-    from finetune.errors import _against, analyse_run
-    from finetune.runs import open_run
+    from onepass.finetune.errors import _against, analyse_run
+    from onepass.finetune.session.runs import open_run
 
     store, runs, dataset = places
     run = open_run(store, runs, f"{NAME}/r1")
@@ -241,7 +241,7 @@ def test_the_frozen_probe_is_what_fine_tuning_is_held_against(places) -> None:
 
 
 def test_a_run_that_is_not_there_names_those_that_are(places) -> None:
-    from finetune.errors import analyse_errors
+    from onepass.finetune.errors import analyse_errors
 
     store, runs, _ = places
     with pytest.raises(MissingFileError, match="finished ones: r1, r2, r3"):

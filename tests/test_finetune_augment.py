@@ -5,11 +5,11 @@ import pytest
 from keras import ops
 from scipy import ndimage
 
-from cache.errors import InvalidInputError
-from extract.model import Resize
-from finetune.augment import Augment, gathered, mixed_targets
-from finetune.augmentation import LIMITS, OPERATIONS, Augmentation, draw
-from finetune.geometry import affine_maps, frames, slanted
+from onepass.cache.errors import InvalidInputError
+from onepass.extract.network.model import Resize
+from onepass.finetune.augmentation.augment import Augment, gathered, mixed_targets
+from onepass.finetune.augmentation.draws import LIMITS, OPERATIONS, Augmentation, draw
+from onepass.finetune.augmentation.geometry import affine_maps, frames, slanted
 
 ORIENTATIONS = Augmentation(flip=True, vertical_flip=True, quarter_turns=True)
 

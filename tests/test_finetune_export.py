@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cache.errors import MissingFileError
+from onepass.cache.errors import MissingFileError
 
 SIZE, CLASSES = 12, 3
 LABELS = {"class_ids": ["a", "b", "c"], "class_names": ["<b>a</b>", "é", "c"]}
@@ -26,8 +26,8 @@ def predictor() -> Any:
     """uint8 (B, 8, 8, 3) → logits (B, 3), BGR and scaled as for VGG16."""
     import keras
 
-    from extract.model import Pool, Preprocess, Resize
-    from extract.spec import PREPROCESSING
+    from onepass.extract.network.model import Pool, Preprocess, Resize
+    from onepass.extract.spec import PREPROCESSING
 
     keras.utils.set_random_seed(0)
     caffe = PREPROCESSING["caffe"]
@@ -53,7 +53,7 @@ def test_a_view_is_the_network_on_the_picture_seen_that_way(predictor: Any, view
     """Independent: Pillow crops, mirrors and resizes; the network gets pictures of its own size."""
     import keras
 
-    from finetune.views import with_view
+    from onepass.predict.views import with_view
 
     low, high = 4 - 4 / 1.15, 4 + 4 / 1.15
     boxes = {"flip": (0, 0, 8, 8), "crop:tl": (0, 0, 7, 7), "scale:1.15": (low, low, high, high)}
@@ -74,8 +74,8 @@ def test_a_view_is_the_network_on_the_picture_seen_that_way(predictor: Any, view
 
 
 def test_the_exported_model_gives_the_predictors_probabilities(predictor: Any) -> None:
-    from classify.heads.base import softmax
-    from finetune.export import plain_model
+    from onepass.classify.heads.base import softmax
+    from onepass.predict.export import plain_model
 
     model = plain_model(predictor)
     np.testing.assert_allclose(
@@ -88,11 +88,11 @@ def test_dense_layers_before_the_head_are_written_out_too(predictor: Any, tmp_pa
     """The head of a run is one layer of ours; no file may need it to be loaded."""
     import keras
 
-    from classify.heads.base import softmax
-    from finetune.export import plain_model
-    from finetune.formats import FORMATS
-    from finetune.model import Top
-    from finetune.recipes import RECIPES
+    from onepass.classify.heads.base import softmax
+    from onepass.finetune.recipes import RECIPES
+    from onepass.finetune.training.model import Top
+    from onepass.predict.export import plain_model
+    from onepass.predict.formats import FORMATS
 
     pixels = keras.Input(PIXELS.shape[1:], dtype="uint8", name="pixels")
     vectors = predictor.layers[1](pixels)
@@ -123,8 +123,8 @@ def labels_inside(path: Path, name: str) -> dict:
     "name", ["keras", "saved_model", pytest.param("onnx", marks=ONNX), "litert"]
 )
 def test_each_format_says_what_the_model_says(predictor: Any, name: str, tmp_path: Path) -> None:
-    from finetune.export import plain_model
-    from finetune.formats import FORMATS
+    from onepass.predict.export import plain_model
+    from onepass.predict.formats import FORMATS
 
     model, kind = plain_model(predictor), FORMATS[name]
     path = tmp_path / ("model" + kind.ending)
@@ -137,8 +137,8 @@ def test_each_format_says_what_the_model_says(predictor: Any, name: str, tmp_pat
 def test_a_keras_file_is_loaded_without_onepass(predictor: Any, tmp_path: Path) -> None:
     import keras
 
-    from finetune.export import plain_model
-    from finetune.formats import FORMATS
+    from onepass.predict.export import plain_model
+    from onepass.predict.formats import FORMATS
 
     model = plain_model(predictor)
     FORMATS["keras"].write(model, tmp_path / "m.keras", LABELS)
@@ -150,7 +150,7 @@ def test_a_keras_file_is_loaded_without_onepass(predictor: Any, tmp_path: Path) 
 
 
 def test_a_missing_package_is_named_with_its_cure() -> None:
-    from finetune.formats import ModelFormat
+    from onepass.predict.formats import ModelFormat
 
     kind = ModelFormat("odd", ".odd", lambda *_: None, lambda *_: PIXELS, packages=("no_such_one",))
     with pytest.raises(MissingFileError, match="pip install no_such_one"):
@@ -158,7 +158,7 @@ def test_a_missing_package_is_named_with_its_cure() -> None:
 
 
 def test_a_file_takes_its_place_whole_or_not_at_all(tmp_path: Path) -> None:
-    from finetune.export import _placed
+    from onepass.predict.export import _placed
 
     path = tmp_path / "model"
     for content in ("first", "second"):
@@ -175,8 +175,8 @@ def test_a_file_takes_its_place_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_file_that_differs_from_the_model_is_refused(
     predictor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from finetune import export
-    from finetune.formats import FORMATS, ModelFormat
+    from onepass.predict import export
+    from onepass.predict.formats import FORMATS, ModelFormat
 
     def off(path: Path, pixels: np.ndarray) -> np.ndarray:
         return FORMATS["keras"].run(path, pixels) + 0.01

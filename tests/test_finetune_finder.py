@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from cache.errors import InvalidInputError, UsageError
-from finetune.config import AUTO, AblateConfig, FinetuneConfig, parse_rate
-from finetune.finder import STEPS, lost, running_mean, turning_point
-from finetune.recipes import RECIPES
+from onepass.cache.errors import InvalidInputError, UsageError
+from onepass.finetune.config import AUTO, AblateConfig, FinetuneConfig, parse_rate
+from onepass.finetune.finder import STEPS, lost, running_mean, turning_point
+from onepass.finetune.recipes import RECIPES
 
 RATES = np.logspace(-7, -1, STEPS)
 

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from cache.errors import InvalidInputError, UnknownNameError, UsageError
-from finetune.layers import GROUPS, depth_groups, rate_factors, table, unfreeze
-from finetune.optimizer import LayerwiseAdam, LayerwiseSGD, Schedule
-from finetune.recipes import RECIPES, Recipe
+from onepass.cache.errors import InvalidInputError, UnknownNameError, UsageError
+from onepass.finetune.recipes import RECIPES, Recipe
+from onepass.finetune.training.layers import GROUPS, depth_groups, rate_factors, table, unfreeze
+from onepass.finetune.training.optimizer import LayerwiseAdam, LayerwiseSGD, Schedule
 
 
 def variables() -> list[keras.Variable]:
@@ -175,7 +175,7 @@ def test_a_recipe_survives_json() -> None:
 
 
 def test_the_table_says_what_is_frozen() -> None:
-    from finetune.layers import describe
+    from onepass.finetune.training.layers import describe
 
     model = chain(3)
     unfreeze(model, "last:2")

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from classify_store import NAME, Digits, digits, write_dataset, write_features
 
-from cache.cli import main
-from classify.config import ClassifyConfig
-from classify.pipeline import run_probes
+from onepass.cache.commandline.command import main
+from onepass.classify.config import ClassifyConfig
+from onepass.classify.pipeline import run_probes
 
 # backbone, size, width of its vectors: Xception takes 71 px at least, the others 32
 BACKBONES = (("vgg16", 32, 512), ("resnet50", 32, 2048), ("xception", 71, 2048))
@@ -37,7 +37,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.mark.slow
 def test_the_reports_recipe_runs_and_fills_its_three_tables(places, capsys) -> None:
-    from finetune.__main__ import COMMANDS
+    from onepass.finetune.__main__ import COMMANDS
 
     store, runs = places
     flags = ["--dataset", NAME, "--cache-dir", str(store), "--runs-dir", str(runs)]

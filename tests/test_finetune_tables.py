@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from classify_store import NAME, digits, write_dataset, write_features
 
-from cache.cli import main
-from classify.config import ClassifyConfig, SweepConfig
-from classify.pipeline import run_probes
-from classify.references import report_numbers
-from classify.sweep import run_sweeps
-from finetune.config import TablesConfig
-from finetune.tables import make_tables
+from onepass.cache.commandline.command import main
+from onepass.classify.config import ClassifyConfig, SweepConfig
+from onepass.classify.pipeline import run_probes
+from onepass.classify.references import report_numbers
+from onepass.classify.search.sweep import run_sweeps
+from onepass.finetune.config import TablesConfig
+from onepass.finetune.tables import make_tables
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def tables(places: tuple[Path, Path]) -> dict[str, Any]:
 
 
 def test_ours_and_the_reports_stand_side_by_side(places, monkeypatch) -> None:
-    from finetune import tables as module
+    from onepass.finetune import tables as module
 
     monkeypatch.setattr(module, "report_numbers", lambda _: report_numbers("tiny-imagenet"))
     found = tables(places)
@@ -109,7 +109,7 @@ def test_the_reports_numbers_are_shares_in_per_cent_or_unknown() -> None:
 
 
 def test_the_command_prints_three_tables(places, capsys) -> None:
-    from finetune.__main__ import COMMANDS
+    from onepass.finetune.__main__ import COMMANDS
 
     store, runs = places
     flags = ["--dataset", NAME, "--cache-dir", str(store), "--runs-dir", str(runs)]

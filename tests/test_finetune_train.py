@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from finetune_tiny import CLASSES, first_losses, tiny_classifier, tiny_recipe, tiny_training
 
-from cache.errors import OnepassError
 from conftest import ROOT
-from finetune.augmentation import Augmentation
-from finetune.batches import Plan
+from onepass.cache.errors import OnepassError
+from onepass.finetune.augmentation.draws import Augmentation
+from onepass.finetune.training.batches import Plan
 
 KILLS = 20
 
@@ -73,7 +73,7 @@ def test_two_devices_share_each_batch_and_learn_what_one_learns(tmp_path: Path) 
 def test_tensorflow_says_that_it_trains_on_one_of_several_devices(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    from finetune import parallel
+    from onepass.finetune.training import parallel
 
     assert parallel.devices_for(24) == 1 and capsys.readouterr().err == ""
     monkeypatch.setattr(parallel, "device_names", lambda: ["gpu:0", "gpu:1"])
@@ -111,8 +111,8 @@ def test_it_learns_and_keeps_what_was_best_on_the_selection_split(tmp_path: Path
 def test_the_use_of_the_gpus_is_shown_and_counts_training_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    from extract.accelerator import GpuUse
-    from finetune import train
+    from onepass.extract.stream.accelerator import GpuUse
+    from onepass.finetune.training import loop as train
 
     monkeypatch.setattr(train, "watch_gpus", lambda count: GpuUse(lambda: 0.97, period=0.0005))
     training = tiny_training(tmp_path, epochs=1)
@@ -187,22 +187,26 @@ class FullDevice:
 def test_a_full_memory_halves_the_batch_and_keeps_the_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    import finetune.train
+    import onepass.finetune.training.loop
 
-    real = finetune.train.TrainStep
-    monkeypatch.setattr(finetune.train, "TrainStep", lambda *a: FullDevice(real(*a), 6))
+    real = onepass.finetune.training.loop.TrainStep
+    monkeypatch.setattr(
+        onepass.finetune.training.loop, "TrainStep", lambda *a: FullDevice(real(*a), 6)
+    )
     training = tiny_training(tmp_path, epochs=1)
     assert training.run(lambda: "") == ""
     assert training.step.parts == 4 and int(training.optimizer.iterations) == training.plan.steps(1)
     assert "adding up 4 parts of 6" in capsys.readouterr().err
-    monkeypatch.setattr(finetune.train, "TrainStep", lambda *a: FullDevice(real(*a), 1))
+    monkeypatch.setattr(
+        onepass.finetune.training.loop, "TrainStep", lambda *a: FullDevice(real(*a), 1)
+    )
     (tmp_path / "checkpoint.npz").unlink()
     with pytest.raises(OnepassError, match="smaller --size"):
         tiny_training(tmp_path, epochs=1).run(lambda: "")
 
 
 def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(tmp_path: Path) -> None:
-    from finetune.history import DivergedError
+    from onepass.finetune.session.history import DivergedError
 
     training = tiny_training(tmp_path, epochs=2)
     training.save()
@@ -254,8 +258,8 @@ def test_statistics_move_only_where_asked(tmp_path: Path) -> None:
 
 
 def test_frozen_layers_stay_as_they_are() -> None:
-    from finetune.optimizer import LayerwiseAdam
-    from finetune.step import TrainStep
+    from onepass.finetune.training.optimizer import LayerwiseAdam
+    from onepass.finetune.training.step import TrainStep
 
     classifier = tiny_classifier(tiny_recipe(), which="last:2")
     trainer = classifier.trainer

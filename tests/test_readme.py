@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from cache.cli import main
 from conftest import ROOT
+from onepass.cache.commandline.command import main
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PACKAGES = ("data", "extract", "cache", "classify", "finetune", "report")
@@ -117,8 +117,8 @@ def test_files_and_names_of_the_code_are_still_there() -> None:
     assert "PROBES" in (ROOT / "classify/heads/registry.py").read_text()
     assert "SOURCES" in (ROOT / "data/sources/__init__.py").read_text()
     assert "FAMILIES" in (ROOT / "extract/backbones/registry.py").read_text()
-    from classify.heads.registry import PROBES
-    from data.sources import SOURCES
+    from onepass.classify.heads.registry import PROBES
+    from onepass.data.sources import SOURCES
 
     for name in [*PROBES, *SOURCES]:
         assert f"`{name}`" in README or f"prepare {name}" in README, name

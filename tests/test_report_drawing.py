@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from report.palette import COLOURS, SERIES, Style, rgb, series_style
-from report.plot import DPI, POINT, Drawing, Plot, blank, shorten, styled, tip
-from report.svg import SVG, XLINK
+from onepass.report.palette import COLOURS, SERIES, Style, rgb, series_style
+from onepass.report.plot import DPI, POINT, Drawing, Plot, blank, shorten, styled, tip
+from onepass.report.svg import SVG, XLINK
 
 HOSTILE = '"><script>alert(1)</script>& $\\frac$'
 

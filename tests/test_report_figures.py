@@ -12,16 +12,16 @@ import pytest
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from classify.leaderboard import ProbeResult
-from report.figures.choices import cost_figure, size_figure
-from report.figures.figure import Figure, write_figures
-from report.figures.learning import learning_figures
-from report.figures.matrix import ALL, matrix_figure, shown_classes
-from report.figures.paths import path_figures
-from report.figures.standing import Standing, standing_figure
-from report.figures.timing import MOST, time_figure
-from report.left import FinetuneRun
-from report.plot import Drawing, blank
+from onepass.classify.leaderboard.board import ProbeResult
+from onepass.report.artifacts import FinetuneRun
+from onepass.report.figures.comparison import Standing, standing_figure
+from onepass.report.figures.figure import Figure, write_figures
+from onepass.report.figures.learning import learning_figures
+from onepass.report.figures.matrix import ALL, matrix_figure, shown_classes
+from onepass.report.figures.paths import path_figures
+from onepass.report.figures.timing import MOST, time_figure
+from onepass.report.figures.tradeoffs import cost_figure, size_figure
+from onepass.report.plot import Drawing, blank
 
 
 def probe(backbone: str, size: int, val: float, head: str = "logistic", **other: Any) -> ProbeResult:  # fmt: skip

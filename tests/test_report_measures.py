@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from classify.mistakes import confusion_matrix
-from report.material import Judged
-from report.measures import precision_recall, rates_of, reliability, roc
-from report.mistakes import class_lines
-from report.names import display_names
+from onepass.classify.mistakes import confusion_matrix
+from onepass.report.context import Judged
+from onepass.report.measures import precision_recall, rates_of, reliability, roc
+from onepass.report.mistakes import class_lines
+from onepass.report.names import display_names
 
 
 def test_reliability_by_hand() -> None:

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 from report_place import HOSTILE, NAMES, Place, add_run, begin_run, make_place
 
-from cache.errors import MissingFileError, StaleError, UsageError
-from cache.files import write_json
-from classify.references import report_numbers
 from conftest import ROOT
-from report.config import ReportConfig
-from report.left import feature_files
-from report.page import write_page
+from onepass.cache.errors import MissingFileError, StaleError, UsageError
+from onepass.cache.files import write_json
+from onepass.classify.references import report_numbers
+from onepass.report.artifacts import feature_files
+from onepass.report.config import ReportConfig
+from onepass.report.page import write_page
 
 
 class Parsed(HTMLParser):
@@ -121,7 +121,7 @@ def test_the_use_of_the_gpus_stands_beside_them_only_where_it_is_known(place: Pl
 def test_the_page_holds_after_classify_alone(place: Place) -> None:
     result = place.write()
     assert result.runs == 0 and "finetuning" not in result.sections
-    assert {"headline", "leaderboard", "choices", "trust", "mistakes", "time", "again"} == set(result.sections)  # fmt: skip
+    assert {"headline", "leaderboard", "tradeoffs", "trust", "mistakes", "time", "reproduce"} == set(result.sections)  # fmt: skip
     assert {"standing", "accuracy-size", "accuracy-cost", "path-logistic", "path-ridge", "reliability", "confusion", "mistakes", "time"} == set(result.figure_names)  # fmt: skip
 
 
@@ -169,7 +169,7 @@ def test_numbers_come_from_the_store(made: Place, place: Place) -> None:
 def test_published_results_and_the_report_stand_beside_ours(place: Place) -> None:
     page = place.page()
     assert "91.2 %" in page and "The report" not in page  # 91.25, and a line without a number
-    from report.material import gather
+    from onepass.report.context import gather
 
     material = gather(place.store, place.runs, place.name)
     assert material.reference == {}
@@ -180,9 +180,9 @@ def test_published_results_and_the_report_stand_beside_ours(place: Place) -> Non
 def test_tiny_imagenet_is_shown_beside_the_report(place: Place) -> None:
     from dataclasses import replace
 
-    from report.material import gather
-    from report.page import render
-    from report.sections import build_sections
+    from onepass.report.context import gather
+    from onepass.report.page import render
+    from onepass.report.sections import build_sections
 
     material = gather(place.store, place.runs, place.name)
     reference = report_numbers("tiny-imagenet")
@@ -201,7 +201,7 @@ def test_unfinished_damaged_and_foreign_runs_do_not_end_the_page(place: Place) -
     (short / "val_logits.npz").write_bytes(b"no archive")
     result = place.write()
     page = result.path.read_text()
-    assert "go on with: <code>python -m finetune --run waiting</code>" in page
+    assert "go on with: <code>onepass finetune --run waiting</code>" in page
     assert any("foreign" in note for note in result.notes)
     assert any(note.startswith("broken") for note in result.notes)
     assert any("val_logits.npz" in note for note in result.notes)
@@ -220,7 +220,7 @@ def test_a_damaged_feature_file_is_named(made: Place, tmp_path: Path) -> None:
 
 
 def test_the_run_begun_last_is_compared_unless_one_was_better_on_the_selection_split(place: Place) -> None:  # fmt: skip
-    from report.material import gather
+    from onepass.report.context import gather
 
     add_run(place, "b-first", wrong=1)
     place.change("finetune/b-first/config.json", ("made_by", "created"), "2020-01-01")
@@ -254,7 +254,7 @@ def test_the_commands_versions_and_the_protocol_are_there(place: Place) -> None:
     add_run(place, "tuned")
     page = place.page()
     rows = json.loads((place.folder / "leaderboard.json").read_text())["results"][0]["rows"]
-    assert "python -m finetune --run tuned" in page
+    assert "onepass finetune --run tuned" in page
     assert f"{rows['selection']} of the {rows['train']:,} training images" in page
     assert "scikit-learn" in page and "A note" in page
 
@@ -269,7 +269,7 @@ def test_one_data_set_needs_no_name_and_several_do(place: Place) -> None:
 
 def test_what_is_missing_or_stale_is_one_clear_error(place: Place, tmp_path: Path) -> None:
     config = {"dataset": place.name, "cache_dir": place.store}
-    with pytest.raises(MissingFileError, match="python -m classify --dataset"):
+    with pytest.raises(MissingFileError, match="onepass classify --dataset"):
         write_page(ReportConfig(**config, runs_dir=tmp_path / "none"))
     for number in range(len(json.loads((place.folder / "leaderboard.json").read_text())["results"])):  # fmt: skip
         place.change("leaderboard.json", ("results", number, "dataset_digest"), "f" * 64)

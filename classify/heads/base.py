@@ -9,9 +9,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from cache.errors import InvalidInputError
-from classify.heads.halves import finite_halves
-from classify.heads.scaler import Scaler, blocks
+from onepass.cache.errors import InvalidInputError
+from onepass.classify.heads.float16 import finite_halves
+from onepass.classify.heads.scaler import Scaler, blocks
 
 FLOATS = (np.float64, np.float32, np.float16)  # what X may be; anything else becomes the first
 Note = Callable[[str], None]

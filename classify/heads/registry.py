@@ -3,29 +3,29 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from cache.errors import unknown_name
+from onepass.cache.errors import unknown_name
 
 if TYPE_CHECKING:
-    from classify.heads.base import Head
+    from onepass.classify.heads.base import Head
 
 PROBES = {
-    "logistic": "classify.heads.logistic:Logistic",
-    "ridge": "classify.heads.ridge:Ridge",
-    "centroid": "classify.heads.centroid:Centroid",
-    "knn": "classify.heads.neighbours:Neighbours",
-    "lda": "classify.heads.lda:Lda",
-    "dense": "classify.heads.dense:Dense",
-    "mlp": "classify.heads.mlp:Mlp",
+    "logistic": "onepass.classify.heads.linear.logistic:Logistic",
+    "ridge": "onepass.classify.heads.linear.ridge:Ridge",
+    "centroid": "onepass.classify.heads.linear.centroid:Centroid",
+    "knn": "onepass.classify.heads.neighbours.knn:Neighbours",
+    "lda": "onepass.classify.heads.linear.lda:Lda",
+    "dense": "onepass.classify.heads.neural.dense:Dense",
+    "mlp": "onepass.classify.heads.neural.mlp:Mlp",
 }
 FLOOR = {
-    "majority": "classify.heads.majority:Majority",
-    "guess": "classify.heads.guess:Guess",
-    "imagenet": "classify.heads.imagenet:ImageNet",
-    "cnn": "classify.heads.cnn:Cnn",
+    "majority": "onepass.classify.heads.baselines.majority:Majority",
+    "guess": "onepass.classify.heads.baselines.guess:Guess",
+    "imagenet": "onepass.classify.heads.baselines.imagenet:ImageNet",
+    "cnn": "onepass.classify.heads.baselines.cnn:Cnn",
 }
 POOLS = {
-    "average": "classify.heads.pool:Average",
-    "stack": "classify.heads.pool:Stack",
+    "average": "onepass.classify.heads.ensembles.ensembler:Average",
+    "stack": "onepass.classify.heads.ensembles.ensembler:Stack",
 }
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from classify.heads.halves import widen
+from onepass.classify.heads.float16 import widen
 
 BLOCK_NUMBERS = 1 << 22  # numbers of a block: 34 MB as float64
 FLOOR = 0.05  # of the median deviation

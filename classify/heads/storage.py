@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from cache.errors import CorruptFileError, InvalidInputError, MissingFileError, OnepassError
-from cache.files import read_json, write_atomic, write_json
-from cache.provenance import digest_bytes
-from classify.heads.base import Head
-from classify.heads.registry import find_head
+from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError, OnepassError
+from onepass.cache.files import read_json, write_atomic, write_json
+from onepass.cache.provenance import digest_bytes
+from onepass.classify.heads.base import Head
+from onepass.classify.heads.registry import find_head
 
 FORMAT = 1
 

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from classify.heads.base import log_loss
+from onepass.classify.heads.base import log_loss
 
 RANGE = (1e-3, 1e3)
 ENOUGH = 1_000  # rows; one number is to be found

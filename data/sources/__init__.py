@@ -4,10 +4,10 @@ from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from cache.errors import unknown_name
+from onepass.cache.errors import unknown_name
 
 if TYPE_CHECKING:  # the table below is read by --help, which should not wait for NumPy
-    from data.sources.base import Request, Source
+    from onepass.data.sources.base import Request, Source
 
 SOURCES = {
     "solar-cells": "2,624 photographs of solar cells, 2 classes, from the package elpv-dataset",
@@ -30,5 +30,5 @@ def open_source(kind: str, request: "Request") -> "AbstractContextManager[Source
     """
     if kind not in SOURCES:
         raise unknown_name("data set", kind, SOURCES)
-    module = import_module("data.sources." + kind.replace("-", "_"))
+    module = import_module("onepass.data.sources." + kind.replace("-", "_"))
     return module.open_source(request)

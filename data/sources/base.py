@@ -10,11 +10,11 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from cache.errors import InvalidInputError, UsageError
-from cache.provenance import digest_bytes
-from data.archive import Tree, open_tree
-from data.download import Download, fetch
-from data.splits import TRAIN
+from onepass.cache.errors import InvalidInputError, UsageError
+from onepass.cache.provenance import digest_bytes
+from onepass.data.archive import Tree, open_tree
+from onepass.data.download import Download, fetch
+from onepass.data.splits import TRAIN
 
 REPORTED_FRACTION = 0.25  # of a data set that comes without a validation split
 

@@ -6,9 +6,9 @@ from functools import partial
 
 import numpy as np
 
-from cache.provenance import digest_array
-from data.sources.base import REPORTED_FRACTION, Item, Request, Source, refuse_location
-from data.splits import reported_split
+from onepass.cache.provenance import digest_array
+from onepass.data.sources.base import REPORTED_FRACTION, Item, Request, Source, refuse_location
+from onepass.data.splits import reported_split
 
 RECORD = {
     "title": "Optical recognition of handwritten digits (scikit-learn's copy of the test part)",

@@ -7,11 +7,11 @@ from functools import partial
 
 import numpy as np
 
-from cache.errors import InvalidInputError
-from data.archive import Tree
-from data.images import SUFFIXES
-from data.sources.base import REPORTED_FRACTION, Item, Request, Source, open_location
-from data.splits import SPLITS, TEST, TRAIN, VAL, reported_split
+from onepass.cache.errors import InvalidInputError
+from onepass.data.archive import Tree
+from onepass.data.images import SUFFIXES
+from onepass.data.sources.base import REPORTED_FRACTION, Item, Request, Source, open_location
+from onepass.data.splits import SPLITS, TEST, TRAIN, VAL, reported_split
 
 
 @contextmanager

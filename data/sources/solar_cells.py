@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.errors import CorruptFileError, MissingFileError
-from cache.provenance import digest_file
-from data.sources.base import REPORTED_FRACTION, Item, Request, Source, refuse_location
-from data.splits import reported_split
+from onepass.cache.errors import CorruptFileError, MissingFileError
+from onepass.cache.provenance import digest_file
+from onepass.data.sources.base import REPORTED_FRACTION, Item, Request, Source, refuse_location
+from onepass.data.splits import reported_split
 
 PACKAGE = "elpv-dataset"
 CLASS_IDS = ["functional", "defective"]  # in this order, so that label 1 is the defect

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from cache.errors import InvalidInputError
-from data.archive import Tree
-from data.download import Download
-from data.images import SUFFIXES
-from data.sources.base import Item, Request, Source, Survey, open_location
-from data.splits import TEST, TRAIN, VAL
+from onepass.cache.errors import InvalidInputError
+from onepass.data.archive import Tree
+from onepass.data.download import Download
+from onepass.data.images import SUFFIXES
+from onepass.data.sources.base import Item, Request, Source, Survey, open_location
+from onepass.data.splits import TEST, TRAIN, VAL
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 SIZE = 248_100_043  # bytes
@@ -73,7 +73,7 @@ def _root(tree: Tree) -> str:
     found = ", ".join(sorted({name.split("/")[0] for name in tree.files})[:5]) or "nothing"
     raise InvalidInputError(
         f"{tree.path}: expected Tiny ImageNet (wnids.txt, words.txt, train/<wnid>/images, {ANNOTATIONS}), "
-        f"found {found}; for images in folders of classes use: python -m data prepare folder --source …"
+        f"found {found}; for images in folders of classes use: onepass data prepare folder --source …"
     )
 
 

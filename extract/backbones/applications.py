@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from cache.errors import InvalidInputError, MissingFileError
-from extract.backbones.table import read_table, top1_of
-from extract.backbones.weights_files import (
+from onepass.cache.errors import InvalidInputError, MissingFileError
+from onepass.extract.backbones.table import read_table, top1_of
+from onepass.extract.backbones.weights_files import (
     another_architecture,
     checked_digest,
     count_numbers,
     load_hdf5,
     model_numbers,
 )
-from extract.spec import IMAGENET_STD, PREPROCESSING, BackboneSpec
+from onepass.extract.spec import IMAGENET_STD, PREPROCESSING, BackboneSpec
 
 TABLE = "applications.csv"
 # These put more than one dense layer on the pooled vector, so no (kernel, bias) expresses their head.

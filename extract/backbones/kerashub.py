@@ -13,17 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cache.errors import CorruptFileError, InvalidInputError, MissingFileError
-from cache.files import read_json
-from cache.provenance import digest_file, digest_json
-from extract.backbones.table import read_table, top1_of
-from extract.backbones.weights_files import (
+from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError
+from onepass.cache.files import read_json
+from onepass.cache.provenance import digest_file, digest_json
+from onepass.extract.backbones.table import read_table, top1_of
+from onepass.extract.backbones.weights_files import (
     another_architecture,
     check_digest,
     count_numbers,
     model_numbers,
 )
-from extract.spec import BackboneSpec, Preprocessing, Triple
+from onepass.extract.spec import BackboneSpec, Preprocessing, Triple
 
 TABLE = "kerashub.csv"
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"

@@ -1,6 +1,6 @@
 """Writes kerashub.csv from the presets that the installed keras-hub knows.
 
-    python -m extract.backbones.kerashub_presets
+    python -m onepass.extract.backbones.kerashub_presets
 
 Run it after keras-hub was updated, and look at the difference. Taken are the presets of
 plain image backbones (pixels in, one feature map or token sequence out). Left out is a
@@ -14,8 +14,8 @@ import re
 import sys
 from typing import Any
 
-from cache.files import write_atomic
-from extract.backbones.table import FOLDER
+from onepass.cache.files import write_atomic
+from onepass.extract.backbones.table import FOLDER
 
 # Backbone class → smallest size (px), and what the size must be a multiple of; a multiple
 # of 0 means that position embeddings or windows allow the training size only.

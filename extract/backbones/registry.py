@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from cache.errors import InvalidInputError, MissingFileError, UsageError, unknown_name
-from extract.backbones import applications, kerashub, lite
-from extract.backbones.weights_files import check_exists, checked_digest
-from extract.spec import BackboneSpec, Preprocessing
+from onepass.cache.errors import InvalidInputError, MissingFileError, UsageError, unknown_name
+from onepass.extract.backbones import applications, kerashub, lite
+from onepass.extract.backbones.weights_files import check_exists, checked_digest
+from onepass.extract.spec import BackboneSpec, Preprocessing
 
 Weights = Path | str  # a local file or preset folder, "imagenet" (the published ones) or "none"
 FAMILIES: dict[str, ModuleType] = {
@@ -106,7 +106,7 @@ def build_top(spec: BackboneSpec, weights: Weights = "imagenet") -> tuple[np.nda
     """Return the backbone's own ImageNet head: logits = pooled features @ kernel + bias.
 
     Returns:
-        kernel (D, 1000) and bias (1000,), float32; class k is `data.imagenet.imagenet_wnids()[k]`.
+        kernel (D, 1000) and bias (1000,), float32; class k is `onepass.data.imagenet.imagenet_wnids()[k]`.
 
     Raises:
         InvalidInputError: It has none, or its head is more than one dense layer.

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from cache.errors import CorruptFileError
+from onepass.cache.errors import CorruptFileError
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001

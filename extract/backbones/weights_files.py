@@ -7,8 +7,8 @@ from typing import Any
 
 import h5py
 
-from cache.errors import CorruptFileError, InvalidInputError, MissingFileError
-from cache.provenance import digest_file
+from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError
+from onepass.cache.provenance import digest_file
 
 SUFFIXES = (".h5", ".hdf5")
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from report.figures.figure import Figure
-from report.plot import MUTED, WIDTH, Drawing, blank, colour, shorten, styled, tip
+from onepass.report.figures.figure import Figure
+from onepass.report.plot import MUTED, WIDTH, Drawing, blank, colour, shorten, styled, tip
 
 ROW = 24.0  # points
 

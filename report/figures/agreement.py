@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from report.figures.figure import Figure
-from report.palette import Style
-from report.plot import Plot, styled
+from onepass.report.figures.figure import Figure
+from onepass.report.palette import Style
+from onepass.report.plot import Plot, styled
 
 
 @styled

@@ -10,9 +10,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from cache.errors import OnepassError
-from cache.files import read_json, write_atomic, write_json
-from report.plot import Drawing
+from onepass.cache.errors import OnepassError
+from onepass.cache.files import read_json, write_atomic, write_json
+from onepass.report.plot import Drawing
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 FEW = 40  # rows of a table that may stand below its figure

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from report.figures.figure import Figure
-from report.left import FinetuneRun
-from report.palette import Style, series_style
-from report.plot import Plot, styled
+from onepass.report.artifacts import FinetuneRun
+from onepass.report.figures.figure import Figure
+from onepass.report.palette import Style, series_style
+from onepass.report.plot import Plot, styled
 
 MOST = 6  # runs in one figure
 # What an epoch may have measured: field, name, whether it is drawn broken and hollow.

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from report.figures.figure import Figure
-from report.plot import INK, PAPER, WIDTH, Drawing, blank, colour, shorten, styled, tip
+from onepass.report.figures.figure import Figure
+from onepass.report.plot import INK, PAPER, WIDTH, Drawing, blank, colour, shorten, styled, tip
 
 ALL = 12  # with so many classes or fewer, all are shown
 PALE, STRONG = 0.35, 0.85  # opacities: on a paler cell the number is ink, on a stronger one paper

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from classify.leaderboard import ProbeResult
-from report.figures.figure import Figure
-from report.palette import Style, series_style
-from report.plot import Plot, styled
+from onepass.classify.leaderboard.board import ProbeResult
+from onepass.report.figures.figure import Figure
+from onepass.report.palette import Style, series_style
+from onepass.report.plot import Plot, styled
 
 MOST = 8  # series in one figure: there are as many colours
 

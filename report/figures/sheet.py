@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
-from data.dataset import ImageDataset
-from report.figures.figure import Figure
-from report.mistakes import Mistake
-from report.plot import POINT, Drawing, colour, shorten, styled
+from onepass.data.dataset import ImageDataset
+from onepass.report.figures.figure import Figure
+from onepass.report.mistakes import Mistake
+from onepass.report.plot import POINT, Drawing, colour, shorten, styled
 
 COLUMNS = 6
 CELL, HIGH = 100.0, 128.0  # points

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from report.figures.figure import Figure
-from report.numbers import duration
-from report.plot import MUTED, WIDTH, Drawing, blank, colour, shorten, styled, tip
+from onepass.report.figures.figure import Figure
+from onepass.report.numbers import duration
+from onepass.report.plot import MUTED, WIDTH, Drawing, blank, colour, shorten, styled, tip
 
 ROW = 22.0  # points
 STAGES = {"extract": "s1", "classify": "s3", "finetune": "s2"}

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from report.figures.figure import Figure
-from report.material import Judged
-from report.measures import Curve, Reliability, precision_recall, roc
-from report.palette import Style, series_style
-from report.plot import Plot, styled
+from onepass.report.context import Judged
+from onepass.report.figures.figure import Figure
+from onepass.report.measures import Curve, Reliability, precision_recall, roc
+from onepass.report.palette import Style, series_style
+from onepass.report.plot import Plot, styled
 
 
 @styled

@@ -5,12 +5,12 @@ A section is a module with `build(material)` and a template of its name in templ
 
 from importlib import import_module
 
-from report.material import Material
-from report.sections.section import Section
+from onepass.report.context import Material
+from onepass.report.sections.section import Section
 
 ORDER = (
-    "headline", "leaderboard", "choices", "transfer", "finetuning", "tables", "trust", "mistakes", "data",
-    "time", "again",
+    "headline", "leaderboard", "tradeoffs", "transfer", "finetuning", "tables", "trust", "mistakes", "data",
+    "time", "reproduce",
 )  # fmt: skip
 OPTIONAL = ("transfer", "finetuning", "tables", "data")
 
@@ -23,7 +23,7 @@ def build_sections(material: Material) -> list[Section]:
     found = []
     for name in ORDER:
         try:
-            section = import_module(f"report.sections.{name}").build(material)
+            section = import_module(f"onepass.report.sections.{name}").build(material)
         except (KeyError, TypeError, IndexError) as error:
             if name not in OPTIONAL:
                 raise

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from data.dataset import SPLITS, ImageDataset
-from report.material import Material
-from report.mistakes import TINY, thumbnail
-from report.sections.section import Section
+from onepass.data.dataset import SPLITS, ImageDataset
+from onepass.report.context import Material
+from onepass.report.mistakes import TINY, thumbnail
+from onepass.report.sections.section import Section
 
 SHOWN = 16  # pictures of each kind
 
@@ -31,7 +31,7 @@ class Picture:
 
 
 def build(material: Material) -> Section | None:
-    """Return what `python -m classify inspect` found; nothing where it was not run."""
+    """Return what `onepass classify inspect` found; nothing where it was not run."""
     record = material.records.get("inspection")
     if record is None:
         return None

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-from report.figures.ablation import ablation_figure, left_out_words
-from report.figures.learning import learning_figures
-from report.left import FinetuneRun
-from report.material import Material
-from report.sections.section import Section
+from onepass.report.artifacts import FinetuneRun
+from onepass.report.context import Material
+from onepass.report.figures.ablation import ablation_figure, left_out_words
+from onepass.report.figures.learning import learning_figures
+from onepass.report.sections.section import Section
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from classify.mistakes import confusion_matrix
-from classify.pipeline import compare_best
-from classify.scores import LEVEL, Comparison
-from report.material import Material, probe_name
-from report.numbers import p_value, points
-from report.sections.section import Section
+from onepass.classify.mistakes import confusion_matrix
+from onepass.classify.pipeline import compare_best
+from onepass.classify.scores import LEVEL, Comparison
+from onepass.report.context import Material, probe_name
+from onepass.report.numbers import p_value, points
+from onepass.report.sections.section import Section
 
 STAGES = ("frozen", "fine-tuned", "ensemble")
 Ours = tuple[str, float | None, tuple[float, float] | None]  # name, accuracy, interval

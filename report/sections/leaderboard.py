@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-from cache.errors import OnepassError
-from classify.heads.base import brief
-from classify.leaderboard import ProbeResult
-from classify.records import load_probabilities
-from classify.scores import compare
-from classify.scorings import count_scorings
-from report.material import Material
-from report.numbers import p_value, points
-from report.sections.section import Section
+from onepass.cache.errors import OnepassError
+from onepass.classify.heads.base import brief
+from onepass.classify.leaderboard.board import ProbeResult
+from onepass.classify.leaderboard.records import load_probabilities
+from onepass.classify.protocol.scorings import count_scorings
+from onepass.classify.scores import compare
+from onepass.report.context import Material
+from onepass.report.numbers import p_value, points
+from onepass.report.sections.section import Section
 
 COMPARED = 20  # lines that are compared with the winner: each reads a file of probabilities
 BAR = 96.0  # width of the picture of an interval

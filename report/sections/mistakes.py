@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from classify.mistakes import confusion_matrix
-from report.figures.matrix import matrix_figure
-from report.figures.sheet import sheet_figure
-from report.material import Material
-from report.mistakes import class_lines, confident_mistakes, confused_pairs
-from report.sections.section import Section
+from onepass.classify.mistakes import confusion_matrix
+from onepass.report.context import Material
+from onepass.report.figures.matrix import matrix_figure
+from onepass.report.figures.sheet import sheet_figure
+from onepass.report.mistakes import class_lines, confident_mistakes, confused_pairs
+from onepass.report.sections.section import Section
 
 WORST = 10
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from report.figures.figure import Figure
+from onepass.report.figures.figure import Figure
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from report.material import Material
-from report.sections.section import Section
+from onepass.report.context import Material
+from onepass.report.sections.section import Section
 
 # Table: its heading, and the field and heading of each column; shares are those that are told so.
 LAYOUT: dict[str, tuple[str, dict[str, str]]] = {
@@ -31,7 +31,7 @@ WORDS = ("backbone", "size", "head", "features", "epoch", "run", "recipe")
 
 
 def build(material: Material) -> Section | None:
-    """Return what `python -m finetune tables` left; nothing where it was not run."""
+    """Return what `onepass finetune tables` left; nothing where it was not run."""
     record = material.records.get("tables")
     if record is None:
         return None

@@ -3,10 +3,10 @@
 from collections import defaultdict
 from dataclasses import dataclass
 
-from report.figures.timing import Spent, time_figure
-from report.left import FeatureFile, devices_text
-from report.material import Material
-from report.sections.section import Section
+from onepass.report.artifacts import FeatureFile, devices_text
+from onepass.report.context import Material
+from onepass.report.figures.timing import Spent, time_figure
+from onepass.report.sections.section import Section
 
 
 @dataclass(frozen=True, slots=True)

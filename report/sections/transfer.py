@@ -1,14 +1,14 @@
 """What transferability scores said before anything was trained, and whether they were right."""
 
-from report.figures.agreement import agreement_figure
-from report.material import Material
-from report.sections.section import Section
+from onepass.report.context import Material
+from onepass.report.figures.agreement import agreement_figure
+from onepass.report.sections.section import Section
 
 NAMES = {"logme": "LogME", "h_score": "H-score", "nce": "NCE", "leep": "LEEP", "zero_training": "zero-training"}  # fmt: skip
 
 
 def build(material: Material) -> Section | None:
-    """Return the scores of `python -m classify transfer`; nothing where they were not computed."""
+    """Return the scores of `onepass classify transfer`; nothing where they were not computed."""
     record = material.records.get("transferability")
     if not record or not record["scores"]:
         return None

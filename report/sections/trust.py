@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from report.figures.trust import precision_recall_figure, reliability_figure, roc_figure
-from report.material import Judged, Material
-from report.measures import (
+from onepass.report.context import Judged, Material
+from onepass.report.figures.trust import precision_recall_figure, reliability_figure, roc_figure
+from onepass.report.measures import (
     Rates,
     Reliability,
     precision_recall,
@@ -14,8 +14,8 @@ from report.measures import (
     roc,
     stored_reliability,
 )
-from report.optional import read_optional
-from report.sections.section import Section
+from onepass.report.optional import read_optional
+from onepass.report.sections.section import Section
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,120 @@
+"""JSON files with a type: each is a frozen dataclass with a format number, written and read here only.
+
+A room that leaves a JSON file declares an `Artifact`; whoever reads the file imports that class. To
+change an artifact's fields, raise its `FORMAT` and teach `upgrade` the format before.
+"""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
+
+from onepass.cache.errors import CorruptFileError, MissingFileError
+from onepass.cache.files import read_json, write_json
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True)
+def record(cls: type[T]) -> type[T]:
+    """Make a class a frozen dataclass that may stand in a JSON file; readers refuse unknown fields."""
+    made = dataclass(frozen=True, slots=True)(cls)
+    made.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
+    return made
+
+
+class Artifact:
+    """Base of the dataclasses that are JSON files of their own; subclasses are made by `@record`.
+
+    Attributes:
+        FORMAT: Number of the file's format, written into it as "format".
+    """
+
+    __slots__ = ()
+    FORMAT: ClassVar[int] = 1
+
+    @classmethod
+    def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
+        """Return a file of an earlier format as one of this format; 0 is a file without a number.
+
+        Raises:
+            CorruptFileError: That format cannot be read any more; the message says how to mend it.
+        """
+        raise CorruptFileError(f"expected format {cls.FORMAT}, received format {found}")
+
+    def write(self, path: Path) -> None:
+        """Write the file, atomically."""
+        write_json(path, {"format": self.FORMAT, **to_json(self)})
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read the file.
+
+        Raises:
+            MissingFileError: There is none.
+            CorruptFileError: It is not this artifact: the message names the file and the fields that
+                are unknown, missing or of another type.
+        """
+        value = read_json(path)
+        try:
+            if not isinstance(value, dict):
+                raise CorruptFileError("expected a JSON object")
+            found = value.pop("format", 0)
+            if found > cls.FORMAT:
+                raise CorruptFileError(
+                    f"expected format {cls.FORMAT} or earlier, received format {found} of a later Onepass"
+                )
+            return from_json(cls, value if found == cls.FORMAT else cls.upgrade(value, found))
+        except CorruptFileError as error:
+            raise CorruptFileError(f"{path}: {error}") from error
+
+    @classmethod
+    def read_optional(cls, path: Path) -> Self | None:
+        """Read the file, or return None where there is none; a file that is wrong is an error."""
+        try:
+            return cls.read(path)
+        except MissingFileError:
+            return None
+
+
+def from_json(kind: type[T], value: Any) -> T:
+    """Return a JSON value as an instance of a class made by `record`.
+
+    Raises:
+        CorruptFileError: Fields are unknown, missing or of another type; each is named.
+    """
+    from pydantic import TypeAdapter, ValidationError  # 0.2 s that `--help` need not pay
+
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        wrong = []
+        for problem in error.errors(include_url=False):
+            field = ".".join(map(str, problem["loc"])) or "the value"
+            words = {"missing": "missing", "unexpected_keyword_argument": "unknown"}
+            wrong.append(f"{field}: {words.get(problem['type'], problem['msg'])}")
+        raise CorruptFileError(
+            f"expected the fields of {kind.__name__}; received {'; '.join(wrong)}"
+        ) from error
+
+
+def to_json(value: Any) -> Any:
+    """Return a result as plain JSON values: dataclasses become objects, arrays lists, paths text.
+
+    JSON has no NaN and no infinity: both become null.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
+    if isinstance(value, dict):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [to_json(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return to_json(value.tolist()) if hasattr(value, "tolist") else value

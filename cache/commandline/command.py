@@ -1,0 +1,148 @@
+"""A command: its flags, its work, its exit code, and what it prints."""
+
+import io
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from onepass.cache.artifacts import to_json
+from onepass.cache.commandline.flags import make_parser
+from onepass.cache.commandline.signals import interrupt_on_sigterm, stop_on_signals
+from onepass.cache.commandline.terminal import Terminal
+from onepass.cache.errors import OnepassError
+from onepass.cache.progress import progress_to
+from onepass.cache.provenance import recorded_command
+from onepass.cache.stopping import StopRequest
+
+DONE, FAILED, USAGE, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130  # 75: EX_TEMPFAIL of sysexits.h
+
+
+class OnSignal(Enum):
+    """What Ctrl-C and SIGTERM do to a command."""
+
+    STOP = "the work is asked to end at its next safe point; a second signal ends it at once"
+    RESUME = "it ends at once; what was finished is kept, and the same command resumes"
+    END = "it ends at once"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command of a package.
+
+    Attributes:
+        name: The word after the package's; "" for the package's own command.
+        summary: One line for `--help`.
+        config: A dataclass whose fields are the flags.
+        work: Does it; imports what it needs inside, so that `--help` stays fast. With
+            `OnSignal.STOP` it takes the `StopRequest` as its second argument.
+        text: Turns the result into what a person reads.
+        on_signal: What Ctrl-C and SIGTERM do.
+    """
+
+    name: str
+    summary: str
+    config: type
+    work: Callable[..., Any]
+    text: Callable[[Any], str]
+    on_signal: OnSignal = OnSignal.END
+
+
+def main(package: str, commands: Sequence[Command], argv: Sequence[str] | None = None) -> int:
+    """Run one package's command line and return its exit code.
+
+    0: done. 1: an error, said in one line. 2: a wrong command line. 75: stopped cleanly with work
+    left; the same command resumes it. 130: interrupted. A traceback is shown only for a bug of ours.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without × or … shows an escape
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            return _run(package, commands, list(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe (`| head`) has seen enough
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  flushed by the interpreter at exit
+        return DONE
+
+
+def _run(package: str, commands: Sequence[Command], arguments: list[str]) -> int:
+    """Parse the arguments, do the work, print the result; return the exit code."""
+    program = f"onepass {package}"
+    command = _choose(commands, arguments)
+    if command is None:
+        return _overview(program, commands, arguments)
+    more = [(f"{program} {c.name}", c.summary) for c in commands if c.name and not command.name]
+    parser = make_parser(f"{program} {command.name}".strip(), command.summary, command.config, more)
+    parsed = vars(parser.parse_args(arguments[1:] if command.name else arguments))
+    as_json = parsed.pop("json")
+    with ExitStack() as stack:
+        terminal = stack.enter_context(Terminal())
+        stack.enter_context(progress_to(terminal.progress))
+        stack.enter_context(recorded_command(f"{program} {shlex.join(arguments)}".strip()))
+        try:
+            settings = {k: tuple(v) if isinstance(v, list) else v for k, v in parsed.items()}
+            result = _work(command, command.config(**settings))
+            text = _json_object(result) if as_json else command.text(result)
+        except OnepassError as error:
+            terminal.line(f"{program}: {' '.join(str(error).split())}")
+            return error.exit_code
+        except OSError as error:  # a folder that cannot be written, a disk that is gone
+            where = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            terminal.line(f"{program}: {' '.join(where.split())}")
+            return FAILED
+        except KeyboardInterrupt:
+            resumes = command.on_signal is not OnSignal.END
+            more_words = "; the same command resumes" if resumes else ""
+            terminal.line(f"{program}: interrupted{more_words}")
+            return STOPPED if resumes else INTERRUPTED
+    print(text)
+    return STOPPED if getattr(result, "stopped", "") else DONE
+
+
+def _work(command: Command, config: Any) -> Any:
+    """Do the work with the command's own answer to signals."""
+    if command.on_signal is OnSignal.STOP:
+        with stop_on_signals(StopRequest()) as stop:
+            return command.work(config, stop)
+    with interrupt_on_sigterm():
+        return command.work(config)
+
+
+def _json_object(result: Any) -> str:
+    """Return a result as one JSON object, whatever it is, in plain ASCII."""
+    value = to_json(result)
+    return json.dumps(value if isinstance(value, dict) else {"result": value}, allow_nan=False)
+
+
+def _choose(commands: Sequence[Command], arguments: list[str]) -> Command | None:
+    """Return the command that the first word names, else the package's own command."""
+    by_name = {command.name: command for command in commands}
+    if arguments and arguments[0] in by_name:
+        return by_name[arguments[0]]
+    return by_name.get("")
+
+
+def _overview(program: str, commands: Sequence[Command], arguments: list[str]) -> int:
+    """Print what a package without a command of its own can do; a wrong word is a usage error."""
+    names = [(command.name, command.summary) for command in commands]
+    return print_overview(program, names, arguments)
+
+
+def print_overview(program: str, words: Sequence[tuple[str, str]], arguments: Sequence[str]) -> int:
+    """Print the words that may follow `program`; without `--help` that is a usage error."""
+    width = max(len(word) for word, _ in words)
+    lines = [f"usage: {program} {{{','.join(word for word, _ in words)}}} …", ""]
+    lines += [f"  {word:<{width}}  {summary}" for word, summary in words]
+    asked = bool(arguments) and arguments[0] in ("-h", "--help")
+    wrong = bool(arguments) and not asked
+    first = [f"{program}: expected a command, received {arguments[0]!r}"] if wrong else []
+    print("\n".join(first + lines), file=sys.stdout if asked else sys.stderr)
+    return DONE if asked else USAGE

@@ -1,0 +1,172 @@
+"""A configuration dataclass is a command's flags: its fields, their types and their defaults."""
+
+import argparse
+import dataclasses
+import math
+import os
+import re
+import types
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import Any
+
+NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+DURATION = re.compile(
+    rf"((?P<hours>{NUMBER})h)?((?P<minutes>{NUMBER})m)?((?P<seconds>{NUMBER})s)?|(?P<bare>{NUMBER})"
+)
+
+
+def flag(
+    default: Any = MISSING,
+    help: str = "",
+    *,
+    choices: Sequence[str] | None = None,
+    positional: bool = False,
+    metavar: str | None = None,
+    parse: Callable[[str], Any] | None = None,
+) -> Any:
+    """Return a dataclass field that is also a command-line flag of the same name.
+
+    Args:
+        default: The default, the only place where it stands; a field without one is required.
+        help: One line for `--help`.
+        choices: The only values allowed.
+        positional: Given by position instead of by `--name`.
+        metavar: What `--help` shows for the value.
+        parse: Turns the text into the value; raises ValueError with what was expected.
+    """
+    metadata = {
+        "help": help,
+        "choices": choices,
+        "positional": positional,
+        "metavar": metavar,
+        "parse": parse,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreConfig:
+    """Where the rows are kept; every command has it."""
+
+    cache_dir: Path | None = flag(
+        None, "folder of the stored rows (default: $ONEPASS_CACHE, else cache/store)"
+    )
+
+    @property
+    def store(self) -> Path:
+        """Root folder of the store; by default that of the working directory."""
+        default = os.environ.get("ONEPASS_CACHE") or "cache/store"
+        return (self.cache_dir or Path(default)).expanduser()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunsConfig(StoreConfig):
+    """Where results are kept, for the commands that leave some."""
+
+    runs_dir: Path | None = flag(None, "folder of the results (default: $ONEPASS_RUNS, else runs)")
+
+    @property
+    def runs(self) -> Path:
+        """Root folder of the results; by default that of the working directory."""
+        default = os.environ.get("ONEPASS_RUNS") or "runs"
+        return (self.runs_dir or Path(default)).expanduser()
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of `8h45m`, `90s`, `2h` or a bare number of seconds.
+
+    Raises:
+        ValueError: It is written in another way, such as `8h45` (minutes or seconds?), or is 0.
+    """
+    match = DURATION.fullmatch(text.strip().lower())
+    parts = match.groupdict() if match else {}
+    units = {"hours": 3600, "minutes": 60, "seconds": 1, "bare": 1}
+    seconds = sum(float(parts[name]) * units[name] for name in parts if parts[name])
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"expected a duration such as 8h45m, received {text!r}")
+    return seconds
+
+
+def make_parser(
+    program: str, summary: str, config: type, more: Sequence[tuple[str, str]] = ()
+) -> argparse.ArgumentParser:
+    """Return the parser of one command.
+
+    Args:
+        program: The words that call it.
+        summary: One line that says what it does.
+        config: A dataclass whose fields are the flags.
+        more: (words, summary) of the commands beside it, for the end of `--help`.
+    """
+    width = max((len(words) for words, _ in more), default=0)
+    others = "".join(f"\n  {words:<{width}}  {text}" for words, text in more)
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description=summary,
+        epilog="more commands:" + others if others else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    hints = typing.get_type_hints(config)
+    for field in sorted(
+        dataclasses.fields(config), key=lambda f: f.name in ("cache_dir", "runs_dir")
+    ):
+        _add_flag(parser, field, hints[field.name])
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    return parser
+
+
+def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: Any) -> None:
+    """Turn one dataclass field into one flag: the type gives the form, the default stays in the dataclass."""
+    optional = isinstance(hint, types.UnionType)
+    kind = (
+        next(part for part in typing.get_args(hint) if part is not types.NoneType)
+        if optional
+        else hint
+    )
+    several = typing.get_origin(kind) is tuple
+    if several:
+        kind = typing.get_args(kind)[0]
+    meta, required = field.metadata, field.default is MISSING
+    text = meta["help"]
+    if not required and field.default not in (None, (), ("",), "", False, True):
+        shown = " ".join(map(str, field.default)) if several else field.default  # type: ignore[arg-type]
+        text += f" (default: {shown})"
+    options: dict[str, Any] = {"help": text.replace("%", "%%")}
+    if not required:
+        options["default"] = field.default
+    if kind is bool:
+        options["action"] = (
+            argparse.BooleanOptionalAction if field.default is True else "store_true"
+        )
+    else:
+        options["type"] = _checked(meta["parse"]) if meta["parse"] else kind
+        options["choices"], options["metavar"] = meta["choices"], meta["metavar"]
+        if several:
+            options["nargs"] = "+" if required or not meta["positional"] else "*"
+    if meta["positional"]:
+        if not several and not required:
+            options["nargs"] = "?"
+        parser.add_argument(field.name, **options)
+    else:
+        parser.add_argument(
+            "--" + field.name.rstrip("_").replace("_", "-"),
+            dest=field.name,
+            required=required,
+            **options,
+        )
+
+
+def _checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Let argparse show the message of a parser's ValueError."""
+
+    def convert(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return convert

@@ -1,0 +1,44 @@
+"""Ctrl-C and SIGTERM, for commands only: a library leaves the signals of its process alone."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+from onepass.cache.stopping import StopRequest
+
+
+@contextmanager
+def interrupt_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM interrupt the block at once, as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def stop_on_signals(stop: StopRequest) -> Iterator[StopRequest]:
+    """Let the first Ctrl-C or SIGTERM ask for a stop; a second one interrupts at once."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.asked:
+            raise KeyboardInterrupt
+        name = signal.Signals(number).name
+        stop.ask(name)
+        note = f"{name}: stopping at the next safe point; once more to interrupt at once\n"
+        with suppress(OSError):
+            os.write(2, note.encode())  # print() may be in the middle of another line
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,172 @@
+"""A small convolutional network on pixels, trained from nothing: what transfer has to beat."""
+
+import math
+from collections.abc import Iterator
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from onepass.cache.errors import InvalidInputError
+from onepass.cache.stderr import suppress_stderr
+from onepass.classify.heads.base import Head, Note, PathPoint
+
+EPOCHS = (1, 2, 3, 5, 8, 12, 18)  # after which it is judged
+STEPS = {"quick": 3_000, "full": 6_000}  # training steps of a path, unless that is less than …
+FEWEST = 12  # … epochs
+PATIENCE = 2  # judged epochs beyond the peak
+FILTERS = (32, 64, 128)
+PIECE = 512  # rows that are predicted at a time
+LAYERS = ("first", "second", "third", "last")
+
+
+class Cnn(Head):
+    """Three convolutions with pooling, dropout and softmax, by Adam; Keras runs it.
+
+    Args:
+        height, width: Of the images that the rows are (px); 0: they are square.
+        epochs: Passes over the rows; `path` chooses it on the selection split.
+        dropout: Before the last layer, in [0, 1).
+        learning_rate: Of Adam.
+        batch_size: Rows of a step, about.
+        seed: Of first weights, shuffling and dropout.
+    """
+
+    kind = "cnn"
+    ARRAYS: ClassVar[dict[str, tuple[str, str]]] = {
+        **Head.ARRAYS,
+        "first_kernel_": ("sscA", "f"),
+        "first_bias_": ("A", "f"),
+        "second_kernel_": ("ttAB", "f"),
+        "second_bias_": ("B", "f"),
+        "third_kernel_": ("ttBE", "f"),
+        "third_bias_": ("E", "f"),
+        "last_kernel_": ("EK", "f"),
+        "last_bias_": ("K", "f"),
+    }
+
+    def __init__(
+        self,
+        height: int = 0,
+        width: int = 0,
+        epochs: int = 8,
+        dropout: float = 0.4,
+        learning_rate: float = 1e-3,
+        batch_size: int = 128,
+        seed: int = 0,
+    ) -> None:
+        self.height = height
+        self.width = width
+        self.epochs = epochs
+        self.dropout = dropout
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.seed = seed
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train for `epochs`; see `Head.fit`."""
+        X, numbers = self.check_training(X, y)
+        for weights in self._train(X, numbers, self.epochs):
+            self._adopt(weights)
+        return self
+
+    def path(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        X_selection: np.ndarray,
+        y_selection: np.ndarray,
+        *,
+        budget: str = "quick",
+        note: Note | None = None,
+    ) -> list[PathPoint]:
+        """Train once and judge it after more and more epochs, until it is past its peak."""
+        X, numbers = self.check_training(X, y)
+        limit = max(FEWEST, STEPS[budget] // max(1, len(X) // self.batch_size))
+        grid = [epochs for epochs in EPOCHS if epochs <= limit]
+        points: list[PathPoint] = []
+        for epoch, weights in enumerate(self._train(X, numbers, grid[-1]), 1):
+            if epoch not in grid:
+                continue
+            params = {"epochs": epoch}
+            head = type(self)(**{**self.get_params(), **params})
+            head.classes_, head.n_features_in_ = self.classes_, self.n_features_in_
+            points.append(head._adopt(weights).judged(X_selection, y_selection, params))
+            if note:
+                note(str(points[-1]))
+            if len(points) - 1 - int(np.argmax([p.accuracy for p in points])) >= PATIENCE:
+                break
+        return points
+
+    def logits(self, X: Any) -> np.ndarray:
+        """Return what the last layer gives, (n, K) float32."""
+        X = self.check_features(X)
+        model = self._model()
+        model.set_weights([getattr(self, name) for name in self._names()])
+        pieces = [self._images(X[at : at + PIECE]) for at in range(0, len(X), PIECE)]
+        return np.concatenate([np.asarray(model.predict_on_batch(piece)) for piece in pieces])
+
+    def _names(self) -> list[str]:
+        return [f"{layer}_{part}_" for layer in LAYERS for part in ("kernel", "bias")]
+
+    def _adopt(self, weights: list[np.ndarray]) -> Self:
+        for name, array in zip(self._names(), weights, strict=True):
+            setattr(self, name, array)
+        return self
+
+    def _shape(self) -> tuple[int, int, int]:
+        """Return height, width and channels of the images that a row of numbers is."""
+        numbers = self.n_features_in_
+        if self.height and self.width and numbers % (self.height * self.width) == 0:
+            return self.height, self.width, numbers // (self.height * self.width)
+        for channels in (3, 1):
+            side = math.isqrt(numbers // channels)
+            if not (self.height or self.width) and side**2 * channels == numbers:
+                return side, side, channels
+        raise InvalidInputError(
+            f"cnn: expected rows of {self.height or 'a square'} × {self.width or 'image'} px, "
+            f"received {numbers} numbers"
+        )
+
+    def _images(self, X: np.ndarray) -> np.ndarray:
+        return (X.astype(np.float32).reshape(-1, *self._shape()) - 127.5) / 64
+
+    def _train(self, X: np.ndarray, numbers: np.ndarray, epochs: int) -> Iterator[list[np.ndarray]]:
+        """Yield kernels and biases after each epoch; an epoch is a whole number of equal steps."""
+        model = self._model()
+        generator = np.random.default_rng(self.seed)
+        steps = max(1, round(len(X) / self.batch_size))
+        size = len(X) // steps
+        for _ in range(epochs):
+            order = generator.permutation(len(X))
+            for step in range(steps):
+                rows = np.sort(order[step * size : (step + 1) * size])
+                model.train_on_batch(self._images(X[rows]), numbers[rows])
+            yield model.get_weights()
+
+    def _model(self) -> Any:
+        with suppress_stderr():
+            import keras
+
+            shape = self._shape()
+        layers, options = keras.layers, {"padding": "same", "activation": "relu"}
+        starts = [keras.initializers.GlorotUniform(seed=self.seed + k) for k in range(len(LAYERS))]
+        first, second, third = FILTERS
+        model = keras.Sequential(
+            [
+                layers.Input(shape),
+                layers.Conv2D(first, 5, 2, kernel_initializer=starts[0], **options),
+                layers.MaxPooling2D(padding="same"),
+                layers.Conv2D(second, 3, kernel_initializer=starts[1], **options),
+                layers.MaxPooling2D(padding="same"),
+                layers.Conv2D(third, 3, kernel_initializer=starts[2], **options),
+                layers.GlobalAveragePooling2D(),
+                layers.Dropout(self.dropout, seed=self.seed),
+                layers.Dense(len(self.classes_), kernel_initializer=starts[3]),
+            ]
+        )
+        model.compile(
+            optimizer=keras.optimizers.Adam(self.learning_rate),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            jit_compile=keras.backend.backend() == "jax",  # XLA is the slower one on a CPU
+        )
+        return model

@@ -1,0 +1,65 @@
+"""A random guess: what a classifier scores that knows only how many classes there are."""
+
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from onepass.classify.heads.base import Head, Note, PathPoint
+
+JITTER = 1e-3  # of the logits: the probabilities are 1/K but for a thousandth
+
+
+class Guess(Head):
+    """Draws each row's class evenly; its expected accuracy is 1/K, whatever the rows.
+
+    A row's draw depends on its numbers, so that the same rows get the same guess in any order.
+
+    Args:
+        seed: Of the draws.
+    """
+
+    kind = "guess"
+    ARRAYS: ClassVar[dict[str, tuple[str, str]]] = {**Head.ARRAYS}
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Take note of the classes; see `Head.fit`."""
+        self.check_training(X, y)
+        return self
+
+    def logits(self, X: Any) -> np.ndarray:
+        """Return nearly equal logits (n, K) float64, whose order is the guess."""
+        X = np.ascontiguousarray(self.check_features(X), dtype=np.float64)
+        state = np.full(len(X), self.seed + 1, np.uint64)
+        for column in X.view(np.uint64).T:
+            state = _mixed(state ^ column)
+        steps = np.arange(1, len(self.classes_) + 1, dtype=np.uint64)
+        draws = _mixed(state[:, None] + steps * np.uint64(0x9E3779B97F4A7C15))
+        return (draws >> np.uint64(11)).astype(np.float64) * (JITTER / 2**53)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.poor_score = True
+        return tags
+
+    def path(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        X_selection: np.ndarray,
+        y_selection: np.ndarray,
+        *,
+        budget: str = "quick",
+        note: Note | None = None,
+    ) -> list[PathPoint]:
+        """Return the one point there is; see `Head.path`."""
+        return [self.fit(X, y).judged(X_selection, y_selection, {})]
+
+
+def _mixed(state: np.ndarray) -> np.ndarray:
+    """Return uint64 numbers with their bits mixed (splitmix64: Steele, Lea and Flood, OOPSLA 2014)."""
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))

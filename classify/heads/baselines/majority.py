@@ -1,0 +1,47 @@
+"""The most frequent class, always: the floor under every leaderboard."""
+
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from onepass.classify.heads.base import Head, Note, PathPoint
+
+
+class Majority(Head):
+    """Predicts each class with its share of the training rows, whatever the features.
+
+    Attributes:
+        share_: (K,) float64.
+    """
+
+    kind = "majority"
+    ARRAYS: ClassVar[dict[str, tuple[str, str]]] = {**Head.ARRAYS, "share_": ("K", "f")}
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Count the classes; see `Head.fit`."""
+        _, numbers = self.check_training(X, y)
+        self.share_ = np.bincount(numbers) / len(numbers)
+        return self
+
+    def logits(self, X: Any) -> np.ndarray:
+        """Return the logarithm of the shares, (n, K) float64."""
+        X = self.check_features(X)
+        return np.tile(np.log(self.share_), (len(X), 1))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.poor_score = True
+        return tags
+
+    def path(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        X_selection: np.ndarray,
+        y_selection: np.ndarray,
+        *,
+        budget: str = "quick",
+        note: Note | None = None,
+    ) -> list[PathPoint]:
+        """Return the one point there is; see `Head.path`."""
+        return [self.fit(X, y).judged(X_selection, y_selection, {})]

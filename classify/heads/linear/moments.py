@@ -1,0 +1,91 @@
+"""What ridge, LDA and class means need of the rows, from one reading of them."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from onepass.classify.heads.float16 import widen
+from onepass.classify.heads.scaler import Scaler
+from onepass.classify.heads.threads import cores, spread
+
+SAMPLE = 256  # rows, of which the mean is near enough to that of all
+BLOCK = 8_192  # rows multiplied at a time, at most
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """First and second moments of standardised rows.
+
+    Attributes:
+        scaler: How the features are standardised.
+        share: (K,) float64, share of each class.
+        means: (D, K) float64, mean of each class in standardised features.
+        gram: (D, D) float64, ZᵀZ/n of the standardised rows Z; None where it was not asked for.
+    """
+
+    scaler: Scaler
+    share: np.ndarray
+    means: np.ndarray
+    gram: np.ndarray | None
+
+    @classmethod
+    def of(
+        cls, X: np.ndarray, numbers: np.ndarray, classes: int, *, gram: bool = True
+    ) -> "Moments":
+        """Read raw rows X (n, D), of any float dtype, once, with class numbers (n,) below `classes`.
+
+        The rows are shifted by the first block's mean, multiplied as float32, summed over blocks as
+        float64, and standardised afterwards: the Gram matrix's diagonal holds the variances.
+        """
+        # of X's own dtype: what float16 rows differ from it is exact in float32
+        shift = X[:SAMPLE].mean(axis=0, dtype=np.float64).astype(X.dtype)
+        ends = np.linspace(0, len(X), min(cores(), -(-len(X) // BLOCK)) + 1).astype(int)
+        shares = [slice(*pair) for pair in pairwise(ends)]
+        parts = spread(
+            lambda share: _summed(X[share], numbers[share], classes, shift, gram), shares
+        )
+        sums, squares = parts[0]
+        for part in parts[1:]:
+            sums += part[0]
+            squares += part[1]
+        products = squares if gram else None
+        counts = np.bincount(numbers, minlength=classes)
+        mean = sums.sum(axis=0) / len(X)
+        second = (squares if products is None else np.diag(products)) / len(X)
+        scaler = Scaler.of_moments(shift.astype(np.float64) + mean, second - mean**2, len(X))
+        means = (sums / np.maximum(counts, 1)[:, None] - mean) / scaler.scale
+        if products is not None:
+            products -= np.outer(len(X) * mean, mean)
+            products /= scaler.scale[:, None]
+            products /= len(X) * scaler.scale
+        return cls(scaler, counts / len(X), np.ascontiguousarray(means.T), products)
+
+
+def _summed(
+    X: np.ndarray,
+    numbers: np.ndarray,
+    classes: int,
+    shift: np.ndarray,
+    gram: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return sums of the shifted rows by class (K, D), and of squares (D,) or products (D, D), float64."""
+    features = X.shape[1]
+    kind = np.float64 if X.dtype == np.float64 else np.float32
+    size = -(-len(X) // -(-len(X) // BLOCK))  # of equal blocks
+    buffer = np.empty((size, features), kind)
+    sums = np.zeros((classes, features))
+    squares = np.zeros((features, features) if gram else features)
+    product = np.empty_like(squares, np.float32)
+    for start in range(0, len(X), size):
+        rows = widen(X[start : start + size], buffer[: len(X) - start], shift)
+        rows = rows.astype(np.float32, copy=False)
+        of_class = (numbers[start : start + size], np.arange(len(rows)))
+        sums += csr_array((np.ones(len(rows), np.float32), of_class), (classes, len(rows))) @ rows
+        if gram:
+            np.matmul(rows.T, rows, out=product)  # not scipy's: that one would hold the GIL
+            squares += product
+        else:
+            squares += np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
+    return sums, squares

@@ -1,0 +1,114 @@
+"""Rows as the solvers see them: standardised float32 blocks with class numbers, resident or not."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from onepass.classify.heads.scaler import Scaler
+
+RESIDENT = 1 << 32  # bytes of standardised rows that may be held in memory
+BLOCK = 4_096  # rows
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """The mean log-loss over some rows at a point.
+
+    Attributes:
+        loss: In nats.
+        gradient: (D + 1, K) float32, the bias last.
+        spread: Mean over rows and classes of (probability - target)²: what p (1 - p) is on average
+            where the probabilities are right.
+    """
+
+    loss: float
+    gradient: np.ndarray
+    spread: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Standardised rows with class numbers.
+
+    Attributes:
+        X: (n, D): standardised float32, or raw floats (a memory map, say) if `scaler` is given.
+        numbers: (n,) class of each row, 0 … classes - 1.
+        classes: K.
+        scaler: Applied to each block as it is read.
+    """
+
+    X: np.ndarray
+    numbers: np.ndarray
+    classes: int
+    scaler: Scaler | None = None
+
+    @classmethod
+    def of(
+        cls,
+        X: np.ndarray,
+        numbers: np.ndarray,
+        classes: int,
+        scaler: Scaler,
+        resident: int = RESIDENT,
+    ) -> "Rows":
+        """Standardise raw rows X (n, D) once if they fit into `resident` bytes, else at each reading."""
+        if 4 * X.size <= resident:
+            return cls(scaler.apply(X), numbers, classes)
+        return cls(X, numbers, classes, scaler)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def features(self) -> int:
+        """D."""
+        return int(self.X.shape[1])
+
+    def share(self) -> np.ndarray:
+        """Return the share of each class, (K,) float64; no class is given less than half a row."""
+        counts = np.bincount(self.numbers, minlength=self.classes)
+        return np.maximum(counts, 0.5) / len(self)
+
+    def sample(self, count: int) -> "Rows":
+        """Return `count` rows at most, evenly spread, standardised and resident."""
+        if count >= len(self) and self.scaler is None:
+            return self
+        chosen = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(np.int64)
+        X = self.X[chosen]
+        return Rows(self.scaler.apply(X) if self.scaler else X, self.numbers[chosen], self.classes)
+
+    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield standardised rows (m, D) float32 and their class numbers (m,), in order."""
+        for start in range(0, len(self), BLOCK):
+            block = slice(start, min(start + BLOCK, len(self)))
+            rows = self.X[block]
+            yield (self.scaler.apply(rows) if self.scaler else rows), self.numbers[block]
+
+    def evaluate(self, weights: np.ndarray) -> Value:
+        """Return loss and gradient at `weights` (D + 1, K) float32; one pass over the rows."""
+        gradient = np.zeros(weights.shape)
+        loss = spread = 0.0
+        for rows, numbers in self.blocks():
+            scores = rows @ weights[:-1]
+            scores += weights[-1]
+            loss += residuals(scores, numbers)
+            gradient[:-1] += rows.T @ scores
+            gradient[-1] += scores.sum(axis=0, dtype=np.float64)
+            spread += float(np.vdot(scores, scores))
+        gradient /= len(self)
+        return Value(
+            loss / len(self), gradient.astype(np.float32), spread / (len(self) * self.classes)
+        )
+
+
+def residuals(scores: np.ndarray, numbers: np.ndarray) -> float:
+    """Turn logits (m, K) into probabilities less targets, in place; return the summed log-loss."""
+    lines = np.arange(len(numbers))
+    scores -= scores.max(axis=1, keepdims=True)
+    true = scores[lines, numbers].sum(dtype=np.float64)
+    np.exp(scores, out=scores)
+    total = scores.sum(axis=1, keepdims=True)
+    scores /= total
+    scores[lines, numbers] -= 1
+    return float(np.log(total, dtype=np.float64).sum() - true)

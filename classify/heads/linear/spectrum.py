@@ -1,0 +1,44 @@
+"""The normal equations of ridge, decomposed: for work that needs the eigenvectors themselves."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import eigh
+
+from onepass.classify.heads.linear.ridge import Normal
+from onepass.classify.heads.scaler import Scaler
+
+
+@dataclass(frozen=True, slots=True)
+class Spectrum:
+    """Eigenvectors and eigenvalues of standardised rows, and the targets seen in them.
+
+    The weights for a penalty are `basis @ (projected / (eigenvalues + penalty))`, in feature space and
+    in row space (fewer rows than features) alike.
+
+    Attributes:
+        scaler: How the features were standardised.
+        target_mean: (K,) float64, share of each class.
+        basis: (D, r) float64; of unit length only in feature space.
+        eigenvalues: (r,) float64, of the Gram matrix divided by n, not negative.
+        projected: (r, K) float64.
+    """
+
+    scaler: Scaler
+    target_mean: np.ndarray
+    basis: np.ndarray
+    eigenvalues: np.ndarray
+    projected: np.ndarray
+
+    @classmethod
+    def of(cls, X: np.ndarray, numbers: np.ndarray, classes: int) -> "Spectrum":
+        """Decompose the rows X (n, D) with class numbers (n,) out of `classes`."""
+        normal = Normal.of(X, numbers, classes)
+        eigenvalues, vectors = eigh(normal.matrix, overwrite_a=True)
+        basis = vectors if normal.rows is None else normal.rows.T.astype(np.float64) @ vectors
+        projected = vectors.T @ normal.right
+        return cls(normal.scaler, normal.share, basis, np.maximum(eigenvalues, 0), projected)
+
+    def solve(self, penalty: float) -> np.ndarray:
+        """Return the weights (D, K) float64 for one penalty."""
+        return self.basis @ (self.projected / (self.eigenvalues + penalty)[:, None])

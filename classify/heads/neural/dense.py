@@ -1,0 +1,68 @@
+"""Dropout and one dense softmax layer: the head of the course report."""
+
+from typing import Self
+
+import numpy as np
+
+from onepass.classify.heads.base import LinearHead
+from onepass.classify.heads.neural.trained import Grid, TrainedHead
+from onepass.classify.heads.scaler import Scaler
+
+
+class Dense(TrainedHead, LinearHead):
+    """Softmax regression by stochastic gradients with dropout on its standardised features.
+
+    Args:
+        dropout: Share of the features that each step leaves out, in [0, 1).
+        epochs: Passes over the rows; `path` chooses it on the selection split.
+        learning_rate: Of the optimiser; None: 1e-3 for Adam, 0.01 for SGD, as in the report.
+        l1, l2: `l1 · Σ|w| + l2 · Σw²` is added to the mean log-loss (weights of standardised
+            features, not the bias), as Keras's regularisers do.
+        optimizer: "adam", or "sgd": Nesterov momentum 0.9, decay 1e-6.
+        label_smoothing: Share of each target that is spread over all classes, in [0, 1).
+        mixup: α of mixup between feature vectors (Zhang et al. 2018); 0: none.
+        ema: The head is an exponential moving average of the weights, of which a step keeps this
+            share (Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992);
+            0, as in the report: the weights of the last step.
+        batch_size: Rows of a step, about; every step of a fit has the same number. Fewer where an
+            epoch would have less than 32 steps.
+        seed: Of shuffling, dropout and mixup.
+    """
+
+    kind = "dense"
+    version = 3
+    FULL = Grid(
+        learning_rate=(3e-4, 1e-3, 2e-3),
+        penalty=((0.0, 0.0), (0.0, 1e-3), (0.0, 4e-3)),
+        dropout=(0.2, 0.4, 0.65),
+    )
+
+    def __init__(
+        self,
+        dropout: float = 0.4,
+        epochs: int = 10,
+        learning_rate: float | None = None,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        optimizer: str = "adam",
+        label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+        ema: float = 0.99,
+        batch_size: int = 256,
+        seed: int = 0,
+    ) -> None:
+        self.dropout = dropout
+        self.epochs = epochs
+        self.learning_rate = learning_rate
+        self.l1 = l1
+        self.l2 = l2
+        self.optimizer = optimizer
+        self.label_smoothing = label_smoothing
+        self.mixup = mixup
+        self.ema = ema
+        self.batch_size = batch_size
+        self.seed = seed
+
+    def adopt_arrays(self, scaler: Scaler, arrays: list[np.ndarray]) -> Self:
+        """See `TrainedHead.adopt_arrays`."""
+        return self.adopt(scaler, *arrays)

@@ -1,0 +1,98 @@
+"""Two dense layers behind dropout: the second head of the course report."""
+
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from onepass.classify.heads.base import Head
+from onepass.classify.heads.neural.trained import Grid, TrainedHead
+from onepass.classify.heads.scaler import Scaler, blocks
+
+
+class Mlp(TrainedHead):
+    """Dropout, dense (ReLU), dropout, dense (softmax) on standardised features.
+
+    The report's shares of dropout are the defaults. It does not say how wide the first layer is.
+
+    Args:
+        dropout: Share of the features that each step leaves out, in [0, 1).
+        hidden_dropout: The same of the first layer's outputs.
+        hidden: Outputs of the first layer.
+        epochs, learning_rate, l1, l2, optimizer, label_smoothing, mixup, ema, batch_size: As in `Dense`.
+        seed: Of first weights, shuffling, dropout and mixup.
+
+    Attributes:
+        mean_, scale_: (D,) float64, of the rows that it was fitted on.
+        hidden_weights_, hidden_bias_: (D, M) and (M,) float32, for standardised features.
+        weights_, bias_: (M, K) and (K,) float32.
+        classes_: (K,) labels in ascending order.
+    """
+
+    kind = "mlp"
+    version = 2
+    ARRAYS: ClassVar[dict[str, tuple[str, str]]] = {
+        **Head.ARRAYS,
+        "mean_": ("D", "f"),
+        "scale_": ("D", "f"),
+        "hidden_weights_": ("DM", "f"),
+        "hidden_bias_": ("M", "f"),
+        "weights_": ("MK", "f"),
+        "bias_": ("K", "f"),
+    }
+    FULL = Grid(
+        learning_rate=(3e-4, 1e-3),
+        penalty=((0.0, 0.0), (0.0, 1e-4)),
+        dropout=(0.25, 0.45, 0.65),
+    )
+
+    def __init__(
+        self,
+        dropout: float = 0.65,
+        hidden_dropout: float = 0.25,
+        hidden: int = 512,
+        epochs: int = 10,
+        learning_rate: float | None = None,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        optimizer: str = "adam",
+        label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+        ema: float = 0.99,
+        batch_size: int = 256,
+        seed: int = 0,
+    ) -> None:
+        self.dropout = dropout
+        self.hidden_dropout = hidden_dropout
+        self.hidden = hidden
+        self.epochs = epochs
+        self.learning_rate = learning_rate
+        self.l1 = l1
+        self.l2 = l2
+        self.optimizer = optimizer
+        self.label_smoothing = label_smoothing
+        self.mixup = mixup
+        self.ema = ema
+        self.batch_size = batch_size
+        self.seed = seed
+
+    def layers(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """See `TrainedHead.layers`."""
+        return (self.hidden,), (self.dropout, self.hidden_dropout)
+
+    def adopt_arrays(self, scaler: Scaler, arrays: list[np.ndarray]) -> Self:
+        """See `TrainedHead.adopt_arrays`."""
+        self.mean_, self.scale_ = scaler.mean, scaler.scale
+        self.hidden_weights_, self.hidden_bias_, self.weights_, self.bias_ = arrays
+        return self
+
+    def logits(self, X: Any) -> np.ndarray:
+        """Return the logits (n, K): float64 where X is, else float32."""
+        X = self.check_features(X)
+        kind = np.float64 if X.dtype == np.float64 else np.float32
+        scaler, weights = Scaler(self.mean_, self.scale_), self.hidden_weights_.astype(kind, copy=False)  # fmt: skip
+        out = np.empty((len(X), len(self.classes_)), kind)
+        for block in blocks(X):
+            hidden = scaler.apply(X[block], kind) @ weights + self.hidden_bias_
+            out[block] = np.maximum(hidden, 0) @ self.weights_.astype(kind, copy=False)
+        out += self.bias_
+        return out

@@ -1,0 +1,176 @@
+"""The leaderboard: every probe of a data set, ranked, with all that made its numbers.
+
+`runs/<data set>/leaderboard.json` holds the figures, `heads/<probe id>/` the head itself
+(`onepass.classify.heads.storage`), `probabilities.npz` and `calibration.json`.
+
+FORMAT is the number of this layout. Whoever changes it raises it, keeps a reader of the old one,
+and proves with a test that the old one is still read.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from onepass.cache.errors import (
+    CorruptFileError,
+    InvalidInputError,
+    MissingFileError,
+    StaleError,
+    unknown_name,
+)
+from onepass.cache.files import read_json, write_json
+from onepass.classify.leaderboard.result import ProbeResult
+
+FORMAT = 2  # 1 knew no views, ensembles, calibration and seed of the board
+
+
+@dataclass(frozen=True, slots=True)
+class Leaderboard:
+    """The probes of one state of one data set.
+
+    Attributes:
+        folder: `runs/<data set>`.
+        dataset: Name of the data set.
+        dataset_digest: Its state that all results belong to.
+        results: In the order they were made.
+        seed: The one that is ranked. Results of another seed were selected on other rows: they are
+            kept, but their selection accuracy says nothing beside these.
+    """
+
+    folder: Path
+    dataset: str
+    dataset_digest: str
+    results: tuple[ProbeResult, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        ids = [result.id for result in self.results]
+        if len(set(ids)) < len(ids):
+            raise InvalidInputError(f"{self.path}: expected each probe once, received {ids}")
+        if any(result.dataset_digest != self.dataset_digest for result in self.results):
+            raise InvalidInputError(f"{self.path}: expected probes of one state of the data set")
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return leaderboard_path(self.folder)
+
+    @property
+    def ranked(self) -> tuple[ProbeResult, ...]:
+        """The seed's probes, best first: by selection accuracy, then selection log-loss, then id."""
+        return tuple(sorted((r for r in self._of_seed if not r.baseline), key=_rank))
+
+    @property
+    def baselines(self) -> tuple[ProbeResult, ...]:
+        """The seed's floor lines, best first."""
+        return tuple(sorted((r for r in self._of_seed if r.baseline), key=_rank))
+
+    @property
+    def other_seeds(self) -> dict[int, int]:
+        """How many probes of each other seed are kept, floor lines apart."""
+        kept = [r.seed for r in self.results if not r.baseline and r.seed != self.seed]
+        return {seed: kept.count(seed) for seed in sorted(set(kept))}
+
+    @property
+    def _of_seed(self) -> list[ProbeResult]:
+        return [result for result in self.results if result.seed == self.seed]
+
+    @property
+    def winner(self) -> ProbeResult:
+        """The best probe; a baseline never wins.
+
+        Raises:
+            MissingFileError: There is no probe yet.
+        """
+        if not self.ranked:
+            raise MissingFileError(
+                f"{self.path}: no probe on features yet; run: {command(self.dataset)}"
+            )
+        return self.ranked[0]
+
+    def find(self, probe: str) -> ProbeResult:
+        """Return a probe by its id, or the winner for "best".
+
+        Raises:
+            UnknownNameError: There is none of that id; the nearest are named.
+        """
+        if probe == "best":
+            return self.winner
+        by_id = {result.id: result for result in self.results}
+        if probe not in by_id:
+            raise unknown_name("probe", probe, by_id)
+        return by_id[probe]
+
+    def head_folder(self, result: ProbeResult) -> Path:
+        """Return where a probe's head and probabilities lie."""
+        return self.folder / "heads" / result.id
+
+    def holding(self, result: ProbeResult) -> "Leaderboard":
+        """Return a leaderboard with one more result; it takes the place of one with the same id."""
+        others = tuple(other for other in self.results if other.id != result.id)
+        return replace(self, results=(*others, result))
+
+    def save(self) -> None:
+        """Write `leaderboard.json` atomically."""
+        write_json(
+            self.path,
+            {
+                "format": FORMAT,
+                "dataset": self.dataset,
+                "dataset_digest": self.dataset_digest,
+                "seed": self.seed,
+                "results": [asdict(result) for result in self.results],
+            },
+        )
+
+    @classmethod
+    def load(cls, folder: Path, dataset: str, dataset_digest: str) -> Self:
+        """Read a data set's leaderboard.
+
+        Args:
+            folder: `runs/<data set>`.
+            dataset: Name of the data set.
+            dataset_digest: Its digest today.
+
+        Raises:
+            MissingFileError: There is none yet.
+            CorruptFileError: It is damaged.
+            StaleError: It was made from another state of the data set.
+        """
+        path = leaderboard_path(folder)
+        if not path.exists():
+            raise MissingFileError(f"{path}: no leaderboard yet; run: {command(dataset)}")
+        value = read_json(path)
+        try:
+            if value["format"] not in (1, FORMAT):
+                raise ValueError(f"format {value['format']}, this version reads 1 and {FORMAT}")
+            read = ProbeResult.from_format_1 if value["format"] == 1 else ProbeResult.from_json
+            results = tuple(read(result) for result in value["results"])
+            last = results[-1].seed if results else 0
+            seed = last if value["format"] == 1 else value["seed"]
+            board = cls(folder, value["dataset"], value["dataset_digest"], results, seed)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CorruptFileError(
+                f"{path}: expected a leaderboard, but it cannot be read ({error}). "
+                f"Start a new one with: {command(dataset)} --fresh"
+            ) from error
+        if (board.dataset, board.dataset_digest) != (dataset, dataset_digest):
+            raise StaleError(
+                f"{path}: made from {board.dataset} {board.dataset_digest[:8]}, but the data set is now "
+                f"{dataset} {dataset_digest[:8]}. Start a new one with: {command(dataset)} --fresh"
+            )
+        return board
+
+
+def leaderboard_path(folder: Path) -> Path:
+    """Return where the leaderboard of a data set's runs folder lies."""
+    return folder / "leaderboard.json"
+
+
+def command(dataset: str) -> str:
+    """Return the command that fills a data set's leaderboard."""
+    return f"onepass classify --dataset {dataset}"
+
+
+def _rank(result: ProbeResult) -> tuple[float, float, str]:
+    return -result.selection_top1, result.selection_log_loss, result.id

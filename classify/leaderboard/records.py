@@ -1,0 +1,215 @@
+"""What a probe leaves on disk beside its line on the leaderboard."""
+
+import logging
+import time
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onepass.cache.errors import CorruptFileError, OnepassError
+from onepass.cache.files import write_atomic, write_json
+from onepass.cache.progress import human_seconds
+from onepass.cache.provenance import digest_array, digest_json, made_by
+from onepass.classify.calibration import diagram
+from onepass.classify.heads.base import Head
+from onepass.classify.heads.storage import load_head, pack_arrays, save_head, unpack_arrays
+from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
+from onepass.classify.protocol.evaluate import VERSION, Outcome, ProtocolRows
+from onepass.classify.protocol.inputs import Inputs
+from onepass.classify.protocol.scorings import number_of_model, record_probe
+from onepass.classify.scores import bootstrap_interval, top_k
+from onepass.data.dataset import ImageDataset
+
+log = logging.getLogger(__name__)
+
+QUIET = 5.0  # seconds between two lines of progress
+
+
+@dataclass(frozen=True, slots=True)
+class Probabilities:
+    """What a probe says of the rows, calibrated, for paired tests, ensembles and error analysis.
+
+    Attributes:
+        selection: (n, K) float16, by the head before it was refitted.
+        val: (n, K) float16.
+        test: (n, K) float16; n may be 0.
+        val_predicted: (n,) int32, most probable class before rounding to float16.
+        test_predicted: (n,) int32.
+    """
+
+    selection: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+    val_predicted: np.ndarray
+    test_predicted: np.ndarray
+
+
+def probe_id(inputs: Inputs, head: Head, seed: int, budget: str, dataset_digest: str) -> str:
+    """Return the name of a probe: equal for equal inputs, head, seed and protocol."""
+    depends = {
+        "dataset": dataset_digest,
+        "features": [inputs.features, inputs.digest],
+        "head": [head.kind, head.version, head.get_params(deep=False)],
+        "protocol": [VERSION, seed, budget],
+    }
+    return f"{head.kind}-{digest_json(depends)[:12]}"
+
+
+def probe_result(
+    identity: str,
+    inputs: Inputs,
+    outcome: Outcome,
+    dataset: ImageDataset,
+    rows: ProtocolRows,
+    *,
+    seed: int,
+    budget: str,
+) -> ProbeResult:
+    """Return the probe's line for the leaderboard; the reported rows are scored here, once.
+
+    Args:
+        identity: From `probe_id`.
+        inputs: What the head looked at.
+        outcome: What the protocol found.
+        dataset: Gives the labels.
+        rows: Which rows each step read.
+        seed, budget: To be kept with the figures.
+    """
+    truth = dataset.labels[rows.val]
+    return ProbeResult(
+        id=identity,
+        features=inputs.features,
+        views=inputs.views,
+        keys=inputs.keys,
+        head=outcome.head.kind,
+        params=outcome.chosen.params,
+        path=tuple(
+            {"params": p.params, "accuracy": p.accuracy, "log_loss": p.log_loss}
+            for p in outcome.path
+        ),
+        selection_top1=outcome.chosen.accuracy,
+        selection_log_loss=outcome.chosen.log_loss,
+        val_top1=top_k(outcome.val, truth, 1),
+        val_interval=bootstrap_interval(outcome.val.argmax(axis=1) == truth, seed),
+        val_top5=top_k(outcome.val, truth, 5) if outcome.val.shape[1] > 5 else None,
+        seconds=round(outcome.seconds, 3),
+        seed=seed,
+        budget=budget,
+        converged=outcome.converged,
+        baseline=inputs.baseline,
+        dataset_digest=dataset.digest,
+        features_digest=inputs.digest,
+        rows=rows.counts(),
+        made_by=made_by(),
+        temperature=outcome.temperature,
+        calibration=calibration_of(outcome, truth)["error"],
+    )
+
+
+def calibration_of(outcome: Outcome, truth: np.ndarray) -> dict[str, Any]:
+    """Return the content of `calibration.json`; `truth` are the labels of the reported rows."""
+    return diagram(outcome.raw_val, outcome.val, truth, outcome.temperature)
+
+
+def model_digest(head: Head) -> str:
+    """Return the identity of what a fitted head has learnt (hex)."""
+    return digest_json(
+        {name: digest_array(np.asarray(getattr(head, name))) for name in head.ARRAYS}
+    )
+
+
+def save_outcome(folder: Path, outcome: Outcome, truth: np.ndarray) -> None:
+    """Write a probe's probabilities, its reliability diagram and its head.
+
+    Args:
+        folder: Of the probe.
+        outcome: What it found.
+        truth: Labels of the reported rows, (n,).
+    """
+    parts = {name: getattr(outcome, name) for name in ("selection", "val", "test")}
+    arrays = {name: array.astype(np.float16) for name, array in parts.items()}
+    for name in ("val", "test"):
+        arrays[name + "_predicted"] = parts[name].argmax(axis=1).astype(np.int32)
+    write_atomic(folder / "probabilities.npz", pack_arrays(arrays))
+    write_json(folder / "calibration.json", calibration_of(outcome, truth))
+    save_head(outcome.head, folder)
+
+
+def keep(
+    board: Leaderboard, result: ProbeResult, outcome: Outcome, truth: np.ndarray
+) -> tuple[Leaderboard, ProbeResult]:
+    """Store a probe: its files, the record that val was scored, and last its line.
+
+    A run that ends in between runs the probe again, and the record counts equal models once.
+
+    Args:
+        board: Where it belongs.
+        result: Its line.
+        outcome: What it found.
+        truth: Labels of the reported rows, (n,).
+
+    Returns:
+        The leaderboard with the line, and the line with the number of its scoring.
+    """
+    model = model_digest(outcome.head)
+    number = number_of_model(
+        board.folder, board.dataset_digest, result.features_text, result.head, model
+    )
+    result = replace(result, scoring=number)
+    save_outcome(board.head_folder(result), outcome, truth)
+    record_probe(board.folder, result, model)
+    board = board.holding(result)
+    board.save()
+    return board, result
+
+
+def load_probabilities(folder: Path, rows: dict[str, int]) -> Probabilities:
+    """Read what a probe said of the rows.
+
+    Args:
+        folder: Of the probe.
+        rows: How many there were: "selection", "val" and "test" of `ProbeResult.rows`.
+
+    Raises:
+        CorruptFileError: The file is missing, damaged, or of another number of rows.
+    """
+    path = folder / "probabilities.npz"
+    try:
+        arrays = unpack_arrays(path.read_bytes())
+        found = Probabilities(**arrays)
+        lengths = {field.name: len(arrays[field.name]) for field in fields(Probabilities)}
+        if any(lengths[name] != rows[name.removesuffix("_predicted")] for name in lengths):
+            raise ValueError(f"expected rows {rows}, received {lengths}")
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CorruptFileError(
+            f"{path}: expected the probabilities of a probe, but they cannot be read ({error}). "
+            "Delete the folder and run the classify command again"
+        ) from error
+    return found
+
+
+def intact(folder: Path, result: ProbeResult) -> bool:
+    """Say whether a probe's files are all there and whole."""
+    try:
+        load_head(folder)
+        load_probabilities(folder, result.rows)
+    except OnepassError as error:
+        log.info(f"{error}; it is probed again")
+        return False
+    return True
+
+
+class Narrator:
+    """Tells on standard error what a probe is doing, but not too often."""
+
+    def __init__(self, label: str) -> None:
+        self.label, self.start, self.last = label, time.monotonic(), 0.0
+
+    def __call__(self, text: str) -> None:
+        """Say it if the last line is some seconds old."""
+        now = time.monotonic()
+        if now - self.last >= QUIET:
+            self.last = now
+            log.info(f"{self.label}: {text} · {human_seconds(now - self.start)}")

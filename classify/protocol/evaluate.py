@@ -1,0 +1,241 @@
+"""The protocol of honest numbers: choose on the selection split, refit, score the reported split once.
+
+The selection split is 10 % of the training rows, stratified and seeded (`onepass.data.splits`). Nothing
+before the last step of `run_probe` reads a reported row.
+"""
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
+
+from onepass.cache.errors import InvalidInputError
+from onepass.classify.calibration import calibrated, learn_temperature
+from onepass.classify.heads.base import Head, Note, PathPoint
+from onepass.classify.protocol.views import (
+    Vectors,
+    as_views,
+    judged_together,
+    mean_probabilities,
+    repeated,
+    stacked,
+)
+from onepass.data.splits import selection_split
+
+VERSION = 1  # raised when the same inputs would be judged otherwise
+FRACTION = 0.1
+SMALL = 1_000_000_000  # multiplications of one pass of a linear head
+IN_WORDS = (
+    "heads and hyper-parameters chosen on {selection:,} of the {train:,} training rows (stratified, "
+    "seed {seed}), refitted on all of them, val ({val:,} rows) scored once; 95 % bootstrap intervals"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ProtocolRows:
+    """Which rows each step may read, int64, ascending.
+
+    Attributes:
+        fit: Training rows to fit the candidates on.
+        selection: Training rows to choose among them.
+        train: All training rows: fit and selection.
+        val: The reported rows.
+        test: Rows to predict, whose labels may be unknown; may be empty.
+    """
+
+    fit: np.ndarray
+    selection: np.ndarray
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+
+    def __post_init__(self) -> None:
+        if not (len(self.fit) and len(self.selection) and len(self.val)):
+            raise InvalidInputError(
+                "expected rows to fit on, to select on and to report on, received "
+                f"{len(self.fit)}, {len(self.selection)} and {len(self.val)}"
+            )
+
+    def counts(self) -> dict[str, int]:
+        """Return how many rows there are of each kind."""
+        return {name: len(getattr(self, name)) for name in self.__dataclass_fields__}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a probe found.
+
+    Attributes:
+        head: The chosen head, refitted on all training rows.
+        chosen: The point of the path that won.
+        path: Every point that was tried, in order.
+        selection: Probabilities of the selection rows by the head before refitting, float32 (n, K).
+        val: Probabilities of the reported rows, float32 (n, K).
+        test: Probabilities of the test rows, float32 (n, K).
+        seconds: Wall time of it all.
+        converged: Whether the solver of the refit reached its tolerance.
+        temperature: Learnt on the selection rows; all three probabilities are calibrated by it.
+        raw_val: Probabilities of the reported rows as they were without it.
+    """
+
+    head: Head
+    chosen: PathPoint
+    path: list[PathPoint]
+    selection: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+    seconds: float
+    converged: bool
+    temperature: float
+    raw_val: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        head: Head,
+        chosen: PathPoint,
+        path: list[PathPoint],
+        raw: tuple[np.ndarray, np.ndarray, np.ndarray],
+        truth: np.ndarray,
+        seconds: float,
+        converged: bool = True,
+    ) -> "Outcome":
+        """Learn the temperature and apply it.
+
+        Args:
+            head, chosen, path, seconds, converged: As the attributes.
+            raw: Probabilities of the selection, the reported and the test rows as the heads give them.
+            truth: Column of the true class of each selection row.
+        """
+        temperature = learn_temperature(raw[0], truth)
+        selection, val, test = (calibrated(part, temperature) for part in raw)
+        return cls(
+            head, chosen, path, selection, val, test, seconds, converged, temperature, raw[1]
+        )
+
+
+def protocol_rows(
+    labels: np.ndarray,
+    rows_of: Callable[[str], np.ndarray],
+    class_ids: list[str],
+    seed: int,
+) -> ProtocolRows:
+    """Return the rows of each step of the protocol.
+
+    Args:
+        labels: (N,) int, -1 where unknown.
+        rows_of: Gives the rows of "train", "val" or "test".
+        class_ids: Class k's identity; each needs a training row.
+        seed: Of the selection split.
+
+    Raises:
+        InvalidInputError: A training or reported row has no label, a class has less than two
+            training rows, or there is one class only.
+    """
+    train, val = rows_of("train"), rows_of("val")
+    for name, part, use in (("train", train, "learn from"), ("val", val, "report on")):
+        unknown = int(np.sum(labels[part] < 0))
+        if unknown or not len(part):
+            raise InvalidInputError(
+                f"split {name!r}: expected labelled rows to {use}, received {len(part)} rows, "
+                f"{unknown} of them without a label"
+            )
+    if len(class_ids) < 2:
+        raise InvalidInputError(
+            f"expected at least two classes, received one class only: {class_ids}"
+        )
+    _check_classes(np.bincount(labels[train], minlength=len(class_ids)), class_ids)
+    fit, selection = selection_split(labels, train, fraction=FRACTION, seed=seed)
+    return ProtocolRows(fit, selection, train, val, rows_of("test"))
+
+
+def _check_classes(counts: np.ndarray, class_ids: list[str]) -> None:
+    """Refuse classes that cannot be both fitted on and selected on.
+
+    Args:
+        counts: Training rows of each class, (K,).
+        class_ids: Their identities.
+    """
+    rows = int(counts.sum())
+    for few, received in ((0, "none"), (1, "one")):
+        short = [class_ids[k] for k in np.flatnonzero(counts == few)]
+        if not short:
+            continue
+        more = f" and {len(short) - 3} more" if len(short) > 3 else ""
+        all_in_all = f" ({rows} rows for {len(class_ids)} classes)" if rows < len(class_ids) else ""
+        raise InvalidInputError(
+            f"class {', '.join(short[:3])}{more}: expected at least two training images, one to fit on and "
+            f"one to select on, received {received}{all_in_all}; add some, or take the class out of the "
+            "data set, and prepare it again"
+        )
+
+
+def run_probe(
+    head: Head,
+    X: Vectors,
+    labels: np.ndarray,
+    rows: ProtocolRows,
+    *,
+    budget: str = "quick",
+    note: Note | None = None,
+) -> Outcome:
+    """Choose, refit, and score the reported rows once.
+
+    Args:
+        head: Gives the kind and the hyper-parameters that are not walked.
+        X: (N, D) features of all rows, may be a memory map; or a tuple of them, one for each view of
+            the images: the head is fitted on the rows of all and predicts with their mean.
+        labels: (N,) int, from 0.
+        rows: What each step may read.
+        budget: How far the hyper-parameters are walked: "quick" or "full".
+        note: Called with each step as text.
+    """
+    start = time.monotonic()
+    views = as_views(X)
+    small = len(rows.train) * len(views) * views[0].shape[1] * int(labels.max() + 1) < SMALL
+    # threads that wait for each other make a small problem ten times slower on a busy machine
+    with threadpool_limits(limits=1 if small else None):
+        path, chosen, selection, final = _choose_and_refit(head, views, labels, rows, budget, note)
+        val, test = (
+            mean_probabilities(final, views, part) if len(part) else selection[:0]
+            for part in (rows.val, rows.test)
+        )
+    truth = np.searchsorted(final.classes_, labels[rows.selection])
+    seconds, converged = time.monotonic() - start, bool(getattr(final, "converged_", True))
+    return Outcome.of(final, chosen, path, (selection, val, test), truth, seconds, converged)
+
+
+def _choose_and_refit(
+    head: Head,
+    X: tuple[Any, ...],
+    labels: np.ndarray,
+    rows: ProtocolRows,
+    budget: str,
+    note: Note | None,
+) -> tuple[list[PathPoint], PathPoint, np.ndarray, Head]:
+    """Return path, chosen point, its probabilities of the selection rows, and the refitted head."""
+    path = head.path(
+        stacked(X, rows.fit), repeated(labels[rows.fit], X),
+        stacked(X, rows.selection), repeated(labels[rows.selection], X),
+        budget=budget, note=note,
+    )  # fmt: skip
+    if len(X) > 1:
+        path = judged_together(path, X, rows.selection, labels[rows.selection])
+    chosen = best_point(path)
+    selection = mean_probabilities(chosen.head, X, rows.selection)
+    if note:
+        note(f"chosen {chosen}; refitting on {len(rows.train):,} rows")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # said in the record instead
+        final = chosen.head.refit(stacked(X, rows.train), repeated(labels[rows.train], X))
+    return path, chosen, selection, final
+
+
+def best_point(path: list[PathPoint]) -> PathPoint:
+    """Return the point of highest selection accuracy; ties go to the lower log-loss, then the earlier."""
+    return min(path, key=lambda point: (-point.accuracy, point.log_loss))

@@ -1,0 +1,234 @@
+"""What a head looks at: the vectors of all rows, checked before anything is fitted."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onepass.cache.errors import InvalidInputError, MissingFileError, StaleError, UsageError
+from onepass.cache.features import (
+    FeatureKey,
+    FeatureSet,
+    check_fresh,
+    list_features,
+    resolve_features,
+)
+from onepass.cache.provenance import differences, digest_bytes
+from onepass.classify.baselines import pixel_features
+from onepass.classify.heads.scaler import blocks
+from onepass.classify.leaderboard.board import ProbeResult, command
+from onepass.classify.leaderboard.result import features_text
+from onepass.data.dataset import ImageDataset
+
+PIXELS = "pixels@"
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Vectors of every row of a data set.
+
+    Attributes:
+        vectors: Gives (N, D) float16 or float32, finite.
+        features: Key texts, or what a baseline looks at.
+        keys: The keys in full, those of the views after the plain ones; none for a baseline.
+        digest: Identity of the vectors in all views (hex).
+        views: Names of the views that accompany the plain one.
+        viewed: Gives the vectors of each of these views, (N, D).
+    """
+
+    vectors: Callable[[], np.ndarray]
+    features: tuple[str, ...]
+    keys: tuple[dict[str, Any], ...]
+    digest: str
+    views: tuple[str, ...] = ()
+    viewed: tuple[Callable[[], np.ndarray], ...] = ()
+
+    @property
+    def baseline(self) -> bool:
+        """Whether no backbone is behind them."""
+        return not self.keys
+
+    @property
+    def text(self) -> str:
+        """The features and their views, as the leaderboard shows them."""
+        return features_text(self.features, self.views)
+
+    def all_views(self) -> tuple[np.ndarray, ...]:
+        """Return the vectors (N, D) of the plain view and of each other one."""
+        return self.vectors(), *(vectors() for vectors in self.viewed)
+
+
+def feature_inputs(
+    store: Path, dataset: ImageDataset, texts: tuple[str, ...], views: tuple[str, ...] = ()
+) -> list[Inputs]:
+    """Open the features that the texts name: KEY, or KEY,KEY for several side by side.
+
+    Args:
+        store: Root of the store.
+        dataset: What they must have been made from.
+        texts: None given means each that is stored; with views, each that is stored in all of them.
+        views: Other views of the same images that accompany each key.
+
+    Raises:
+        MissingFileError: There are none yet.
+        UnknownNameError: One is not there.
+        StaleError: One was made from another state of the data set.
+        InvalidInputError: One is of another data set, or holds NaN or Inf.
+    """
+    if texts:
+        groups = [tuple(filter(None, text.split(","))) for text in texts]
+        if not all(groups):
+            raise UsageError(
+                f"--features {' '.join(texts)!r}: expected keys, received an empty one"
+            )
+        sets = [resolve_features(store, dataset.name, group) for group in groups]
+    else:
+        sets = [[one] for one in resolve_features(store, dataset.name)]
+        sets = [group for group in sets if not views or _in_all_views(store, group[0], views)]
+        if not sets:
+            raise MissingFileError(
+                f"{dataset.name}: no features are stored in the views {', '.join(views)}; make them with: "
+                f"onepass extract --dataset {dataset.name} --backbone B --view {' '.join(views)}"
+            )
+    return [_checked(store, dataset, group, views) for group in sets]
+
+
+def pixel_inputs(dataset: ImageDataset, side: int) -> Inputs:
+    """Return the images themselves, shrunk to `side` (px), as vectors."""
+    text = f"{PIXELS}{side}"
+    return Inputs(lambda: pixel_features(dataset.pixels, side), (text,), (), dataset.digest)
+
+
+def no_inputs(dataset: ImageDataset) -> Inputs:
+    """Return each row's number, for a head that looks at nothing or draws."""
+    rows = len(dataset.labels)
+    return Inputs(lambda: np.arange(rows, dtype=np.float32)[:, None], (), (), dataset.digest)
+
+
+def logits_inputs(store: Path, dataset: ImageDataset, text: str) -> Inputs:
+    """Return the ImageNet logits that are stored beside the features of a key, for a baseline.
+
+    Raises:
+        MissingFileError: There are none.
+        InvalidInputError: They hold NaN or Inf.
+    """
+    (one,) = resolve_features(store, dataset.name, [text])
+    logits = one.logits
+    if logits is None:
+        raise MissingFileError(
+            f"{text}: its logits are not stored; make them with: onepass extract --dataset "
+            f"{dataset.name} … --logits"
+        )
+    check_fresh(store, one, dataset.digest)
+    check_finite(one.keys[0].file(store), logits, one.names)
+    return Inputs(lambda: logits, (text,), (), one.digest)
+
+
+def inputs_of(store: Path, dataset: ImageDataset, result: ProbeResult) -> Inputs:
+    """Open the vectors that a probe on the leaderboard was made from.
+
+    Raises:
+        StaleError: They are others than they were.
+        OnepassError: As `feature_inputs`.
+    """
+    if result.baseline and not result.features:
+        return no_inputs(dataset)
+    if result.baseline and not result.features[0].startswith(PIXELS):
+        return logits_inputs(store, dataset, result.features[0])
+    if result.baseline:
+        return pixel_inputs(dataset, int(result.features[0].removeprefix(PIXELS)))
+    (inputs,) = feature_inputs(store, dataset, (",".join(result.features),), result.views)
+    if inputs.digest != result.features_digest:
+        raise StaleError(
+            f"probe {result.id}: made from vectors {result.features_digest[:8]}, but {result.features_text} "
+            f"is now {inputs.digest[:8]}. Probe them with: {command(dataset.name)}"
+        )
+    return inputs
+
+
+def _checked(
+    store: Path, dataset: ImageDataset, sets: list[FeatureSet], views: tuple[str, ...]
+) -> Inputs:
+    """Return the sets side by side, in each view, after looking at every number."""
+    groups = [sets, *(_in_view(store, sets, view) for view in views)]
+    for one in (one for group in groups for one in group):
+        (key,) = one.keys
+        path = key.file(store)
+        if key.dataset != dataset.name or len(one.X) != len(dataset.labels):
+            raise InvalidInputError(
+                f"{path}: expected {len(dataset.labels):,} vectors of {dataset.name}, "
+                f"found {len(one.X):,} of {key.dataset}"
+            )
+        check_fresh(store, one, dataset.digest)
+        check_finite(path, one.X, one.names)
+    digests = [FeatureSet.join_digest(group) for group in groups]
+    plain, *viewed = (partial(_joined, group) for group in groups)
+    return Inputs(
+        vectors=plain,
+        features=tuple(str(key) for one in sets for key in one.keys),
+        keys=tuple(asdict(key) for group in groups for one in group for key in one.keys),
+        digest=digest_bytes(*map(str.encode, digests)) if views else digests[0],
+        views=views,
+        viewed=tuple(viewed),
+    )
+
+
+def _joined(sets: list[FeatureSet]) -> np.ndarray:
+    """Return the vectors side by side; joined when they are needed and not kept."""
+    return FeatureSet.join(sets).X
+
+
+def _view_key(one: FeatureSet, view: str) -> FeatureKey:
+    (key,) = one.keys
+    if key.view:
+        raise UsageError(f"--views {view}: expected features of the plain view, received {key}")
+    return replace(key, view=view)
+
+
+def _in_all_views(store: Path, one: FeatureSet, views: tuple[str, ...]) -> bool:
+    stored = list_features(store, one.keys[0].dataset)
+    plain = not one.keys[0].view
+    return plain and all(_view_key(one, view).file(store) in stored for view in views)
+
+
+def _in_view(store: Path, sets: list[FeatureSet], view: str) -> list[FeatureSet]:
+    """Return the same features in another view.
+
+    Raises:
+        MissingFileError: One is not stored in it.
+        InvalidInputError: It was made by other weights or in another way than the plain one.
+    """
+    found = []
+    for one in sets:
+        key = _view_key(one, view)
+        if key.file(store) not in list_features(store, key.dataset):
+            raise MissingFileError(
+                f"{key.file(store)}: no such view yet; make it with: onepass extract --dataset {key.dataset} "
+                f"--backbone {key.backbone} --size {key.size} --view {view}"
+            )
+        (other,) = resolve_features(store, key.dataset, [str(key)])
+        if other.keys != (key,):
+            raise InvalidInputError(
+                f"{key.file(store)}: expected view {view} of {one.text}, but {differences(asdict(key), asdict(other.keys[0]))}; "
+                "delete it and run the extract command again"
+            )
+        found.append(other)
+    return found
+
+
+def check_finite(path: Path, X: np.ndarray, names: list[str]) -> None:
+    """Refuse vectors (N, D) that hold NaN or Inf.
+
+    Raises:
+        InvalidInputError: Names the first row, its image, and how many there are.
+    """
+    bad = np.concatenate([~np.isfinite(X[block]).all(axis=1) for block in blocks(X)])
+    if bad.any():
+        row = int(bad.argmax())
+        raise InvalidInputError(
+            f"{path}: row {row} ({names[row]}) holds NaN or Inf, as do {int(bad.sum()) - 1:,} other rows; "
+            "delete the file with onepass cache delete and run the extract command again"
+        )

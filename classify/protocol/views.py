@@ -1,0 +1,80 @@
+"""Several views of the same images: fitted on together, averaged when they predict.
+
+A mirror image is another row with the same label while a head learns, and a second opinion of the
+same image when it predicts (test-time augmentation: Krizhevsky, Sutskever and Hinton, 2012, section
+4.1, averaged the softmax of ten patches).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from onepass.classify.calibration import log_probabilities
+from onepass.classify.heads.base import Head, PathPoint, log_loss
+
+Vectors = Any  # (N, D) vectors, or a sequence of them: one for each view of the same images
+
+
+def as_views(X: Vectors) -> tuple[Any, ...]:
+    """Return the vectors of each view; those of one view alone are the only one."""
+    return tuple(X) if isinstance(X, list | tuple) else (X,)
+
+
+def take(X: Any, rows: np.ndarray) -> Any:
+    """Return X[rows] for ascending rows, without a copy where they follow one another."""
+    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
+        return X[int(rows[0]) : int(rows[-1]) + 1]
+    return X[rows]
+
+
+def stacked(X: Vectors, rows: np.ndarray) -> Any:
+    """Return the rows in one view after the other: (V · n, D)."""
+    views = as_views(X)
+    if len(views) == 1:
+        return take(views[0], rows)
+    return np.concatenate([take(view, rows) for view in views])
+
+
+def repeated(labels: np.ndarray, X: Vectors) -> np.ndarray:
+    """Return the labels of `stacked` rows: (V · n,)."""
+    return np.tile(labels, len(as_views(X)))
+
+
+def mean_probabilities(head: Head, X: Vectors, rows: np.ndarray) -> np.ndarray:
+    """Return the probabilities (n, K) of some rows, averaged over the views.
+
+    Args:
+        head: Fitted.
+        X: Vectors of all rows, in one view or several.
+        rows: (n,) ascending.
+    """
+    first, *others = as_views(X)
+    total = head.predict_proba(take(first, rows))
+    for view in others:
+        total = total + head.predict_proba(take(view, rows))
+    return total / len(as_views(X)) if others else total
+
+
+def judged_together(
+    path: Sequence[PathPoint], X: Vectors, rows: np.ndarray, labels: np.ndarray
+) -> list[PathPoint]:
+    """Return the points of a path, judged by their mean probability over the views.
+
+    `Head.path` judges each view of an image as a row of its own.
+
+    Args:
+        path: Points with their fitted heads.
+        X: Vectors of all rows, in several views.
+        rows: The selection rows, (n,).
+        labels: Their labels, (n,).
+    """
+    points = []
+    for point in path:
+        mean = mean_probabilities(point.head, X, rows)
+        truth = np.searchsorted(point.head.classes_, labels)
+        accuracy = float(np.mean(mean.argmax(axis=1) == truth))
+        loss = log_loss(log_probabilities(mean), truth)
+        points.append(replace(point, accuracy=accuracy, log_loss=loss))
+    return points

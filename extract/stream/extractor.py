@@ -1,0 +1,154 @@
+"""A job's compiled model on each device, with a batch size that fits and is fast."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from onepass.cache.errors import OnepassError
+from onepass.extract.backend import (
+    Step,
+    compile_step,
+    device_names,
+    is_out_of_memory,
+    on_accelerator,
+    on_device,
+)
+from onepass.extract.network.model import build_extractor
+from onepass.extract.network.resize import draw_boxes, random_seed
+from onepass.extract.plan import Job
+from onepass.extract.stream.engine import Batch, BatchStep
+
+log = logging.getLogger(__name__)
+
+CPU_BATCH, ACCELERATOR_BATCH = 64, 256
+PILOT_STEPS = 3
+TUNING_PAYS = 120  # seconds of work from which it is worth trying other batch sizes
+
+
+@dataclass(frozen=True, slots=True)
+class Extractor:
+    """A compiled model.
+
+    Attributes:
+        steps: One for each device: a batch of rows → one array (batch, D) per file of the job.
+        widths: D of each file.
+        batch: Images a step.
+        devices: What it runs on.
+        rate: Rows per second of one device, measured on a few resident batches.
+    """
+
+    steps: tuple[BatchStep, ...]
+    widths: tuple[int, ...]
+    batch: int
+    devices: list[str]
+    rate: float
+
+    @classmethod
+    def build(cls, job: Job, pixels: np.ndarray, batch: int = 0, rows: int = 0) -> "Extractor":
+        """Build a job's model on every device and compile it for one batch size.
+
+        Args:
+            job: What to compute.
+            pixels: All rows of the data set, uint8 (N, H, W, C); the first ones serve as pilot.
+            batch: Images a step; 0 takes the device's default and, where much is to be done, the
+                fastest of a few.
+            rows: How many rows are to be computed.
+
+        Raises:
+            OnepassError: Not even a single image fits into the device's memory.
+        """
+        shape = pixels.shape[1:]
+        devices = device_names()
+        models = []
+        for device in devices:
+            with on_device(device):
+                models.append(
+                    build_extractor(
+                        job.spec,
+                        job.size,
+                        shape,
+                        job.outputs,
+                        inference=True,
+                        **job.model_options(),
+                    )
+                )
+
+        def compiled(size: int, index: int = 0) -> tuple[BatchStep, float]:
+            with on_device(devices[index]):
+                step = _on_batches(compile_step(models[index], size), job.view, len(pixels))
+            return step, _rate(step, _pilot_batch(pixels, size))
+
+        wanted = batch or (ACCELERATOR_BATCH if on_accelerator() else CPU_BATCH)
+        size, (first, rate) = largest_fitting(compiled, wanted)
+        if not batch and rows / rate > TUNING_PAYS:
+            size, (first, rate) = _fastest(compiled, size, first, rate)
+        others = [compiled(size, index)[0] for index in range(1, len(devices))]
+        widths = tuple(int(output.shape[-1]) for output in models[0].outputs)
+        return cls((first, *others), widths, size, devices, rate)
+
+
+def largest_fitting(build: Callable[[int], Any], size: int) -> tuple[int, Any]:
+    """Return the first of `size`, `size / 2`, … that fits into memory, and what `build` made of it.
+
+    Raises:
+        OnepassError: Not even 1 fits.
+    """
+    while True:
+        try:
+            return size, build(size)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if size == 1:
+                raise OnepassError(
+                    "the device's memory cannot hold the model and one image; choose a smaller --size or backbone"
+                ) from error
+        log.info(f"{size} images a step do not fit into the device's memory; trying {size // 2}")
+        size //= 2
+
+
+def _fastest(
+    build: Callable, size: int, step: BatchStep, rate: float
+) -> tuple[int, tuple[BatchStep, float]]:
+    """Return the fastest of half, once, twice and four times the batch size, of those that fit."""
+    best = size, (step, rate)
+    for candidate in (size // 2, size * 2, size * 4):
+        try:
+            tried = build(candidate)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            break
+        if tried[1] > 1.02 * best[1][1]:  # less is noise
+            best = candidate, tried
+    return best
+
+
+def _on_batches(step: Step, view: str, rows: int) -> BatchStep:
+    """Return the step as a function of a batch; a random view draws each row's box by its number."""
+    seed = random_seed(view)
+    if seed is None:
+        return lambda batch: step(batch.pixels)
+    boxes = draw_boxes(seed, rows)
+    return lambda batch: step(
+        batch.pixels, boxes[np.arange(batch.start, batch.start + len(batch.pixels)) % rows]
+    )
+
+
+def _pilot_batch(pixels: np.ndarray, size: int) -> Batch:
+    return Batch(0, 0, size, np.ascontiguousarray(pixels[np.arange(size) % len(pixels)]))
+
+
+def _rate(step: BatchStep, batch: Batch) -> float:
+    """Return images per second, of the fastest of a few steps; the first one compiles."""
+    times = []
+    for _ in range(1 + PILOT_STEPS):
+        begin = time.monotonic()
+        for array in step(batch):
+            np.asarray(array)
+        times.append(time.monotonic() - begin)
+    return len(batch.pixels) / min(times[1:])

@@ -1,0 +1,62 @@
+"""What is known of the epochs that are done, and what follows from it."""
+
+from dataclasses import dataclass
+
+from onepass.cache.errors import OnepassError
+
+
+class DivergedError(OnepassError, ArithmeticError):
+    """The loss is no longer a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRow:
+    """One finished epoch.
+
+    Attributes:
+        epoch: From 1.
+        loss: Mean cross-entropy (nats) of the training images as they were seen, against the targets
+            as they were smoothed and mixed.
+        accuracy: Top-1 of the same against the images' own labels, 0 … 1.
+        seconds: Time that training took, in the process that finished the epoch and those before it up
+            to their last checkpoint.
+        selection_loss: Cross-entropy (nats) on the selection split, by the averaged weights where there
+            are any; None where nothing is chosen.
+        selection_accuracy: Top-1 there, 0 … 1.
+    """
+
+    epoch: int
+    loss: float
+    accuracy: float
+    seconds: float
+    selection_loss: float | None = None
+    selection_accuracy: float | None = None
+
+    def __str__(self) -> str:
+        text = f"loss {self.loss:.4f}, training accuracy {100 * self.accuracy:.1f} %"
+        if self.selection_accuracy is not None:
+            text += f", selection accuracy {100 * self.selection_accuracy:.1f} %"
+        return f"epoch {self.epoch}: {text}"
+
+
+def best_first(history: list[EpochRow]) -> list[int]:
+    """Return the epochs by selection accuracy, then selection loss, then the earlier; those not judged are left out."""
+    rows = [row for row in history if row.selection_accuracy is not None]
+    rows.sort(key=lambda row: (-(row.selection_accuracy or 0), row.selection_loss or 0, row.epoch))
+    return [row.epoch for row in rows]
+
+
+def why_ended(history: list[EpochRow], epochs: int, patience: int) -> str:
+    """Return why no further epoch is trained; "" while one is.
+
+    Args:
+        history: The epochs so far.
+        epochs: How many there are to be at most.
+        patience: Epochs without a better selection accuracy after which it ends; 0 for never.
+    """
+    if len(history) >= epochs:
+        return "all epochs are trained"
+    best = best_first(history)[:1]
+    if patience and best and len(history) - best[0] >= patience:
+        return f"early stopping after {patience} epochs without a better selection accuracy"
+    return ""

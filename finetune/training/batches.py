@@ -1,0 +1,109 @@
+"""Which images each step sees, in an order that depends on the seed only, and how they get there."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from onepass.cache.rowfile import release
+from onepass.extract.backend import on_accelerator
+from onepass.extract.stream.engine import Channel
+from onepass.finetune.augmentation.draws import Augmentation, draw, draw_order
+
+RESIDENT_BYTES = 8_000_000_000  # of pixels that may lie on an accelerator
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The order of all images over all epochs, cut into steps.
+
+    The batch that an epoch leaves incomplete is filled with the first images of the next one, which
+    begins behind them, so every image is seen once an epoch and no batch is short.
+
+    Attributes:
+        rows: (n,) rows to train on.
+        batch: Images a step, at most n.
+        seed: Of the order and the draws.
+        augmentation: What may be drawn.
+        pixel_shape: (H, W, C) of a stored image.
+    """
+
+    rows: np.ndarray
+    batch: int
+    seed: int
+    augmentation: Augmentation
+    pixel_shape: tuple[int, ...]
+
+    def steps(self, epochs: int) -> int:
+        """Return how many steps some epochs have, all together."""
+        return -(-epochs * len(self.rows) // self.batch)
+
+    def step_rows(self, epoch: int, place: int) -> np.ndarray:
+        """Return the rows (batch,) of a step: `place` counts from 0 in each epoch."""
+        count = len(self.rows)
+        first = (self.steps(epoch) + place) * self.batch - epoch * count
+        order = draw_order(self.rows, self.seed, epoch)
+        if first + self.batch <= count:
+            return order[first : first + self.batch]
+        more = draw_order(self.rows, self.seed, epoch + 1)
+        return np.concatenate([order, more])[first : first + self.batch]
+
+    def draws(self, epoch: int, place: int) -> dict[str, np.ndarray]:
+        """Return what is changed of the images of a step."""
+        return draw(self.augmentation, self.pixel_shape, self.seed, epoch, place, self.batch)
+
+
+class Feed:
+    """Gives the steps of an epoch their arrays: (pixels, labels, draws).
+
+    On an accelerator all pixels that are trained on lie on the device, where they fit; elsewhere a
+    thread reads the next batches while the device computes.
+
+    Args:
+        plan: Which rows.
+        pixels: All rows of the data set, uint8 (N, H, W, C).
+        labels: (N,) int32.
+    """
+
+    def __init__(self, plan: Plan, pixels: np.ndarray, labels: np.ndarray) -> None:
+        self.plan, self.pixels, self.labels = plan, pixels, labels
+        one = int(np.prod(pixels.shape[1:]))
+        self.resident: Any = None
+        if on_accelerator() and one * len(plan.rows) <= RESIDENT_BYTES:
+            self.resident = keras.ops.convert_to_tensor(pixels[plan.rows])
+
+    def epoch(self, epoch: int, place: int) -> Iterator[tuple[Any, np.ndarray, dict]]:
+        """Yield the batches of an epoch from a step on; closing the iterator ends the reader."""
+        channel = Channel()
+        reader = threading.Thread(target=self._read, args=(channel, epoch, place), name="reader")
+        reader.start()
+        try:
+            yield from channel
+        finally:
+            channel.fail(_EndError())
+            reader.join()
+
+    def _read(self, channel: Channel, epoch: int, place: int) -> None:
+        try:
+            for step in range(place, self.plan.steps(epoch + 1) - self.plan.steps(epoch)):
+                rows = self.plan.step_rows(epoch, step)
+                channel.put((self._pixels(rows), self.labels[rows], self.plan.draws(epoch, step)))
+            channel.close()
+        except BaseException as error:
+            channel.fail(error)
+
+    def _pixels(self, rows: np.ndarray) -> Any:
+        if self.resident is None:
+            return self.pixels[rows]
+        return keras.ops.take(self.resident, np.searchsorted(self.plan.rows, rows), axis=0)
+
+    def done(self) -> None:
+        """Give the memory of the pixels that were read back to the system."""
+        release(self.pixels)
+
+
+class _EndError(Exception):
+    """The epoch was ended from outside."""

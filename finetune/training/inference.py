@@ -1,0 +1,71 @@
+"""A trained network applied to rows of pixels."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from onepass.cache.features import FeatureKey
+from onepass.cache.files import write_atomic
+from onepass.cache.progress import Progress
+from onepass.classify.heads.storage import pack_arrays
+from onepass.data.dataset import ImageDataset
+from onepass.extract.backbones.registry import find_backbone
+from onepass.extract.backend import compile_step
+from onepass.extract.stream.engine import Batch, Stream, cut_batches
+from onepass.finetune.recipes import Recipe
+from onepass.finetune.session.checkpoint import load_arrays, model_variables
+from onepass.finetune.training.model import Classifier, build_classifier
+
+BATCH = 64
+
+
+def predict_logits(
+    classifier: Classifier, pixels: np.ndarray, rows: np.ndarray, label: str
+) -> np.ndarray:
+    """Return the logits (n, K) float32 of some rows, in their order; see `predict_rows`."""
+    return predict_rows(classifier.predictor, pixels, rows, label)
+
+
+def predict_rows(
+    model: keras.Model, pixels: np.ndarray, rows: np.ndarray, label: str
+) -> np.ndarray:
+    """Return what a network says of some rows, float32 (n, K), in their order.
+
+    Args:
+        model: uint8 (B, H, W, C) → (B, K).
+        pixels: All rows of the data set, uint8 (N, H, W, C).
+        rows: (n,) which of them.
+        label: What the progress line says.
+    """
+    wanted = pixels[rows[0] : rows[-1] + 1] if len(rows) == rows[-1] + 1 - rows[0] else pixels[rows]
+    step = compile_step(model, BATCH)
+    parts: list[np.ndarray] = []
+    with Progress(len(rows), "images", label) as progress:
+
+        def take(batch: Batch, arrays: list[np.ndarray]) -> None:
+            parts.append(np.array(arrays[0]))
+            progress.advance(batch.stop - batch.start)
+
+        Stream(lambda batch: step(batch.pixels), take).run(
+            cut_batches(wanted, [(0, 0, len(rows))], BATCH)
+        )
+    return np.concatenate(parts)
+
+
+def save_logits(path: Path, logits: np.ndarray, rows: np.ndarray) -> None:
+    """Write logits and their rows as `.npz`, atomically."""
+    write_atomic(path, pack_arrays({"logits": logits, "rows": rows}))
+
+
+def restore(folder: Path, identity: dict[str, Any], dataset: ImageDataset) -> Classifier:
+    """Return the trained network of a finished run."""
+    key = FeatureKey(**{k: v for k, v in identity["features"].items() if k != "kind"})
+    classifier = build_classifier(
+        find_backbone(key.backbone), key.size, dataset.pixels.shape[1:], len(dataset.class_ids),
+        Recipe.from_json(identity["recipe"]), output=(key.layer, key.pooling), weights="none",
+        which=identity["unfreeze"],  # the order of the variables depends on it
+    )  # fmt: skip
+    load_arrays(folder / "weights.npz", {"model": model_variables(classifier.predictor)})
+    return classifier

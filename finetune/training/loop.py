@@ -1,0 +1,279 @@
+"""The training loop: epochs that can be killed at any moment and go on as if they had not been."""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onepass.cache.errors import OnepassError
+from onepass.cache.progress import Progress
+from onepass.extract.backend import device_names, is_out_of_memory
+from onepass.extract.stream.accelerator import watch_gpus
+from onepass.finetune.recipes import Recipe
+from onepass.finetune.session.checkpoint import finite, load_arrays, model_variables, save_arrays
+from onepass.finetune.session.history import DivergedError, EpochRow, best_first, why_ended
+from onepass.finetune.training.batches import Feed, Plan
+from onepass.finetune.training.layers import depth_groups, rate_factors
+from onepass.finetune.training.model import Classifier
+from onepass.finetune.training.optimizer import build_optimizer
+from onepass.finetune.training.parallel import devices_for
+from onepass.finetune.training.selection import Chosen, Judge, Keeper
+from onepass.finetune.training.step import TrainStep, averaged
+
+log = logging.getLogger(__name__)
+
+FETCH_EVERY = 16  # steps between looks at the loss: each look waits for the device
+
+
+class Training:
+    """Trains a classifier on rows of pixels; its whole state is one checkpoint file.
+
+    Args:
+        classifier: Warm-started.
+        pixels: All rows of the data set, uint8 (N, H, W, C).
+        labels: (N,) int32.
+        rows: Which of them to train on, ascending.
+        recipe: How.
+        seed: Decides order and augmentation.
+        checkpoint: The file to go on from, and to write to.
+        selection: Rows, none of them among `rows`, on which epochs are chosen; with none, all epochs are
+            trained and the last weights kept.
+        every: Seconds between checkpoints.
+    """
+
+    def __init__(
+        self, classifier: Classifier, pixels: np.ndarray, labels: np.ndarray, rows: np.ndarray,
+        recipe: Recipe, seed: int, checkpoint: Path,
+        selection: np.ndarray | None = None, every: float = 120.0,
+    ) -> None:  # fmt: skip
+        self.classifier, self.recipe, self.checkpoint, self.every = (
+            classifier, recipe, checkpoint, every,
+        )  # fmt: skip
+        batch = min(recipe.batch, len(rows))
+        self.plan = Plan(rows, batch, seed, recipe.augmentation, pixels.shape[1:])
+        self.feed = Feed(self.plan, pixels, labels)
+        trainer = classifier.trainer
+        groups = depth_groups(classifier.backbone)
+        factors = rate_factors(trainer.trainable_variables, groups, recipe.layer_decay)
+        top = {id(v) for v in trainer.top.trainable_variables}
+        held = [id(v) not in top for v in trainer.trainable_variables]
+        self.optimizer = build_optimizer(recipe, factors, held, self.plan.steps)
+        self.step = self._compiled(parts=1)
+        predictor = classifier.predictor
+        self.judge = None if selection is None else Judge(predictor, pixels, labels, selection)
+        self.keeper = Keeper(checkpoint.parent / "epochs", predictor, recipe.soup)
+        self.history: list[EpochRow] = []
+        self.place = self.fetched = (
+            0  # the next step of the epoch under way; steps that count in its loss
+        )
+        self.loss = self.seconds = 0.0  # of that epoch so far
+        self.correct = 0
+        self.images, self.timed = 0, 0.0  # of this process, for the rate
+        self.use = watch_gpus(len(self.devices))  # the same
+        self.saved = self.clock = time.monotonic()
+        if checkpoint.exists():
+            self._resume()
+
+    @property
+    def steps(self) -> int:
+        """Steps of the epoch under way."""
+        epoch = len(self.history)
+        return self.plan.steps(epoch + 1) - self.plan.steps(epoch)
+
+    @property
+    def images_per_second(self) -> float | None:
+        """How fast this process trained, evaluation and the first step apart; None before it did."""
+        return self.images / self.timed if self.timed else None
+
+    @property
+    def ranked(self) -> list[int]:
+        """The epochs so far, best first."""
+        return best_first(self.history)
+
+    @property
+    def ended(self) -> str:
+        """Why no further epoch is trained; "" while one is."""
+        return why_ended(self.history, self.recipe.epochs, self.recipe.patience)
+
+    def run(self, stop: Callable[[], str], until: int | None = None) -> str:
+        """Train until all epochs are done, or until `stop()` gives a reason; a checkpoint is written either way.
+
+        Args:
+            stop: Asked after each step.
+            until: How many epochs are enough for now.
+
+        Returns:
+            Why it stopped early; "" if it is done.
+
+        Raises:
+            DivergedError: The loss is not finite; the last checkpoint stays.
+        """
+        while not self.ended and (until is None or len(self.history) < until):
+            reason = self._run_epoch(len(self.history), stop)
+            if reason:
+                self.save()
+                return reason
+            self._finish_epoch()
+        return ""
+
+    def conclude(self) -> Chosen:
+        """Put the weights that are kept into the model, and say which they are."""
+        if self.judge:
+            return self.keeper.soup(self.ranked, self.judge)
+        for average, variable in zip(
+            self.optimizer.averages, self.classifier.trainer.trainable_variables, strict=False
+        ):
+            variable.assign(average)
+        return Chosen((len(self.history),), None, None, "the last epoch; nothing was chosen")
+
+    def _run_epoch(self, epoch: int, stop: Callable[[], str]) -> str:
+        label = f"epoch {epoch + 1} of {self.recipe.epochs}"
+        waiting: list[tuple[Any, Any]] = []
+        self.clock = time.monotonic()
+        seen, reason, batch = self.place * self.plan.batch, "", self.plan.batch
+        total = self.steps * batch
+        with (
+            Progress(total, "images", label, done=seen, note=self._note) as progress,
+            ExitStack() as stack,
+            closing(self.feed.epoch(epoch, self.place)) as batches,  # type: ignore[type-var]
+        ):
+            for arrays in batches:
+                waiting.append(self._stepped(arrays))
+                self.place += 1
+                ends = self.place == self.steps
+                reason = "" if ends else stop()
+                due = time.monotonic() - self.saved >= self.every and not ends
+                if len(waiting) == FETCH_EVERY or reason or ends or due:
+                    self._fetch(waiting)
+                if due and not reason:
+                    self.save()
+                progress.advance(batch)
+                if progress.done == seen + batch:
+                    self._fetch(waiting)
+                    progress.restart_clock()  # the first step compiles
+                    stack.enter_context(self.use)
+                    begin = time.monotonic()
+                if reason:
+                    break
+            self._tick()
+            self.images += progress.done - seen - batch
+            self.timed += time.monotonic() - begin
+        self.feed.done()
+        return reason
+
+    def _compiled(self, parts: int) -> TrainStep:
+        return TrainStep(
+            self.classifier.trainer, self.optimizer, self.recipe.label_smoothing, parts,
+            devices_for(self.plan.batch // parts),
+        )  # fmt: skip
+
+    def _stepped(self, arrays: tuple[Any, Any, Any]) -> tuple[Any, Any]:
+        """Take a step; where the memory does not hold the batch, cut it in halves from now on."""
+        while True:
+            try:
+                loss, correct = self.step(*arrays)
+                if not self.images:
+                    float(loss)  # an error of the device comes when it is waited for
+                return loss, correct
+            except Exception as error:
+                parts = self.step.parts * 2
+                if not is_out_of_memory(error):
+                    raise
+                if self.plan.batch % parts:
+                    raise OnepassError(
+                        f"the device's memory does not hold {self.plan.batch // self.step.parts} images a step; "
+                        "choose a smaller --size or backbone, or a --batch that is a power of two"
+                    ) from error
+            log.info(f"{self.plan.batch * 2 // parts} images at once do not fit into the device's memory; adding up {parts} parts of {self.plan.batch // parts}")  # fmt: skip
+            self.step.sync()
+            self.step = self._compiled(parts)
+
+    def _finish_epoch(self) -> None:
+        seen = self.steps * self.plan.batch
+        loss = self.loss / self.steps
+        row = EpochRow(len(self.history) + 1, loss, self.correct / seen, self.seconds)
+        if self.judge:
+            self.step.sync()
+            with averaged(self.classifier.trainer, self.optimizer):
+                accuracy, loss = self.judge()
+                row = EpochRow(
+                    row.epoch, row.loss, row.accuracy, row.seconds,
+                    selection_loss=loss, selection_accuracy=accuracy,
+                )  # fmt: skip
+                self.history.append(row)
+                self.keeper.keep(row.epoch, self.ranked)
+        else:
+            self.history.append(row)
+        self.place, self.fetched, self.loss, self.correct, self.seconds = 0, 0, 0.0, 0, 0.0
+        self.save()
+        self.keeper.tidy(self.ranked)
+        log.info(str(row).replace(":", f" of {self.recipe.epochs}:", 1))
+
+    def _fetch(self, waiting: list[tuple[Any, Any]]) -> None:
+        for loss, correct in waiting:
+            self.loss += float(loss)
+            self.correct += int(correct)
+        self.fetched = self.place
+        waiting.clear()
+        if not math.isfinite(self.loss):
+            self._diverged("the loss is not a number")
+
+    def _diverged(self, what: str) -> None:
+        kept = "the last checkpoint is kept" if self.checkpoint.exists() else "no checkpoint yet"
+        raise DivergedError(
+            f"epoch {len(self.history) + 1}, step {self.place}: {what}; {kept} ({self.checkpoint}). "
+            f"Lower --learning-rate (now {self.recipe.learning_rate:g}) and give the run a new name with --run"
+        )
+
+    def _note(self) -> str:
+        loss = f"loss {self.loss / self.fetched:.3f}" if self.fetched else ""
+        return " · ".join(filter(None, [loss, str(self.use)]))
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.seconds, self.clock = self.seconds + now - self.clock, now
+
+    def save(self) -> None:
+        """Write model, optimiser and place in the epoch, atomically.
+
+        Raises:
+            DivergedError: A weight is not finite; the checkpoint before stays.
+        """
+        self.step.sync()
+        groups = self._groups()
+        if not finite(groups["model"]):
+            self._diverged("a weight is not a number")
+        if self.place:
+            self._tick()
+        state = {
+            "history": [asdict(row) for row in self.history], "place": self.place,
+            "loss": self.loss, "correct": self.correct, "seconds": self.seconds,
+        }  # fmt: skip
+        save_arrays(self.checkpoint, groups, state)
+        self.saved = time.monotonic()
+
+    def _resume(self) -> None:
+        state = load_arrays(self.checkpoint, self._groups())
+        self.step.forget()
+        self.history = [EpochRow(**row) for row in state["history"]]
+        self.place = self.fetched = state["place"]
+        self.loss = state["loss"]
+        self.correct, self.seconds = state["correct"], state["seconds"]
+        log.info(f"going on after epoch {len(self.history)}, step {self.place} of {self.steps}")
+
+    def _groups(self) -> dict[str, list]:
+        return {
+            "model": model_variables(self.classifier.trainer),
+            "optimizer": list(self.optimizer.variables),
+        }
+
+    @property
+    def devices(self) -> list[str]:
+        """What it trains on."""
+        return device_names()[: self.step.devices]

@@ -1,0 +1,209 @@
+"""Backbone + head as one Keras model, warm-started from the chosen probe."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from onepass.cache.errors import InvalidInputError
+from onepass.extract.backbones.registry import Weights
+from onepass.extract.backend import as_list
+from onepass.extract.network.model import build_extractor
+from onepass.extract.spec import BackboneSpec
+from onepass.finetune.augmentation.augment import Augment
+from onepass.finetune.augmentation.draws import draw
+from onepass.finetune.recipes import Recipe
+from onepass.finetune.training.batchnorm_fusion import join_norms
+from onepass.finetune.training.layers import unfreeze
+
+SAME = 1e-3  # how far the logits before training may be from the probe's
+
+
+class Trainer(keras.Model):
+    """[uint8 (B, H, W, C), draws] → logits (B, K), as training sees them.
+
+    Unless asked otherwise the network runs in inference mode: BatchNorm keeps the statistics it was
+    trained with while its scale and shift are trained. A functional model would hand `training=True`
+    down to it.
+
+    Args:
+        augment: Stored pixels to images of the backbone's size.
+        network: Those to vectors.
+        top: Vectors to logits.
+        statistics: Whether BatchNorm takes its statistics from the batch and updates its own.
+    """
+
+    def __init__(
+        self, augment: keras.layers.Layer, network: keras.Model, top: "Top", statistics: bool
+    ) -> None:
+        super().__init__(name="trainer")
+        self.augment, self.network, self.top, self.statistics = augment, network, top, statistics
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        return self.logits(self.augment(inputs), training)
+
+    def logits(self, images: Any, training: bool = False) -> Any:
+        """Return the logits (B, K) of images (B, size, size, 3), 0 … 255."""
+        vectors = as_list(self.network(images, training=training and self.statistics))[0]
+        return self.top(vectors, training=training)
+
+
+class Top(keras.layers.Layer):
+    """Vectors (B, D) → logits (B, K): dropout, perhaps dense layers, and the head.
+
+    Args:
+        classes: K.
+        recipe: Dropout and dense layers.
+        seed: Of the dropout.
+    """
+
+    def __init__(self, classes: int, recipe: Recipe, seed: int) -> None:
+        super().__init__(name="top", dtype="float32")
+        shares = [recipe.hidden_dropout] * len(recipe.hidden) + [recipe.dropout]
+        self.dropouts = [
+            keras.layers.Dropout(share, seed=seed + i, dtype="float32")
+            for i, share in enumerate(shares)
+        ]
+        self.hidden = [
+            keras.layers.Dense(
+                width, "relu", dtype="float32", name=f"hidden_{i}",
+                kernel_initializer=keras.initializers.HeNormal(seed + i),
+            )
+            for i, width in enumerate(recipe.hidden)
+        ]  # fmt: skip
+        self.head = keras.layers.Dense(
+            classes, dtype="float32", name="head",
+            kernel_initializer=keras.initializers.GlorotUniform(seed),
+        )  # fmt: skip
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        for dropout, dense in zip(self.dropouts, [*self.hidden, self.head], strict=True):
+            x = dense(dropout(x, training=training))
+        return x
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return (*input_shape[:-1], self.head.units)
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """The same weights, once for training and once for prediction.
+
+    Attributes:
+        trainer: [uint8 (B, H, W, C), draws of `onepass.finetune.augmentation.draws.draw`] → logits (B, K).
+        predictor: uint8 (B, H, W, C) → logits (B, K).
+        extractor: The frozen stage's own model; its layer "backbone" is what is trained.
+        head: The last dense layer.
+    """
+
+    trainer: Trainer
+    predictor: keras.Model
+    extractor: keras.Model
+    head: keras.layers.Dense
+
+    @property
+    def backbone(self) -> keras.Model:
+        """The network between preprocessing and pooling."""
+        return self.extractor.get_layer("backbone")
+
+
+def build_classifier(
+    spec: BackboneSpec,
+    size: int,
+    pixel_shape: tuple[int, int, int],
+    classes: int,
+    recipe: Recipe,
+    *,
+    output: tuple[str, str] = ("", "avg"),
+    weights: Weights = "imagenet",
+    seed: int = 0,
+    which: str = "all",
+    precision: str = "float32",
+) -> Classifier:
+    """Put a head on the model of the extraction stage and make it trainable.
+
+    Args:
+        spec: The backbone.
+        size: Height and width that it sees (px).
+        pixel_shape: (H, W, C) of a stored image.
+        classes: K.
+        recipe: Dropout, dense layers and augmentation.
+        output: Layer and pooling of the vectors that the head was fitted on.
+        weights: Of the backbone.
+        seed: For random weights and dropout.
+        which: The layers to be trained; see `onepass.finetune.training.layers.unfreeze`.
+        precision: Keras dtype policy of the backbone.
+    """
+    extractor = build_extractor(
+        spec, size, pixel_shape, [output], weights=weights, seed=seed, precision=precision
+    )
+    return assemble(extractor, classes, recipe, seed, which)
+
+
+def assemble(
+    extractor: keras.Model, classes: int, recipe: Recipe, seed: int = 0, which: str = "all"
+) -> Classifier:
+    """Put a head on an extractor and make it trainable; the arguments are those of `build_classifier`.
+
+    Args:
+        extractor: As `build_extractor` makes it: layers "resize", "preprocess", "backbone", "pool_0".
+        classes: K.
+        recipe: Dropout, dense layers and augmentation.
+        seed: For dropout and random weights.
+        which: The layers to be trained.
+    """
+    extractor.trainable = True
+    unfreeze(extractor.get_layer("backbone"), which)
+    top = Top(classes, recipe, seed)
+    pixel_shape = tuple(extractor.input.shape[1:])
+    pixels = keras.Input(pixel_shape, dtype="uint8", name="pixels")
+    predictor = keras.Model(pixels, top(as_list(extractor(pixels))[0]), name="predictor")
+    statistics = recipe.batchnorm == "train"
+    augment = Augment(recipe.augmentation, extractor.get_layer("resize").size, name="augment")
+    trainer = Trainer(augment, _network(extractor, statistics), top, statistics)
+    draws = draw(recipe.augmentation, pixel_shape, seed, 0, 0, 2)
+    trainer([np.zeros((2, *pixel_shape), np.uint8), draws])
+    return Classifier(trainer, predictor, extractor, top.head)
+
+
+def _network(extractor: keras.Model, statistics: bool) -> keras.Model:
+    """Return the extractor's layers behind its resize: the trainer resizes in its own way."""
+    images = keras.Input(extractor.get_layer("resize").output.shape[1:], name="images")
+    x = extractor.get_layer("preprocess")(images)
+    backbone = extractor.get_layer("backbone")
+    maps = as_list((backbone if statistics else join_norms(backbone))(x))
+    return keras.Model(images, extractor.get_layer("pool_0")(maps[0]), name="network")
+
+
+def warm_start(
+    classifier: Classifier, weights: np.ndarray, bias: np.ndarray, pixels: np.ndarray
+) -> float:
+    """Give the head the probe's weights and prove that the logits are the probe's.
+
+    Args:
+        classifier: As built.
+        weights: (D, K) for raw features; the probe's scaler is folded in.
+        bias: (K,).
+        pixels: A few images, uint8 (n, H, W, C).
+
+    Returns:
+        The largest difference between the model's logits and the probe's.
+
+    Raises:
+        InvalidInputError: The probe does not fit the backbone, or the difference is above `SAME`.
+    """
+    expected = tuple(classifier.head.kernel.shape)
+    if weights.shape != expected:
+        raise InvalidInputError(
+            f"the probe's weights: expected {expected} for this backbone, received {weights.shape}"
+        )
+    classifier.head.set_weights([weights, bias])
+    vectors = np.asarray(as_list(classifier.extractor(pixels, training=False))[0])
+    logits = np.asarray(classifier.predictor(pixels, training=False))
+    apart = float(np.abs(logits - (vectors @ weights + bias)).max())
+    if not apart <= SAME:
+        raise InvalidInputError(
+            f"warm start: logits differ from the probe's by {apart:.2g} (allowed {SAME:g})"
+        )
+    return apart

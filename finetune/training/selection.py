@@ -1,0 +1,127 @@
+"""Which weights are kept: judged on the selection split, averaged where that helps."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from onepass.cache.rowfile import release
+from onepass.classify.heads.base import log_loss
+from onepass.finetune.session.checkpoint import load_arrays, model_variables, save_arrays
+from onepass.finetune.training.step import EvalStep
+
+BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What the kept weights are.
+
+    Attributes:
+        epochs: Whose weights they are; the mean of several.
+        accuracy: On the selection split, 0 … 1; None where nothing was chosen.
+        loss: Cross-entropy there (nats).
+        why: In words.
+    """
+
+    epochs: tuple[int, ...]
+    accuracy: float | None
+    loss: float | None
+    why: str
+
+
+class Judge:
+    """Accuracy and loss of a network on rows that it was not trained on.
+
+    Args:
+        predictor: uint8 (B, H, W, C) → logits (B, K); its variables may change between calls.
+        pixels: All rows of the data set.
+        labels: (N,) int32.
+        rows: Those to judge on, ascending.
+    """
+
+    def __init__(
+        self, predictor: keras.Model, pixels: np.ndarray, labels: np.ndarray, rows: np.ndarray
+    ) -> None:
+        self.pixels, self.labels, self.rows = pixels, labels, rows
+        self.step = EvalStep(predictor)
+
+    def __call__(self) -> tuple[float, float]:
+        """Return top-1 accuracy (0 … 1) and mean cross-entropy (nats)."""
+        parts = []
+        for first in range(0, len(self.rows), BATCH):
+            rows = self.rows[first : first + BATCH]
+            padded = np.concatenate([rows, np.repeat(rows[-1:], BATCH - len(rows))])
+            parts.append(np.asarray(self.step(self.pixels[padded]))[: len(rows)])
+            release(self.pixels[rows[0] : rows[-1] + 1])
+        logits, truth = np.concatenate(parts), self.labels[self.rows]
+        return float(np.mean(logits.argmax(axis=1) == truth)), log_loss(logits, truth)
+
+
+class Keeper:
+    """The weights of the best epochs, a file each.
+
+    Args:
+        folder: Where they lie.
+        predictor: Whose weights they are.
+        count: How many are kept.
+    """
+
+    def __init__(self, folder: Path, predictor: keras.Model, count: int) -> None:
+        self.folder, self.predictor, self.count = folder, predictor, count
+
+    def keep(self, epoch: int, ranked: list[int]) -> None:
+        """Write the model's weights as those of an epoch, if it is among the best.
+
+        Args:
+            epoch: Just finished.
+            ranked: All epochs so far, the best first.
+        """
+        if epoch in ranked[: self.count]:
+            save_arrays(self._path(epoch), {"model": model_variables(self.predictor)}, {})
+
+    def tidy(self, ranked: list[int]) -> None:
+        """Delete the files of epochs that are no longer among the best."""
+        wanted = {self._path(epoch) for epoch in ranked[: self.count]}
+        for path in self.folder.glob("epoch-*.npz"):
+            if path not in wanted:
+                path.unlink()
+
+    def soup(self, ranked: list[int], judge: Callable[[], tuple[float, float]]) -> Chosen:
+        """Average the kept weights greedily into the model (Wortsman et al., ICML 2022, recipe 1).
+
+        From the best epoch downwards, each is added to the mean if the selection accuracy does not fall.
+
+        Args:
+            ranked: Epochs, the best first.
+            judge: Judges the model as it is.
+        """
+        variables = model_variables(self.predictor)
+        taken: list[int] = []
+        mean: list[np.ndarray] = []
+        best = (0.0, np.inf)
+        for epoch in ranked[: self.count]:
+            load_arrays(self._path(epoch), {"model": variables})
+            one = [np.asarray(v) for v in variables]
+            n = len(taken)
+            trial = [(m * n + w) / (n + 1) for m, w in zip(mean, one, strict=True)] if n else one
+            _assign(variables, trial)
+            accuracy, loss = judge()
+            if not taken or (accuracy, -loss) >= (best[0], -best[1]):
+                taken, mean, best = [*taken, epoch], trial, (accuracy, loss)
+        _assign(variables, mean)
+        names = ", ".join(map(str, sorted(taken)))
+        why = (
+            f"best epoch, {names}" if len(taken) == 1 else f"mean of the weights of epochs {names}"
+        )
+        return Chosen(tuple(sorted(taken)), best[0], best[1], why)
+
+    def _path(self, epoch: int) -> Path:
+        return self.folder / f"epoch-{epoch:03d}.npz"
+
+
+def _assign(variables: list, values: list[np.ndarray]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value.astype(variable.dtype))

@@ -1,0 +1,220 @@
+"""One compiled training step, on TensorFlow or JAX."""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from onepass.cache.errors import InvalidInputError
+from onepass.extract.backend import on_accelerator
+from onepass.finetune.augmentation.augment import mixed_targets
+from onepass.finetune.training.model import Trainer
+from onepass.finetune.training.optimizer import LayerwiseAdam, LayerwiseSGD
+from onepass.finetune.training.parallel import Sharing, divided_like
+
+Draws = dict[str, np.ndarray]
+
+
+class TrainStep:
+    """Forward, backward and update as one graph of fixed shape.
+
+    Call it with uint8 (B, H, W, C), int32 (B,) labels and what `onepass.finetune.augmentation.draws.draw` drew; it
+    returns the mean loss and the number of right answers as device scalars, possibly still being
+    computed. Call `sync` before reading the model's or the optimiser's variables, and `forget` after
+    writing them.
+
+    Args:
+        trainer: Built.
+        optimizer: Of its trainable variables.
+        smoothing: Of the labels.
+        parts: Into how many the batch is cut where the device's memory does not hold it; their
+            gradients are added up, so that the step is that of the whole batch.
+        devices: How many of this host share each part; see `onepass.finetune.training.parallel.devices_for`.
+    """
+
+    def __init__(
+        self, trainer: Trainer, optimizer: LayerwiseAdam | LayerwiseSGD,
+        smoothing: float = 0.0, parts: int = 1, devices: int = 1,
+    ) -> None:  # fmt: skip
+        self.trainer, self.optimizer = trainer, optimizer
+        self.smoothing, self.parts, self.devices = smoothing, parts, devices
+        if not optimizer.built:
+            optimizer.build(trainer.trainable_variables)
+        self._state: Any = None
+        self._step = _of_backend(self._for_tensorflow, self._for_jax)()
+
+    def __call__(self, pixels: Any, labels: Any, draws: Draws) -> tuple[Any, Any]:
+        return self._step(pixels, labels, draws)
+
+    def sync(self) -> None:
+        """Write what JAX keeps outside the model back into its variables."""
+        if self._state is None:
+            return
+        for variables, values in zip(self._variables(), self._state, strict=True):
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+
+    def forget(self) -> None:
+        """Take the variables as they are from the next step on."""
+        self._state = None
+
+    def _variables(self) -> tuple[list, list, list]:
+        t = self.trainer
+        return t.trainable_variables, t.non_trainable_variables, self.optimizer.variables
+
+    def _images(self, pixels: Any, labels: Any, draws: Any) -> tuple[Any, Any, Any]:
+        """Return images, targets and labels of the whole batch: it is mixed before it is cut."""
+        classes = self.trainer.top.head.units
+        targets = mixed_targets(labels, classes, draws, self.smoothing)
+        return self.trainer.augment([pixels, draws]), targets, labels
+
+    def _part(self, arrays: tuple[Any, Any, Any], index: int) -> tuple[Any, ...]:
+        count = arrays[0].shape[0] // self.parts
+        return tuple(array[index * count : (index + 1) * count] for array in arrays)
+
+    def _for_tensorflow(self) -> Callable[..., tuple[Any, Any]]:
+        import tensorflow as tf
+
+        trainer, optimizer = self.trainer, self.optimizer
+        variables = trainer.trainable_variables
+
+        def gradients(images: Any, targets: Any, labels: Any) -> tuple[Any, Any, Any]:
+            with tf.GradientTape() as tape:
+                logits = trainer.logits(images, training=True)
+                loss, correct = _loss_and_correct(targets, labels, logits)
+            return loss, correct, tape.gradient(loss, variables)
+
+        def step(pixels: Any, labels: Any, draws: Any) -> tuple[Any, Any]:
+            loss, correct, found = gradients(*self._images(pixels, labels, draws))
+            optimizer.apply(found, variables)
+            return loss, correct
+
+        fast = on_accelerator()
+        if self.parts == 1:
+            whole = tf.function(step, jit_compile=fast)
+            return lambda *arrays: whole(*tf.nest.map_structure(tf.convert_to_tensor, arrays))
+        prepare, part = tf.function(self._images), tf.function(gradients, jit_compile=fast)
+        update = tf.function(lambda found: optimizer.apply(found, variables))
+
+        def in_parts(*arrays: Any) -> tuple[Any, Any]:
+            images = prepare(*tf.nest.map_structure(tf.convert_to_tensor, arrays))
+            loss, correct, total = part(*self._part(images, 0))
+            for index in range(1, self.parts):
+                more, right, found = part(*self._part(images, index))
+                loss, correct = loss + more, correct + right
+                total = [a + b for a, b in zip(total, found, strict=True)]
+            update([g / self.parts for g in total])
+            return loss / self.parts, correct
+
+        return in_parts
+
+    def _for_jax(self) -> Callable[..., tuple[Any, Any]]:
+        import jax
+
+        trainer, optimizer, sharing = self.trainer, self.optimizer, Sharing(self.devices)
+
+        def loss_of(trained: Any, fixed: Any, images: Any, targets: Any, labels: Any) -> Any:
+            mapping = [*zip(trainer.trainable_variables, trained, strict=True),
+                       *zip(trainer.non_trainable_variables, fixed, strict=True)]  # fmt: skip
+            with keras.StatelessScope(mapping) as scope:
+                logits = trainer.logits(images, training=True)
+            fixed = [scope.get_current_value(v) for v in trainer.non_trainable_variables]
+            loss, correct = _loss_and_correct(targets, labels, logits)
+            return loss, (correct, fixed)
+
+        prepare = sharing.compile(self._images, divided=True)
+        part = sharing.compile(jax.value_and_grad(loss_of, has_aux=True))
+        update = sharing.compile(optimizer.stateless_apply)
+
+        def step(state: Any, *arrays: Any) -> Any:
+            trained, fixed, memory = state
+            images = prepare(*arrays)
+            count = images[0].shape[0] // self.parts
+            total: Any = None
+            loss = correct = 0
+            for index in range(self.parts):
+                shared = sharing.divide(self._part(images, index), count)
+                (more, (right, fixed)), found = part(trained, fixed, *shared)
+                loss, correct = loss + more, correct + right
+                total = (
+                    found if total is None else [a + b for a, b in zip(total, found, strict=True)]
+                )
+            if self.parts > 1:
+                total = [gradient / self.parts for gradient in total]
+            trained, memory = update(memory, total, trained)
+            return loss / self.parts, correct, (trained, fixed, memory)
+
+        whole = sharing.compile(step) if self.parts == 1 else step
+
+        def run(*arrays: Any) -> tuple[Any, Any]:
+            if self._state is None:
+                values = tuple([v.value for v in variables] for variables in self._variables())
+                self._state = sharing.copy(values)
+            arrays = sharing.divide(arrays, len(arrays[0]))
+            loss, correct, self._state = whole(self._state, *arrays)
+            return loss, correct
+
+        return run
+
+
+class EvalStep:
+    """uint8 (B, H, W, C) → logits (B, K) by the predictor as its variables are at each call."""
+
+    def __init__(self, predictor: keras.Model) -> None:
+        self.predictor = predictor
+        self._step = _of_backend(self._for_tensorflow, self._for_jax)()
+
+    def __call__(self, pixels: np.ndarray) -> Any:
+        return self._step(pixels)
+
+    def _for_tensorflow(self) -> Callable[[Any], Any]:
+        import tensorflow as tf
+
+        step = tf.function(
+            lambda pixels: self.predictor(pixels, training=False), jit_compile=on_accelerator()
+        )
+        return lambda pixels: step(tf.convert_to_tensor(pixels))
+
+    def _for_jax(self) -> Callable[[Any], Any]:
+        import jax
+
+        predictor = self.predictor
+        step = jax.jit(lambda t, n, x: predictor.stateless_call(t, n, x, training=False)[0])
+
+        def run(pixels: np.ndarray) -> Any:
+            groups = predictor.trainable_variables, predictor.non_trainable_variables
+            trained, fixed = ([v.value for v in group] for group in groups)
+            return step(trained, fixed, divided_like([*trained, *fixed][0], pixels))
+
+        return run
+
+
+@contextmanager
+def averaged(trainer: Trainer, optimizer: LayerwiseAdam | LayerwiseSGD) -> Any:
+    """Put the averaged weights into the model for a while, where there are any."""
+    variables = trainer.trainable_variables if optimizer.averages else []
+    kept = [keras.ops.copy(v.value) for v in variables]
+    for variable, average in zip(variables, optimizer.averages, strict=True):
+        variable.assign(average)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, kept, strict=True):
+            variable.assign(value)
+
+
+def _loss_and_correct(targets: Any, labels: Any, logits: Any) -> tuple[Any, Any]:
+    loss = ops.mean(keras.losses.categorical_crossentropy(targets, logits, from_logits=True))
+    right = ops.equal(ops.cast(ops.argmax(logits, -1), "int32"), ops.cast(labels, "int32"))
+    return loss, ops.sum(ops.cast(right, "int32"))
+
+
+def _of_backend(tensorflow: Any, jax: Any) -> Any:
+    backend = keras.backend.backend()
+    makers = {"tensorflow": tensorflow, "jax": jax}
+    if backend not in makers:
+        raise InvalidInputError(f"KERAS_BACKEND={backend}: expected tensorflow or jax")
+    return makers[backend]

@@ -1,0 +1,30 @@
+"""onepass cache | data | extract | classify | finetune | predict | report: the one command."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from onepass.cache.commandline.command import main, print_overview
+
+ROOMS = {
+    "data": "Images become rows: prepare, list, show, verify.",
+    "extract": "Run every frozen backbone once over the pixels of a data set.",
+    "classify": "Try heads on the stored features, rank them, and keep the best.",
+    "finetune": "Train the winning backbone end to end, from its probe.",
+    "predict": "Use what won: predictions of a split, model files.",
+    "report": "Write one self-contained HTML page of a data set's results.",
+    "cache": "What is stored: list, show, verify, delete.",
+}
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run the command of one room and return its exit code; see `onepass.cache.commandline.command.main`."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] not in ROOMS:
+        return print_overview("onepass", list(ROOMS.items()), arguments)
+    commands = import_module(f"onepass.{arguments[0]}.__main__").COMMANDS
+    return main(arguments[0], commands, arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(run())

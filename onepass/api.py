@@ -1,0 +1,198 @@
+"""The library's public functions: each is one stage, and what the command of that stage calls.
+
+Every function takes the flags of its command as keyword arguments, with `_` for `-`: `--time-limit 8h`
+is `time_limit=8 * 3600`. Where a flag takes several values, one value or a sequence will do.
+`progress` is called, in the calling thread, with a `ProgressUpdate` now and then; `stop` is a
+`StopRequest` that another thread may ask. Errors are `onepass.cache.errors.OnepassError`.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from onepass.cache.commandline.flags import StoreConfig
+from onepass.cache.errors import UsageError
+from onepass.cache.features import FeatureSet
+from onepass.cache.progress import ProgressCallback, progress_to
+from onepass.cache.stopping import StopRequest
+from onepass.data.dataset import ImageDataset
+
+if TYPE_CHECKING:
+    from onepass.classify.pipeline import ClassifyResult
+    from onepass.data.summary import Prepared
+    from onepass.extract.pipeline import ExtractResult
+    from onepass.finetune.pipeline import FinetuneResult
+    from onepass.report.page import PageResult
+
+C = TypeVar("C")
+
+
+def prepare_dataset(
+    kind: str,
+    *,
+    progress: ProgressCallback | None = None,
+    stop: StopRequest | None = None,
+    **options: Any,
+) -> "Prepared":
+    """Decode every image of a source once and store it as a row of pixels: `onepass data prepare`.
+
+    Args:
+        kind: "folder", or a data set that Onepass knows, such as "solar-cells".
+        progress: See the module.
+        stop: See the module.
+        **options: Fields of `onepass.data.config.PrepareConfig`, such as `source` and `name`.
+
+    Returns:
+        The data set's name, its numbers, and what was left out.
+    """
+    from onepass.data.config import PrepareConfig
+    from onepass.data.prepare import prepare_dataset as prepare
+
+    with progress_to(progress):
+        return prepare(_config(PrepareConfig, {"kind": kind, **options}), stop)
+
+
+def open_dataset(name: str, *, cache_dir: str | Path | None = None) -> ImageDataset:
+    """Open a prepared data set; no pixel is read.
+
+    Args:
+        name: Its name in the store.
+        cache_dir: The store (default: $ONEPASS_CACHE, else `cache/store` of the working directory).
+
+    Returns:
+        N images in a fixed order: `pixels` (N, H, W, C) uint8, `labels` (N,) int32.
+    """
+    from onepass.data.dataset import open_dataset as open_
+
+    return open_(_config(StoreConfig, {"cache_dir": cache_dir}).store, name)
+
+
+def extract_features(
+    dataset: str,
+    backbone: str | tuple[str, ...],
+    *,
+    progress: ProgressCallback | None = None,
+    stop: StopRequest | None = None,
+    **options: Any,
+) -> "ExtractResult":
+    """Store one pooled vector per image for each backbone, size, layer and view: `onepass extract`.
+
+    Args:
+        dataset: Name of a prepared data set.
+        backbone: One or more names of backbones.
+        progress: See the module.
+        stop: See the module; the rows that are committed stay, and the same call resumes.
+        **options: Fields of `onepass.extract.config.ExtractConfig`, such as `size` (px).
+
+    Returns:
+        What became of each feature file.
+    """
+    from onepass.extract.config import ExtractConfig
+    from onepass.extract.pipeline import extract_features as extract
+
+    config = _config(ExtractConfig, {"dataset": dataset, "backbone": backbone, **options})
+    with progress_to(progress):
+        return extract(config, stop)
+
+
+def open_features(dataset: str, *keys: str, cache_dir: str | Path | None = None) -> FeatureSet:
+    """Open stored feature vectors; several keys are put side by side.
+
+    Args:
+        dataset: Name of a prepared data set.
+        *keys: Feature keys such as "efficientnet_lite0@128".
+        cache_dir: The store (default: $ONEPASS_CACHE, else `cache/store` of the working directory).
+
+    Returns:
+        `X` (N, D) float16 or float32, row i being image i of the data set, with labels and splits.
+    """
+    from onepass.cache.features import resolve_features
+
+    store = _config(StoreConfig, {"cache_dir": cache_dir}).store
+    return FeatureSet.join(resolve_features(store, dataset, keys))
+
+
+def run_probes(
+    dataset: str, *, progress: ProgressCallback | None = None, **options: Any
+) -> "ClassifyResult":
+    """Try heads on the stored features and rank them: `onepass classify`.
+
+    Args:
+        dataset: Name of a prepared data set.
+        progress: See the module.
+        **options: Fields of `onepass.classify.config.ClassifyConfig`, such as `head`.
+
+    Returns:
+        The ranked probes, the best by selection accuracy first, and the winner.
+    """
+    from onepass.classify.config import ClassifyConfig
+    from onepass.classify.pipeline import run_probes as run
+
+    with progress_to(progress):
+        return run(_config(ClassifyConfig, {"dataset": dataset, **options}))
+
+
+def finetune_network(
+    dataset: str,
+    *,
+    progress: ProgressCallback | None = None,
+    stop: StopRequest | None = None,
+    **options: Any,
+) -> "FinetuneResult":
+    """Train the winning backbone end to end, from its probe: `onepass finetune`.
+
+    Args:
+        dataset: Name of a prepared data set with a leaderboard.
+        progress: See the module.
+        stop: See the module; the run ends with a checkpoint, and the same call resumes.
+        **options: Fields of `onepass.finetune.config.FinetuneConfig`, such as `epochs`.
+
+    Returns:
+        The run: its history, its accuracy on the validation split and the test against the probe.
+    """
+    from onepass.finetune.config import FinetuneConfig
+    from onepass.finetune.pipeline import run_finetune
+
+    with progress_to(progress):
+        return run_finetune(_config(FinetuneConfig, {"dataset": dataset, **options}), stop)
+
+
+def write_report(dataset: str, **options: Any) -> "PageResult":
+    """Write one self-contained HTML page of a data set's results: `onepass report`.
+
+    Args:
+        dataset: Name of a data set with a leaderboard.
+        **options: Fields of `onepass.report.config.ReportConfig`.
+
+    Returns:
+        Where the page and its figures lie.
+    """
+    from onepass.report.config import ReportConfig
+    from onepass.report.page import write_page
+
+    return write_page(_config(ReportConfig, {"dataset": dataset, **options}))
+
+
+def _config(kind: type[C], options: Mapping[str, Any]) -> C:
+    """Return a command's configuration from keyword arguments.
+
+    Raises:
+        UsageError: There is no such flag; the known ones are named.
+    """
+    hints = typing.get_type_hints(kind)
+    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(options.keys() - known):
+        raise UsageError(
+            f"{unknown[0]}: expected one of {', '.join(sorted(known))}, received another keyword"
+        )
+    return kind(**{name: _fit(hints[name], value) for name, value in options.items()})
+
+
+def _fit(hint: Any, value: Any) -> Any:
+    """Return a value in the type of its flag: a sequence as a tuple, a single value as a tuple of one."""
+    several = typing.get_origin(hint) is tuple
+    if several:
+        return tuple(value) if isinstance(value, list | tuple) else (value,)
+    return Path(value) if isinstance(value, str) and Path in typing.get_args(hint) else value

@@ -1,0 +1,203 @@
+"""A finished run as a model file for other programs: uint8 pixels in, probabilities out.
+
+Resize and preprocessing are inside, written out in plain operations, so that no file needs Onepass
+to be loaded. Each is read back and compared with the model before it gets its name. The class names
+lie beside the files in `labels.json` ({"class_ids", "class_names", "input", "output", "run"}) and
+inside each: as a member `labels.json` of the zip that a `.keras` file is and that is appended to a
+`.tflite` file, in `assets.extra` of a SavedModel, and as metadata of an ONNX file.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from onepass.cache.errors import OnepassError
+from onepass.cache.files import TEMPORARY, fsync_folder, write_json
+from onepass.classify.heads.base import softmax
+from onepass.extract.backend import as_list
+from onepass.extract.network.model import Preprocess
+from onepass.finetune.config import ExportConfig
+from onepass.finetune.session.runs import FinishedRun, open_run, rows_of
+from onepass.finetune.training.inference import restore
+from onepass.predict.formats import FORMATS, ModelFormat
+from onepass.predict.views import head_of
+
+CHECKED = 100  # rows on which a file is compared with the model
+TOLERANCE = 1e-3  # of a probability: another library may round a pixel to the next grey level
+
+
+class ExportError(OnepassError, ValueError):
+    """A file does not say what the model says."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedModel:
+    """One model file.
+
+    Attributes:
+        format: Its kind.
+        path: File, or folder for a SavedModel.
+        megabytes: Its size, 10^6 bytes.
+        difference: Largest difference of a probability from the model's, over the checked rows.
+    """
+
+    format: str
+    path: Path
+    megabytes: float
+    difference: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """What was exported.
+
+    Attributes:
+        run: DATASET/RUN.
+        models: One for each format asked for.
+        labels: The file of class names.
+        checked: Rows that each was compared on.
+    """
+
+    run: str
+    models: tuple[ExportedModel, ...]
+    labels: Path
+    checked: int
+
+
+def export_run(config: ExportConfig) -> ExportResult:
+    """Write a finished run in each format asked for, verified.
+
+    Raises:
+        MissingFileError: There is no such run, or a format needs a package that is not installed.
+        ExportError: A file's probabilities differ from the model's by more than TOLERANCE.
+    """
+    run = open_run(config.store, config.runs, config.run)
+    kinds = [FORMATS[name] for name in dict.fromkeys(config.format)]
+    for kind in kinds:
+        kind.check_installed()
+    predictor = restore(run.folder, run.identity, run.dataset).predictor
+    model = plain_model(predictor)
+    pixels = np.ascontiguousarray(run.dataset.pixels[rows_of(run.dataset, "val")[:CHECKED]])
+    expected = softmax(np.asarray(predictor(pixels, training=False)))
+    folder = config.out or run.folder / "export"
+    labels = _labels(run)
+    models = []
+    for kind in kinds:
+        path = folder / f"{run.dataset.name}-{run.short}{kind.ending}"
+        models.append(write_checked(kind, model, path, labels, pixels, expected))
+    write_json(folder / "labels.json", labels)
+    return ExportResult(run.name, tuple(models), folder / "labels.json", len(pixels))
+
+
+def write_checked(
+    kind: ModelFormat,
+    model: keras.Model,
+    path: Path,
+    labels: dict[str, Any],
+    pixels: np.ndarray,
+    expected: np.ndarray,
+) -> ExportedModel:
+    """Write a model in one format, read it back, and compare what it says of some pixels.
+
+    Args:
+        kind: The format.
+        model: As `plain_model` returns it.
+        path: Of the file or folder.
+        labels: What is put inside.
+        pixels: uint8 (n, H, W, C).
+        expected: (n, K) the run's own probabilities of them.
+
+    Raises:
+        ExportError: It differs by more than TOLERANCE; what was at `path` is still there.
+    """
+    with _placed(path) as temporary:
+        kind.write(model, temporary, labels)
+        difference = float(np.abs(kind.run(temporary, pixels) - expected).max())
+        if not difference <= TOLERANCE:
+            raise ExportError(
+                f"{path}: expected the model's probabilities within {TOLERANCE:g}, received a "
+                f"difference of {difference:.2g}; nothing was written"
+            )
+    return ExportedModel(kind.name, path, _megabytes(path), difference)
+
+
+def plain_model(predictor: keras.Model) -> keras.Model:
+    """Return the network with everything of ours written out in operations of Keras itself.
+
+    Args:
+        predictor: uint8 (B, H, W, C) → logits (B, K): an extractor and what follows it.
+
+    Returns:
+        uint8 (B, H, W, C) named "pixels" → probabilities (B, K), with the same variables.
+    """
+    pixels = keras.Input(predictor.input_shape[1:], dtype="uint8", name="pixels")
+    x: Any = pixels
+    for layer in [*predictor.layers[1].layers[1:], *_head(predictor)]:
+        if isinstance(layer, Preprocess):
+            p = layer.preprocessing
+            x = ops.flip(x, axis=-1) if p.bgr else x
+            x = keras.layers.Rescaling(list(p.scale), list(p.offset), dtype="float32")(x)
+        elif _ours(layer):
+            x = layer.call(x)  # not the layer itself: its operations become part of the graph
+        else:
+            x = as_list(layer(x))[0]
+    probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(x)
+    return keras.Model(pixels, probabilities, name="onepass")
+
+
+def _head(predictor: keras.Model) -> list[keras.layers.Layer]:
+    """Return what follows the extractor: one layer of ours to be written out, or a network of Keras's."""
+    head = predictor.layers[2:]
+    return head if len(head) == 1 and _ours(head[0]) else [head_of(predictor)]
+
+
+def _ours(layer: keras.layers.Layer) -> bool:
+    return type(layer).__module__.partition(".")[0] in ("extract", "finetune")
+
+
+def _labels(run: FinishedRun) -> dict[str, Any]:
+    height, width, channels = run.dataset.pixels.shape[1:]
+    return {
+        "class_ids": run.dataset.class_ids,
+        "class_names": run.dataset.class_names,
+        "input": f"uint8 (batch, {height}, {width}, {channels}), 0 to 255, {'RGB' if channels == 3 else 'grey'}",
+        "output": "float32 (batch, classes): probabilities in the order of the class ids",
+        "run": run.name,
+    }
+
+
+@contextmanager
+def _placed(path: Path) -> Iterator[Path]:
+    """Yield a path of the same name in a temporary folder; on success it takes its place, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    workshop = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
+    try:
+        yield workshop / path.name
+        for file in workshop.rglob("*"):
+            if file.is_file():
+                _fsync(file)
+        if path.exists():
+            path.rename(workshop / "before")  # a folder cannot be renamed over another
+        (workshop / path.name).rename(path)
+        fsync_folder(path.parent)
+    finally:
+        shutil.rmtree(workshop)
+
+
+def _fsync(file: Path) -> None:
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+
+
+def _megabytes(path: Path) -> float:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files) / 1e6

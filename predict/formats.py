@@ -1,0 +1,156 @@
+"""The kinds of model file: how each is written, how it is read back, and which packages that takes."""
+
+import json
+import warnings
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from onepass.cache.errors import MissingFileError, UsageError
+
+LABELS = "labels.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFormat:
+    """A kind of model file.
+
+    Attributes:
+        name: As `--format` takes it.
+        ending: Of its files.
+        write: (model, path, labels): writes it, with the labels inside.
+        run: (path, pixels): what the file says of uint8 (n, H, W, C), as (n, K).
+        packages: What has to be installed, as pip calls it.
+        backends: Those of Keras that can write it.
+    """
+
+    name: str
+    ending: str
+    write: Callable[[keras.Model, Path, dict[str, Any]], None]
+    run: Callable[[Path, np.ndarray], np.ndarray]
+    packages: tuple[str, ...] = ()
+    backends: tuple[str, ...] = ("tensorflow",)
+
+    def check_installed(self) -> None:
+        """Refuse what cannot be written here, before anything is done.
+
+        Raises:
+            MissingFileError: A package is missing; the command that installs it is named.
+            UsageError: Keras runs on another backend.
+        """
+        missing = [name for name in self.packages if find_spec(name) is None]
+        if missing:
+            raise MissingFileError(
+                f"--format {self.name}: expected the packages {', '.join(self.packages)}; install what is "
+                f"missing with: pip install {' '.join(missing)}"
+            )
+        if keras.backend.backend() not in self.backends:
+            raise UsageError(
+                f"--format {self.name}: expected KERAS_BACKEND={self.backends[0]}, received {keras.backend.backend()}"
+            )
+
+
+def _write_keras(model: keras.Model, path: Path, labels: dict[str, Any]) -> None:
+    model.save(path)
+    _add_member(path, labels)
+
+
+def _run_keras(path: Path, pixels: np.ndarray) -> np.ndarray:
+    """Build the model from the file's own description and weights; nothing in it is executed."""
+    with zipfile.ZipFile(path) as members:
+        model = keras.saving.deserialize_keras_object(json.loads(members.read("config.json")))
+        weights = path.with_name("model.weights.h5")
+        weights.write_bytes(members.read("model.weights.h5"))
+    model.load_weights(weights)
+    return np.asarray(model(pixels, training=False))
+
+
+def _write_saved_model(model: keras.Model, path: Path, labels: dict[str, Any]) -> None:
+    model.export(str(path), format="tf_saved_model", verbose=False)
+    extra = path / "assets.extra"
+    extra.mkdir()
+    (extra / LABELS).write_text(_text(labels))
+
+
+def _run_saved_model(path: Path, pixels: np.ndarray) -> np.ndarray:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    return loaded.serve(pixels).numpy()
+
+
+def _write_onnx(model: keras.Model, path: Path, labels: dict[str, Any]) -> None:
+    import onnx
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the converter, about NumPy
+        # Named here, because Keras takes it only from a model that has been called.
+        pixels = keras.InputSpec("uint8", shape=model.input_shape, name="pixels")
+        model.export(str(path), format="onnx", verbose=False, input_signature=[pixels])
+    file = onnx.load(str(path))
+    onnx.helper.set_model_props(file, {"labels": _text(labels)})
+    onnx.save(file, str(path))
+
+
+def _run_onnx(path: Path, pixels: np.ndarray) -> np.ndarray:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: pixels})[0]
+
+
+def _write_litert(model: keras.Model, path: Path, labels: dict[str, Any]) -> None:
+    model.export(str(path), format="litert", verbose=False)
+    _add_member(path, labels)
+
+
+def _run_litert(path: Path, pixels: np.ndarray) -> np.ndarray:
+    interpreter = _interpreter(path)
+    wanted = interpreter.get_input_details()[0]["index"]
+    interpreter.resize_tensor_input(wanted, pixels.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(wanted, pixels)
+    interpreter.invoke()
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+
+def _interpreter(path: Path) -> Any:
+    """Return LiteRT's own interpreter where it is installed, else the one in TensorFlow."""
+    if find_spec("ai_edge_litert") is not None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        return Interpreter(model_path=str(path))
+    import tensorflow as tf
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it will move
+        return tf.lite.Interpreter(model_path=str(path))
+
+
+def _add_member(path: Path, labels: dict[str, Any]) -> None:
+    """Put the labels into a zip; to another file one is appended, as LiteRT's metadata does."""
+    with zipfile.ZipFile(path, "a") as members:
+        members.writestr(LABELS, _text(labels))
+
+
+def _text(labels: dict[str, Any]) -> str:
+    return json.dumps(labels, ensure_ascii=False)
+
+
+FORMATS = {
+    one.name: one
+    for one in (
+        ModelFormat("keras", ".keras", _write_keras, _run_keras, backends=("tensorflow", "jax")),
+        ModelFormat("saved_model", "-saved_model", _write_saved_model, _run_saved_model),
+        ModelFormat(
+            "onnx", ".onnx", _write_onnx, _run_onnx, packages=("tf2onnx", "onnx", "onnxruntime")
+        ),
+        ModelFormat("litert", ".tflite", _write_litert, _run_litert),
+    )
+}

@@ -1,0 +1,53 @@
+"""Looking at an image in several ways when it is predicted: the views of extraction, on a trained network."""
+
+import keras
+
+from onepass.cache.errors import InvalidInputError
+from onepass.extract.backend import as_list
+from onepass.extract.network.model import Resize
+from onepass.extract.network.resize import FIVE_CROPS, random_seed, view_matrices
+
+
+def expand_views(views: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the views to average, each once: the whole image first, `five-crop` as its five.
+
+    Raises:
+        InvalidInputError: One does not exist, or is drawn at random.
+    """
+    named = [one for view in views for one in (FIVE_CROPS if view == "five-crop" else (view,))]
+    for view in named:
+        view_matrices(8, 8, 8, view)
+        if random_seed(view) is not None:
+            raise InvalidInputError(
+                f"--views {view}: expected a view that is the same for every image, such as flip, "
+                "scale:1.15, crop:center or five-crop"
+            )
+    return tuple(dict.fromkeys(("", *named)))
+
+
+def with_view(predictor: keras.Model, view: str) -> keras.Model:
+    """Return the same network, with the same variables, that looks at the images in another way.
+
+    Args:
+        predictor: uint8 (B, H, W, C) → logits (B, K), an extractor and what follows it.
+        view: As `onepass.extract.network.resize.view_matrices` takes it.
+    """
+    if not view:
+        return predictor
+    extractor = predictor.layers[1]
+    behind = keras.Model(extractor.get_layer("resize").output, extractor.output)
+    size = extractor.get_layer("resize").size
+    pixels = keras.Input(predictor.input_shape[1:], dtype="uint8", name="pixels")
+    x = as_list(behind(Resize(size, view, name="resize")(pixels)))[0]
+    name = "predictor_" + "".join(filter(str.isalnum, view))
+    return keras.Model(pixels, head_of(predictor)(x), name=name)
+
+
+def head_of(predictor: keras.Model) -> keras.Model:
+    """Return what follows the extractor: vectors (B, D) → logits (B, K), with the same variables."""
+    return keras.Model(predictor.layers[2].input, predictor.output, name="head")
+
+
+def view_text(views: tuple[str, ...]) -> str:
+    """Return expanded views in words: `plain, flip`."""
+    return ", ".join(view or "plain" for view in views)

@@ -1,0 +1,129 @@
+"""What the choice of backbone and input size does: accuracy against size and against cost."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from onepass.classify.leaderboard.board import ProbeResult
+from onepass.report.figures.figure import Figure
+from onepass.report.palette import Style, series_style
+from onepass.report.plot import Plot, styled
+
+MOST = 8  # series in one figure: there are as many colours
+
+
+@styled
+def size_figure(probes: Sequence[ProbeResult]) -> Figure | None:
+    """Return accuracy against input size, a line per backbone; None where no backbone has two sizes.
+
+    Args:
+        probes: Best first; the best of each backbone and size counts. Only features of one backbone
+            as they come by default are compared.
+    """
+    best: dict[str, dict[int, ProbeResult]] = {}
+    for probe in probes:
+        if len(probe.keys) == 1 and _is_plain(probe.keys[0]):
+            sizes = best.setdefault(probe.keys[0]["backbone"], {})
+            sizes.setdefault(int(probe.keys[0]["size"]), probe)
+    if not any(len(sizes) > 1 for sizes in best.values()):
+        return None
+    names = list(best)[:MOST]
+    plot = Plot(
+        "input size (px)",
+        "val top-1 (%)",
+        [(name, series_style(i)) for i, name in enumerate(names)],
+        ticks=[size for name in names for size in best[name]],
+    )
+    rows = []
+    for i, name in enumerate(names):
+        line = sorted(best[name].items())
+        for size, probe in line:
+            low, high = (100 * v for v in probe.val_interval)
+            plot.span(size, low, high, series_style(i).colour)
+        labels = [f"{name}, {size} px, {p.head}: {100 * p.val_top1:.2f} %" for size, p in line]
+        places = [(size, 100 * p.val_top1) for size, p in line]
+        plot.curve(places, series_style(i), labels)
+        rows += [
+            (name, s, p.head, 100 * p.val_top1, *(100 * v for v in p.val_interval)) for s, p in line
+        ]
+    words = "; ".join(f"{r[0]} at {r[1]} px {r[3]:.1f} %" for r in rows)
+    return Figure(
+        "accuracy-size",
+        "Accuracy against input size",
+        "The head that was best on the selection split, for each backbone and size; bars are 95 % intervals.",
+        plot.drawing(f"Line chart of accuracy against input size. {words}"),
+        ("backbone", "size (px)", "head", "val top-1 (%)", "low (%)", "high (%)"),
+        rows,
+    )
+
+
+def _is_plain(key: dict[str, Any]) -> bool:
+    usual = {"variant": "", "layer": "", "view": "", "pooling": "avg"}
+    return all(key.get(name, value) == value for name, value in usual.items())
+
+
+@styled
+def cost_figure(
+    probes: Sequence[ProbeResult], costs: Mapping[str, float | None], front: Sequence[str]
+) -> Figure | None:
+    """Return accuracy against the time of extraction with its Pareto front; None below two points.
+
+    Args:
+        probes: Best first; the best of each set of features counts.
+        costs: ms an image by the probe's id; None where it was not measured.
+        front: Ids of the probes that none beats in cost without losing accuracy.
+    """
+    best: dict[str, tuple[float, ProbeResult]] = {}
+    for probe in probes:
+        if cost := costs.get(probe.id):
+            best.setdefault(probe.features_text, (cost, probe))
+    if len(best) < 2:
+        return None
+    places = sorted(best.values(), key=lambda place: (place[0], -place[1].val_top1))
+    spread = places[-1][0] > 3 * places[0][0]
+    styles = {True: Style("s1"), False: Style("s8", "square")}
+    plot = Plot(
+        "extraction, ms an image",
+        "val top-1 (%)",
+        [("Pareto front", styles[True]), ("others", styles[False])] if len(front) < len(places) else [],
+        log=spread,
+        ticks=_round_costs([cost for cost, _ in places]) if spread else (),
+    )  # fmt: skip
+    first = [(cost, 100 * p.val_top1) for cost, p in places if p.id in front]
+    plot.curve(first, Style("s1", "", dash=True))
+    for cost, probe in places:
+        style, accuracy = styles[probe.id in front], 100 * probe.val_top1
+        low, high = (100 * v for v in probe.val_interval)
+        plot.span(cost, low, high, style.colour)
+        plot.curve([(cost, accuracy)], style, [f"{_short(probe)}: {accuracy:.2f} %, {cost:.3g} ms"])
+        if probe.id in front:
+            plot.name(cost, accuracy, _short(probe))
+    rows = [
+        (p.features_text, p.head, c, 100 * p.val_top1, "yes" if p.id in front else "no")
+        for c, p in places
+    ]
+    words = "; ".join(f"{r[0]} {r[2]:.3g} ms {r[3]:.1f} %" for r in rows if r[4] == "yes")
+    return Figure(
+        "accuracy-cost",
+        "Accuracy against the cost of extraction",
+        "On the Pareto front nothing is both faster and better on the selection split; bars are 95 % intervals. "
+        "Times hold for the machine that extracted; features side by side cost the sum of theirs.",
+        plot.drawing(
+            f"Scatter plot of accuracy against milliseconds an image. Pareto front: {words}"
+        ),
+        ("features", "head", "ms an image", "val top-1 (%)", "on the Pareto front"),
+        rows,
+    )
+
+
+def _short(probe: ProbeResult) -> str:
+    return f"{probe.head} of {len(probe.members)}" if probe.members else probe.features_text
+
+
+def _round_costs(costs: list[float]) -> list[float]:
+    """Return round numbers between the least and the greatest cost, some beyond, for the ticks."""
+    powers = [10.0**p for p in range(-6, 7)]
+    for factors in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
+        ticks = [f * p for p in powers for f in factors if min(costs) * 0.8 <= f * p <= max(costs) * 1.25]  # fmt: skip
+        if len(ticks) >= 3:
+            break
+    return ticks
