@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onepass.cache.commandline.command import ROOT, main
+from conftest import ROOT
+from onepass.cache.commandline.command import STOPPED, main
 from onepass.cache.rows import Column, RowLayout, RowWriter
 from onepass.data.__main__ import COMMANDS
 from onepass.data.dataset import ImageDataset, open_dataset
@@ -251,7 +252,7 @@ def test_a_stopped_run_goes_on_at_the_first_missing_shard(prepare, tmp_path, mon
 
     monkeypatch.setattr("onepass.data.pack.decode_image", counted)
     code, out, _ = prepare()
-    assert code == 0 and "stopped; what is packed is kept" in out
+    assert code == STOPPED and "stopped; what is packed is kept" in out
     kept = len(list((tmp_path / "store/photos/pixels.h5.parts").glob("shard-*.h5")))
     assert 1 <= kept < 4
     calls.clear()
