@@ -62,7 +62,7 @@ def _ablate(config: AblateConfig, stop: StopRequest) -> Any:
 
 
 def _ablation_text(result: Any) -> str:
-    from onepass.finetune.ablate import ablation_text
+    from onepass.finetune.ablation import ablation_text
 
     return ablation_text(result)
 

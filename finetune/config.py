@@ -15,7 +15,7 @@ WEIGHTS = ("equal", "learnt")
 EXPORT_FORMATS = ("keras", "saved_model", "onnx", "litert")
 # What `ablate` takes apart; None: the recipe's own augmentation.
 STUDIES = {
-    "report": RECIPES["report"].augmentation,
+    "de2020": RECIPES["de2020"].augmentation,
     "all": Augmentation(
         flip=True, rotation=10, shear=5, crop=0.4, brightness=0.2, contrast=0.2, erase=0.25,
         mixup=0.2, cutmix=1.0,
@@ -107,7 +107,7 @@ class FinetuneConfig(RunsConfig):
 class AblateConfig(FinetuneConfig):
     """Which augmentation is taken apart, in runs of which kind; the other flags are those of training."""
 
-    augmentation: str = flag("report", "what is taken apart", choices=tuple(STUDIES))
+    augmentation: str = flag("de2020", "what is taken apart", choices=tuple(STUDIES))
     rows: int = flag(2000, "train on this many rows only, drawn with the seed (0: all)")
     epochs: int = flag(2, "passes over the training rows (0: the recipe's)")
     seeds: int = flag(1, "runs a line, with the seeds from --seed on")

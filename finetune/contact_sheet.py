@@ -1,24 +1,28 @@
 """A contact sheet: mistakes as pictures, each with its true class and the one it was taken for."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from onepass.cache.files import atomic_path
 
+if TYPE_CHECKING:
+    from onepass.finetune.errors import Mistake
+
 THUMB, MARGIN, LINE = 128, 8, 16  # px
 COLUMNS, LINES = 6, 3
 INK, PAPER, RIGHT, WRONG = "#1b1b1b", "#ffffff", "#0b6b3a", "#a3201b"
 
 
-def contact_sheet(path: Path, mistakes: list[tuple[np.ndarray, dict[str, Any]]]) -> None:
+def contact_sheet(path: Path, mistakes: Sequence[tuple[np.ndarray, "Mistake"]]) -> None:
     """Draw mistakes as a PNG, row by row.
 
     Args:
         path: Where it is written, atomically.
-        mistakes: Pixels uint8 (H, W, 1 or 3), and `true_name`, `predicted_name`, `confidence`, `file`.
+        mistakes: Pixels uint8 (H, W, 1 or 3), and what is wrong with them.
     """
     columns = min(COLUMNS, len(mistakes))
     rows = -(-len(mistakes) // columns)
@@ -30,9 +34,9 @@ def contact_sheet(path: Path, mistakes: list[tuple[np.ndarray, dict[str, Any]]])
         picture = _picture(pixels)
         sheet.paste(picture, (x + (THUMB - picture.width) // 2, y))
         texts = (
-            (mistake["true_name"], RIGHT),
-            (f"{100 * mistake['confidence']:.0f} % {mistake['predicted_name']}", WRONG),
-            (mistake["file"], INK),
+            (mistake.true_name, RIGHT),
+            (f"{100 * mistake.confidence:.0f} % {mistake.predicted_name}", WRONG),
+            (mistake.file, INK),
         )
         for line, (text, colour) in enumerate(texts):
             place = x, y + THUMB + line * LINE

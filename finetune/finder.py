@@ -9,7 +9,7 @@ may have nothing to gain within these steps; then it is a tenth of the last rate
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -18,9 +18,9 @@ import numpy as np
 
 from onepass.cache.errors import InvalidInputError
 from onepass.cache.progress import Progress
-from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.finetune.config import FinetuneConfig
-from onepass.finetune.session.start import Start, build_from, choose_rows, choose_start, warm
+from onepass.finetune.session.run_identity import RateSearch
+from onepass.finetune.session.session import Session, open_session
 from onepass.finetune.training.batches import Plan
 from onepass.finetune.training.layers import depth_groups, rate_factors
 from onepass.finetune.training.optimizer import Schedule, build_optimizer
@@ -38,32 +38,7 @@ TOO_HIGH = 3.0  # times that level: it will not come back
 BEFORE = 10  # what the rate of the turning point is divided by
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What the loss did while the rate rose.
-
-    Attributes:
-        dataset: Its name.
-        start: What the network started from.
-        recipe: Name of the recipe.
-        rates: One a step.
-        losses: Running mean of the loss (nats) there.
-        turn: Where among them the suggestion comes from.
-        suggested: The rate to train with, of two digits.
-        why: Of that, in words.
-    """
-
-    dataset: str
-    start: str
-    recipe: str
-    rates: tuple[float, ...]
-    losses: tuple[float, ...]
-    turn: int
-    suggested: float
-    why: str
-
-
-def find_learning_rate(config: FinetuneConfig) -> Found:
+def find_learning_rate(config: FinetuneConfig) -> RateSearch:
     """Train a network for some steps while the rate rises; nothing of it is kept.
 
     Its images are those of the run's own first steps; whatever rate the flags name is left aside.
@@ -72,28 +47,31 @@ def find_learning_rate(config: FinetuneConfig) -> Found:
         InvalidInputError: The loss is not a number from the start.
         OnepassError: As for a run.
     """
-    dataset = open_dataset(config.store, config.dataset)
-    start = choose_start(config, dataset)
-    rates, losses = _watch(config, dataset, start)
+    return find_rate(open_session(config))
+
+
+def find_rate(session: Session) -> RateSearch:
+    """Do the same for a session that is open already."""
+    rates, losses = _watch(replace(session, folder=None))
     turn, why = turning_point(losses)
     suggested = float(f"{rates[turn] / BEFORE:.1e}")
     log.info(f"learning rate {suggested:g}: {why}")
-    return Found(
-        config.dataset, start.text, config.recipe, tuple(rates), tuple(losses), turn, suggested, why
-    )
+    config = session.config
+    return RateSearch(
+        config.dataset, session.start.text, config.recipe, tuple(rates), tuple(losses), turn,
+        suggested, why,
+    )  # fmt: skip
 
 
-def _watch(
-    config: FinetuneConfig, dataset: ImageDataset, start: Start
-) -> tuple[list[float], list[float]]:
+def _watch(session: Session) -> tuple[list[float], list[float]]:
     """Return the rates and the running mean of the loss, up to where it is lost."""
-    rows = choose_rows(config, dataset, start)
-    recipe = replace(config.chosen_recipe, schedule="rising", learning_rate=HIGHEST, ema=0.0)
-    classifier = build_from(config, dataset, start)
-    warm(config, dataset, start, rows, None, classifier)
+    recipe = replace(session.recipe, schedule="rising", learning_rate=HIGHEST, ema=0.0)
+    dataset, rows = session.dataset, session.rows.fit
+    classifier = session.build()
+    session.warm(classifier)
     trainer = classifier.trainer
-    batch = min(recipe.batch, len(rows.fit))
-    plan = Plan(rows.fit, batch, config.seed, recipe.augmentation, dataset.pixels.shape[1:])
+    batch = min(recipe.batch, len(rows))
+    plan = Plan(rows, batch, session.config.seed, recipe.augmentation, dataset.pixels.shape[1:])
     variables = trainer.trainable_variables
     factors = rate_factors(variables, depth_groups(classifier.backbone), recipe.layer_decay)
     optimizer = build_optimizer(recipe, factors, [False] * len(factors), lambda epochs: STEPS)

@@ -1,8 +1,9 @@
 """How the winner is trained: one frozen dataclass a recipe."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
+from onepass.cache.artifacts import record
 from onepass.cache.errors import InvalidInputError, UsageError, unknown_name
 from onepass.finetune.augmentation.draws import Augmentation
 
@@ -12,7 +13,7 @@ BATCHNORMS = ("frozen", "train")
 PLAIN = Augmentation()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Recipe:
     """All that decides how training goes, besides the data and the seed.
 
@@ -91,15 +92,6 @@ class Recipe:
                 f"recipe: {name}: received {getattr(self, name)}, which is out of range"
             )
 
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Recipe":
-        """Return the recipe that `dataclasses.asdict` made this of."""
-        changed = {
-            "augmentation": Augmentation(**value["augmentation"]),
-            "hidden": tuple(value.get("hidden", ())),
-        }
-        return cls(**{**value, **changed})
-
     def changed(self, settings: tuple[str, ...]) -> "Recipe":
         """Return the recipe with some of its numbers replaced.
 
@@ -141,9 +133,9 @@ def _value(kind: Any, text: str, setting: str) -> Any:
         raise UsageError(f"--set {setting}: expected a value of kind {name}") from error
 
 
-# What the report on Tiny ImageNet did: these four; how far each goes is our choice.
-REPORTED = Augmentation(flip=True, rotation=20, shear=10, brightness=0.2)
-REPORT = Recipe(
+# What De (2020) did on Tiny ImageNet is these four; how far each goes is our choice.
+DE2020_AUGMENTATION = Augmentation(flip=True, rotation=20, shear=10, brightness=0.2)
+DE2020 = Recipe(
     epochs=30,
     batch=32,
     learning_rate=1e-5,
@@ -151,7 +143,7 @@ REPORT = Recipe(
     warmup=0.0,
     dropout=0.4,
     batchnorm="train",
-    augmentation=REPORTED,
+    augmentation=DE2020_AUGMENTATION,
 )
 
 # All layers at once, in small steps from where the probe left off (LP-FT: Kumar et al., ICLR 2022).
@@ -171,12 +163,12 @@ DEFAULT = Recipe(
 
 RECIPES = {
     "default": DEFAULT,
-    "report": REPORT,
-    "report-dense2": replace(
-        REPORT, hidden=(1024, 512), hidden_dropout=0.25, dropout=0.65, batchnorm="train"
+    "de2020": DE2020,
+    "de2020-dense2": replace(
+        DE2020, hidden=(1024, 512), hidden_dropout=0.25, dropout=0.65, batchnorm="train"
     ),
-    "report-sgd": replace(
-        REPORT, optimizer="sgd", learning_rate=0.01, schedule="inverse", rate_decay=1e-6
+    "de2020-sgd": replace(
+        DE2020, optimizer="sgd", learning_rate=0.01, schedule="inverse", rate_decay=1e-6
     ),
     # From random weights, as a baseline: larger steps, longer, statistics of its own.
     "scratch": replace(
@@ -184,3 +176,9 @@ RECIPES = {
         batchnorm="train", dropout=0.2,
     ),
 }  # fmt: skip
+FORMER_NAMES = {"report": "de2020", "report-dense2": "de2020-dense2", "report-sgd": "de2020-sgd"}
+
+
+def recipe_name_today(name: str) -> str:
+    """Return the name that a recipe of an earlier version has today."""
+    return FORMER_NAMES.get(name, name)

@@ -21,6 +21,7 @@ from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.references import report_numbers
 from onepass.data.dataset import open_dataset
 from onepass.finetune.config import TablesConfig
+from onepass.finetune.session.runs import finished_runs
 
 EPOCHS = (10, 15, 20)  # those of the report's table of heads
 Row = dict[str, Any]
@@ -115,23 +116,16 @@ def _backbones(board: Leaderboard) -> list[Row]:
 
 def _finetune(folder: Path, digest: str) -> list[Row]:
     """Return the finished runs of this state of the data set, by name."""
-    rows = []
-    for path in sorted((folder / "finetune").glob("*/result.json")):
-        result, config = read_json(path), read_json(path.with_name("config.json"))
-        identity = config["identity"]
-        if identity["dataset_digest"] != digest or result.get("val_top1") is None:
-            continue
-        history = result["history"]
-        rows.append(
-            {
-                "run": path.parent.name, "backbone": identity["features"]["backbone"],
-                "size": identity["features"]["size"], "recipe": result.get("recipe"),
-                "before": result.get("probe_top1"),
-                "train": history[-1]["accuracy"] if history else None,
-                "val": result["val_top1"], "interval": result["val_interval"],
-            }
-        )  # fmt: skip
-    return rows
+    return [
+        {
+            "run": run.name, "backbone": run.identity.key.backbone, "size": run.identity.key.size,
+            "recipe": result.recipe, "before": result.probe_top1,
+            "train": result.history[-1].accuracy if result.history else None,
+            "val": result.val_top1, "interval": result.val_interval,
+        }
+        for run in finished_runs(folder / "finetune")
+        if (result := run.result) and run.identity.dataset_digest == digest
+    ]  # fmt: skip
 
 
 def _heads(folder: Path, digest: str) -> list[Row]:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 from onepass.classify.text import p_value
 
 if TYPE_CHECKING:
-    from onepass.finetune.errors import ErrorReport
-    from onepass.finetune.finder import Found
+    from onepass.finetune.errors import AgainstProbe, ErrorReport, RunErrors
+    from onepass.finetune.session.run_identity import RateSearch
     from onepass.finetune.tables import Tables
     from onepass.predict.combine import PredictResult
     from onepass.predict.export import ExportResult
@@ -15,7 +15,7 @@ SHOWN = 5
 POINTS = 20  # of a curve
 
 
-def rate_text(found: "Found") -> str:
+def rate_text(found: "RateSearch") -> str:
     """Return the loss at some of the rates, the suggestion, and what to type next."""
     last = len(found.losses) - 1
     shown = {*range(0, last, max(last // POINTS, 1)), found.turn, last}
@@ -62,59 +62,59 @@ def predict_text(result: "PredictResult") -> str:
 def errors_text(report: "ErrorReport") -> str:
     """Return the mistakes of a run in a page of text."""
     found = report.found
-    sample = found["sample"]
-    low, high = sample["interval"]
+    sample = found.sample
+    low, high = sample.interval
     lines = [
-        f"{found['run']}: {found['wrong']:,} of {found['rows']:,} validation images wrong "
-        f"({_percent(found['top1'])} right); of {sample['rows']:,} random ones {sample['wrong']:,} "
-        f"({_percent(sample['top1'])}, {100 * low:.1f} … {100 * high:.1f})",
+        f"{found.run}: {found.wrong:,} of {found.rows:,} validation images wrong "
+        f"({_percent(found.top1)} right); of {sample.rows:,} random ones {sample.wrong:,} "
+        f"({_percent(sample.top1)}, {100 * low:.1f} … {100 * high:.1f})",
         "Worst classes:",
         *(
-            f"  {_percent(c['accuracy']):>7}  {_short(c['class_name'])} ({c['rows']} images)"
-            for c in found["worst_classes"][:SHOWN]
+            f"  {_percent(c.accuracy):>7}  {_short(c.class_name)} ({c.rows} images)"
+            for c in found.worst_classes[:SHOWN]
         ),
         "Most often confused:",
         *(
-            f"  {pair['count']:>4} times  {_short(pair['true_name'])} taken for {_short(pair['predicted_name'])}"
-            for pair in found["confused_pairs"][:SHOWN]
+            f"  {pair.count:>4} times  {_short(pair.true_name)} taken for {_short(pair.predicted_name)}"
+            for pair in found.confused_pairs[:SHOWN]
         ),
         "Most confident mistakes:",
         *(
-            f"  {_percent(m['confidence']):>7}  {m['file']}: {_short(m['true_name'])} taken for {_short(m['predicted_name'])}"
-            for m in found["mistakes"][:SHOWN]
+            f"  {_percent(m.confidence):>7}  {m.file}: {_short(m.true_name)} taken for {_short(m.predicted_name)}"
+            for m in found.mistakes[:SHOWN]
         ),
-        *_probe_lines(found["probe"]),
+        *_probe_lines(found.probe),
         *_gap_lines(found),
         f"File: {report.path}",
     ]
     return "\n".join([*lines, f"Contact sheet: {report.sheet}"] if report.sheet else lines)
 
 
-def _probe_lines(probe: dict[str, Any] | None) -> list[str]:
+def _probe_lines(probe: "AgainstProbe | None") -> list[str]:
     if probe is None:
         return []
     lines = [
-        f"Against the frozen probe ({_percent(probe['top1'])}): {probe['gained']:,} images won, "
-        f"{probe['lost']:,} lost (mid-p McNemar {p_value(probe['p_value'])})"
+        f"Against the frozen probe ({_percent(probe.top1)}): {probe.gained:,} images won, "
+        f"{probe.lost:,} lost (mid-p McNemar {p_value(probe.p_value)})"
     ]
-    for word in ("helped", "harmed"):
-        best = [
-            f"{_short(c['class_name'])} {100 * c['difference']:+.0f}" for c in probe[word][:SHOWN]
-        ]
+    for word, classes in (("helped", probe.helped), ("harmed", probe.harmed)):
+        best = [f"{_short(c.class_name)} {100 * (c.difference or 0):+.0f}" for c in classes[:SHOWN]]
         lines += [f"  {word}: {', '.join(best)} points"] if best else []
     return lines
 
 
-def _gap_lines(found: dict[str, Any]) -> list[str]:
-    if found["final_gap"] is None:
+def _gap_lines(found: "RunErrors") -> list[str]:
+    if found.final_gap is None:
         return []
     lines = [
-        f"  epoch {row['epoch']}: training {_percent(row['train'])}, selection {_percent(row['selection'])}, "
-        f"gap {100 * row['gap']:+.1f} points"
-        for row in found["epochs"]
-        if row["gap"] is not None
+        f"  epoch {row.epoch}: training {_percent(row.train)}, selection {_percent(row.selection)}, "
+        f"gap {100 * row.gap:+.1f} points"
+        for row in found.epochs
+        if row.gap is not None and row.selection is not None
     ]
-    last = f"Training accuracy of the last epoch less validation: {100 * found['final_gap']:+.1f} points"
+    last = (
+        f"Training accuracy of the last epoch less validation: {100 * found.final_gap:+.1f} points"
+    )
     return [*lines, last]
 
 

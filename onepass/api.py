@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from onepass.classify.pipeline import ClassifyResult
     from onepass.data.summary import Prepared
     from onepass.extract.pipeline import ExtractResult
-    from onepass.finetune.pipeline import FinetuneResult
+    from onepass.finetune.session.result import FinetuneResult
     from onepass.report.page import PageResult
 
 C = TypeVar("C")

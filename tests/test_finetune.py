@@ -105,7 +105,7 @@ def test_interrupted_runs_have_the_same_history_and_weights(
 
 def test_a_finished_run_is_not_run_again(places: tuple[Path, Path], whole: dict) -> None:
     again = run(places, *TRAIN, "--epochs", "3", "--run", "whole")
-    assert "this run is done" in again.stderr
+    assert "this run is finished" in again.stderr
     assert result_of(again)["val_top1"] == whole["val_top1"]
     record = (places[1] / "digits" / "scorings.jsonl").read_text().splitlines()
     looks = [json.loads(line) for line in record]

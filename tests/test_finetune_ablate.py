@@ -5,7 +5,8 @@ import pytest
 
 from onepass.cache.errors import UsageError
 from onepass.classify.scores import bootstrap_interval
-from onepass.finetune.ablate import mean_interval, study
+from onepass.finetune.ablate import study
+from onepass.finetune.ablation import mean_interval
 from onepass.finetune.config import STUDIES, AblateConfig
 from onepass.finetune.recipes import RECIPES
 

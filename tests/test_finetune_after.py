@@ -23,6 +23,10 @@ from onepass.classify.mistakes import (
 from onepass.data.dataset import ImageDataset
 from onepass.data.splits import selection_split
 from onepass.finetune.config import ErrorsConfig, PredictConfig
+from onepass.finetune.recipes import RECIPES
+from onepass.finetune.session.history import EpochRow
+from onepass.finetune.session.result import FinetuneResult
+from onepass.finetune.session.run_identity import RunConfig, RunIdentity
 from onepass.predict.ensemble import learn_weights, log_loss, mix
 
 
@@ -50,13 +54,14 @@ def write_run(runs: Path, dataset: ImageDataset, name: str, noise: float, held_o
         logits = noise * random.standard_normal((len(rows), 10)).astype(np.float32)
         logits[np.arange(len(rows)), labels[rows]] += 2
         (run / f"{part}_logits.npz").write_bytes(pack_arrays({"logits": logits, "rows": rows}))
-    identity = {"dataset_digest": dataset.digest, "probe": "gone-0"}
-    (run / "config.json").write_text(json.dumps({"identity": identity, "made_by": {}}))
-    history = [
-        {"epoch": 1, "loss": 1.0, "accuracy": 0.75, "seconds": 1.0}
-        | ({"selection_accuracy": 0.5} if held_out else {})
-    ]
-    (run / "result.json").write_text(json.dumps({"history": history}))
+    identity = RunIdentity(
+        NAME, dataset.digest, "gone-0", {}, RECIPES["default"], "all", held_out, 0, "none", 0
+    )
+    RunConfig(identity, {}).write(run / "config.json")
+    row = EpochRow(1, 1.0, 0.75, 1.0, selection_accuracy=0.5 if held_out else None)
+    FinetuneResult(f"{NAME}/{name}", Path(name), "", None, (row,), "", 0.5).write(
+        run / "result.json"
+    )
     return run
 
 
@@ -234,10 +239,10 @@ def test_the_frozen_probe_is_what_fine_tuning_is_held_against(places) -> None:
     frozen[truth == 3] = 0  # the probe knew no 3
     taken[truth == 5] = 0  # fine-tuning forgot the 5
     against = _against(run, truth, taken, frozen)
-    assert [c["class_id"] for c in against["helped"]] == ["n03"]
-    assert [c["class_id"] for c in against["harmed"]] == ["n05"]
-    assert (against["gained"], against["lost"]) == (np.sum(truth == 3), np.sum(truth == 5))
-    assert analyse_run(run, runs).found["probe"] is None
+    assert [c.class_id for c in against.helped] == ["n03"]
+    assert [c.class_id for c in against.harmed] == ["n05"]
+    assert (against.gained, against.lost) == (np.sum(truth == 3), np.sum(truth == 5))
+    assert analyse_run(run, runs).found.probe is None
 
 
 def test_a_run_that_is_not_there_names_those_that_are(places) -> None:

@@ -96,7 +96,7 @@ def test_dense_layers_before_the_head_are_written_out_too(predictor: Any, tmp_pa
 
     pixels = keras.Input(PIXELS.shape[1:], dtype="uint8", name="pixels")
     vectors = predictor.layers[1](pixels)
-    top = Top(CLASSES, RECIPES["report-dense2"].changed(("hidden=5,4",)), seed=0)
+    top = Top(CLASSES, RECIPES["de2020-dense2"].changed(("hidden=5,4",)), seed=0)
     whole = keras.Model(pixels, top(vectors))
     FORMATS["keras"].write(plain_model(whole), tmp_path / "m.keras", LABELS)
     with zipfile.ZipFile(tmp_path / "m.keras") as members:

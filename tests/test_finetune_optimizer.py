@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from onepass.cache.errors import InvalidInputError, UnknownNameError, UsageError
+from onepass.cache.errors import CorruptFileError, InvalidInputError, UnknownNameError, UsageError
 from onepass.finetune.recipes import RECIPES, Recipe
 from onepass.finetune.training.layers import GROUPS, depth_groups, rate_factors, table, unfreeze
 from onepass.finetune.training.optimizer import LayerwiseAdam, LayerwiseSGD, Schedule
@@ -168,10 +168,13 @@ def test_every_number_of_a_recipe_can_be_set() -> None:
 
 def test_a_recipe_survives_json() -> None:
     import json
-    from dataclasses import asdict
+
+    from onepass.cache.artifacts import from_json, to_json
 
     for recipe in RECIPES.values():
-        assert Recipe.from_json(json.loads(json.dumps(asdict(recipe)))) == recipe
+        assert from_json(Recipe, json.loads(json.dumps(to_json(recipe)))) == recipe
+    with pytest.raises(CorruptFileError, match="epochs"):
+        from_json(Recipe, {**to_json(recipe), "epochs": 0})
 
 
 def test_the_table_says_what_is_frozen() -> None:

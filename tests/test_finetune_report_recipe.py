@@ -43,7 +43,7 @@ def test_the_reports_recipe_runs_and_fills_its_three_tables(places, capsys) -> N
     flags = ["--dataset", NAME, "--cache-dir", str(store), "--runs-dir", str(runs)]
     few = ["--weights", "none", "--epochs", "1", "--batch", "8", "--rows", "16", "--no-select"]
     for backbone, size, _ in BACKBONES:
-        words = ["--from", f"{backbone}@{size}#none0", "--recipe", "report", "--run", backbone]
+        words = ["--from", f"{backbone}@{size}#none0", "--recipe", "de2020", "--run", backbone]
         assert main("finetune", COMMANDS, [*words, *few, *flags]) == 0, capsys.readouterr().err
     capsys.readouterr()
     assert main("finetune", COMMANDS, ["tables", *flags]) == 0
@@ -52,7 +52,7 @@ def test_the_reports_recipe_runs_and_fills_its_three_tables(places, capsys) -> N
     ours = {row["run"]: row for row in found["finetune"]}
     for backbone, size, _ in BACKBONES:
         row = ours[backbone]
-        assert (row["backbone"], row["size"], row["recipe"]) == (backbone, size, "report")
+        assert (row["backbone"], row["size"], row["recipe"]) == (backbone, size, "de2020")
         assert 0 <= row["val"] <= 1 and 0 <= row["train"] <= 1 and row["before"] is not None
         (frozen,) = (r for r in found["backbones"] if r["backbone"] == backbone)
         assert frozen["head"] == "dense" and frozen["size"] == size

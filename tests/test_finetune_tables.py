@@ -13,6 +13,10 @@ from onepass.classify.pipeline import run_probes
 from onepass.classify.references import report_numbers
 from onepass.classify.search.sweep import run_sweeps
 from onepass.finetune.config import TablesConfig
+from onepass.finetune.recipes import RECIPES
+from onepass.finetune.session.history import EpochRow
+from onepass.finetune.session.result import FinetuneResult
+from onepass.finetune.session.run_identity import RunConfig, RunIdentity
 from onepass.finetune.tables import make_tables
 
 
@@ -34,13 +38,15 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     for run, digest in (("good", dataset.digest), ("stale", "0" * 64)):
         place = runs / NAME / "finetune" / run
         place.mkdir(parents=True)
-        identity = {"dataset_digest": digest, "features": {**key.inputs()}, "probe": "gone"}
-        (place / "config.json").write_text(json.dumps({"identity": identity}))
-        result = {
-            "history": [{"epoch": 1, "accuracy": 0.25}, {"epoch": 2, "accuracy": 0.75}],
-            "probe_top1": 0.5, "val_top1": 0.625, "val_interval": [0.6, 0.65], "recipe": "report",
-        }  # fmt: skip
-        (place / "result.json").write_text(json.dumps(result))
+        identity = RunIdentity(
+            NAME, digest, "gone", key.inputs(), RECIPES["de2020"], "all", True, 0, "none", 0
+        )
+        RunConfig(identity, {}).write(place / "config.json")
+        FinetuneResult(
+            run=f"{NAME}/{run}", folder=Path(run), start="", warm_start_difference=None,
+            history=(EpochRow(1, 1.0, 0.25, 1.0), EpochRow(2, 1.0, 0.75, 1.0)), stopped="",
+            probe_top1=0.5, val_top1=0.625, val_interval=(0.6, 0.65), recipe="de2020",
+        ).write(place / "result.json")  # fmt: skip
     return store, runs
 
 

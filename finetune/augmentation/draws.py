@@ -4,10 +4,11 @@ What is drawn depends on (seed, epoch, step) only, so a run that was interrupted
 part has a stream of its own: leaving one out changes nothing of what the others draw.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import numpy as np
 
+from onepass.cache.artifacts import record
 from onepass.cache.errors import InvalidInputError
 from onepass.finetune.augmentation.geometry import affine_maps, frames, rectangles, slanted
 
@@ -27,7 +28,7 @@ ERASED = (0.02, 0.4)  # least and largest share of the area that is erased, and
 ERASED_ASPECT = 0.3  # the flattest rectangle: Zhong et al., section 3.2
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Augmentation:
     """Random changes of training images; everything is off unless it is asked for.
 

@@ -1,7 +1,8 @@
-"""What is known of the epochs that are done, and what follows from it."""
+"""The epochs that are done, and what follows from them."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
+from onepass.cache.artifacts import record
 from onepass.cache.errors import OnepassError
 
 
@@ -9,7 +10,7 @@ class DivergedError(OnepassError, ArithmeticError):
     """The loss is no longer a number."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EpochRow:
     """One finished epoch.
 
@@ -39,14 +40,14 @@ class EpochRow:
         return f"epoch {self.epoch}: {text}"
 
 
-def best_first(history: list[EpochRow]) -> list[int]:
-    """Return the epochs by selection accuracy, then selection loss, then the earlier; those not judged are left out."""
+def best_first(history: Sequence[EpochRow]) -> list[int]:
+    """Return the evaluated epochs by selection accuracy, then selection loss, then the earlier."""
     rows = [row for row in history if row.selection_accuracy is not None]
     rows.sort(key=lambda row: (-(row.selection_accuracy or 0), row.selection_loss or 0, row.epoch))
     return [row.epoch for row in rows]
 
 
-def why_ended(history: list[EpochRow], epochs: int, patience: int) -> str:
+def why_ended(history: Sequence[EpochRow], epochs: int, patience: int) -> str:
     """Return why no further epoch is trained; "" while one is.
 
     Args:

@@ -1,75 +1,132 @@
-"""Whose a run's folder is: `config.json` in it, {"identity", "made_by"}.
+"""Whose a run's folder is: `config.json` in it."""
 
-With `--learning-rate auto` it also has "found": what the search saw, as in `onepass.finetune.finder.Found`; the
-identity holds the rate itself, so that the search is done once.
-"""
-
-import json
-from dataclasses import asdict, replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from onepass.cache.artifacts import Artifact, record, to_json
 from onepass.cache.errors import InvalidInputError
-from onepass.cache.files import read_json, write_json
+from onepass.cache.features import FeatureKey
 from onepass.cache.provenance import differences, made_by
-from onepass.data.dataset import ImageDataset
-from onepass.finetune.config import AUTO, FinetuneConfig
-from onepass.finetune.session.start import Start
+from onepass.finetune.recipes import Recipe, recipe_name_today
 
-FILE = "config.json"
+CONFIG = "config.json"
 
 
-def identity(config: FinetuneConfig, dataset: ImageDataset, start: Start) -> dict[str, Any]:
-    """What the course of the training depends on; a folder holds runs of one identity only."""
-    recipe = asdict(config.chosen_recipe)
-    if config.learning_rate == AUTO:
-        recipe["learning_rate"] = AUTO
-    return {
-        "dataset": config.dataset,
-        "dataset_digest": dataset.digest,
-        "probe": start.probe.id,
-        "features": start.key.inputs(),
-        "recipe": recipe,
-        "unfreeze": config.unfreeze,
-        "select": config.select,
-        "rows": config.rows,
-        "weights": config.weights,
-        "seed": config.seed,
-    }
+@record
+class RateSearch:
+    """What the loss did while the learning rate rose.
+
+    Attributes:
+        dataset: Its name.
+        start: What the network started from.
+        recipe: Name of the recipe.
+        rates: One per step.
+        losses: Running mean of the loss (nats) there.
+        turn: Where among them the suggestion comes from.
+        suggested: The rate to train with, of two digits.
+        why: Of that, in words.
+    """
+
+    dataset: str
+    start: str
+    recipe: str
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    turn: int
+    suggested: float
+    why: str
 
 
-def recorded_rate(config: FinetuneConfig, folder: Path) -> FinetuneConfig:
-    """Return the flags with the rate that this run found before, where they leave it to the search."""
-    if config.learning_rate != AUTO or not (folder / FILE).exists():
-        return config
-    found = read_json(folder / FILE).get("found")
-    return replace(config, learning_rate=found["suggested"]) if found else config
+@record
+class RunIdentity:
+    """What the course of a training depends on; a folder holds a run of one identity only.
+
+    Attributes:
+        dataset: Name of the data set.
+        dataset_digest: Its state (hex).
+        probe: Id of the probe that the run starts from.
+        features: The fields of the features' `onepass.cache.features.FeatureKey`, and their kind.
+        recipe: With what the flags change of it.
+        unfreeze: What is trained: "all", "last:N" or "from:LAYER".
+        select: Whether the selection split is held out.
+        rows: How many rows are trained on; 0 for all.
+        weights: Where the backbone's weights come from, as `--weights` takes it.
+        seed: Of the order, the augmentation and the dropout.
+    """
+
+    dataset: str
+    dataset_digest: str
+    probe: str
+    features: dict[str, Any]
+    recipe: Recipe
+    unfreeze: str
+    select: bool
+    rows: int
+    weights: str
+    seed: int
+
+    @property
+    def key(self) -> FeatureKey:
+        """The features that the probe was fitted on."""
+        return FeatureKey(**{k: v for k, v in self.features.items() if k != "kind"})
+
+    def flat(self) -> dict[str, Any]:
+        """Return every number by its name, those of recipe and augmentation too."""
+        value: dict[str, Any] = to_json(self)
+        recipe: dict[str, Any] = value.pop("recipe")
+        return {**value, **recipe, **recipe.pop("augmentation")}
 
 
-def refuse_other(folder: Path, wanted: dict[str, Any]) -> None:
-    """Find out that a folder is free, or this run's.
+@record
+class RunConfig(Artifact):
+    """`config.json`: what a run is, written before its first step.
+
+    Attributes:
+        identity: What its course depends on.
+        made_by: Command, time, machine and versions.
+        found: What the search for its learning rate saw, where there was one (`--learning-rate auto`);
+            the identity holds the rate itself, so that the search is done once.
+    """
+
+    FORMAT: ClassVar[int] = 1
+
+    identity: RunIdentity
+    made_by: dict[str, Any]
+    found: RateSearch | None = None
+
+    @classmethod
+    def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
+        """Format 0 had the first names of three recipes."""
+        if search := value.get("found"):
+            search["recipe"] = recipe_name_today(search["recipe"])
+        return value
+
+
+def refuse_other(folder: Path, wanted: RunIdentity, changes: Mapping[str, Any]) -> None:
+    """Check that a folder is free, or this run's.
+
+    Args:
+        folder: Of the run.
+        wanted: What is to be trained there.
+        changes: What the flags say in another way than the identity does, such as a learning rate that
+            is still to be found.
 
     Raises:
         InvalidInputError: It is another's.
     """
-    path = folder / FILE
-    recorded = read_json(path)["identity"] if path.exists() else _plain(wanted)
-    if recorded != _plain(wanted):
+    recorded = RunConfig.read_optional(folder / CONFIG)
+    if recorded is None:
+        return
+    ours, theirs = {**wanted.flat(), **changes}, recorded.identity.flat()
+    if ours != theirs:
         raise InvalidInputError(
-            f"{folder}: holds a run of another configuration ({differences(recorded, _plain(wanted))}); "
+            f"{folder}: holds a run of another configuration ({differences(theirs, ours)}); "
             "give this one a name of its own with --run NAME, or delete that folder"
         )
 
 
-def claim(folder: Path, wanted: dict[str, Any], found: dict[str, Any] | None) -> None:
+def record_run(folder: Path, identity: RunIdentity, found: RateSearch | None) -> None:
     """Mark a free folder as this run's, with what the search for its learning rate saw."""
-    path = folder / FILE
-    if not path.exists():
-        searched = {"found": found} if found else {}
-        write_json(path, {"identity": _plain(wanted), **searched, "made_by": made_by()})
-
-
-def _plain(wanted: dict[str, Any]) -> dict[str, Any]:
-    """Return it as it is read back: tuples have become lists."""
-    value: dict[str, Any] = json.loads(json.dumps(wanted))
-    return value
+    if not (folder / CONFIG).exists():
+        RunConfig(identity, made_by(), found).write(folder / CONFIG)

@@ -1,33 +1,61 @@
-"""A finished run on disk: what it is, which rows it never trained on, and what it said of them."""
+"""Runs on disk: what each is, which rows it never trained on, and what it predicted for them.
 
-from dataclasses import dataclass
+Nothing here needs Keras, so that listing runs costs no start-up.
+"""
+
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError, StaleError
-from onepass.cache.files import read_json
 from onepass.classify.heads.storage import unpack_arrays
 from onepass.data.dataset import ImageDataset, open_dataset
+from onepass.finetune.session.result import RESULT, FinetuneResult
+from onepass.finetune.session.run_identity import CONFIG, RunConfig, RunIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of `onepass finetune`, finished or not, as its folder holds it.
+
+    Attributes:
+        folder: Where it lies.
+        config: What it is.
+        result: What it found; None while it is not finished.
+    """
+
+    folder: Path
+    config: RunConfig
+    result: FinetuneResult | None
+
+    @property
+    def name(self) -> str:
+        """The name without the data set."""
+        return self.folder.name
+
+    @property
+    def identity(self) -> RunIdentity:
+        """What its course depends on."""
+        return self.config.identity
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
-    """One run of `onepass finetune` that is done.
+    """One run of `onepass finetune` that is finished, with its data set.
 
     Attributes:
         name: DATASET/RUN.
         folder: Where it lies.
-        identity: What its course depended on, as its `config.json` says.
-        result: Its `result.json`.
+        identity: What its course depended on.
+        result: What it found.
         dataset: The data set, in the state it was trained on.
     """
 
     name: str
     folder: Path
-    identity: dict[str, Any]
-    result: dict[str, Any]
+    identity: RunIdentity
+    result: FinetuneResult
     dataset: ImageDataset
 
     @property
@@ -36,27 +64,30 @@ class FinishedRun:
         return self.folder.name
 
     def logits(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return what it said of "selection", "val" or "test": logits (n, K) and their rows (n,).
+        """Return its logits of "selection", "val" or "test": float32 (n, K), and their rows (n,).
 
         Raises:
             MissingFileError: It kept none of that split.
             CorruptFileError: The file is damaged, or of another number of classes.
         """
-        path = self.folder / f"{split}_logits.npz"
-        if not path.exists():
-            raise MissingFileError(f"{path}: the run kept no logits of its {split} rows")
-        return load_logits(path, len(self.dataset.class_ids))
+        return load_logits(logits_path(self.folder, split), len(self.dataset.class_ids))
 
     def held_out(self) -> np.ndarray | None:
         """Return the selection rows that it never trained on, ascending; None where it took them all."""
-        path = self.folder / "selection_logits.npz"
+        path = logits_path(self.folder, "selection")
         return np.sort(self.logits("selection")[1]) if path.exists() else None
+
+
+def logits_path(folder: Path, split: str) -> Path:
+    """Return where a run keeps its logits of a split."""
+    return folder / f"{split}_logits.npz"
 
 
 def load_logits(path: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Read what `onepass.finetune.training.inference.save_logits` wrote: logits (n, classes) and their rows (n,).
 
     Raises:
+        MissingFileError: There is no such file.
         CorruptFileError: The file is damaged, or of another number of classes.
     """
     try:
@@ -64,11 +95,42 @@ def load_logits(path: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
         logits, rows = arrays["logits"], arrays["rows"]
         if logits.shape != (len(rows), classes):
             raise ValueError(f"shape {logits.shape} for {len(rows)} rows")
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path}: the run kept no logits of these rows") from error
     except (OSError, ValueError, KeyError) as error:
         raise CorruptFileError(
             f"{path}: expected the logits of a run, but they cannot be read ({error})"
         ) from error
     return logits, rows
+
+
+def read_run(folder: Path) -> Run:
+    """Read the run in a folder.
+
+    Raises:
+        MissingFileError: No run was begun there.
+        CorruptFileError: One of its files is not what a run writes.
+    """
+    result = FinetuneResult.read_optional(folder / RESULT)
+    return Run(
+        folder,
+        RunConfig.read(folder / CONFIG),
+        None if result is None else replace(result, folder=folder),
+    )
+
+
+def run_folders(place: Path) -> list[Path]:
+    """Return the folders of all runs that were begun under `runs/<data set>/finetune`, by name."""
+    return sorted(path.parent for path in place.glob(f"*/{CONFIG}"))
+
+
+def finished_runs(place: Path) -> list[Run]:
+    """Return the finished runs under `runs/<data set>/finetune`, by name.
+
+    Raises:
+        CorruptFileError: A file of one of them is not what a run writes.
+    """
+    return [read_run(folder) for folder in run_folders(place) if (folder / RESULT).exists()]
 
 
 def open_run(store: Path, runs: Path, text: str) -> FinishedRun:
@@ -80,19 +142,20 @@ def open_run(store: Path, runs: Path, text: str) -> FinishedRun:
     """
     name, run = text.split("/")
     folder = runs / name / "finetune" / run
-    if not (folder / "result.json").exists():
-        known = sorted(path.parent.name for path in folder.parent.glob("*/result.json"))
+    if not (folder / RESULT).exists():
+        known = sorted(path.parent.name for path in folder.parent.glob(f"*/{RESULT}"))
         raise MissingFileError(
             f"{folder}: no finished run; finished ones: {', '.join(known) or 'none'}"
         )
-    identity = read_json(folder / "config.json")["identity"]
+    found = read_run(folder)
+    assert found.result is not None
     dataset = open_dataset(store, name)
-    if dataset.digest != identity["dataset_digest"]:
+    if dataset.digest != found.identity.dataset_digest:
         raise StaleError(
-            f"{folder}: trained on data set {identity['dataset_digest'][:8]}, but {name} is now "
+            f"{folder}: trained on data set {found.identity.dataset_digest[:8]}, but {name} is now "
             f"{dataset.digest[:8]}; train it again under another name with --run"
         )
-    return FinishedRun(text, folder, identity, read_json(folder / "result.json"), dataset)
+    return FinishedRun(text, folder, found.identity, found.result, dataset)
 
 
 def rows_of(dataset: ImageDataset, split: str) -> np.ndarray:

@@ -1,12 +1,10 @@
 """A trained network applied to rows of pixels."""
 
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
-from onepass.cache.features import FeatureKey
 from onepass.cache.files import write_atomic
 from onepass.cache.progress import Progress
 from onepass.classify.heads.storage import pack_arrays
@@ -14,8 +12,8 @@ from onepass.data.dataset import ImageDataset
 from onepass.extract.backbones.registry import find_backbone
 from onepass.extract.backend import compile_step
 from onepass.extract.stream.engine import Batch, Stream, cut_batches
-from onepass.finetune.recipes import Recipe
 from onepass.finetune.session.checkpoint import load_arrays, model_variables
+from onepass.finetune.session.run_identity import RunIdentity
 from onepass.finetune.training.model import Classifier, build_classifier
 
 BATCH = 64
@@ -59,13 +57,13 @@ def save_logits(path: Path, logits: np.ndarray, rows: np.ndarray) -> None:
     write_atomic(path, pack_arrays({"logits": logits, "rows": rows}))
 
 
-def restore(folder: Path, identity: dict[str, Any], dataset: ImageDataset) -> Classifier:
+def restore(folder: Path, identity: RunIdentity, dataset: ImageDataset) -> Classifier:
     """Return the trained network of a finished run."""
-    key = FeatureKey(**{k: v for k, v in identity["features"].items() if k != "kind"})
+    key = identity.key
     classifier = build_classifier(
         find_backbone(key.backbone), key.size, dataset.pixels.shape[1:], len(dataset.class_ids),
-        Recipe.from_json(identity["recipe"]), output=(key.layer, key.pooling), weights="none",
-        which=identity["unfreeze"],  # the order of the variables depends on it
+        identity.recipe, output=(key.layer, key.pooling), weights="none",
+        which=identity.unfreeze,  # the order of the variables depends on it
     )  # fmt: skip
     load_arrays(folder / "weights.npz", {"model": model_variables(classifier.predictor)})
     return classifier

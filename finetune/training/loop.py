@@ -5,12 +5,12 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from onepass.cache.artifacts import from_json, record, to_json
 from onepass.cache.errors import OnepassError
 from onepass.cache.progress import Progress
 from onepass.extract.backend import device_names, is_out_of_memory
@@ -29,6 +29,25 @@ from onepass.finetune.training.step import TrainStep, averaged
 log = logging.getLogger(__name__)
 
 FETCH_EVERY = 16  # steps between looks at the loss: each look waits for the device
+
+
+@record
+class TrainingState:
+    """Where a training stands; it lies in the checkpoint beside the variables.
+
+    Attributes:
+        history: The epochs that are done.
+        place: The next step of the epoch under way, from 0.
+        loss: Sum of that epoch's losses so far (nats).
+        correct: Its right answers so far.
+        seconds: Its time so far.
+    """
+
+    history: list[EpochRow]
+    place: int
+    loss: float
+    correct: int
+    seconds: float
 
 
 class Training:
@@ -251,20 +270,15 @@ class Training:
             self._diverged("a weight is not a number")
         if self.place:
             self._tick()
-        state = {
-            "history": [asdict(row) for row in self.history], "place": self.place,
-            "loss": self.loss, "correct": self.correct, "seconds": self.seconds,
-        }  # fmt: skip
-        save_arrays(self.checkpoint, groups, state)
+        state = TrainingState(self.history, self.place, self.loss, self.correct, self.seconds)
+        save_arrays(self.checkpoint, groups, to_json(state))
         self.saved = time.monotonic()
 
     def _resume(self) -> None:
-        state = load_arrays(self.checkpoint, self._groups())
+        state = from_json(TrainingState, load_arrays(self.checkpoint, self._groups()))
         self.step.forget()
-        self.history = [EpochRow(**row) for row in state["history"]]
-        self.place = self.fetched = state["place"]
-        self.loss = state["loss"]
-        self.correct, self.seconds = state["correct"], state["seconds"]
+        self.history, self.place, self.fetched = state.history, state.place, state.place
+        self.loss, self.correct, self.seconds = state.loss, state.correct, state.seconds
         log.info(f"going on after epoch {len(self.history)}, step {self.place} of {self.steps}")
 
     def _groups(self) -> dict[str, list]:

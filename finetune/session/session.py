@@ -1,0 +1,179 @@
+"""What a fine-tuning run works on, and how its network is made and warm-started."""
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import keras
+import numpy as np
+from sklearn.base import clone
+
+from onepass.classify.protocol.evaluate import protocol_rows
+from onepass.classify.protocol.inputs import inputs_of
+from onepass.classify.protocol.views import take
+from onepass.data.dataset import ImageDataset, open_dataset
+from onepass.extract.backbones.registry import find_backbone
+from onepass.extract.backend import default_precision
+from onepass.finetune.config import AUTO, FinetuneConfig
+from onepass.finetune.recipes import Recipe
+from onepass.finetune.session.checkpoint import load_arrays, save_arrays
+from onepass.finetune.session.run_identity import CONFIG, RunConfig, RunIdentity
+from onepass.finetune.session.start import Start, choose_start
+from onepass.finetune.training.model import Classifier, build_classifier, warm_start
+
+log = logging.getLogger(__name__)
+
+START = "start.npz"  # the head that a run starts with, in its folder
+CHECKED = 16  # images on which the warm start is proved
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Which rows a run may look at, int64, ascending.
+
+    Attributes:
+        fit: Those that are trained on.
+        head: Those that the head it starts from may have been fitted on.
+        selection: Those that choose the epoch; None where nothing is chosen.
+    """
+
+    fit: np.ndarray
+    head: np.ndarray
+    selection: np.ndarray | None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What a fine-tuning run works on.
+
+    Attributes:
+        config: What was asked for.
+        dataset: The data set.
+        start: The probe that it starts from.
+        rows: Which rows it may look at: the protocol's own split, with the probe's seed. With
+            `--select` the selection rows are neither trained on nor seen by the head.
+        folder: Where everything of the run lies; None where nothing is kept.
+    """
+
+    config: FinetuneConfig
+    dataset: ImageDataset
+    start: Start
+    rows: Rows
+    folder: Path | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        """How it trains."""
+        return self.config.chosen_recipe
+
+    @property
+    def identity(self) -> RunIdentity:
+        """What the course of the training depends on."""
+        config = self.config
+        return RunIdentity(
+            dataset=config.dataset, dataset_digest=self.dataset.digest, probe=self.start.probe.id,
+            features=self.start.key.inputs(), recipe=self.recipe, unfreeze=config.unfreeze,
+            select=config.select, rows=config.rows, weights=config.weights, seed=config.seed,
+        )  # fmt: skip
+
+    @property
+    def head_at_random(self) -> bool:
+        """Whether the head starts from random weights."""
+        return self.start.random or bool(self.recipe.hidden)
+
+    def with_config(self, config: FinetuneConfig) -> "Session":
+        """Return the session of other flags, on the same data set, from the same start."""
+        return replace(self, config=config, rows=_choose_rows(config, self.dataset, self.start))
+
+    def with_recorded_rate(self) -> "Session":
+        """Take over the learning rate that this run found before, where the flags leave it to the search."""
+        if self.config.learning_rate != AUTO or self.folder is None:
+            return self
+        recorded = RunConfig.read_optional(self.folder / CONFIG)
+        if recorded is None or recorded.found is None:
+            return self
+        return replace(self, config=replace(self.config, learning_rate=recorded.found.suggested))
+
+    def check_features(self) -> None:
+        """Refuse features that are not those of the probe, before anything is made, where they are needed.
+
+        Raises:
+            MissingFileError: The features that the probe was fitted on are gone.
+            StaleError: They are others than they were.
+        """
+        fitted = self.folder is not None and (self.folder / START).exists()
+        if self.config.select and not self.head_at_random and not fitted:
+            inputs_of(self.config.store, self.dataset, self.start.probe)
+
+    def build(self) -> Classifier:
+        """Build the network that the probe's features came from, with a head of its shape."""
+        key, config = self.start.key, self.config
+        return build_classifier(
+            find_backbone(key.backbone), key.size, self.dataset.pixels.shape[1:],
+            len(self.dataset.class_ids), self.recipe, output=(key.layer, key.pooling),
+            weights=config.weights_source, seed=config.seed, which=config.unfreeze,
+            precision=default_precision(),
+        )  # fmt: skip
+
+    def warm(self, classifier: Classifier) -> float | None:
+        """Give the head the probe's weights, if it can have them; return how far the logits are apart."""
+        if self.head_at_random:
+            why = "random weights" if self.start.random else "dense layers before the head"
+            log.info(f"{self.start.text}: the head starts at random ({why})")
+            return None
+        weights, bias = self._head_weights()
+        pixels = np.asarray(self.dataset.pixels[self.rows.fit[:CHECKED]])
+        apart = warm_start(classifier, weights, bias, pixels)
+        log.info(f"{self.start.text}: warm start differs from the probe by at most {apart:.1g}")
+        return apart
+
+    def _head_weights(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return weights (D, K) and bias (K,), float32, of the head that training starts with.
+
+        The stored probe has seen all training rows. Where epochs are chosen on the selection split, a
+        head of the same hyper-parameters is fitted anew, from zero, on the other rows; the run's
+        folder, where there is one, keeps it.
+        """
+        rows, head, labels = self.rows, self.start.head, self.dataset.labels
+        if rows.selection is None:
+            return head.linear()
+        path = self.folder / START if self.folder else None
+        if path is None or not path.exists():
+            inputs = inputs_of(self.config.store, self.dataset, self.start.probe)
+            log.info(
+                f"{self.start.text}: fitted anew on {len(rows.head):,} rows, without the selection split"
+            )
+            fitted = clone(head).fit(take(inputs.vectors(), rows.head), labels[rows.head])
+            if path is None:
+                return fitted.linear()
+            save_arrays(path, {"head": list(fitted.linear())}, {"rows": len(rows.head)})
+        width, classes = len(head.linear()[0]), len(self.dataset.class_ids)
+        weights, bias = (
+            keras.Variable(np.zeros((width, classes))),
+            keras.Variable(np.zeros(classes)),
+        )
+        load_arrays(path, {"head": [weights, bias]})
+        return keras.ops.convert_to_numpy(weights), keras.ops.convert_to_numpy(bias)
+
+
+def open_session(config: FinetuneConfig) -> Session:
+    """Open the data set and choose the probe to start from; nothing is written.
+
+    Raises:
+        MissingFileError: There is no data set, leaderboard or probe to start from.
+        StaleError: The leaderboard was made from another state of the data set.
+        InvalidInputError: The backbone's weights are not those that the features were made with.
+    """
+    dataset = open_dataset(config.store, config.dataset)
+    start = choose_start(config, dataset)
+    return Session(config, dataset, start, _choose_rows(config, dataset, start))
+
+
+def _choose_rows(config: FinetuneConfig, dataset: ImageDataset, start: Start) -> Rows:
+    rows = protocol_rows(dataset.labels, dataset.rows, dataset.class_ids, start.probe.seed)
+    head = rows.fit if config.select else rows.train
+    fit = head
+    if config.rows and config.rows < len(fit):
+        random = np.random.default_rng((config.seed, 2))
+        fit = np.sort(random.permutation(fit)[: config.rows])
+    return Rows(fit, head, rows.selection if config.select else None)
