@@ -2,12 +2,48 @@
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Step = Literal[
+    "prepare",
+    "prepare a folder",
+    "list data sets",
+    "list the store",
+    "extract",
+    "delete",
+    "classify",
+    "finetune",
+    "report",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """The step that mends an error, without a command: whoever shows the error knows how to take it.
+
+    Attributes:
+        step: What is to be done.
+        subject: The data set, or the key of the stored file, that it is done to.
+    """
+
+    step: Step
+    subject: str = ""
 
 
 class OnepassError(Exception):
-    """Base of every error that is the input's or the machine's fault, not a bug of Onepass."""
+    """Base of every error that is the input's or the machine's fault, not a bug of Onepass.
+
+    Attributes:
+        exit_code: Of a command that ends with it.
+        remedy: The step of Onepass that mends it; None where the message says all.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, *, remedy: Remedy | None = None) -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 class UsageError(OnepassError, ValueError):
@@ -44,13 +80,16 @@ class LockedError(OnepassError, BlockingIOError):
     """Another process is writing the same file."""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+def unknown_name(
+    kind: str, name: str, known: Iterable[str], remedy: Remedy | None = None
+) -> UnknownNameError:
     """Return the error for a name that is in no table, with the nearest valid ones.
 
     Args:
         kind: What the name should have been, such as "backbone".
         name: What was received.
         known: Every valid name.
+        remedy: What makes the name a valid one.
     """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
@@ -60,4 +99,4 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
         hint = "known: " + (", ".join(names) or "none yet")
     else:
         hint = f"there are {len(names)}, such as " + ", ".join(names[:5])
-    return UnknownNameError(f"{kind} {name!r} is unknown; {hint}")
+    return UnknownNameError(f"{kind} {name!r} is unknown; {hint}", remedy=remedy)

@@ -12,6 +12,7 @@ from onepass.cache.errors import (
     CorruptFileError,
     InvalidInputError,
     MissingFileError,
+    Remedy,
     StaleError,
     unknown_name,
 )
@@ -217,7 +218,7 @@ def open_features(path: Path) -> FeatureSet:
     except (KeyError, TypeError) as error:
         raise CorruptFileError(
             f"{path}: expected a feature file of this version, but something is missing or unknown "
-            f"({error}); delete it and run the extract command again"
+            f"({error}); delete it and extract it again"
         ) from error
 
 
@@ -248,8 +249,8 @@ def resolve_features(store: Path, dataset: str, texts: Sequence[str] = ()) -> li
     wanted = texts or [text for text in by_text if not LOGITS_FILE.search(text)]
     if not wanted or not by_text:
         raise MissingFileError(
-            f"{features_folder(store, dataset)}: no feature file yet; make one with: "
-            f"onepass extract --dataset {dataset} --backbone efficientnet_lite0"
+            f"{features_folder(store, dataset)}: no feature file yet",
+            remedy=Remedy("extract", dataset),
         )
     for text in texts:
         if text.replace("/", "_") not in by_text:
@@ -267,6 +268,6 @@ def check_fresh(store: Path, features: FeatureSet, dataset_digest: str) -> None:
         if key.dataset_digest != dataset_digest:
             raise StaleError(
                 f"{key.file(store)}: made from data set {key.dataset_digest[:8]}, but {key.dataset} is now "
-                f"{dataset_digest[:8]}. Run the extract command again, or delete the file with: "
-                f"onepass cache delete {key.dataset}/{key}"
+                f"{dataset_digest[:8]}; extract it again",
+                remedy=Remedy("delete", f"{key.dataset}/{key}"),
             )

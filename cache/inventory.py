@@ -6,8 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onepass.cache.commandline.advice import command_of
 from onepass.cache.commandline.flags import StoreConfig, flag
-from onepass.cache.errors import CorruptFileError, MissingFileError, OnepassError, unknown_name
+from onepass.cache.errors import (
+    CorruptFileError,
+    MissingFileError,
+    OnepassError,
+    Remedy,
+    unknown_name,
+)
 from onepass.cache.files import TEMPORARY, leftovers
 from onepass.cache.locks import exclusive
 from onepass.cache.progress import human_bytes, human_seconds
@@ -45,7 +52,7 @@ class Entry:
         key: `dataset/pixels` or `dataset/backbone@size…`.
         path: Where it lies.
         state: "finished", "unfinished" or "damaged".
-        rows: Rows that are there.
+        rows: Rows that are stored.
         shape: Shape of one row by column.
         bytes: Size on disk.
         age: Seconds since it was written.
@@ -129,7 +136,7 @@ def delete_entry(config: KeyConfig) -> Path:
 def entries_table(entries: list[Entry]) -> str:
     """Return the entries as a table for people."""
     if not entries:
-        return "The store is empty. Next: onepass data prepare solar-cells"
+        return f"The store is empty. Next: {command_of('prepare', 'solar-cells')}"
     lines = [("key", "rows", "each row", "size", "age", "made by")]
     for e in entries:
         shape = " + ".join("×".join(map(str, s)) for s in e.shape.values())
@@ -155,7 +162,7 @@ def _find(store: Path, key: str) -> Path:
     paths = _paths(store)
     if not paths:
         raise MissingFileError(
-            f"{store}: the store is empty; fill it with: onepass data prepare solar-cells"
+            f"{store}: the store is empty", remedy=Remedy("prepare", "solar-cells")
         )
     if key not in paths:
         raise unknown_name("key", key, paths)
@@ -166,8 +173,8 @@ def _find_finished(store: Path, key: str) -> Path:
     path = _find(store, key)
     if not path.exists():
         raise MissingFileError(
-            f"{key}: not finished yet; the command that began it goes on with it "
-            "(onepass cache list shows how far it is)"
+            f"{key}: not finished yet; the command that began it resumes it",
+            remedy=Remedy("list the store"),
         )
     return path
 
@@ -201,5 +208,5 @@ def _unfinished(key: str, path: Path) -> Entry:
         return Entry(key, path, "unfinished", 0, {}, size, age, "no plan; the next run starts anew")
     shape = {name: list(column.shape) for name, column in plan.layout.columns.items()}
     rows = min(len(shards) * plan.layout.shard_rows, plan.layout.rows)
-    said = f"{len(shards)} of {plan.layout.shards} shards; the same command goes on"
+    said = f"{len(shards)} of {plan.layout.shards} shards; the same command resumes"
     return Entry(key, path, "unfinished", rows, shape, size, age, said)

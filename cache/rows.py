@@ -39,8 +39,8 @@ log = logging.getLogger(__name__)
 
 __all__ = [
     "Column",
-    "Plan",
     "RowFile",
+    "RowFilePlan",
     "RowLayout",
     "RowWriter",
     "finished",
@@ -53,7 +53,7 @@ SLACK = 8_000_000  # bytes kept free for HDF5's own structures, side arrays and 
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RowFilePlan:
     """What a file under construction will be.
 
     Attributes:
@@ -79,11 +79,11 @@ def parts_folder(path: Path) -> Path:
     return path.with_name(path.name + ".parts")
 
 
-def read_plan(path: Path) -> Plan | None:
+def read_plan(path: Path) -> RowFilePlan | None:
     """Return the plan of the file under construction at `path`; None where there is none that can be read."""
     try:
         value = read_json(parts_folder(path) / "plan.json")
-        return Plan(RowLayout.from_json(value["layout"]), value["inputs"], value["how"])
+        return RowFilePlan(RowLayout.from_json(value["layout"]), value["inputs"], value["how"])
     except (MissingFileError, CorruptFileError, KeyError, TypeError, ValueError):
         return None
 
@@ -119,7 +119,7 @@ class RowWriter:
         inputs: dict[str, Any],
         how: dict[str, Any] | None = None,
     ) -> None:
-        self.path, self.plan = path, Plan(layout, inputs, how or {})
+        self.path, self.plan = path, RowFilePlan(layout, inputs, how or {})
         self.layout, self.folder = layout, parts_folder(path)
         self.digests: dict[int, str] = {}
         self._stack = ExitStack()
@@ -226,7 +226,7 @@ class RowWriter:
                     file.write(np.ascontiguousarray(array).data.cast("B"))
 
 
-def _plan_json(plan: Plan) -> dict[str, Any]:
+def _plan_json(plan: RowFilePlan) -> dict[str, Any]:
     return {"layout": plan.layout.to_json(), "inputs": plan.inputs, "how": plan.how}
 
 

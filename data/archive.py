@@ -201,7 +201,7 @@ def _check_members(path: Path, infos: list[zipfile.ZipInfo], limits: Limits) -> 
         if why := _objection(info, limits):
             raise _refused(path, f"{info.filename[:80]!r} {why}")
         if info.filename in names:
-            raise _refused(path, f"{info.filename!r} is there twice")
+            raise _refused(path, f"{info.filename!r} is in it twice")
         names.add(info.filename)
     total = sum(info.file_size for info in infos)
     if total > limits.total_bytes:

@@ -30,7 +30,7 @@ class PrepareConfig(StoreConfig):
         "images that cannot be decoded: stop, or leave them out",
         choices=("refuse", "skip"),
     )
-    seed: int = flag(0, "of the reported split, where the images come without one")
+    seed: int = flag(0, "of the validation split, where the images come without one")
     digest: str = flag("", "md5:… or sha256:… that a download must have")
     raw_dir: Path | None = flag(None, "folder of the downloads (default: data/raw)")
 

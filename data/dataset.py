@@ -6,7 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError, unknown_name
+from onepass.cache.errors import (
+    CorruptFileError,
+    InvalidInputError,
+    MissingFileError,
+    Remedy,
+    unknown_name,
+)
 from onepass.cache.features import SPLITS
 from onepass.cache.provenance import digest_array, digest_bytes, digest_json
 from onepass.cache.rows import RowFile
@@ -121,20 +127,17 @@ def open_dataset(store: Path, name: str) -> ImageDataset:
     """Open a prepared data set; no pixel is read.
 
     Raises:
-        MissingFileError: The store is empty; the message tells the command that fills it.
+        MissingFileError: The store is empty.
         UnknownNameError: It holds others; the nearest are named.
         CorruptFileError: The file is damaged, or its labels, names or classes were changed.
     """
     path, known = dataset_path(store, name), prepared_names(store)
     if name not in known:
-        error = unknown_name("data set", name, known)
-        known_kind = name in SOURCES and name != "folder"
-        advice = (
-            f"make it with: onepass data prepare {name}" if known_kind else "see: onepass data list"
-        )
+        can_be_made = name in SOURCES and name != "folder"
+        remedy = Remedy("prepare", name) if can_be_made else Remedy("list data sets")
         if known:
-            raise type(error)(f"{error} Or {advice}")
-        raise MissingFileError(f"{path}: data set {name!r} is not prepared yet; {advice}")
+            raise unknown_name("data set", name, known, remedy)
+        raise MissingFileError(f"{path}: data set {name!r} is not prepared yet", remedy=remedy)
     return _open(path, name)
 
 

@@ -71,9 +71,9 @@ class Download:
 
 
 def fetch(download: Download) -> Path:
-    """Bring a file from the network; one that is there already and right is reused.
+    """Bring a file from the network; one that was fetched before and is right is reused.
 
-    An interrupted download goes on where it stopped, in this run or in a later one, if the
+    An interrupted download resumes where it stopped, in this run or in a later one, if the
     server allows it and still has the same file; otherwise it starts anew.
 
     Returns:
@@ -127,7 +127,7 @@ def _bring(download: Download) -> None:
         if failures > len(PAUSES):
             raise MissingFileError(
                 f"{download.url}: cannot be fetched ({cause}); {human_bytes(there)} are here. Check the network and "
-                "run the same command again (it goes on from there), or give a file or folder with --source"
+                "run the same command again (it resumes), or give a file or folder with --source"
             ) from cause
         pause = PAUSES[max(failures - 1, 0)]
         log.info(f"{download.url}: the connection failed ({cause}); trying again in {pause:g} s")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from onepass.cache.errors import CorruptFileError, MissingFileError, OnepassError
+from onepass.cache.errors import CorruptFileError, MissingFileError, OnepassError, Remedy
 from onepass.cache.rowfile import RowFile
 from onepass.data.config import ListConfig, ShowConfig, VerifyConfig
 from onepass.data.dataset import SPLITS, dataset_path, open_dataset, prepared_names
@@ -83,7 +83,7 @@ def verify_datasets(config: VerifyConfig) -> list[Summary]:
     names = [config.name] if config.name else prepared_names(config.store)
     if not names:
         raise MissingFileError(
-            f"{config.store}: no data set is prepared yet; make one with: onepass data prepare solar-cells"
+            f"{config.store}: no data set is prepared yet", remedy=Remedy("prepare", "solar-cells")
         )
     verified, damaged = [], []
     for name in names:

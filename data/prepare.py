@@ -2,7 +2,6 @@
 
 import logging
 import re
-import shlex
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onepass.cache.errors import CorruptFileError, InvalidInputError, UsageError
+from onepass.cache.errors import CorruptFileError, InvalidInputError, Remedy, UsageError
 from onepass.cache.features import list_features
 from onepass.cache.provenance import differences, digest_bytes
 from onepass.cache.rowfile import RowFile
@@ -20,7 +19,7 @@ from onepass.data.config import NAME, PrepareConfig
 from onepass.data.dataset import ImageDataset, dataset_digest, dataset_path, open_dataset
 from onepass.data.sources import open_source
 from onepass.data.sources.base import Request, Source, Survey, check_classes
-from onepass.data.summary import Prepared, summarise
+from onepass.data.summary import Prepared, PreparedState, summarise
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:  # Pillow is imported only when images are packed
 def prepare_dataset(config: PrepareConfig, stop: StopRequest | None = None) -> Prepared:
     """Decode every image of a source once and store it as a row of pixels.
 
-    A data set that is there and up to date is left alone. One made from other images or with
+    A data set that is up to date is left alone. One made from other images or with
     other flags is replaced, once the new one is complete.
 
     Args:
@@ -45,31 +44,20 @@ def prepare_dataset(config: PrepareConfig, stop: StopRequest | None = None) -> P
     """
     start = time.monotonic()
     request = Request(config.source, config.digest, config.raw, config.seed)
-    place = ["--cache-dir", str(config.cache_dir)] if config.cache_dir else []
     with open_source(config.kind, request) as source:
         name = config.name or _default_name(config.kind, source)
         path = dataset_path(config.store, name)
         old = _existing(path, source, name)
-        state = "unchanged"
+        state: PreparedState = "cached"
         if not old or not _is_current(old, source, config):
             complete = _pack(source, path, config, stop or StopRequest())
             state = "prepared" if complete else "stopped"
-    command = [
-        "onepass",
-        "extract",
-        "--dataset",
-        name,
-        "--backbone",
-        "efficientnet_lite0",
-        *place,
-    ]
     if state == "stopped":
-        return Prepared(state, name, "the same command goes on", seconds=time.monotonic() - start)
+        return Prepared(state, name, seconds=time.monotonic() - start)
     dataset = open_dataset(config.store, name)
     return Prepared(
         state=state,
         name=name,
-        next=shlex.join(command),
         summary=summarise(dataset),
         skipped=dataset.record["skipped"],
         stale=_stale_features(config.store, dataset),
@@ -101,8 +89,8 @@ def _existing(path: Path, source: Source, name: str) -> RowFile | None:
         return None
     if kind != source.kind:
         raise InvalidInputError(
-            f"{path}: {name} is made from {kind} already; choose another --name, "
-            f"or delete it with: onepass cache delete {name}/pixels"
+            f"{path}: {name} is made from {kind} already; choose another --name",
+            remedy=Remedy("delete", f"{name}/pixels"),
         )
     return old
 

@@ -1,4 +1,4 @@
-"""Stratified, seeded splits: the one that choices are made on, and the one that is reported."""
+"""Stratified, seeded splits: selection, which choices are made on, and validation, scored once."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ def selection_split(
     """Hold a stratified part of the training rows out, for every choice that is made.
 
     Heads, hyper-parameters, backbones and sizes are compared on the selection rows only, so that
-    the reported split stays unseen. Every class with at least two rows has one on either side; a
+    the validation split stays unseen. Every class with at least two rows has one on either side; a
     class with a single row keeps it for fitting.
 
     Args:
@@ -39,13 +39,13 @@ def selection_split(
     return rows[~held], rows[held]
 
 
-def reported_split(labels: np.ndarray, *, fraction: float = 0.25, seed: int = 0) -> np.ndarray:
+def validation_split(labels: np.ndarray, *, fraction: float = 0.25, seed: int = 0) -> np.ndarray:
     """Split a data set that comes without a validation split of its own.
 
     Args:
         labels: (N,) integer >= 0; classes, or finer strata.
         fraction: Part of the rows that becomes "val", between 0 and 1.
-        seed: Another seed reports other rows.
+        seed: Another seed draws other rows.
 
     Returns:
         (N,) int8, index into `SPLITS`: 0 is "train", 1 is "val".

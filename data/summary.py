@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from onepass.cache.commandline.advice import command_of
 from onepass.cache.progress import human_bytes, human_seconds
 from onepass.data.dataset import SPLITS, ImageDataset
 
@@ -38,23 +40,25 @@ class Summary:
     problem: str = ""
 
 
+PreparedState = Literal["prepared", "cached", "stopped"]
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """What `prepare_dataset` did.
 
     Attributes:
-        state: "prepared", "unchanged" (nothing was done) or "stopped" (the same command goes on).
+        state: "cached" where it was prepared from the same images before and nothing was done;
+            "stopped" where work is left, which the same command resumes.
         name: Name in the store.
-        next: The command that comes next.
         summary: What lies there, in numbers; None where the run was stopped.
         skipped: Images left out ("name") and the reason ("why").
         stale: Feature files that were made from the data set as it was before.
         seconds: How long it took.
     """
 
-    state: str
+    state: PreparedState
     name: str
-    next: str
     summary: Summary | None = None
     skipped: list[dict[str, str]] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
@@ -98,8 +102,8 @@ def summary_lines(s: Summary) -> list[str]:
 def prepared_text(prepared: Prepared) -> str:
     """Return what a person reads after `prepare`."""
     if prepared.summary is None:
-        return f"{prepared.name}: stopped; what is packed is kept, and {prepared.next} from there"
-    if prepared.state == "unchanged":
+        return f"{prepared.name}: stopped; what is packed is kept, and the same command resumes"
+    if prepared.state == "cached":
         head = f"{prepared.name}: already prepared from the same images; nothing to do"
     else:
         head = f"{prepared.name}: prepared in {human_seconds(prepared.seconds)}"
@@ -113,4 +117,4 @@ def prepared_text(prepared: Prepared) -> str:
         lines.append(
             f"  stale     {', '.join(prepared.stale)}: made from the data set as it was before; extract them again"
         )
-    return "\n".join([*lines, f"Next: {prepared.next}"])
+    return "\n".join([*lines, f"Next: {command_of('extract', prepared.name)}"])

@@ -3,6 +3,7 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
+from onepass.cache.commandline.advice import command_of
 from onepass.cache.commandline.command import Command, OnSignal, main
 from onepass.cache.progress import human_seconds
 from onepass.cache.stderr import suppress_stderr
@@ -65,10 +66,10 @@ def _result_text(result: "ExtractResult") -> str:
     if result.stopped:
         left = sum(result.total_rows - file.rows for file in result.files)
         lines.append(
-            f"Stopped cleanly ({result.stopped}); {left:,} rows are left. The same command goes on from here."
+            f"Stopped cleanly ({result.stopped}); {left:,} rows are left. The same command resumes."
         )
     else:
-        lines.append(f"Next: onepass classify --dataset {result.dataset}")
+        lines.append(f"Next: {command_of('classify', result.dataset)}")
     return "\n".join(lines)
 
 

@@ -60,7 +60,7 @@ class ExtractConfig(StoreConfig):
             return
         for name in ("dataset", "backbone"):
             if not getattr(self, name):
-                raise UsageError(f"--{name} is missing; see onepass extract --help")
+                raise UsageError(f"--{name}: expected a name, received none")
         if (
             self.batch < 0
             or self.workers < 0

@@ -10,7 +10,7 @@ from onepass.cache.progress import human_bytes, human_seconds
 from onepass.cache.rows import RowLayout, parts_folder
 from onepass.data.dataset import ImageDataset
 from onepass.extract.config import ExtractConfig
-from onepass.extract.plan import Job, begun_with, default_shard_rows, layouts
+from onepass.extract.plan import ExtractionJob, begun_with, default_shard_rows, layouts
 from onepass.extract.stream.extractor import Extractor
 
 log = logging.getLogger(__name__)
@@ -48,13 +48,13 @@ class PreparedJob:
         estimates: One for each file.
     """
 
-    job: Job
+    job: ExtractionJob
     extractor: Extractor
     layouts: list[RowLayout]
     estimates: list[Estimate]
 
 
-def prepare_job(job: Job, dataset: ImageDataset, config: ExtractConfig) -> PreparedJob:
+def prepare_job(job: ExtractionJob, dataset: ImageDataset, config: ExtractConfig) -> PreparedJob:
     """Build and compile a job's model, time a few batches, and say what its files will cost."""
     begin = time.monotonic()
     begun = begun_with(job, config.store)
@@ -72,7 +72,7 @@ def prepare_job(job: Job, dataset: ImageDataset, config: ExtractConfig) -> Prepa
     rate = extractor.rate * len(extractor.devices)
     estimates = []
     for key, layout in zip(job.keys, shapes, strict=True):
-        rows = total - _rows_there(key.file(config.store), layout)
+        rows = total - _stored_rows(key.file(config.store), layout)
         estimates.append(
             Estimate(str(key), rows, rate, rows / rate, layout.total_bytes, extractor.batch)
         )
@@ -106,7 +106,7 @@ def plan_table(estimates: Sequence[Estimate]) -> str:
     return "\n".join(rows)
 
 
-def _rows_there(path: Path, layout: RowLayout) -> int:
-    """Return the rows of the shards that are there, without opening them."""
+def _stored_rows(path: Path, layout: RowLayout) -> int:
+    """Return the rows of the committed shards, without opening them."""
     numbers = [int(shard.stem.split("-")[1]) for shard in parts_folder(path).glob("shard-*.h5")]
     return sum(stop - start for start, stop in map(layout.shard_range, numbers))

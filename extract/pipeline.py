@@ -5,6 +5,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from onepass.cache.features import FeatureKey
 from onepass.cache.rows import RowFile, RowWriter
@@ -20,6 +21,9 @@ from onepass.extract.stream.worker import ShardTask, check_sentinel
 log = logging.getLogger(__name__)
 
 
+FileState = Literal["computed", "cached", "unfinished"]
+
+
 @dataclass(frozen=True, slots=True)
 class FileReport:
     """What became of one feature file.
@@ -27,8 +31,8 @@ class FileReport:
     Attributes:
         key: As it is written on a command line.
         path: Where it lies, or will.
-        state: "made", "there already" or "unfinished".
-        rows: Rows that are there now.
+        state: "computed" by this run, "cached" by an earlier one, or "unfinished".
+        rows: Rows that are stored now.
         dim: Length of a vector; 0 where no run got far enough to know.
         computed: Rows computed by this run.
         seconds: What they took.
@@ -38,7 +42,7 @@ class FileReport:
 
     key: str
     path: Path
-    state: str
+    state: FileState
     rows: int
     dim: int
     computed: int = 0
@@ -88,9 +92,7 @@ def extract_features(config: ExtractConfig, stop: StopRequest | None = None) -> 
     jobs = make_jobs(config, dataset)
     todo = [job for job in (unfinished(job, config.store) for job in jobs) if job]
     left = {key for job in todo for key in job.keys}
-    files = [
-        _there_already(key, config.store) for job in jobs for key in job.keys if key not in left
-    ]
+    files = [_cached_file(key, config.store) for job in jobs for key in job.keys if key not in left]
     stop = (stop or StopRequest()).limit(config.time_limit)
     prepared = [prepare_job(job, dataset, config) for job in todo]
     plan = [estimate for job in prepared for estimate in job.estimates]
@@ -103,10 +105,10 @@ def extract_features(config: ExtractConfig, stop: StopRequest | None = None) -> 
     return ExtractResult(config.dataset, len(dataset.labels), files, stop.reason, dry, seconds)
 
 
-def _there_already(key: FeatureKey, store: Path) -> FileReport:
+def _cached_file(key: FeatureKey, store: Path) -> FileReport:
     rows = RowFile.open(key.file(store))
     dim = rows.columns["features"].shape[1]
-    return FileReport(str(key), rows.path, "there already", rows.layout.rows, dim)
+    return FileReport(str(key), rows.path, "cached", rows.layout.rows, dim)
 
 
 def _run_job(
@@ -124,7 +126,7 @@ def _run_job(
         missing = tuple(sorted({index for writer in writers for index in writer.missing}))
         plans, paths = tuple(w.plan for w in writers), tuple(w.path for w in writers)
         task = ShardTask(job, dataset.path, plans, paths, extractor.batch, missing)
-        before = [_rows_there(writer) for writer in writers]
+        before = [_stored_rows(writer) for writer in writers]
         begin = time.monotonic()
         use = watch_gpus(len(extractor.devices))
         bound = run_tasks(task, extractor, writers, config, stop, use)
@@ -135,7 +137,7 @@ def _run_job(
         ]
 
 
-def _rows_there(writer: RowWriter) -> int:
+def _stored_rows(writer: RowWriter) -> int:
     return sum(stop - start for start, stop in map(writer.shard_range, writer.digests))
 
 
@@ -143,8 +145,8 @@ def _close(
     writer: RowWriter, dataset: ImageDataset, key: FeatureKey, had: int, begin: float, speed: dict
 ) -> FileReport:
     """Join a file whose shards are all there; report either way."""
-    rows = _rows_there(writer)
-    state = "unfinished" if writer.missing else "made"
+    rows = _stored_rows(writer)
+    state: FileState = "unfinished" if writer.missing else "computed"
     if not writer.missing:
         side = {"labels": dataset.labels, "split": dataset.split, "names": dataset.names}
         rate = (rows - had) / max(time.monotonic() - begin, 1e-9)

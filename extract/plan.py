@@ -17,7 +17,7 @@ from onepass.extract.spec import BackboneSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class ExtractionJob:
     """Feature files that come out of the same forward passes.
 
     Attributes:
@@ -52,7 +52,7 @@ class Job:
         return {name: getattr(self, name) for name in names}
 
 
-def make_jobs(config: ExtractConfig, dataset: ImageDataset) -> list[Job]:
+def make_jobs(config: ExtractConfig, dataset: ImageDataset) -> list[ExtractionJob]:
     """Return a job for every backbone, size and view asked for, whether it is done or not.
 
     Raises:
@@ -72,7 +72,7 @@ def make_jobs(config: ExtractConfig, dataset: ImageDataset) -> list[Job]:
 
 def _job(
     config: ExtractConfig, dataset: ImageDataset, spec: BackboneSpec, size: int, view: str
-) -> Job:
+) -> ExtractionJob:
     weights = config.weights_source
     identity = registry.weights_identity(spec, weights, config.seed)
     variant = (
@@ -85,7 +85,7 @@ def _job(
     )  # fmt: skip
     outputs = (*product(config.layer, config.pooling), *([("", "logits")] if config.logits else []))
     keys = tuple(replace(base, layer=layer, pooling=pooling) for layer, pooling in outputs)
-    return Job(
+    return ExtractionJob(
         spec,
         size,
         view,
@@ -98,14 +98,14 @@ def _job(
     )
 
 
-def unfinished(job: Job, store: Path) -> Job | None:
+def unfinished(job: ExtractionJob, store: Path) -> ExtractionJob | None:
     """Return the job with only the files that are not finished; None where all are."""
     left = [i for i, key in enumerate(job.keys) if finished(key.file(store), key.inputs()) is None]
     outputs, keys = tuple(job.outputs[i] for i in left), tuple(job.keys[i] for i in left)
     return replace(job, outputs=outputs, keys=keys) if left else None
 
 
-def begun_with(job: Job, store: Path) -> tuple[int, int] | None:
+def begun_with(job: ExtractionJob, store: Path) -> tuple[int, int] | None:
     """Return batch and shard rows of an unfinished file of the job, which a resumed run keeps."""
     for key in job.keys:
         begun = read_plan(key.file(store))
@@ -114,13 +114,15 @@ def begun_with(job: Job, store: Path) -> tuple[int, int] | None:
     return None
 
 
-def default_shard_rows(job: Job, widths: Sequence[int], batch: int, most: int) -> int:
+def default_shard_rows(job: ExtractionJob, widths: Sequence[int], batch: int, most: int) -> int:
     """Return the rows of a shard: whole batches, about 16 MB of the widest file, `most` at the most."""
     widest = max(Column((w,), key.dtype).row_bytes for w, key in zip(widths, job.keys, strict=True))
     return max(1, min(SHARD_BYTES // widest, most) // batch) * batch
 
 
-def layouts(job: Job, widths: Sequence[int], rows: int, shard_rows: int) -> list[RowLayout]:
+def layouts(
+    job: ExtractionJob, widths: Sequence[int], rows: int, shard_rows: int
+) -> list[RowLayout]:
     """Return the layout of each file; all share one map from rows to shards.
 
     Args:

@@ -12,6 +12,7 @@ from onepass.cache.errors import (
     CorruptFileError,
     InvalidInputError,
     MissingFileError,
+    Remedy,
     StaleError,
     UnknownNameError,
 )
@@ -225,8 +226,9 @@ def test_a_kill_while_a_file_was_joined_hides_nothing_and_shows_nothing(tmp_path
 def test_no_features_yet_tells_the_command(tmp_path: Path, logits_only: bool) -> None:
     if logits_only:
         make(tmp_path, replace(KEY, pooling=LOGITS))
-    with pytest.raises(MissingFileError, match="onepass extract --dataset digits --backbone"):
+    with pytest.raises(MissingFileError, match="no feature file yet") as error:
         resolve_features(tmp_path, "digits")
+    assert error.value.remedy == Remedy("extract", "digits")
 
 
 def test_vectors_of_a_changed_data_set_are_stale(tmp_path: Path) -> None:
@@ -235,9 +237,9 @@ def test_vectors_of_a_changed_data_set_are_stale(tmp_path: Path) -> None:
     with pytest.raises(StaleError) as error:
         check_fresh(tmp_path, features, "3fa91c02" * 8)
     assert str(error.value) == (
-        f"{KEY.file(tmp_path)}: made from data set d1d1d1d1, but digits is now 3fa91c02. Run the extract "
-        "command again, or delete the file with: onepass cache delete digits/vgg16@64"
+        f"{KEY.file(tmp_path)}: made from data set d1d1d1d1, but digits is now 3fa91c02; extract it again"
     )
+    assert error.value.remedy == Remedy("delete", "digits/vgg16@64")
 
 
 def test_any_program_reads_the_file(tmp_path: Path) -> None:

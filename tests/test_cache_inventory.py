@@ -78,7 +78,7 @@ def test_list_shows_finished_unfinished_and_damaged_files(tmp_path: Path) -> Non
     assert finished["bytes"] == good.stat().st_size and finished["path"] == str(good)
     unfinished = entries["digits/pixels"]
     assert (unfinished["state"], unfinished["rows"]) == ("unfinished", 8)
-    assert unfinished["made"].startswith("2 of 3 shards; the same command goes on")
+    assert unfinished["made"].startswith("2 of 3 shards; the same command resumes")
     assert entries["digits/vgg16@80+flip"]["state"] == "damaged"
     table = cache(tmp_path, "list").stdout.splitlines()
     assert table[0].split() == ["key", "rows", "each", "row", "size", "age", "made", "by"]
@@ -92,7 +92,9 @@ def test_list_of_one_data_set_and_of_nothing(tmp_path: Path) -> None:
     one = list_entries(ListConfig(cache_dir=tmp_path, dataset="cells"))
     assert [entry.key for entry in one] == ["cells/vgg16@64"]
     done = cache(tmp_path / "nothing", "list")
-    assert done.stdout == "The store is empty. Next: onepass data prepare solar-cells\n"
+    assert done.stdout == (
+        f"The store is empty. Next: onepass data prepare solar-cells --cache-dir {tmp_path / 'nothing'}\n"
+    )
 
 
 def test_an_old_file_is_days_old() -> None:
@@ -165,7 +167,7 @@ def test_wrong_keys_are_one_line(tmp_path: Path, word: str, capsys) -> None:
         assert out == "" and err.count("\n") == 1
         return err
 
-    assert "the store is empty; fill it with: onepass data prepare" in said(word, "digits/pixels")
+    assert "the store is empty; make it with: onepass data prepare" in said(word, "digits/pixels")
     make(tmp_path)
     assert "'digits/vgg16@46' is unknown; did you mean digits/vgg16@64?" in said(word, "digits/vgg16@46")  # fmt: skip
     begin(tmp_path)

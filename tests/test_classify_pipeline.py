@@ -361,7 +361,7 @@ class TestRefusals:
         data.labels[0] = (data.labels[0] + 1) % 10
         write_dataset(tmp_path / "store", data)
         line = refusal(tmp_path, capsys)
-        assert dataset.digest[:8] in line and "Run the extract command again" in line
+        assert dataset.digest[:8] in line and "extract it again" in line
 
     def test_leaderboard_of_an_older_state(self, tmp_path: Path, dataset, capsys) -> None:
         run_probes(config(tmp_path))

@@ -169,7 +169,7 @@ class TestRefusals:
 
     def test_features_that_are_gone(self, copy: Path) -> None:
         shutil.rmtree(copy / "store" / NAME / "features")
-        with pytest.raises(MissingFileError, match="onepass extract"):
+        with pytest.raises(MissingFileError, match="no feature file yet"):
             predict_split(config(copy))
 
     def test_a_folder_for_a_file(self, made, tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_a_name_that_is_there_twice_is_refused(tmp_path):
         archive.writestr("a.txt", b"1")
         with pytest.warns(UserWarning, match="Duplicate"):
             archive.writestr("a.txt", b"2")
-    assert "'a.txt' is there twice" in refusal(tmp_path / "x.zip")
+    assert "'a.txt' is in it twice" in refusal(tmp_path / "x.zip")
 
 
 def patch_directory(path: Path, field: int, value: bytes) -> None:

@@ -11,6 +11,7 @@ from onepass.cache.errors import (
     CorruptFileError,
     InvalidInputError,
     MissingFileError,
+    Remedy,
     UnknownNameError,
 )
 from onepass.cache.rows import RowFile
@@ -42,10 +43,12 @@ def test_an_unknown_split_names_the_nearest(store):
 
 
 def test_an_unknown_data_set_names_the_nearest_and_the_command(store, tmp_path):
-    with pytest.raises(UnknownNameError, match=r"did you mean digits\?.*onepass data list"):
+    with pytest.raises(UnknownNameError, match=r"did you mean digits\?") as unknown:
         open_dataset(store, "digit")
-    with pytest.raises(MissingFileError, match="onepass data prepare solar-cells"):
+    assert unknown.value.remedy == Remedy("list data sets")
+    with pytest.raises(MissingFileError, match="not prepared yet") as missing:
         open_dataset(tmp_path, "solar-cells")
+    assert missing.value.remedy == Remedy("prepare", "solar-cells")
 
 
 def test_it_travels_between_processes_as_a_path(store):

@@ -97,7 +97,7 @@ def test_a_second_run_does_nothing_and_says_so(prepare, tmp_path):
     after = opened(tmp_path).path.stat()
     assert code == 0 and "already prepared from the same images; nothing to do" in out and not err
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
-    assert json.loads(prepare("--json")[1])["state"] == "unchanged"
+    assert json.loads(prepare("--json")[1])["state"] == "cached"
     # A flag that would change nothing changes nothing.
     assert "nothing to do" in prepare("--max-side", 500, "--fit", "crop")[1]
 
@@ -238,7 +238,7 @@ def test_a_damaged_data_set_is_prepared_anew(prepare, tmp_path):
     assert len(opened(tmp_path).names) == 16
 
 
-def test_a_stopped_run_goes_on_at_the_first_missing_shard(prepare, tmp_path, monkeypatch):
+def test_a_stopped_run_resumes_at_the_first_missing_shard(prepare, tmp_path, monkeypatch):
     monkeypatch.setattr("onepass.data.pack.SHARD_BYTES", 32 * 32 * 3 * 4)  # four images a shard
     monkeypatch.setattr("onepass.data.pack._threads", lambda: 1)
     write_photos(tmp_path / "photos", photos())

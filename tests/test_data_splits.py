@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onepass.cache.errors import InvalidInputError
-from onepass.data.splits import TRAIN, VAL, reported_split, selection_split
+from onepass.data.splits import TRAIN, VAL, selection_split, validation_split
 
 
 def draw_labels(seed: int, classes: int = 7, rows: int = 500) -> np.ndarray:
@@ -77,7 +77,7 @@ def test_a_fraction_that_is_none_is_refused(fraction):
 
 def test_a_quarter_is_reported_exactly_and_stratified():
     labels = np.repeat([0, 1], [1803, 821])
-    split = reported_split(labels, seed=0)
+    split = validation_split(labels, seed=0)
     assert split.dtype == np.int8 and set(split) == {TRAIN, VAL}
     assert int(np.sum(split == VAL)) == 656
     assert int(np.sum(split[labels == 1] == VAL)) == 205
@@ -85,6 +85,6 @@ def test_a_quarter_is_reported_exactly_and_stratified():
 
 def test_a_new_class_leaves_the_rows_of_the_others_where_they_are():
     labels = np.repeat([0, 1], 40)
-    before = reported_split(labels, seed=5)
-    after = reported_split(np.concatenate([labels, np.full(40, 2)]), seed=5)
+    before = validation_split(labels, seed=5)
+    after = validation_split(np.concatenate([labels, np.full(40, 2)]), seed=5)
     assert np.array_equal(before, after[:80])

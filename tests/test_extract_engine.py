@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from onepass.extract.stream.engine import Batch, Stream, cut_batches
+from onepass.extract.stream.engine import PixelBatch, Stream, cut_batches
 
 PIXELS = np.arange(10 * 4, dtype=np.uint8).reshape(10, 2, 2, 1)
 SHARDS = [(0, 0, 4), (1, 4, 8), (2, 8, 10)]
@@ -46,13 +46,13 @@ def broken(*_: object) -> None:
 
 def endless() -> object:
     while True:
-        yield Batch(0, 0, 1, PIXELS[:1])
+        yield PixelBatch(0, 0, 1, PIXELS[:1])
 
 
 @pytest.mark.parametrize("where", ["read", "step", "sink"])
 def test_an_error_anywhere_ends_all_and_is_raised_here(where: str) -> None:
     def reader():
-        yield from (Batch(0, 0, 1, PIXELS[:1]) for _ in range(5))
+        yield from (PixelBatch(0, 0, 1, PIXELS[:1]) for _ in range(5))
         broken()
 
     stream = Stream(

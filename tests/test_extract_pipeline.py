@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
+from onepass.cache.commandline.command import STOPPED
 from onepass.cache.features import open_features
+from onepass.cache.progress import ProgressUpdate, progress_to
 from onepass.cache.rows import RowFile
 
 BASE = [
@@ -48,7 +50,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store")
     assert run(folder, "data", "prepare", "digits").returncode == 0
     result = extract(folder, "--size", "32", "96")
-    assert [file["state"] for file in result["files"]] == ["made", "made"]
+    assert [file["state"] for file in result["files"]] == ["computed", "computed"]
     return folder
 
 
@@ -88,7 +90,7 @@ def test_labels_splits_and_names_travel_with_the_vectors(store: Path) -> None:
 
 def test_a_second_run_does_nothing_and_says_so(store: Path) -> None:
     result = extract(store, "--size", "32")
-    assert result["files"][0]["state"] == "there already"
+    assert result["files"][0]["state"] == "cached"
     assert result["files"][0]["computed"] == 0
 
 
@@ -166,7 +168,7 @@ def test_twenty_kills_leave_the_same_bits_and_lose_a_shard_each_at_most(
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "time limit"])
-def test_asked_to_stop_it_ends_cleanly_and_goes_on_later(
+def test_asked_to_stop_it_ends_cleanly_and_resumes_later(
     store: Path, tmp_path: Path, how: str
 ) -> None:
     fresh = with_pixels(store, tmp_path)
@@ -185,12 +187,12 @@ def test_asked_to_stop_it_ends_cleanly_and_goes_on_later(
     if not limit:
         process.send_signal(getattr(signal, how))
     out, err = process.communicate()
-    assert process.returncode == 0, err
+    assert process.returncode == STOPPED, err
     result = json.loads(out)
     assert result["stopped"] == how and result["files"][0]["state"] == "unfinished"
     listed = run(fresh, "cache", "list").stdout
-    assert limit or ("unfinished" in listed and "the same command goes on" in listed)
-    assert extract(fresh, "--size", "160")["files"][0]["state"] == "made"
+    assert limit or ("unfinished" in listed and "the same command resumes" in listed)
+    assert extract(fresh, "--size", "160")["files"][0]["state"] == "computed"
 
 
 def test_changed_weights_are_noticed_before_more_is_computed(store: Path, tmp_path: Path) -> None:
@@ -222,8 +224,8 @@ def test_features_of_a_changed_data_set_are_stale_and_made_anew(
     refused = run(tmp_path, "classify", "--dataset", "digits", "--runs-dir", str(tmp_path / "runs"))
     assert refused.returncode == 1
     last = refused.stderr.strip().splitlines()[-1]
-    assert "made from data set" in last and "Run the extract command again" in last
-    assert extract(tmp_path, "--size", "32")["files"][0]["state"] == "made"
+    assert "made from data set" in last and "extract it again" in last
+    assert extract(tmp_path, "--size", "32")["files"][0]["state"] == "computed"
 
 
 @pytest.mark.parametrize(
@@ -295,7 +297,7 @@ def test_weights_from_a_local_file_give_identical_vectors_under_a_key_of_their_o
 
 
 def test_the_use_of_the_gpus_is_shown_and_recorded_where_it_is_known(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from onepass.extract import pipeline
     from onepass.extract.config import ExtractConfig
@@ -308,6 +310,7 @@ def test_the_use_of_the_gpus_is_shown_and_recorded_where_it_is_known(
     if nvml_reader(1) is None:
         assert recorded(store) is None
     monkeypatch.setattr(pipeline, "watch_gpus", lambda count: GpuUse(lambda: 0.97, period=0.001))
+    seen: list[ProgressUpdate] = []
     config = ExtractConfig(
         dataset="digits",
         backbone=("efficientnet_lite0",),
@@ -315,6 +318,8 @@ def test_the_use_of_the_gpus_is_shown_and_recorded_where_it_is_known(
         batch=32,
         cache_dir=with_pixels(store, tmp_path),
     )
-    (report,) = pipeline.extract_features(config).files
+    with progress_to(seen.append):
+        (report,) = pipeline.extract_features(config).files
     assert report.gpu_use == recorded(tmp_path) == pytest.approx(0.97)
-    assert " · bound by " in (shown := capsys.readouterr().err) and " · GPU 97 %" in shown
+    notes = [update.note for update in seen]
+    assert any("bound by " in note and "GPU 97 %" in note for note in notes), notes

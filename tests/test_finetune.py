@@ -228,7 +228,7 @@ def spoil_features(store: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("deleted", r"digits/features: no feature file yet; make one with: onepass extract"),
+        ("deleted", r"digits/features: no feature file yet; make it with: onepass extract"),
         ("extracted again", r"made from vectors \w{8}, but .* is now \w{8}.*onepass classify"),
         ("prepared anew", r"leaderboard.json.*onepass classify --dataset digits --fresh"),
     ],

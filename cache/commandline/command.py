@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from onepass.cache.artifacts import to_json
+from onepass.cache.commandline.advice import places_of, with_advice
 from onepass.cache.commandline.flags import make_parser
 from onepass.cache.commandline.signals import interrupt_on_sigterm, stop_on_signals
 from onepass.cache.commandline.terminal import Terminal
@@ -86,13 +87,14 @@ def _run(package: str, commands: Sequence[Command], arguments: list[str]) -> int
     with ExitStack() as stack:
         terminal = stack.enter_context(Terminal())
         stack.enter_context(progress_to(terminal.progress))
+        stack.enter_context(places_of(parsed))
         stack.enter_context(recorded_command(f"{program} {shlex.join(arguments)}".strip()))
         try:
             settings = {k: tuple(v) if isinstance(v, list) else v for k, v in parsed.items()}
             result = _work(command, command.config(**settings))
             text = _json_object(result) if as_json else command.text(result)
         except OnepassError as error:
-            terminal.line(f"{program}: {' '.join(str(error).split())}")
+            terminal.line(f"{program}: {with_advice(str(error), error.remedy)}")
             return error.exit_code
         except OSError as error:  # a folder that cannot be written, a disk that is gone
             where = f"{error.filename}: {error.strerror}" if error.filename else str(error)

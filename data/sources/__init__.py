@@ -22,7 +22,7 @@ def open_source(kind: str, request: "Request") -> "AbstractContextManager[Source
 
     Args:
         kind: One of `SOURCES`.
-        request: Where to look, and the seed of the reported split.
+        request: Where to look, and the seed of the validation split.
 
     Raises:
         UnknownNameError: There is no source of that kind.

@@ -16,7 +16,7 @@ from onepass.data.archive import Tree, open_tree
 from onepass.data.download import Download, fetch
 from onepass.data.splits import TRAIN
 
-REPORTED_FRACTION = 0.25  # of a data set that comes without a validation split
+VALIDATION_FRACTION = 0.25  # of a data set that comes without a validation split
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Request:
         source: File, folder or address; None where the source knows itself where to look.
         digest: "md5:…" or "sha256:…" that a download must have; "" for the source's own.
         raw: Folder of the downloads.
-        seed: Of the reported split, where the source has none of its own.
+        seed: Of the validation split, where the source has none of its own.
     """
 
     source: str | None

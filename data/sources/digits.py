@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 
 from onepass.cache.provenance import digest_array
-from onepass.data.sources.base import REPORTED_FRACTION, Item, Request, Source, refuse_location
-from onepass.data.splits import reported_split
+from onepass.data.sources.base import VALIDATION_FRACTION, Item, Request, Source, refuse_location
+from onepass.data.splits import validation_split
 
 RECORD = {
     "title": "Optical recognition of handwritten digits (scikit-learn's copy of the test part)",
@@ -26,7 +26,7 @@ RECORD = {
 
 @contextmanager
 def open_source(request: Request) -> Iterator[Source]:
-    """Yield the digits, 0 … 16 scaled to 0 … 255; a stratified quarter of them is the reported split.
+    """Yield the digits, 0 … 16 scaled to 0 … 255; a stratified quarter of them is the validation split.
 
     Raises:
         UsageError: --source was given.
@@ -37,7 +37,7 @@ def open_source(request: Request) -> Iterator[Source]:
     loaded = load_digits()
     pixels = np.rint(loaded.images * (255 / 16)).astype(np.uint8)
     labels = loaded.target.astype(np.int32)
-    split = reported_split(labels, fraction=REPORTED_FRACTION, seed=request.seed)
+    split = validation_split(labels, fraction=VALIDATION_FRACTION, seed=request.seed)
     items = [
         Item(
             f"digit_{row:04d}", int(labels[row]), int(split[row]), partial(pixels.__getitem__, row)

@@ -10,8 +10,8 @@ import numpy as np
 from onepass.cache.errors import InvalidInputError
 from onepass.data.archive import Tree
 from onepass.data.images import SUFFIXES
-from onepass.data.sources.base import REPORTED_FRACTION, Item, Request, Source, open_location
-from onepass.data.splits import SPLITS, TEST, TRAIN, VAL, reported_split
+from onepass.data.sources.base import VALIDATION_FRACTION, Item, Request, Source, open_location
+from onepass.data.splits import SPLITS, TEST, TRAIN, VAL, validation_split
 
 
 @contextmanager
@@ -42,8 +42,8 @@ def open_source(request: Request) -> Iterator[Source]:
             items = _with_val(items, request.seed)
             identity["seed"] = request.seed
             notes.append(
-                f"No val/ was there: {REPORTED_FRACTION:.0%} of the training images, stratified by class, "
-                f"seed {request.seed}, became the reported split."
+                f"No val/ was there: {VALIDATION_FRACTION:.0%} of the training images, stratified by class, "
+                f"seed {request.seed}, became the validation split."
             )
         yield Source(
             kind="folder",
@@ -147,7 +147,7 @@ def _with_val(items: list[Item], seed: int) -> list[Item]:
     train = [index for index, item in enumerate(items) if item.split == TRAIN]
     labels = np.array([items[index].label for index in train])
     for index, split in zip(
-        train, reported_split(labels, fraction=REPORTED_FRACTION, seed=seed), strict=True
+        train, validation_split(labels, fraction=VALIDATION_FRACTION, seed=seed), strict=True
     ):
         old = items[index]
         items[index] = Item(old.name, old.label, int(split), old.read)

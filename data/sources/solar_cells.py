@@ -14,8 +14,8 @@ import numpy as np
 
 from onepass.cache.errors import CorruptFileError, MissingFileError
 from onepass.cache.provenance import digest_file
-from onepass.data.sources.base import REPORTED_FRACTION, Item, Request, Source, refuse_location
-from onepass.data.splits import reported_split
+from onepass.data.sources.base import VALIDATION_FRACTION, Item, Request, Source, refuse_location
+from onepass.data.splits import validation_split
 
 PACKAGE = "elpv-dataset"
 CLASS_IDS = ["functional", "defective"]  # in this order, so that label 1 is the defect
@@ -42,7 +42,7 @@ RECORD = {
 
 @contextmanager
 def open_source(request: Request) -> Iterator[Source]:
-    """Yield the photographs in the order of labels.csv; a quarter of them is the reported split.
+    """Yield the photographs in the order of labels.csv; a quarter of them is the validation split.
 
     Beside labels there are the arrays `probability` (N,) float32, the annotated probability of a
     defect, and `type`, "mono" or "poly". The split is stratified by class and type.
@@ -57,7 +57,7 @@ def open_source(request: Request) -> Iterator[Source]:
     names, probability, types = _annotations(folder / "labels.csv")
     labels = (probability >= DEFECTIVE_FROM).astype(np.int32)
     strata = 2 * labels + (np.array(types) == "poly")
-    split = reported_split(strata, fraction=REPORTED_FRACTION, seed=request.seed)
+    split = validation_split(strata, fraction=VALIDATION_FRACTION, seed=request.seed)
     items = [
         Item(Path(name).name, int(label), int(part), (folder / name).read_bytes)
         for name, label, part in zip(names, labels, split, strict=True)
@@ -69,8 +69,8 @@ def open_source(request: Request) -> Iterator[Source]:
             f"install the package again: pip install --force-reinstall {PACKAGE}"
         )
     note = (
-        f"The data set has no split of its own: {REPORTED_FRACTION:.0%} of the images, stratified by class and type "
-        f"of cell, seed {request.seed}, are reported. The published results are from other splits of the same size."
+        f"The data set has no split of its own: {VALIDATION_FRACTION:.0%} of the images, stratified by class and type "
+        f"of cell, seed {request.seed}, are the validation split. The published results are from other splits of the same size."
     )
     release = version(PACKAGE)
     yield Source(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from onepass.cache.errors import InvalidInputError
+from onepass.cache.errors import InvalidInputError, Remedy
 from onepass.data.archive import Tree
 from onepass.data.download import Download
 from onepass.data.images import SUFFIXES
@@ -73,7 +73,8 @@ def _root(tree: Tree) -> str:
     found = ", ".join(sorted({name.split("/")[0] for name in tree.files})[:5]) or "nothing"
     raise InvalidInputError(
         f"{tree.path}: expected Tiny ImageNet (wnids.txt, words.txt, train/<wnid>/images, {ANNOTATIONS}), "
-        f"found {found}; for images in folders of classes use: onepass data prepare folder --source …"
+        f"found {found}",
+        remedy=Remedy("prepare a folder"),
     )
 
 

@@ -14,7 +14,7 @@ Reader = Callable[[], float | None]
 
 
 class GpuUse:
-    """Samples how busy the GPUs are, in a thread, while it is entered; entered again, it goes on.
+    """Samples how busy the GPUs are, in a thread, while it is entered; entered again, it adds to its samples.
 
     Args:
         read: Gives the use at this moment, 0 … 1, or None; without it nothing is sampled.

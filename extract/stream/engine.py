@@ -67,7 +67,7 @@ class Channel:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class PixelBatch:
     """Rows [start, stop) of one shard; `pixels` is padded to the compiled shape."""
 
     shard: int
@@ -78,7 +78,7 @@ class Batch:
 
 def cut_batches(
     pixels: np.ndarray, shards: Iterable[tuple[int, int, int]], batch: int
-) -> Iterator[Batch]:
+) -> Iterator[PixelBatch]:
     """Yield the fixed-size batches of some shards, reading each row once.
 
     A batch never spans two shards, and its place in its shard is fixed, so that the bits of a row
@@ -96,10 +96,10 @@ def cut_batches(
             rows[: last - first] = pixels[first:last]
             rows[last - first :] = pixels[last - 1]
             release(pixels[first:last])
-            yield Batch(index, first, last, rows)
+            yield PixelBatch(index, first, last, rows)
 
 
-BatchStep = Callable[[Batch], list[Any]]
+BatchStep = Callable[[PixelBatch], list[Any]]
 
 
 class Stream:
@@ -110,12 +110,14 @@ class Stream:
         sink: Called in a thread of its own with a batch and its arrays, cut to the real rows.
     """
 
-    def __init__(self, step: BatchStep, sink: Callable[[Batch, list[np.ndarray]], None]) -> None:
+    def __init__(
+        self, step: BatchStep, sink: Callable[[PixelBatch, list[np.ndarray]], None]
+    ) -> None:
         self.step, self.sink = step, sink
         self.read, self.results = Channel(), Channel()
         self.started = time.monotonic()
 
-    def run(self, batches: Iterable[Batch]) -> None:
+    def run(self, batches: Iterable[PixelBatch]) -> None:
         """Read the batches in a thread of its own, compute, write, and return when all is written.
 
         Raises:
@@ -150,7 +152,7 @@ class Stream:
         worst = max(waits, key=lambda name: waits[name])
         return worst if waits[worst] / total > NOTICEABLE else "device"
 
-    def _read(self, batches: Iterable[Batch]) -> None:
+    def _read(self, batches: Iterable[PixelBatch]) -> None:
         try:
             for batch in batches:
                 self.read.put(batch)
@@ -169,7 +171,7 @@ class Stream:
             self._fetch(*item)
         self.results.close()
 
-    def _fetch(self, batch: Batch, arrays: list[Any]) -> None:
+    def _fetch(self, batch: PixelBatch, arrays: list[Any]) -> None:
         count = batch.stop - batch.start
         self.results.put((batch, [np.asarray(array)[:count] for array in arrays]))
 

@@ -19,8 +19,8 @@ from onepass.extract.backend import (
 )
 from onepass.extract.network.model import build_extractor
 from onepass.extract.network.resize import draw_boxes, random_seed
-from onepass.extract.plan import Job
-from onepass.extract.stream.engine import Batch, BatchStep
+from onepass.extract.plan import ExtractionJob
+from onepass.extract.stream.engine import BatchStep, PixelBatch
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,9 @@ class Extractor:
     rate: float
 
     @classmethod
-    def build(cls, job: Job, pixels: np.ndarray, batch: int = 0, rows: int = 0) -> "Extractor":
+    def build(
+        cls, job: ExtractionJob, pixels: np.ndarray, batch: int = 0, rows: int = 0
+    ) -> "Extractor":
         """Build a job's model on every device and compile it for one batch size.
 
         Args:
@@ -139,11 +141,11 @@ def _on_batches(step: Step, view: str, rows: int) -> BatchStep:
     )
 
 
-def _pilot_batch(pixels: np.ndarray, size: int) -> Batch:
-    return Batch(0, 0, size, np.ascontiguousarray(pixels[np.arange(size) % len(pixels)]))
+def _pilot_batch(pixels: np.ndarray, size: int) -> PixelBatch:
+    return PixelBatch(0, 0, size, np.ascontiguousarray(pixels[np.arange(size) % len(pixels)]))
 
 
-def _rate(step: BatchStep, batch: Batch) -> float:
+def _rate(step: BatchStep, batch: PixelBatch) -> float:
     """Return images per second, of the fastest of a few steps; the first one compiles."""
     times = []
     for _ in range(1 + PILOT_STEPS):

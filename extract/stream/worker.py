@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from onepass.cache.errors import InvalidInputError, StaleError
+from onepass.cache.errors import InvalidInputError, Remedy, StaleError
 from onepass.cache.progress import Progress
-from onepass.cache.rows import Plan, RowFile, RowWriter, parts_folder
+from onepass.cache.rows import RowFile, RowFilePlan, RowWriter, parts_folder
 from onepass.cache.shards import read_shard, write_shard
-from onepass.extract.plan import Job
+from onepass.extract.plan import ExtractionJob
 from onepass.extract.stream.accelerator import GpuUse
-from onepass.extract.stream.engine import Batch, Stream, cut_batches
+from onepass.extract.stream.engine import PixelBatch, Stream, cut_batches
 from onepass.extract.stream.extractor import Extractor
 
 # How far stored and recomputed vectors may lie apart, as a share of the largest value: the last
@@ -38,9 +38,9 @@ class ShardTask:
         shards: Which shards; a file that has one already is left as it is.
     """
 
-    job: Job
+    job: ExtractionJob
     pixels: Path
-    plans: tuple[Plan, ...]
+    plans: tuple[RowFilePlan, ...]
     paths: tuple[Path, ...]
     batch: int
     shards: tuple[int, ...]
@@ -112,7 +112,7 @@ def compute_remote(task: ShardTask) -> tuple[tuple[int, ...], str]:
 
 
 @lru_cache(maxsize=1)
-def _extractor(job: Job, pixels: Path, batch: int) -> Extractor:
+def _extractor(job: ExtractionJob, pixels: Path, batch: int) -> Extractor:
     """Keep the model of the last job: a worker gets many tasks of the same one."""
     return Extractor.build(job, RowFile.open(pixels).columns["pixels"], batch)
 
@@ -139,8 +139,9 @@ def check_sentinel(extractor: Extractor, writers: list[RowWriter], pixels: np.nd
         if not apart <= allowed:
             raise StaleError(
                 f"{writer.path}: rows {start} to {batch.stop - 1} were stored by an earlier run and come out "
-                f"{apart:.1%} different now (allowed {allowed:.1%}): driver, weights or code changed. Drop the "
-                f"unfinished rows with: onepass cache delete {writer.path.parts[-3]}/{writer.path.stem}"
+                f"{apart:.1%} different now (allowed {allowed:.1%}): driver, weights or code changed. "
+                "Resume it where it was begun",
+                remedy=Remedy("delete", f"{writer.path.parts[-3]}/{writer.path.stem}"),
             )
 
 
@@ -151,7 +152,7 @@ class _Sink:
         self.task, self.commit, self.progress = task, commit, progress
         self.gathered: list[list[np.ndarray]] = [[] for _ in task.plans]
 
-    def take(self, batch: Batch, arrays: list[np.ndarray]) -> None:
+    def take(self, batch: PixelBatch, arrays: list[np.ndarray]) -> None:
         for gathered, array, key in zip(self.gathered, arrays, self.task.job.keys, strict=True):
             gathered.append(_to_storage(array, key.dtype, batch.start, str(key)))
         if batch.stop == self.task.plans[0].layout.shard_range(batch.shard)[1]:

@@ -11,7 +11,7 @@ from onepass.classify.heads.storage import pack_arrays
 from onepass.data.dataset import ImageDataset
 from onepass.extract.backbones.registry import find_backbone
 from onepass.extract.backend import compile_step
-from onepass.extract.stream.engine import Batch, Stream, cut_batches
+from onepass.extract.stream.engine import PixelBatch, Stream, cut_batches
 from onepass.finetune.session.checkpoint import load_arrays, model_variables
 from onepass.finetune.session.run_identity import RunIdentity
 from onepass.finetune.training.model import Classifier, build_classifier
@@ -42,7 +42,7 @@ def predict_rows(
     parts: list[np.ndarray] = []
     with Progress(len(rows), "images", label) as progress:
 
-        def take(batch: Batch, arrays: list[np.ndarray]) -> None:
+        def take(batch: PixelBatch, arrays: list[np.ndarray]) -> None:
             parts.append(np.array(arrays[0]))
             progress.advance(batch.stop - batch.start)
 

@@ -1,0 +1,66 @@
+"""What the command line adds to the library's words: the command that mends an error or comes next."""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import Any
+
+from onepass.cache.errors import Remedy, Step
+
+# What is said before the command, and the command; {} is the subject of the remedy.
+COMMANDS: dict[Step, tuple[str, str]] = {
+    "prepare": ("make it with", "data prepare {}"),
+    "prepare a folder": ("images in folders of classes", "data prepare folder --source FOLDER"),
+    "list data sets": ("see what there is with", "data list"),
+    "list the store": ("see how far it is with", "cache list"),
+    "extract": ("make it with", "extract --dataset {} --backbone efficientnet_lite0"),
+    "delete": ("or delete it with", "cache delete {}"),
+    "classify": ("make it with", "classify --dataset {}"),
+    "finetune": ("make it with", "finetune --dataset {}"),
+    "report": ("make it with", "report --dataset {}"),
+}
+WITHOUT_RUNS = ("data", "extract", "cache")  # these leave nothing under the folder of the results
+_places: ContextVar[Mapping[str, Any]] = ContextVar("onepass_places", default=MappingProxyType({}))
+
+
+@contextmanager
+def places_of(flags: Mapping[str, Any]) -> Iterator[None]:
+    """Let the commands named in the block carry the --cache-dir and --runs-dir of these flags."""
+    token = _places.set(flags)
+    try:
+        yield
+    finally:
+        _places.reset(token)
+
+
+def onepass_command(*words: str) -> str:
+    """Return a command to be copied, with the folders that the user gave for store and results.
+
+    Args:
+        *words: What follows `onepass`, such as "extract", "--dataset", "digits".
+    """
+    names = ["cache_dir"] if words[0] in WITHOUT_RUNS else ["cache_dir", "runs_dir"]
+    places = {name: _places.get().get(name) for name in names}
+    flags = [
+        w
+        for name, place in places.items()
+        if place
+        for w in (f"--{name.replace('_', '-')}", str(place))
+    ]
+    return shlex.join(["onepass", *words, *flags])
+
+
+def command_of(step: Step, subject: str = "") -> str:
+    """Return the command that takes a step, to be copied."""
+    return onepass_command(*(word.format(subject) for word in COMMANDS[step][1].split()))
+
+
+def with_advice(message: str, remedy: Remedy | None) -> str:
+    """Return an error's message in one line, ending with the command that mends it."""
+    line = " ".join(message.split())
+    if remedy is None:
+        return line
+    joint = " Or " if line.endswith("?") else "; "
+    return f"{line}{joint}{COMMANDS[remedy.step][0]}: {command_of(remedy.step, remedy.subject)}"
