@@ -1,32 +1,42 @@
 # make demo: the whole job on real photographs.  make test: every test.  Both set themselves up.
 PYTHON ?= python3
 BIN := .venv/bin
+FOLDERS := $(shell find onepass cache data extract classify finetune predict report \
+	-type d -not -name __pycache__ -not -path 'cache/store*' -not -path 'data/raw*')
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: demo test check picture clean
 
-.venv/ready: requirements.txt requirements-dev.txt
+.venv/dependencies: requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -r requirements-dev.txt
 	touch $@
 
+# The project itself, as a tree of links to its files, which mypy can follow; a folder with a file more
+# or less is newer than the tree.
+.venv/ready: .venv/dependencies pyproject.toml $(FOLDERS)
+	rm -rf build
+	$(BIN)/pip install --quiet --no-deps --editable . --config-settings editable_mode=strict
+	touch $@
+
 demo: .venv/ready
-	$(BIN)/python -m data prepare solar-cells
-	$(BIN)/python -m extract --dataset solar-cells --backbone efficientnet_lite0 --size 300
-	$(BIN)/python -m classify --dataset solar-cells
-	$(BIN)/python -m finetune --dataset solar-cells --epochs 4
-	$(BIN)/python -m report --dataset solar-cells
+	$(BIN)/onepass data prepare solar-cells
+	$(BIN)/onepass extract --dataset solar-cells --backbone efficientnet_lite0 --size 300
+	$(BIN)/onepass classify --dataset solar-cells
+	$(BIN)/onepass finetune --dataset solar-cells --epochs 4
+	$(BIN)/onepass report --dataset solar-cells
 
 test: .venv/ready
 	$(BIN)/python -m pytest
 
 check: .venv/ready
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	cd .venv && bin/mypy --config-file ../pyproject.toml
 
 picture: .venv/ready
-	$(BIN)/python -m report --dataset tiny-imagenet
+	$(BIN)/onepass report --dataset tiny-imagenet
 	$(BIN)/python docs/picture.py "$${ONEPASS_RUNS:-runs}/tiny-imagenet/report.html" docs/report.png
 
 clean:
-	rm -rf .venv
+	rm -rf .venv build *.egg-info

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from onepass.cache.commandline.command import main, print_overview
+from onepass.cache.commandline.command import main, on_terminal, print_overview
 
 ROOMS = {
     "data": "Images become rows: prepare, list, show, verify.",
@@ -21,7 +21,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     """Run the command of one room and return its exit code; see `onepass.cache.commandline.command.main`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] not in ROOMS:
-        return print_overview("onepass", list(ROOMS.items()), arguments)
+        return on_terminal(print_overview, "onepass", list(ROOMS.items()), arguments)
     commands = import_module(f"onepass.{arguments[0]}.__main__").COMMANDS
     return main(arguments[0], commands, arguments[1:])
 

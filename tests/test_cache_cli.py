@@ -264,7 +264,7 @@ def test_a_terminal_that_cannot_write_a_letter_shows_an_escape(
     assert screen.buffer.getvalue() == b"8\\xd78 \\u2026\n"  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("words", [["extract", "--list-backbones"], ["cache", "--help"], ["cache", "list", "--help"]])  # fmt: skip
+@pytest.mark.parametrize("words", [["extract", "--list-backbones"], ["onepass", "--help"], ["cache", "--help"], ["cache", "list", "--help"]])  # fmt: skip
 def test_a_reader_that_has_seen_enough_is_no_error(words: list[str]) -> None:
     """What `| head -1` does: the pipe has no reader when the text comes."""
     reader, writer = os.pipe()

@@ -32,6 +32,12 @@ def test_the_list_of_packages_is_that_of_the_folders() -> None:
     assert without == []
 
 
+def test_a_checkout_uses_its_own_files_installed_or_not() -> None:
+    code = "import onepass.cache.rows as rows; print(rows.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert Path(done.stdout.strip()) == ROOT / "cache" / "rows.py", done.stderr
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from a copy: building leaves folders beside the sources."""

@@ -61,12 +61,17 @@ def main(package: str, commands: Sequence[Command], argv: Sequence[str] | None =
     0: done. 1: an error, said in one line. 2: a wrong command line. 75: stopped cleanly with work
     left; the same command resumes it. 130: interrupted. A traceback is shown only for a bug of ours.
     """
+    return on_terminal(_run, package, commands, list(sys.argv[1:] if argv is None else argv))
+
+
+def on_terminal(program: Callable[..., int], *arguments: Any) -> int:
+    """Return the exit code of a program that prints, whatever the terminal can show and a pipe takes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without × or … shows an escape
             stream.reconfigure(errors="backslashreplace")
     try:
         try:
-            return _run(package, commands, list(sys.argv[1:] if argv is None else argv))
+            return program(*arguments)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:  # the reader of a pipe (`| head`) has seen enough
