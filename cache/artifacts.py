@@ -66,9 +66,20 @@ class Artifact:
                 raise CorruptFileError(
                     f"expected format {cls.FORMAT} or earlier, received format {found} of a later Onepass"
                 )
-            return from_json(cls, value if found == cls.FORMAT else cls.upgrade(value, found))
+            return from_json(cls, value if found == cls.FORMAT else cls._upgraded(value, found))
         except CorruptFileError as error:
             raise CorruptFileError(f"{path}: {error}") from error
+
+    @classmethod
+    def _upgraded(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
+        """Return what `upgrade` makes of a file, whose fields may be missing or of another type."""
+        try:
+            return cls.upgrade(value, found)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise CorruptFileError(
+                f"expected the fields of {cls.__name__} in format {found}; received another "
+                f"({type(error).__name__}: {error})"
+            ) from error
 
     @classmethod
     def read_optional(cls, path: Path) -> Self | None:

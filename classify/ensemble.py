@@ -14,9 +14,8 @@ import numpy as np
 from onepass.cache.errors import InvalidInputError, StaleError, UsageError
 from onepass.cache.locks import exclusive
 from onepass.cache.provenance import digest_json
-from onepass.classify.calibration import log_probabilities
 from onepass.classify.config import EnsembleConfig
-from onepass.classify.heads.base import Head, PathPoint, log_loss, softmax
+from onepass.classify.heads.base import Head, PathPoint
 from onepass.classify.heads.registry import find_head
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult, leaderboard_path
 from onepass.classify.leaderboard.records import (
@@ -26,6 +25,14 @@ from onepass.classify.leaderboard.records import (
     load_probabilities,
     probe_result,
 )
+from onepass.classify.metrics import (
+    Comparison,
+    accuracy,
+    compare,
+    log_loss,
+    log_probabilities,
+    softmax,
+)
 from onepass.classify.protocol.evaluate import (
     VERSION,
     Outcome,
@@ -34,7 +41,6 @@ from onepass.classify.protocol.evaluate import (
     protocol_rows,
 )
 from onepass.classify.protocol.inputs import Inputs
-from onepass.classify.scores import Comparison, compare
 from onepass.data.dataset import ImageDataset, open_dataset
 
 log = logging.getLogger(__name__)
@@ -192,8 +198,8 @@ def _outcome(
     points, crossed = [], []
     for point in head.path(X, truth, X, truth):
         scores = cross_fitted(point.head, X, truth, seed)
-        accuracy = float(np.mean(scores.argmax(axis=1) == truth))
-        points.append(PathPoint(point.params, accuracy, log_loss(scores, truth), point.head))
+        share, loss = accuracy(truth, scores.argmax(axis=1)), log_loss(truth, scores)
+        points.append(PathPoint(point.params, share, loss, point.head))
         crossed.append(scores)
     chosen = best_point(points)
     selection = softmax(crossed[points.index(chosen)])

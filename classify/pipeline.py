@@ -25,10 +25,10 @@ from onepass.classify.leaderboard.records import (
     probe_id,
     probe_result,
 )
+from onepass.classify.metrics import Comparison, compare
 from onepass.classify.protocol.evaluate import IN_WORDS, ProtocolRows, protocol_rows, run_probe
 from onepass.classify.protocol.inputs import Inputs, feature_inputs
 from onepass.classify.protocol.scorings import Scorings, count_scorings
-from onepass.classify.scores import Comparison, compare
 from onepass.data.dataset import ImageDataset, open_dataset
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from onepass.cache.progress import human_seconds
 if TYPE_CHECKING:
     from onepass.classify.ensemble import EnsembleResult
     from onepass.classify.leaderboard.board import ProbeResult
+    from onepass.classify.metrics import Comparison
     from onepass.classify.pipeline import ClassifyResult
-    from onepass.classify.scores import Comparison
     from onepass.classify.search.sweep import SweepsResult
     from onepass.predict.probe import PredictResult
 
@@ -184,18 +184,11 @@ def _scorings(result: "ClassifyResult") -> list[str]:
 
 
 def _comparison(test: "Comparison", names: dict[str, str]) -> str:
-    ahead = test.only_first - test.only_second
     counts = (
         f"of {test.rows:,} val rows {test.only_first:,} only it has right and {test.only_second:,} "
-        f"only {names[test.second]}: {100 * ahead / test.rows:+.1f} points, mid-p McNemar {p_value(test.p_value)}"
+        f"only {names[test.second]}: {100 * test.gain:+.1f} points, mid-p McNemar {p_value(test.p_value)}"
     )
-    if not test.differ:
-        verdict = "a tie, the test cannot tell them apart"
-    elif ahead > 0:
-        verdict = "a real difference"
-    else:
-        verdict = "the other is better there; choices are made on the selection split all the same"
-    return f"{names[test.first]} ({test.first}); {counts}: {verdict}."
+    return f"{names[test.first]} ({test.first}); {counts}: {test.verdict}."
 
 
 def percent(share: float) -> str:

@@ -68,6 +68,8 @@ def _ablation_text(result: Any) -> str:
 
 
 def _train_text(result: Any) -> str:
+    from onepass.classify.metrics import verdict
+
     apart = result.warm_start_difference
     equal = "" if apart is None else f" (logits equal within {apart:.1g})"
     rows = f"{result.trained_rows:,} images"
@@ -82,11 +84,11 @@ def _train_text(result: Any) -> str:
         return "\n".join([*lines, f"Files: {result.folder}"])
     lines.append(f"Ended: {result.ended}; kept: {result.kept}")
     low, high = result.val_interval
-    gain = 100 * (result.val_top1 - result.probe_top1)
-    verdict = "a tie" if result.p_value >= 0.05 else "a difference"
+    gain = result.val_top1 - result.probe_top1
+    said = verdict(gain, result.p_value)
     lines.append(
         f"Validation top-1: {100 * result.val_top1:.1f} % (95 % interval {100 * low:.1f} % to {100 * high:.1f} %); the frozen probe had "
-        f"{100 * result.probe_top1:.1f} %: {gain:+.1f} points, {verdict} by McNemar's test ({p_value(result.p_value)})"
+        f"{100 * result.probe_top1:.1f} %: {100 * gain:+.1f} points, {said} by McNemar's test ({p_value(result.p_value)})"
     )
     lines += [
         f"Files: {result.folder} (mistakes: errors.json, mistakes.png)",

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from onepass.cache.artifacts import Artifact, record
-from onepass.classify.scores import DRAWS, LEVEL, mcnemar
+from onepass.classify.metrics import confidence_interval, mcnemar
 from onepass.classify.text import p_value
 from onepass.finetune.recipes import Augmentation, recipe_name_today
 
@@ -105,28 +105,12 @@ def compare_line(
     """
     apart = values - reference
     return AblationLine(
-        left_out=part, selection_accuracy=float(values.mean()), interval=mean_interval(values),
+        left_out=part, selection_accuracy=float(values.mean()), interval=confidence_interval(values),
         difference=float(apart.mean()) if part else None,
-        difference_interval=mean_interval(apart) if part else None,
+        difference_interval=confidence_interval(apart, bounds=(-1, 1)) if part else None,
         p_value=mcnemar(int(np.sum(apart > 0)), int(np.sum(apart < 0))) if part else None,
         epochs=epochs, rows=rows, seconds=seconds,
     )  # fmt: skip
-
-
-def mean_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of a mean of few different values.
-
-    Drawing n rows with replacement gives multinomial counts of the values: no loop over rows.
-
-    Args:
-        values: (n,).
-        seed: Of the draws.
-    """
-    kinds, counts = np.unique(values, return_counts=True)
-    n = len(values)
-    means = np.random.default_rng(seed).multinomial(n, counts / n, DRAWS) @ kinds / n
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
 
 
 def line_title(part: str) -> str:

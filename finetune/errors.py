@@ -9,17 +9,19 @@ import numpy as np
 
 from onepass.cache.artifacts import Artifact, record
 from onepass.cache.errors import OnepassError
-from onepass.classify.heads.base import softmax
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.leaderboard.records import load_probabilities
-from onepass.classify.mistakes import (
+from onepass.classify.metrics import (
+    accuracy,
     class_accuracy,
+    compare,
+    confidence_interval,
     confident_mistakes,
     confused_pairs,
     confusion_matrix,
+    softmax,
     worst_classes,
 )
-from onepass.classify.scores import bootstrap_interval, compare
 from onepass.data.dataset import ImageDataset
 from onepass.finetune.config import ErrorsConfig
 from onepass.finetune.contact_sheet import contact_sheet
@@ -253,15 +255,15 @@ def analyse_run(run: FinishedRun, runs: Path, *, seed: int = 0, pictures: int = 
     logits, rows = run.logits("val")
     dataset, truth = run.dataset, run.dataset.labels[rows]
     probabilities = softmax(logits)
-    sure = confident_mistakes(probabilities, truth, pictures)
-    mistakes = [_mistake(dataset, probabilities[i], int(rows[i])) for i in sure]
     taken = probabilities.argmax(axis=1)
+    sure = confident_mistakes(truth, taken, probabilities, pictures)
+    mistakes = [_mistake(dataset, probabilities[i], int(rows[i])) for i in sure]
     frozen = _probe_predictions(run, runs)
     found = RunErrors(
         run=run.name, split="val", **_counted(dataset, truth, taken),
         sample=_sample(dataset, truth, taken, seed), mistakes=tuple(mistakes),
         probe=None if frozen is None else _against(run, truth, taken, frozen),
-        classes=_by_class(dataset, truth, taken, frozen), **_gaps(run, float(np.mean(taken == truth))),
+        classes=_by_class(dataset, truth, taken, frozen), **_gaps(run, accuracy(truth, taken)),
         contact_sheet=SHEET if mistakes else None,
     )  # fmt: skip
     sheet = run.folder / SHEET if mistakes else None
@@ -293,7 +295,7 @@ def _sample(dataset: ImageDataset, truth: np.ndarray, taken: np.ndarray, seed: i
     """Return the same of random rows, as De (2020) looked at."""
     count = min(SAMPLE, len(truth))
     chosen = np.sort(np.random.default_rng(seed).permutation(len(truth))[:count])
-    interval = bootstrap_interval(truth[chosen] == taken[chosen], seed)
+    interval = confidence_interval(truth[chosen] == taken[chosen], seed)
     return SampleErrors(seed, interval, **_counted(dataset, truth[chosen], taken[chosen]))
 
 
@@ -330,7 +332,7 @@ def _against(
     changes = [(c.difference or 0.0, c) for c in _by_class(run.dataset, truth, taken, frozen)]
     changes.sort(key=lambda change: change[0])
     return AgainstProbe(
-        id=run.identity.probe, top1=float(np.mean(frozen == truth)), gained=test.only_first,
+        id=run.identity.probe, top1=accuracy(truth, frozen), gained=test.only_first,
         lost=test.only_second, p_value=test.p_value,
         helped=tuple([c for difference, c in changes[::-1] if difference > 0][:LISTED]),
         harmed=tuple([c for difference, c in changes if difference < 0][:LISTED]),

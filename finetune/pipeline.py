@@ -10,8 +10,8 @@ import keras
 from onepass.cache.provenance import digest_array
 from onepass.cache.stopping import StopRequest
 from onepass.classify.leaderboard.records import load_probabilities
+from onepass.classify.metrics import compare, confidence_interval
 from onepass.classify.protocol.scorings import record_scoring
-from onepass.classify.scores import bootstrap_interval, compare
 from onepass.finetune.config import AUTO, FinetuneConfig
 from onepass.finetune.errors import analyse_run
 from onepass.finetune.finder import find_rate
@@ -143,6 +143,6 @@ def _scored(result: FinetuneResult, session: Session, classifier: Classifier) ->
     return replace(
         result,
         val_top1=float(correct.mean()),
-        val_interval=bootstrap_interval(correct, seed),
+        val_interval=confidence_interval(correct, seed),
         p_value=compare("fine-tuned", "probe", correct, frozen).p_value,
     )

@@ -15,14 +15,19 @@ import numpy as np
 from onepass.cache.errors import InvalidInputError, UsageError
 from onepass.cache.files import write_atomic, write_json
 from onepass.cache.provenance import digest_array, digest_json, made_by
-from onepass.classify.calibration import calibrated, learn_temperature
 from onepass.classify.config import PredictConfig as FormatConfig
+from onepass.classify.metrics import (
+    apply_temperature,
+    confidence_interval,
+    fit_temperature,
+    log_loss,
+    log_probabilities,
+)
 from onepass.classify.protocol.scorings import record_scoring
-from onepass.classify.scores import bootstrap_interval
 from onepass.data.dataset import ImageDataset
 from onepass.finetune.config import PredictConfig
 from onepass.finetune.session.runs import open_run, rows_of
-from onepass.predict.ensemble import learn_weights, log_loss, mix
+from onepass.predict.ensemble import learn_weights, mix
 from onepass.predict.members import Member, probe_member, run_member
 from onepass.predict.probe import content_of, file_ending
 from onepass.predict.views import expand_views, view_text
@@ -93,7 +98,8 @@ def predict_run(config: PredictConfig) -> PredictResult:
     members = [run_member(run, views, config.split, rows) for run in runs]
     members += [probe_member(config.runs, dataset, name, config.split) for name in config.probe]
     weights, temperature, learnt_on, note = _learn(members, dataset, config)
-    probabilities = calibrated(mix([m.probabilities for m in members], weights), temperature)
+    mixed = mix([m.probabilities for m in members], weights)
+    probabilities = apply_temperature(mixed, temperature)
     path = config.out or _default_path(config, runs[0].folder)
     _write(path, dataset, rows, probabilities, config)
     result = PredictResult(
@@ -129,7 +135,9 @@ def _learn(
     parts = [member.selection for member in members if member.selection is not None]
     if config.weights == "learnt" and len(members) > 1:
         weights = learn_weights(parts, truth)
-    temperature = learn_temperature(mix(parts, weights), truth) if config.temperature else 1.0
+    temperature = 1.0
+    if config.temperature:
+        temperature = fit_temperature(truth, log_probabilities(mix(parts, weights)))
     return weights, temperature, len(shared), ""
 
 
@@ -148,7 +156,8 @@ def _score(probabilities: np.ndarray, truth: np.ndarray) -> Score | None:
     if truth.min() < 0:
         return None
     correct = probabilities.argmax(axis=1) == truth
-    return Score(float(correct.mean()), bootstrap_interval(correct), log_loss(probabilities, truth))
+    loss = log_loss(truth, log_probabilities(probabilities))
+    return Score(float(correct.mean()), confidence_interval(correct), loss)
 
 
 def _default_path(config: PredictConfig, folder: Path) -> Path:

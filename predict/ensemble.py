@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onepass.classify.calibration import FLOOR
 from onepass.classify.heads.ensembles.ensembler import mixture_weights
+from onepass.classify.metrics import SMALLEST
 
 
 def learn_weights(members: Sequence[np.ndarray], truth: np.ndarray) -> np.ndarray:
@@ -18,7 +18,7 @@ def learn_weights(members: Sequence[np.ndarray], truth: np.ndarray) -> np.ndarra
     Returns:
         (M,) float64, none negative, together 1.
     """
-    own = [np.maximum(p[np.arange(len(truth)), truth], FLOOR) for p in members]
+    own = [np.maximum(p[np.arange(len(truth)), truth], SMALLEST) for p in members]
     return mixture_weights(np.stack(own, axis=1).astype(np.float64))
 
 
@@ -28,8 +28,3 @@ def mix(members: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
     for weight, member in zip(weights, members, strict=True):
         total += np.float32(weight) * member
     return total / total.sum(axis=1, keepdims=True)
-
-
-def log_loss(probabilities: np.ndarray, truth: np.ndarray) -> float:
-    """Return the mean negative log-probability (nats) of the true classes."""
-    return float(-np.mean(np.log(np.maximum(probabilities[np.arange(len(truth)), truth], FLOOR))))

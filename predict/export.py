@@ -22,7 +22,7 @@ from keras import ops
 
 from onepass.cache.errors import OnepassError
 from onepass.cache.files import TEMPORARY, fsync_folder, write_json
-from onepass.classify.heads.base import softmax
+from onepass.classify.metrics import softmax
 from onepass.extract.backend import as_list
 from onepass.extract.network.model import Preprocess
 from onepass.finetune.config import ExportConfig

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 
 from onepass.cache.errors import InvalidInputError, MissingFileError
-from onepass.classify.heads.base import softmax
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.leaderboard.records import load_probabilities
+from onepass.classify.metrics import softmax
 from onepass.classify.protocol.evaluate import FRACTION
 from onepass.data.dataset import ImageDataset
 from onepass.data.splits import selection_split

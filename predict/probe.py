@@ -9,12 +9,12 @@ import numpy as np
 
 from onepass.cache.errors import InvalidInputError, UsageError
 from onepass.cache.files import write_atomic
-from onepass.classify.calibration import calibrated
 from onepass.classify.config import PredictConfig
 from onepass.classify.ensemble import member_inputs
 from onepass.classify.heads.storage import load_head, pack_arrays
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
 from onepass.classify.leaderboard.records import model_digest
+from onepass.classify.metrics import apply_temperature
 from onepass.classify.protocol.inputs import inputs_of
 from onepass.classify.protocol.scorings import record_scoring
 from onepass.classify.protocol.views import mean_probabilities
@@ -118,7 +118,7 @@ def probabilities_of(
                 f"received {views[0].shape[1]}; run the classify command again"
             )
         probabilities = mean_probabilities(head, views, rows)
-    return head.classes_, calibrated(probabilities, result.temperature)
+    return head.classes_, apply_temperature(probabilities, result.temperature)
 
 
 def content_of(

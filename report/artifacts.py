@@ -11,8 +11,8 @@ from onepass.cache.errors import CorruptFileError, OnepassError
 from onepass.cache.features import list_features
 from onepass.cache.files import read_json
 from onepass.cache.rowfile import RowFile
-from onepass.classify.heads.base import softmax
 from onepass.classify.heads.storage import unpack_arrays
+from onepass.classify.metrics import softmax
 from onepass.data.dataset import ImageDataset
 from onepass.report.numbers import percent
 

@@ -1,71 +1,11 @@
-"""What is computed from probabilities: calibration, ROC, precision and recall, class by class."""
+"""Two classes over all thresholds: ROC, precision and recall."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from sklearn.metrics import (
-    average_precision_score,
-    precision_recall_curve,
-    roc_auc_score,
-    roc_curve,
-)
+from sklearn.metrics import precision_recall_curve, roc_curve
 
-BINS = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Reliability:
-    """Confidence against accuracy, by equal bins of confidence; empty bins are left out.
-
-    Attributes:
-        confidence: (b,) mean probability of the most probable class.
-        accuracy: (b,) share of rows that are right.
-        count: (b,) rows.
-        error: Expected calibration error: mean distance of the two, by rows, 0 … 1.
-    """
-
-    confidence: np.ndarray
-    accuracy: np.ndarray
-    count: np.ndarray
-    error: float
-
-    @property
-    def mean(self) -> float:
-        """Mean confidence of all rows."""
-        return float(np.average(self.confidence, weights=self.count))
-
-    @property
-    def right(self) -> float:
-        """Share of all rows that are right."""
-        return float(np.average(self.accuracy, weights=self.count))
-
-
-def reliability(probabilities: np.ndarray, correct: np.ndarray) -> Reliability:
-    """Return how confidence and accuracy agree (Guo et al., ICML 2017).
-
-    Args:
-        probabilities: (n, K).
-        correct: Whether the predicted class is right, bool (n,).
-    """
-    sure = np.minimum(probabilities.max(axis=1).astype(np.float64), 1.0)
-    bins = np.minimum((sure * BINS).astype(int), BINS - 1)
-    count = np.bincount(bins, minlength=BINS)
-    there = count > 0
-    confidence = np.bincount(bins, sure, BINS)[there] / count[there]
-    accuracy = np.bincount(bins, correct, BINS)[there] / count[there]
-    error = float(np.sum(count[there] * np.abs(confidence - accuracy)) / len(sure))
-    return Reliability(confidence, accuracy, count[there], error)
-
-
-def stored_reliability(bins: Sequence[Mapping[str, Any]], error: float) -> Reliability:
-    """Return a diagram that `onepass.classify.calibration` stored: bins with confidence, accuracy and count."""
-    full = [one for one in bins if one["count"]]
-    confidence, accuracy, count = (
-        np.array([one[name] for one in full]) for name in ("confidence", "accuracy", "count")
-    )
-    return Reliability(confidence, accuracy, count, float(error))
+from onepass.classify.metrics import auroc, average_precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +24,21 @@ class Curve:
     decision: tuple[float, float]
 
 
-def roc(scores: np.ndarray, positive: np.ndarray) -> Curve:
-    """Return the ROC curve of scores (n,) for rows that are positive or not, bool (n,)."""
+def roc(probabilities: np.ndarray, truth: np.ndarray) -> Curve:
+    """Return the ROC curve of class 1: probabilities (n, 2), true columns (n,)."""
+    scores, positive = probabilities[:, 1], truth == 1
     false, true, _ = roc_curve(positive, scores)
     rates = rates_of(scores > 0.5, positive)
     point = (1 - rates.specificity, rates.sensitivity)
-    return Curve(false, true, float(roc_auc_score(positive, scores)), point)
+    return Curve(false, true, auroc(truth, probabilities), point)
 
 
-def precision_recall(scores: np.ndarray, positive: np.ndarray) -> Curve:
-    """Return precision over recall of scores (n,) for rows that are positive or not, bool (n,)."""
+def precision_recall(probabilities: np.ndarray, truth: np.ndarray) -> Curve:
+    """Return precision over recall of class 1: probabilities (n, 2), true columns (n,)."""
+    scores, positive = probabilities[:, 1], truth == 1
     precision, recall, _ = precision_recall_curve(positive, scores)
     rates = rates_of(scores > 0.5, positive)
-    area = float(average_precision_score(positive, scores))
+    area = average_precision(truth, probabilities)
     return Curve(recall, precision, area, (rates.sensitivity, rates.precision))
 
 

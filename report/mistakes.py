@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from onepass.classify.mistakes import confusion_matrix
+from onepass.classify import metrics
+from onepass.classify.metrics import confusion_matrix
 from onepass.data.dataset import ImageDataset
 from onepass.report.context import Judged
 
@@ -109,7 +110,7 @@ def class_lines(judged: Sequence[Judged], classes: int) -> list[ClassLine]:
 
 def confident_mistakes(dataset: ImageDataset, model: Judged) -> list[Mistake]:
     """Return the mistakes that the model was surest of."""
-    return [_mistake(dataset, model, i) for i in _surest(model, ~model.correct)[:PICTURES]]
+    return [_mistake(dataset, model, i) for i in _surest(model)[:PICTURES]]
 
 
 def confused_pairs(dataset: ImageDataset, model: Judged, counts: np.ndarray) -> list[Pair]:
@@ -120,24 +121,17 @@ def confused_pairs(dataset: ImageDataset, model: Judged, counts: np.ndarray) -> 
         model: Whose mistakes they are.
         counts: (K, K), from `confusion_matrix`.
     """
-    off = counts - np.diag(counts.diagonal())
-    pairs = []
-    for flat in np.argsort(-off, axis=None, kind="stable")[:PAIRS]:
-        i, j = (int(k) for k in np.unravel_index(flat, off.shape))
-        if not off[i, j]:
-            break
-        which = _surest(model, (model.truth == i) & (model.predicted == j))[:EXAMPLES]
+    surest, pairs = _surest(model), []
+    for i, j, count in metrics.confused_pairs(counts, PAIRS):
+        which = surest[(model.truth[surest] == i) & (model.predicted[surest] == j)][:EXAMPLES]
         examples = [_mistake(dataset, model, n) for n in which]
-        share = float(off[i, j] / counts[i].sum())
-        pairs.append(Pair(i, j, int(off[i, j]), share, int(off[j, i]), examples))
+        pairs.append(Pair(i, j, count, count / int(counts[i].sum()), int(counts[j, i]), examples))
     return pairs
 
 
-def _surest(model: Judged, among: np.ndarray) -> np.ndarray:
-    """Return which of some rows, bool (n,), the model is surest of, in that order."""
-    which = np.flatnonzero(among)
-    sure = model.probabilities[which, model.predicted[which]]
-    return which[np.argsort(-sure.astype(np.float64), kind="stable")]
+def _surest(model: Judged) -> np.ndarray:
+    """Return the positions of the mistakes, the most confident first."""
+    return metrics.confident_mistakes(model.truth, model.predicted, model.probabilities)
 
 
 def _mistake(dataset: ImageDataset, model: Judged, i: int) -> Mistake:

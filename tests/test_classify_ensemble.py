@@ -14,12 +14,12 @@ from onepass.cache.errors import InvalidInputError, StaleError, UnknownNameError
 from onepass.classify.__main__ import COMMANDS
 from onepass.classify.config import ClassifyConfig, EnsembleConfig, PredictConfig
 from onepass.classify.ensemble import cross_fitted, member_inputs, run_ensemble
-from onepass.classify.heads.base import log_loss, softmax
 from onepass.classify.heads.ensembles.ensembler import Average, Stack
 from onepass.classify.heads.storage import load_head
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.leaderboard.pareto import extraction_costs
 from onepass.classify.leaderboard.records import load_probabilities
+from onepass.classify.metrics import log_loss, softmax
 from onepass.classify.pipeline import run_probes
 from onepass.classify.text import classify_text, ensemble_text
 from onepass.data.dataset import open_dataset
@@ -97,7 +97,7 @@ class TestPools:
             other = Stack(3).fit(X[:9], truth[:9])
             other.weights_, other.bias_ = weights, bias
             away = np.concatenate([weights - 1 / 3, bias])
-            return log_loss(other.logits(X).astype(np.float64), truth) + 0.01 * float(away @ away)
+            return log_loss(truth, other.logits(X).astype(np.float64)) + 0.01 * float(away @ away)
 
         best = loss(head.weights_, head.bias_)
         for k in range(3):

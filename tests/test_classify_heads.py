@@ -22,7 +22,7 @@ from onepass.cache.errors import (
     UnknownNameError,
 )
 from onepass.classify.heads import scaler
-from onepass.classify.heads.base import LinearHead, PathPoint, softmax
+from onepass.classify.heads.base import LinearHead, PathPoint
 from onepass.classify.heads.baselines.majority import Majority
 from onepass.classify.heads.linear.centroid import Centroid
 from onepass.classify.heads.linear.lda import Lda
@@ -33,6 +33,7 @@ from onepass.classify.heads.neighbours.knn import Neighbours
 from onepass.classify.heads.registry import find_head
 from onepass.classify.heads.scaler import Scaler
 from onepass.classify.heads.storage import load_head, save_head
+from onepass.classify.metrics import softmax
 
 
 @pytest.fixture(autouse=True)

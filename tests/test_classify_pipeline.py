@@ -15,12 +15,12 @@ from onepass.cache.features import FeatureKey
 from onepass.cache.locks import exclusive
 from onepass.classify.__main__ import COMMANDS
 from onepass.classify.baselines import area_weights, pixel_features, pixel_plan
-from onepass.classify.calibration import calibrated
 from onepass.classify.config import ClassifyConfig
 from onepass.classify.heads.storage import load_head
 from onepass.classify.leaderboard import records
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.leaderboard.records import load_probabilities
+from onepass.classify.metrics import apply_temperature
 from onepass.classify.pipeline import ClassifyResult, run_probes
 from onepass.classify.text import classify_text
 from onepass.data.dataset import ImageDataset
@@ -94,7 +94,7 @@ class TestLeaderboard:
         np.testing.assert_array_equal(kept.val_predicted, predicted)
         assert np.mean(predicted == data.labels[val]) == pytest.approx(best.val_top1)
         raw = head.predict_proba(data.X[dataset.rows("test")])
-        probabilities = calibrated(raw, best.temperature)
+        probabilities = apply_temperature(raw, best.temperature)
         np.testing.assert_allclose(kept.test, probabilities, atol=1e-3)
         assert kept.selection.shape == (best.rows["selection"], 10)
 
@@ -204,13 +204,11 @@ class TestText:
             f"{100 * best.val_top1:.1f} %" in text and f"{100 * best.val_interval[0]:.1f}" in text
         )
 
-    def test_ties_are_said_to_be_ties(self, tmp_path: Path) -> None:
+    def test_a_small_difference_is_not_said_to_be_significant(self, tmp_path: Path) -> None:
         data = digits(2)
         made = write_dataset(tmp_path / "store", data)
         write_features(tmp_path / "store", made, data.X)
-        assert "a tie, the test cannot tell them apart" in classify_text(
-            run_probes(config(tmp_path))
-        )
+        assert "no significant difference" in classify_text(run_probes(config(tmp_path)))
 
     def test_one_probe_is_compared_with_the_floor(self, tmp_path: Path, dataset) -> None:
         found = run_probes(config(tmp_path, head=("ridge",)))

@@ -1,7 +1,5 @@
 """The protocol of honest numbers: who may read which rows, and what the figures mean."""
 
-from math import comb
-
 import numpy as np
 import pytest
 from classify_store import Digits, digits
@@ -10,10 +8,9 @@ from onepass.cache.errors import InvalidInputError
 from onepass.classify.heads.base import LinearHead, PathPoint
 from onepass.classify.heads.linear.ridge import Ridge
 from onepass.classify.heads.registry import PROBES, find_head
+from onepass.classify.metrics import top_k
 from onepass.classify.protocol.evaluate import ProtocolRows, best_point, protocol_rows, run_probe
 from onepass.classify.protocol.views import take
-from onepass.classify.scores import bootstrap_interval, compare, mcnemar, top_k
-from onepass.classify.text import p_value
 
 IDS = [f"n{k:02d}" for k in range(10)]
 
@@ -94,7 +91,7 @@ def test_a_feature_that_knows_only_the_reported_rows_is_ignored(kind: str) -> No
         for X in (data.X, both, blind)
     )
     truth = data.labels[rows.val]
-    assert top_k(tempted.val, truth, 1) < top_k(plain.val, truth, 1) + 0.03
+    assert top_k(truth, tempted.val, 1) < top_k(truth, plain.val, 1) + 0.03
     if isinstance(tempted.head, LinearHead):
         weights = np.linalg.norm(tempted.head.weights_, axis=1)
         assert weights[64:].mean() < 0.5 * weights[:64].mean()
@@ -169,54 +166,3 @@ def test_ties_go_to_the_lower_log_loss_then_to_the_earlier() -> None:
     figures = [(0.5, 1.0), (0.6, 0.9), (0.6, 0.8), (0.6, 0.8)]
     points = [PathPoint({"k": k}, *figure, Ridge()) for k, figure in enumerate(figures)]
     assert best_point(points).params == {"k": 2}
-
-
-class TestFigures:
-    def test_interval_is_that_of_resampled_rows(self) -> None:
-        generator = np.random.default_rng(0)
-        correct = generator.random(400) < 0.85
-        resampled = [correct[generator.integers(0, 400, 400)].mean() for _ in range(10_000)]
-        low, high = bootstrap_interval(correct, seed=1)
-        np.testing.assert_allclose([low, high], np.quantile(resampled, [0.025, 0.975]), atol=0.004)
-        assert bootstrap_interval(correct, seed=1) == (low, high)
-
-    def test_interval_covers_the_truth_as_often_as_it_says(self) -> None:
-        generator = np.random.default_rng(0)
-        covered = 0
-        for seed in range(300):
-            low, high = bootstrap_interval(generator.random(500) < 0.7, seed)
-            covered += low <= 0.7 <= high
-        assert 0.90 <= covered / 300 <= 0.98
-
-    def test_interval_of_a_perfect_score(self) -> None:
-        assert bootstrap_interval(np.ones(10, bool)) == (1.0, 1.0)
-
-    @pytest.mark.parametrize(
-        ("b", "c"), [(0, 0), (0, 1), (3, 3), (10, 4), (4, 10), (0, 12), (40, 60)]
-    )
-    def test_mcnemar_equals_its_definition(self, b: int, c: int) -> None:
-        n, k = b + c, min(b, c)
-        chance = [comb(n, i) / 2**n for i in range(n + 1)]
-        expected = 2 * sum(chance[:k]) + chance[k] if n else 1.0
-        assert mcnemar(b, c) == pytest.approx(min(expected, 1.0), rel=1e-10)
-
-    def test_no_p_value_is_said_to_be_zero(self) -> None:
-        assert mcnemar(5406, 97) == 0.0
-        assert [p_value(p) for p in (0.0, 0.0009, 0.001, 0.3449)] == [
-            "p < 0.001", "p < 0.001", "p = 0.001", "p = 0.34",
-        ]  # fmt: skip
-
-    def test_comparison_counts_rows_that_only_one_has_right(self) -> None:
-        first = np.array([True] * 30 + [False] * 10)
-        second = np.array([True] * 10 + [False] * 20 + [True] * 2 + [False] * 8)
-        found = compare("a", "b", first, second)
-        assert (found.only_first, found.only_second, found.rows) == (20, 2, 40)
-        assert found.differ
-        assert not compare("a", "b", first, first).differ
-
-    def test_top_k_and_its_ties(self) -> None:
-        probabilities = np.array([[0.4, 0.4, 0.2], [0.2, 0.2, 0.6], [0.1, 0.5, 0.4]])
-        truth = np.array([1, 0, 1])
-        assert top_k(probabilities, truth, 1) == pytest.approx(1 / 3)  # row 0: class 0 comes first
-        assert top_k(probabilities, truth, 2) == 1.0
-        assert top_k(probabilities, truth, 1) == np.mean(probabilities.argmax(axis=1) == truth)

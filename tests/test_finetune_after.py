@@ -11,15 +11,8 @@ from PIL import Image
 
 from onepass.cache.commandline.command import main
 from onepass.cache.errors import InvalidInputError, MissingFileError, UsageError
-from onepass.classify.heads.base import softmax
 from onepass.classify.heads.storage import pack_arrays, unpack_arrays
-from onepass.classify.mistakes import (
-    class_accuracy,
-    confident_mistakes,
-    confused_pairs,
-    confusion_matrix,
-    worst_classes,
-)
+from onepass.classify.metrics import log_loss, log_probabilities, softmax
 from onepass.data.dataset import ImageDataset
 from onepass.data.splits import selection_split
 from onepass.finetune.config import ErrorsConfig, PredictConfig
@@ -27,7 +20,7 @@ from onepass.finetune.recipes import RECIPES
 from onepass.finetune.session.history import EpochRow
 from onepass.finetune.session.result import FinetuneResult
 from onepass.finetune.session.run_identity import RunConfig, RunIdentity
-from onepass.predict.ensemble import learn_weights, log_loss, mix
+from onepass.predict.ensemble import learn_weights, mix
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +79,9 @@ def test_learnt_weights_are_those_of_a_grid() -> None:
         members.append(softmax(logits.astype(np.float32)))
     weights = learn_weights(members, truth)
     grid = np.linspace(0, 1, 1001)
-    losses = [log_loss(w * members[0] + (1 - w) * members[1], truth) for w in grid]
+    losses = [
+        log_loss(truth, log_probabilities(w * members[0] + (1 - w) * members[1])) for w in grid
+    ]
     assert weights.sum() == pytest.approx(1)
     assert weights[0] == pytest.approx(grid[int(np.argmin(losses))], abs=2e-3)
     assert 0.5 < weights[0] < 1
@@ -183,18 +178,6 @@ def test_views_that_cannot_be_averaged_are_refused() -> None:
     for view, said in (("random:3", "the same for every image"), ("mirror", "no such|expected")):
         with pytest.raises(InvalidInputError, match=said):
             expand_views((view,))
-
-
-def test_mistakes_are_counted_as_by_hand() -> None:
-    truth = np.array([0, 0, 0, 1, 1, 2])
-    taken = np.array([0, 1, 1, 1, 0, 2])
-    confusion = confusion_matrix(truth, taken, 4)
-    assert confusion.tolist() == [[1, 2, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
-    np.testing.assert_allclose(class_accuracy(confusion), [1 / 3, 1 / 2, 1, np.nan])
-    assert worst_classes(confusion, 9) == [0, 1, 2]  # the class without rows is not among them
-    assert confused_pairs(confusion, 9) == [(0, 1, 2), (1, 0, 1)]
-    probabilities = np.eye(4)[taken] * np.array([1, 0.6, 0.8, 1, 0.7, 1])[:, None]
-    assert confident_mistakes(probabilities, truth, 2).tolist() == [2, 4]
 
 
 def test_error_analysis_names_what_is_wrong(places) -> None:

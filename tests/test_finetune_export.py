@@ -74,7 +74,7 @@ def test_a_view_is_the_network_on_the_picture_seen_that_way(predictor: Any, view
 
 
 def test_the_exported_model_gives_the_predictors_probabilities(predictor: Any) -> None:
-    from onepass.classify.heads.base import softmax
+    from onepass.classify.metrics import softmax
     from onepass.predict.export import plain_model
 
     model = plain_model(predictor)
@@ -88,7 +88,7 @@ def test_dense_layers_before_the_head_are_written_out_too(predictor: Any, tmp_pa
     """The head of a run is one layer of ours; no file may need it to be loaded."""
     import keras
 
-    from onepass.classify.heads.base import softmax
+    from onepass.classify.metrics import softmax
     from onepass.finetune.recipes import RECIPES
     from onepass.finetune.training.model import Top
     from onepass.predict.export import plain_model

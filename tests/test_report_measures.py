@@ -3,23 +3,11 @@
 import numpy as np
 import pytest
 
-from onepass.classify.mistakes import confusion_matrix
+from onepass.classify.metrics import confusion_matrix
 from onepass.report.context import Judged
-from onepass.report.measures import precision_recall, rates_of, reliability, roc
+from onepass.report.measures import precision_recall, rates_of, roc
 from onepass.report.mistakes import class_lines
 from onepass.report.names import display_names
-
-
-def test_reliability_by_hand() -> None:
-    probabilities = np.array([[0.95, 0.05], [0.91, 0.09], [0.45, 0.55], [0.5, 0.5], [1.0, 0.0]])
-    correct = np.array([True, False, True, False, True])
-    found = reliability(probabilities, correct)
-    np.testing.assert_array_equal(found.count, [2, 3])
-    np.testing.assert_allclose(found.confidence, [0.525, (0.95 + 0.91 + 1.0) / 3])
-    np.testing.assert_allclose(found.accuracy, [0.5, 2 / 3])
-    expected = (2 * 0.025 + 3 * abs(2.86 / 3 - 2 / 3)) / 5
-    assert found.error == pytest.approx(expected)
-    assert found.mean == pytest.approx((0.55 + 0.5 + 0.95 + 0.91 + 1.0) / 5)
 
 
 def test_rates_by_hand() -> None:
@@ -34,13 +22,14 @@ def test_curves_end_where_they_must_and_pass_through_the_decision() -> None:
     rng = np.random.default_rng(0)
     positive = rng.random(400) < 0.3
     scores = np.clip(0.35 * positive + rng.random(400) * 0.65, 0, 1)
-    curve = roc(scores, positive)
+    probabilities, truth = np.column_stack([1 - scores, scores]), positive.astype(int)
+    curve = roc(probabilities, truth)
     assert (curve.x[0], curve.y[0], curve.x[-1], curve.y[-1]) == (0, 0, 1, 1)
     pairs = scores[positive][:, None] - scores[~positive][None, :]
     assert curve.area == pytest.approx((pairs > 0).mean() + 0.5 * (pairs == 0).mean())
     x, y = curve.decision
     assert np.interp(x, curve.x, curve.y) == pytest.approx(y, abs=0.03)
-    recall = precision_recall(scores, positive)
+    recall = precision_recall(probabilities, truth)
     assert recall.decision[0] == pytest.approx(y) and 0 < recall.area < 1
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from onepass.classify.analysis.inspection_records import ClassReport, Confusion
-from onepass.classify.mistakes import confusion_matrix
+from onepass.classify.metrics import confused_pairs, confusion_matrix
 from onepass.data.dataset import ImageDataset
 
 
@@ -43,11 +43,8 @@ def confusions(dataset: ImageDataset, val_predicted: np.ndarray, top: int) -> tu
     """Return the pairs of classes that are most often mixed up on the reported rows."""
     classes = len(dataset.class_ids)
     matrix = confusion_matrix(dataset.labels[dataset.rows("val")], val_predicted, classes)
-    both = np.triu(matrix + matrix.T, 1)
     size = matrix.sum(axis=1)
-    order = np.argsort(-both, axis=None, kind="stable")[:top]
-    pairs = [divmod(int(place), classes) for place in order if both.flat[place]]
     return tuple(
-        Confusion(a, b, int(matrix[a, b]), int(matrix[b, a]), float(both[a, b] / (size[a] + size[b])))
-        for a, b in pairs
-    )  # fmt: skip
+        Confusion(a, b, int(matrix[a, b]), int(matrix[b, a]), float(both / (size[a] + size[b])))
+        for a, b, both in confused_pairs(matrix, top, symmetric=True)
+    )

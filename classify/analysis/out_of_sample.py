@@ -3,15 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
-from onepass.classify.heads.base import log_loss, softmax
 from onepass.classify.heads.linear.spectrum import Spectrum
 from onepass.classify.heads.scaler import blocks
+from onepass.classify.metrics import accuracy, fit_temperature, softmax
 
 PENALTIES = tuple(10.0**power for power in (0.5, 0, -0.5, -1, -1.5, -2, -3))
 SAMPLE = 4_000  # rows that the penalty and the temperature are chosen on
-TEMPERATURES = (1e-3, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +46,15 @@ def leave_one_out(X: np.ndarray, numbers: np.ndarray, spectrum: Spectrum, seed: 
         sample = np.sort(np.random.default_rng(seed).choice(len(X), SAMPLE, replace=False))
     scores = _left_out(X[sample], numbers[sample], spectrum, len(X), PENALTIES)
     truth = numbers[sample]
-    accuracies = [float(np.mean(one.argmax(axis=1) == truth)) for one in scores]
+    accuracies = [accuracy(truth, one.argmax(axis=1)) for one in scores]
     best = int(np.argmax(accuracies))  # the strongest of equal ones
-    temperature = _temperature(scores[best], truth)
+    temperature = fit_temperature(truth, scores[best])
     out = np.empty((len(X), len(spectrum.target_mean)), np.float32)
     for block in blocks(X):
         (one,) = _left_out(X[block], numbers[block], spectrum, len(X), PENALTIES[best : best + 1])
         out[block] = one
-    accuracy = float(np.mean(out.argmax(axis=1) == numbers))
-    return LeftOut(softmax(out / np.float32(temperature)), PENALTIES[best], accuracy)
+    probabilities = softmax(out / np.float32(temperature))
+    return LeftOut(probabilities, PENALTIES[best], accuracy(numbers, out.argmax(axis=1)))
 
 
 def _left_out(
@@ -80,14 +78,3 @@ def _left_out(
         left = np.maximum(1 - leverage, 1e-5)[:, None]
         found.append(targets - (targets - fitted) / left)
     return found
-
-
-def _temperature(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Return the divisor of the scores that makes the true classes most probable."""
-    low, high = np.log(TEMPERATURES)
-    found = minimize_scalar(
-        lambda power: log_loss(scores / np.float32(np.exp(power)), truth),
-        bounds=(low, high),
-        method="bounded",
-    )
-    return float(np.exp(found.x))

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, eigh
 
-from onepass.classify.heads.base import softmax
 from onepass.classify.heads.scaler import blocks
+from onepass.classify.metrics import softmax
 
 ROUNDS = 100  # of LogME's fixed point; it has settled after about ten
 SETTLED = 1e-4  # relative change of the ratio of the two precisions

@@ -12,8 +12,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from onepass.cache.errors import InvalidInputError
 from onepass.classify.heads.float16 import finite_halves
 from onepass.classify.heads.scaler import Scaler, blocks
+from onepass.classify.metrics import accuracy, log_loss, softmax
 
 FLOATS = (np.float64, np.float32, np.float16)  # what X may be; anything else becomes the first
+TEMPERATURE_ROWS = 1_000  # on which a head fits its temperature: one number is to be found
 Note = Callable[[str], None]
 
 
@@ -111,8 +113,8 @@ class Head(ClassifierMixin, BaseEstimator):
     def judged_by(self, scores: np.ndarray, y: np.ndarray, params: dict[str, Any]) -> PathPoint:
         """Return this fitted head as a point of its path, judged by its logits of rows with labels y."""
         truth = np.searchsorted(self.classes_, y)
-        accuracy = float(np.mean(scores.argmax(axis=1) == truth))
-        return PathPoint(params, accuracy, log_loss(scores, truth), self)
+        share = accuracy(truth, scores.argmax(axis=1))
+        return PathPoint(params, share, log_loss(truth, scores), self)
 
     def check_training(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """Check what is to be fitted on; set `classes_` and `n_features_in_`.
@@ -195,25 +197,6 @@ class LinearHead(Head):
         check_is_fitted(self)
         weights = self.weights_ / self.scale_[:, None]
         return weights.astype(np.float32), (self.bias_ - self.mean_ @ weights).astype(np.float32)
-
-
-def softmax(scores: np.ndarray) -> np.ndarray:
-    """Return probabilities (n, K) from logits (n, K), of the same dtype."""
-    exponential = np.exp(scores - scores.max(axis=1, keepdims=True))
-    exponential /= exponential.sum(axis=1, keepdims=True)
-    return exponential
-
-
-def log_loss(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Return the mean negative log-probability (nats) of the true classes.
-
-    Args:
-        scores: Logits (n, K).
-        truth: Column of the true class of each row, (n,).
-    """
-    shifted = scores - scores.max(axis=1, keepdims=True)
-    total = np.log(np.exp(shifted).sum(axis=1))
-    return float(np.mean(total - shifted[np.arange(len(truth)), truth], dtype=np.float64))
 
 
 def brief(params: dict[str, Any]) -> str:

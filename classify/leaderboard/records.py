@@ -4,22 +4,28 @@ import logging
 import time
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from onepass.cache.artifacts import Artifact, record
 from onepass.cache.errors import CorruptFileError, OnepassError
-from onepass.cache.files import write_atomic, write_json
+from onepass.cache.files import write_atomic
 from onepass.cache.progress import human_seconds
 from onepass.cache.provenance import digest_array, digest_json, made_by
-from onepass.classify.calibration import diagram
 from onepass.classify.heads.base import Head
 from onepass.classify.heads.storage import load_head, pack_arrays, save_head, unpack_arrays
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
+from onepass.classify.metrics import (
+    Reliability,
+    accuracy,
+    confidence_interval,
+    reliability,
+    top_k,
+)
 from onepass.classify.protocol.evaluate import VERSION, Outcome, ProtocolRows
 from onepass.classify.protocol.inputs import Inputs
 from onepass.classify.protocol.scorings import number_of_model, record_probe
-from onepass.classify.scores import bootstrap_interval, top_k
 from onepass.data.dataset import ImageDataset
 
 log = logging.getLogger(__name__)
@@ -44,6 +50,31 @@ class Probabilities:
     test: np.ndarray
     val_predicted: np.ndarray
     test_predicted: np.ndarray
+
+
+@record
+class Calibration(Artifact):
+    """`heads/<probe id>/calibration.json`: what temperature scaling does to the validation rows.
+
+    Attributes:
+        temperature: Learnt on the selection split; it divides the logarithms of the probabilities.
+        before, after: Reliability without it and with it.
+    """
+
+    NAME: ClassVar[str] = "calibration.json"
+
+    temperature: float
+    before: Reliability
+    after: Reliability
+
+    @classmethod
+    def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
+        """Format 0 kept the errors apart from the bins."""
+        parts = {
+            when: {"bins": value[when], "error": value["error"][when]}
+            for when in ("before", "after")
+        }
+        return {"temperature": value["temperature"], **parts}
 
 
 def probe_id(inputs: Inputs, head: Head, seed: int, budget: str, dataset_digest: str) -> str:
@@ -77,7 +108,8 @@ def probe_result(
         rows: Which rows each step read.
         seed, budget: To be kept with the figures.
     """
-    truth = dataset.labels[rows.val]
+    truth, predicted = dataset.labels[rows.val], outcome.val.argmax(axis=1)
+    calibration = calibration_of(outcome, truth)
     return ProbeResult(
         id=identity,
         features=inputs.features,
@@ -91,9 +123,9 @@ def probe_result(
         ),
         selection_top1=outcome.chosen.accuracy,
         selection_log_loss=outcome.chosen.log_loss,
-        val_top1=top_k(outcome.val, truth, 1),
-        val_interval=bootstrap_interval(outcome.val.argmax(axis=1) == truth, seed),
-        val_top5=top_k(outcome.val, truth, 5) if outcome.val.shape[1] > 5 else None,
+        val_top1=accuracy(truth, predicted),
+        val_interval=confidence_interval(predicted == truth, seed),
+        val_top5=top_k(truth, outcome.val, 5) if outcome.val.shape[1] > 5 else None,
         seconds=round(outcome.seconds, 3),
         seed=seed,
         budget=budget,
@@ -104,13 +136,14 @@ def probe_result(
         rows=rows.counts(),
         made_by=made_by(),
         temperature=outcome.temperature,
-        calibration=calibration_of(outcome, truth)["error"],
+        calibration={"before": calibration.before.error, "after": calibration.after.error},
     )
 
 
-def calibration_of(outcome: Outcome, truth: np.ndarray) -> dict[str, Any]:
-    """Return the content of `calibration.json`; `truth` are the labels of the reported rows."""
-    return diagram(outcome.raw_val, outcome.val, truth, outcome.temperature)
+def calibration_of(outcome: Outcome, truth: np.ndarray) -> Calibration:
+    """Return a probe's calibration on the validation rows, whose labels are `truth`."""
+    before, after = reliability(truth, outcome.raw_val), reliability(truth, outcome.val)
+    return Calibration(outcome.temperature, before, after)
 
 
 def model_digest(head: Head) -> str:
@@ -133,7 +166,7 @@ def save_outcome(folder: Path, outcome: Outcome, truth: np.ndarray) -> None:
     for name in ("val", "test"):
         arrays[name + "_predicted"] = parts[name].argmax(axis=1).astype(np.int32)
     write_atomic(folder / "probabilities.npz", pack_arrays(arrays))
-    write_json(folder / "calibration.json", calibration_of(outcome, truth))
+    calibration_of(outcome, truth).write(folder / Calibration.NAME)
     save_head(outcome.head, folder)
 
 

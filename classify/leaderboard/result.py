@@ -35,7 +35,7 @@ class ProbeResult:
         made_by: Command, time, machine, versions.
         views: Other views of the images that it was fitted on and whose mean it predicts.
         members: Ids of the probes that an ensemble asks; none for a probe.
-        temperature: Divides the logarithms of its probabilities (`onepass.classify.calibration`).
+        temperature: Divides the logarithms of its probabilities (`onepass.classify.metrics.apply_temperature`).
         calibration: Expected calibration error on the reported rows, {"before", "after"}; None in
             results of an older version.
         scoring: The how-manyth model of its kind on its features that the reported rows were shown.

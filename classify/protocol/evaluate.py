@@ -15,8 +15,8 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from onepass.cache.errors import InvalidInputError
-from onepass.classify.calibration import calibrated, learn_temperature
 from onepass.classify.heads.base import Head, Note, PathPoint
+from onepass.classify.metrics import apply_temperature, fit_temperature, log_probabilities
 from onepass.classify.protocol.views import (
     Vectors,
     as_views,
@@ -112,8 +112,8 @@ class Outcome:
             raw: Probabilities of the selection, the reported and the test rows as the heads give them.
             truth: Column of the true class of each selection row.
         """
-        temperature = learn_temperature(raw[0], truth)
-        selection, val, test = (calibrated(part, temperature) for part in raw)
+        temperature = fit_temperature(truth, log_probabilities(raw[0]))
+        selection, val, test = (apply_temperature(part, temperature) for part in raw)
         return cls(
             head, chosen, path, selection, val, test, seconds, converged, temperature, raw[1]
         )

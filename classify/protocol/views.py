@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from onepass.classify.calibration import log_probabilities
-from onepass.classify.heads.base import Head, PathPoint, log_loss
+from onepass.classify.heads.base import Head, PathPoint
+from onepass.classify.metrics import accuracy, log_loss, log_probabilities
 
 Vectors = Any  # (N, D) vectors, or a sequence of them: one for each view of the same images
 
@@ -74,7 +74,7 @@ def judged_together(
     for point in path:
         mean = mean_probabilities(point.head, X, rows)
         truth = np.searchsorted(point.head.classes_, labels)
-        accuracy = float(np.mean(mean.argmax(axis=1) == truth))
-        loss = log_loss(log_probabilities(mean), truth)
-        points.append(replace(point, accuracy=accuracy, log_loss=loss))
+        loss = log_loss(truth, log_probabilities(mean))
+        share = accuracy(truth, mean.argmax(axis=1))
+        points.append(replace(point, accuracy=share, log_loss=loss))
     return points

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from onepass.cache.rowfile import release
-from onepass.classify.heads.base import log_loss
+from onepass.classify.metrics import accuracy, log_loss
 from onepass.finetune.session.checkpoint import load_arrays, model_variables, save_arrays
 from onepass.finetune.training.step import EvalStep
 
@@ -57,7 +57,7 @@ class Judge:
             parts.append(np.asarray(self.step(self.pixels[padded]))[: len(rows)])
             release(self.pixels[rows[0] : rows[-1] + 1])
         logits, truth = np.concatenate(parts), self.labels[self.rows]
-        return float(np.mean(logits.argmax(axis=1) == truth)), log_loss(logits, truth)
+        return accuracy(truth, logits.argmax(axis=1)), log_loss(truth, logits)
 
 
 class Keeper:

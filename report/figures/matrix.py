@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from onepass.classify.metrics import confused_pairs
 from onepass.report.figures.figure import Figure
 from onepass.report.plot import INK, PAPER, WIDTH, Drawing, blank, colour, shorten, styled, tip
 
@@ -50,12 +51,10 @@ def shown_classes(counts: np.ndarray) -> list[int]:
     """Return the classes to show: all where they are few, else those of the most confused pairs."""
     if len(counts) <= ALL:
         return list(range(len(counts)))
-    off = counts - np.diag(counts.diagonal())
-    both = np.triu(off + off.T)
     chosen: list[int] = []
-    for flat in np.argsort(-both, axis=None, kind="stable"):
-        new = [int(k) for k in np.unravel_index(flat, both.shape) if k not in chosen]
-        if not both.flat[flat] or len(chosen) + len(new) > ALL - 2:
+    for i, j, _ in confused_pairs(counts, counts.size, symmetric=True):
+        new = [k for k in (i, j) if k not in chosen]
+        if len(chosen) + len(new) > ALL - 2:
             break
         chosen += new
     return chosen or list(range(ALL - 2))

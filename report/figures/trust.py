@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from onepass.classify.metrics import Reliability
 from onepass.report.context import Judged
 from onepass.report.figures.figure import Figure
-from onepass.report.measures import Curve, Reliability, precision_recall, roc
+from onepass.report.measures import Curve, precision_recall, roc
 from onepass.report.palette import Style, series_style
 from onepass.report.plot import Plot, styled
 
@@ -24,8 +25,9 @@ def reliability_figure(found: Sequence[tuple[str, Reliability]]) -> Figure:
     rows: list[tuple[str, int, float, float]] = []
     for i, (name, r) in enumerate(found):
         bins = [
-            (name, int(n), float(c), float(a))
-            for n, c, a in zip(r.count, r.confidence, r.accuracy, strict=True)
+            (name, b.count, b.confidence, b.accuracy)
+            for b in r.bins
+            if b.confidence is not None and b.accuracy is not None
         ]
         labels = [f"{name}: {n:,} images, confidence {c:.2f}, {a:.2f} right" for _, n, c, a in bins]
         plot.curve([(c, a) for _, _, c, a in bins], series_style(i), labels)
@@ -45,7 +47,7 @@ def roc_figure(judged: Sequence[Judged], positive: str) -> Figure:
     """Return the ROC curves of two-class models."""
     return _curves_figure(
         judged,
-        [roc(model.probabilities[:, 1], model.truth == 1) for model in judged],
+        [roc(model.probabilities, model.truth) for model in judged],
         ("roc", "ROC curve", "AUC", "false positive rate", "true positive rate"),
         f"Share of the {positive} images that is found against the share of the others that is taken for "
         "them, at every threshold. Hollow signs: where the models decide.",
@@ -56,7 +58,7 @@ def precision_recall_figure(judged: Sequence[Judged], positive: str) -> Figure:
     """Return the precision-recall curves of two-class models."""
     return _curves_figure(
         judged,
-        [precision_recall(model.probabilities[:, 1], model.truth == 1) for model in judged],
+        [precision_recall(model.probabilities, model.truth) for model in judged],
         ("precision-recall", "Precision and recall", "AP", "recall", "precision"),
         f"Of the images taken for {positive}, the share that is (precision), against the share of all "
         f"{positive} images that is found (recall). Hollow signs: where the models decide.",

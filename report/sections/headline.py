@@ -3,11 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from onepass.classify.mistakes import confusion_matrix
+from onepass.classify.metrics import confused_pairs, confusion_matrix, verdict
 from onepass.classify.pipeline import compare_best
-from onepass.classify.scores import LEVEL, Comparison
 from onepass.report.context import Material, probe_name
 from onepass.report.numbers import p_value, points
 from onepass.report.sections.section import Section
@@ -113,16 +110,8 @@ def _verdict(material: Material) -> str:
     if test is None:
         return ""
     rival = material.board.find(test.second)
-    ahead = (test.only_first - test.only_second) / test.rows
-    return f"{points(ahead)} points against the runner-up, {probe_name(rival)}: {judgement(test)}"
-
-
-def judgement(test: Comparison) -> str:
-    """Return what McNemar's test says of two results, the first of which was chosen."""
-    p = f"(McNemar, {p_value(test.p_value)})"
-    if not test.differ:
-        return f"a tie {p}"
-    return f"{'a real difference' if test.only_first > test.only_second else 'the other is better here'} {p}"
+    against = f"{points(test.gain)} points against the runner-up, {probe_name(rival)}"
+    return f"{against}: {test.verdict} (McNemar, {p_value(test.p_value)})"
 
 
 def _gain(material: Material) -> str:
@@ -130,10 +119,9 @@ def _gain(material: Material) -> str:
     if material.run is None or material.run.result.get("probe_top1") is None:
         return ""
     result, p = material.run.result, material.run.result.get("p_value")
-    text = f"{points(result['val_top1'] - result['probe_top1'])} points over its frozen probe"
-    if p is None:
-        return text
-    return f"{text}: {'a real difference' if p < 1 - LEVEL else 'a tie'} (McNemar, {p_value(p)})"
+    gain = result["val_top1"] - result["probe_top1"]
+    text = f"{points(gain)} points over its frozen probe"
+    return text if p is None else f"{text}: {verdict(gain, p)} (McNemar, {p_value(p)})"
 
 
 def _wrong(material: Material) -> dict[str, Any]:
@@ -142,11 +130,10 @@ def _wrong(material: Material) -> dict[str, Any]:
         return {}
     model, names = material.judged[-1], material.class_names
     counts = confusion_matrix(model.truth, model.predicted, len(names))
-    np.fill_diagonal(counts, 0)
-    i, j = np.unravel_index(counts.argmax(), counts.shape)
+    pairs = confused_pairs(counts, 1)
     return {
         "stage": model.stage,
-        "count": int(counts.sum()),
+        "count": int((~model.correct).sum()),
         "rows": len(model.truth),
-        "pair": (names[i], names[j], int(counts[i, j])) if counts.any() else None,
+        "pair": next(((names[i], names[j], count) for i, j, count in pairs), None),
     }

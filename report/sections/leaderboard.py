@@ -6,8 +6,8 @@ from onepass.cache.errors import OnepassError
 from onepass.classify.heads.base import brief
 from onepass.classify.leaderboard.board import ProbeResult
 from onepass.classify.leaderboard.records import load_probabilities
+from onepass.classify.metrics import compare
 from onepass.classify.protocol.scorings import count_scorings
-from onepass.classify.scores import compare
 from onepass.report.context import Material
 from onepass.report.numbers import p_value, points
 from onepass.report.sections.section import Section
@@ -88,10 +88,8 @@ def _against_winner(material: Material, probe: ProbeResult) -> tuple[float | Non
         material.notes.append(str(error))
         return None, ""
     correct = found.val_predicted == frozen.truth
-    test = compare("winner", probe.id, frozen.correct, correct)
-    ahead = (test.only_second - test.only_first) / test.rows
-    word = p_value(test.p_value) if test.differ else f"tie, {p_value(test.p_value)}"
-    return ahead, f"{points(ahead)} ({word})"
+    test = compare(probe.id, "winner", correct, frozen.correct)
+    return test.gain, f"{points(test.gain)} ({test.verdict}, {p_value(test.p_value)})"
 
 
 def interval_bar(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from onepass.classify.mistakes import confusion_matrix
+from onepass.classify.metrics import confusion_matrix
 from onepass.report.context import Material
 from onepass.report.figures.matrix import matrix_figure
 from onepass.report.figures.sheet import sheet_figure

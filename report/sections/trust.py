@@ -3,18 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+from onepass.classify.leaderboard.records import Calibration
+from onepass.classify.metrics import Reliability, auroc, average_precision, reliability
 from onepass.report.context import Judged, Material
 from onepass.report.figures.trust import precision_recall_figure, reliability_figure, roc_figure
-from onepass.report.measures import (
-    Rates,
-    Reliability,
-    precision_recall,
-    rates_of,
-    reliability,
-    roc,
-    stored_reliability,
-)
-from onepass.report.optional import read_optional
+from onepass.report.measures import Rates, rates_of
 from onepass.report.sections.section import Section
 
 
@@ -52,23 +45,19 @@ def build(material: Material) -> Section | None:
 
 def _calibration(material: Material, model: Judged) -> list[tuple[str, Reliability]]:
     """Return a model's diagram; before and after temperature scaling where the probe has kept both."""
-    path = material.board.head_folder(material.winner) / "calibration.json"
     kept = None
     if model.stage == "frozen":
-        kept = read_optional(path, material.dataset.digest, material.notes)
+        folder = material.board.head_folder(material.winner)
+        kept = Calibration.read_optional(folder / Calibration.NAME)
     if kept is None:
-        return [(model.stage, reliability(model.probabilities, model.correct))]
-    return [
-        (f"{model.stage}, {when}", stored_reliability(kept[when], kept["error"][when]))
-        for when in ("before", "after")
-    ]
+        return [(model.stage, reliability(model.truth, model.probabilities))]
+    return [(f"{model.stage}, before", kept.before), (f"{model.stage}, after", kept.after)]
 
 
 def _detection(model: Judged) -> Detection:
-    scores, positive = model.probabilities[:, 1], model.truth == 1
     return Detection(
         model.stage,
-        rates_of(model.predicted == 1, positive),
-        roc(scores, positive).area,
-        precision_recall(scores, positive).area,
+        rates_of(model.predicted == 1, model.truth == 1),
+        auroc(model.truth, model.probabilities),
+        average_precision(model.truth, model.probabilities),
     )

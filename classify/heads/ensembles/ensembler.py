@@ -9,7 +9,8 @@ import numpy as np
 from scipy.optimize import minimize
 
 from onepass.cache.errors import InvalidInputError
-from onepass.classify.heads.base import Head, Note, PathPoint, softmax
+from onepass.classify.heads.base import Head, Note, PathPoint
+from onepass.classify.metrics import softmax
 
 ROUNDS, SETTLED = 2_000, 1e-7
 PENALTIES = (1.0, 0.1, 0.01, 0.001)

@@ -5,10 +5,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from onepass.cache.errors import InvalidInputError
-from onepass.classify.heads.base import Head, Note, PathPoint
+from onepass.classify.heads.base import TEMPERATURE_ROWS, Head, Note, PathPoint
 from onepass.classify.heads.linear.moments import Moments
 from onepass.classify.heads.scaler import Scaler, blocks
-from onepass.classify.heads.temperature import best_temperature
+from onepass.classify.metrics import fit_temperature
 
 METRICS = ("euclidean", "cosine")
 
@@ -89,7 +89,8 @@ class Centroid(Head):
             head = Centroid(metric, 1.0)
             head.__dict__.update({k: v for k, v in vars(fitted).items() if k.endswith("_")})
             scores = head.logits(X_selection)
-            head.temperature = best_temperature(scores, np.searchsorted(head.classes_, y_selection))
+            truth = np.searchsorted(head.classes_, y_selection)
+            head.temperature = fit_temperature(truth, scores, rows=TEMPERATURE_ROWS)
             scores /= scores.dtype.type(head.temperature)
             points.append(head.judged_by(scores, y_selection, head.get_params()))
             if note:

@@ -7,9 +7,9 @@ import numpy as np
 from scipy.linalg import eigh
 
 from onepass.cache.errors import InvalidInputError
-from onepass.classify.heads.base import LinearHead, Note, PathPoint
+from onepass.classify.heads.base import TEMPERATURE_ROWS, LinearHead, Note, PathPoint
 from onepass.classify.heads.linear.moments import Moments
-from onepass.classify.heads.temperature import best_temperature
+from onepass.classify.metrics import fit_temperature
 
 SHRINKAGES = {
     "quick": (0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01),
@@ -66,7 +66,7 @@ class Lda(LinearHead):
         for shrinkage in SHRINKAGES[budget]:
             weights, bias = spectrum.solve(shrinkage)
             scores = rows @ weights.astype(np.float32) + bias.astype(np.float32)
-            temperature = best_temperature(scores, truth)
+            temperature = fit_temperature(truth, scores, rows=TEMPERATURE_ROWS)
             params = {"shrinkage": shrinkage, "temperature": temperature}
             head = self.sibling(params)._adopt(spectrum, weights, bias, temperature)
             points.append(head.judged_by(scores / np.float32(temperature), y_selection, params))

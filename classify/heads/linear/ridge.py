@@ -7,11 +7,11 @@ import numpy as np
 from scipy.linalg.lapack import spocon, spotrf, spotrs
 
 from onepass.cache.errors import InvalidInputError
-from onepass.classify.heads.base import LinearHead, Note, PathPoint
+from onepass.classify.heads.base import TEMPERATURE_ROWS, LinearHead, Note, PathPoint
 from onepass.classify.heads.linear.moments import Moments
 from onepass.classify.heads.scaler import Scaler
-from onepass.classify.heads.temperature import best_temperature
 from onepass.classify.heads.threads import one_lapack_thread
+from onepass.classify.metrics import fit_temperature
 
 WEAKEST, STRONGEST = 1e-6, 1e3  # penalties that are tried
 STEPS = {"quick": 1, "full": 8}  # penalties a power of ten
@@ -68,11 +68,12 @@ class Ridge(LinearHead):
         X, numbers = self.check_training(X, y)
         normal = Normal.of(X, numbers, len(self.classes_))
         rows = normal.scaler.apply(X_selection)
+        truth = np.searchsorted(self.classes_, y_selection)
 
         def judge(penalty: float) -> PathPoint:
             weights = normal.solve(penalty)
             scores = rows @ weights.astype(np.float32) + normal.share.astype(np.float32)
-            temperature = best_temperature(scores, np.searchsorted(self.classes_, y_selection))
+            temperature = fit_temperature(truth, scores, rows=TEMPERATURE_ROWS)
             params = {"penalty": float(penalty), "temperature": temperature}
             head = self.sibling(params)._adopt(normal, weights, temperature)
             return head.judged_by(scores / np.float32(temperature), y_selection, params)

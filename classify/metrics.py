@@ -1,0 +1,363 @@
+"""Every figure that is computed from labels and predictions, each defined here and nowhere else.
+
+`truth` is always the column of the true class of each row, (n,) int; `predicted` the column that was
+predicted, (n,) int; `probabilities` (n, K), rows of which add up to 1; `logits` (n, K), their
+logarithms up to a constant per row. A share is 0 … 1, a log-loss is in nats.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from scipy import special
+from scipy.optimize import minimize_scalar
+from scipy.stats import binomtest
+from sklearn import metrics
+
+from onepass.cache.artifacts import record
+
+LEVEL = 0.95  # of every interval and test
+RESAMPLES = 10_000
+BINS = 15  # of a reliability diagram
+SMALLEST = 1e-7  # probability; half-precision numbers end there
+TEMPERATURES = (1e-2, 1e2)  # in standard deviations of the logits
+
+
+# Predictions ------------------------------------------------------------------------------------
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return probabilities (n, K) from logits (n, K), of the same dtype."""
+    return special.softmax(logits, axis=1)
+
+
+def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
+    """Return the logarithms (n, K) float32 of probabilities, none below that of SMALLEST."""
+    return np.log(np.maximum(probabilities, SMALLEST), dtype=np.float32)
+
+
+# Scores -----------------------------------------------------------------------------------------
+
+
+def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the share of rows whose predicted class is the true one (top-1)."""
+    return float(np.mean(predicted == truth))
+
+
+def top_k(truth: np.ndarray, probabilities: np.ndarray, k: int) -> float:
+    """Return the share of rows whose true class is among the k most probable.
+
+    Among equal probabilities the class with the lower number comes first, as with argmax
+    (`sklearn.metrics.top_k_accuracy_score` prefers the higher number).
+    """
+    own = probabilities[np.arange(len(truth)), truth][:, None]
+    columns = np.arange(probabilities.shape[1])
+    ahead = (probabilities > own) | ((probabilities == own) & (columns < truth[:, None]))
+    return float(np.mean(ahead.sum(axis=1) < k))
+
+
+def balanced_accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the mean recall of the classes that have rows."""
+    return float(
+        metrics.recall_score(
+            truth, predicted, labels=np.unique(truth), average="macro", zero_division=0
+        )
+    )
+
+
+def macro_f1(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the mean F1 of the classes that have rows or were predicted."""
+    return float(metrics.f1_score(truth, predicted, average="macro", zero_division=0))
+
+
+def auroc(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the area under the ROC curve of class 1 of two; of more, the mean of each against the rest.
+
+    Classes that no row or every row has are left out; NaN where none is left.
+    """
+    return _one_against_rest(metrics.roc_auc_score, truth, probabilities)
+
+
+def average_precision(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the average precision of class 1 of two; of more, the mean as in `auroc`."""
+    return _one_against_rest(metrics.average_precision_score, truth, probabilities)
+
+
+def _one_against_rest(
+    score: Callable[..., float], truth: np.ndarray, probabilities: np.ndarray
+) -> float:
+    classes = [1] if probabilities.shape[1] == 2 else range(probabilities.shape[1])
+    found = [
+        score(truth == k, probabilities[:, k])
+        for k in classes
+        if 0 < np.count_nonzero(truth == k) < len(truth)
+    ]
+    return float(np.mean(found)) if found else float("nan")
+
+
+def log_loss(truth: np.ndarray, logits: np.ndarray) -> float:
+    """Return the mean negative log-probability (nats) of the true classes.
+
+    Args:
+        truth: (n,) true columns.
+        logits: (n, K); of probabilities, give their `log_probabilities`.
+    """
+    own = special.log_softmax(logits, axis=1)[np.arange(len(truth)), truth]
+    return float(-np.mean(own, dtype=np.float64))
+
+
+# Calibration ------------------------------------------------------------------------------------
+
+
+@record
+class ReliabilityBin:
+    """The rows whose confidence lies in (low, high].
+
+    Attributes:
+        low, high: Bounds of the confidence.
+        confidence: Mean probability of the predicted class; None without rows.
+        accuracy: Share of rows that are right; None without rows.
+        count: Rows.
+    """
+
+    low: float
+    high: float
+    confidence: float | None
+    accuracy: float | None
+    count: int
+
+
+@record
+class Reliability:
+    """Confidence against accuracy: a reliability diagram of BINS bins of equal width.
+
+    Attributes:
+        bins: In rising order, those without rows included.
+        error: Expected calibration error: mean distance of confidence and accuracy, weighted by rows.
+    """
+
+    bins: tuple[ReliabilityBin, ...]
+    error: float
+
+    @property
+    def confidence(self) -> float:
+        """Mean confidence of all rows."""
+        return self._mean("confidence")
+
+    @property
+    def accuracy(self) -> float:
+        """Share of all rows that are right."""
+        return self._mean("accuracy")
+
+    def _mean(self, name: str) -> float:
+        filled = [one for one in self.bins if one.count]
+        return float(
+            np.average([getattr(b, name) for b in filled], weights=[b.count for b in filled])
+        )
+
+
+def reliability(truth: np.ndarray, probabilities: np.ndarray) -> Reliability:
+    """Return how far confidence and accuracy agree (Guo, Pleiss, Sun and Weinberger, "On Calibration
+    of Modern Neural Networks", ICML 2017, section 2)."""
+    confidence = np.minimum(probabilities.max(axis=1).astype(np.float64), 1.0)
+    right = probabilities.argmax(axis=1) == truth
+    numbers = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    bins, error = [], 0.0
+    for number in range(BINS):
+        inside = numbers == number
+        count = int(inside.sum())
+        sure = float(confidence[inside].mean()) if count else None
+        share = float(right[inside].mean()) if count else None
+        bins.append(ReliabilityBin(number / BINS, (number + 1) / BINS, sure, share, count))
+        if sure is not None and share is not None:
+            error += count * abs(sure - share) / len(truth)
+    return Reliability(tuple(bins), error)
+
+
+def fit_temperature(truth: np.ndarray, logits: np.ndarray, rows: int | None = None) -> float:
+    """Return the divisor of logits that makes the true classes most probable (least log-loss).
+
+    Temperature scaling: Guo et al., ICML 2017, section 4.2. It changes no prediction. Looked for
+    within TEMPERATURES times the standard deviation of the logits, so that their unit is of no matter.
+
+    Args:
+        truth: (n,) true columns of rows that the logits' model was not fitted on.
+        logits: (n, K).
+        rows: How many rows to look at, evenly spread; None for all.
+    """
+    if rows is not None and rows < len(truth):
+        few = np.linspace(0, len(truth) - 1, rows).astype(np.int64)
+        truth, logits = truth[few], logits[few]
+    unit = float(np.std(logits)) or 1.0
+    found = minimize_scalar(
+        lambda power: log_loss(truth, logits / logits.dtype.type(unit * np.exp(power))),
+        bounds=np.log(TEMPERATURES),
+        method="bounded",
+        options={"xatol": 1e-3},
+    )
+    return float(unit * np.exp(found.x))
+
+
+def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Return the probabilities (n, K) at a temperature; the most probable class stays so."""
+    if temperature == 1.0 or not len(probabilities):
+        return probabilities
+    return softmax(log_probabilities(probabilities) / np.float32(temperature))
+
+
+# Mistakes ---------------------------------------------------------------------------------------
+
+
+def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Return how often each true class (row) was predicted as each class (column): (K, K) int64."""
+    return metrics.confusion_matrix(truth, predicted, labels=np.arange(classes))
+
+
+def class_accuracy(confusion: np.ndarray) -> np.ndarray:
+    """Return the share of each class's rows that is right (its recall), (K,) float64; NaN without rows."""
+    rows = confusion.sum(axis=1)
+    return np.where(rows > 0, confusion.diagonal() / np.maximum(rows, 1), np.nan)
+
+
+def worst_classes(confusion: np.ndarray, count: int) -> list[int]:
+    """Return the classes of lowest accuracy, worst first; those without rows are left out."""
+    order = np.argsort(class_accuracy(confusion), kind="stable")  # NaN comes last
+    return [int(k) for k in order[:count] if confusion[k].sum()]
+
+
+def confused_pairs(
+    confusion: np.ndarray, count: int, *, symmetric: bool = False
+) -> list[tuple[int, int, int]]:
+    """Return the pairs of classes most often confused: (true class, predicted class, how often).
+
+    Args:
+        confusion: (K, K), from `confusion_matrix`.
+        count: Pairs at most; fewer where no more were confused.
+        symmetric: Add up both directions of a pair, whose lower class then comes first.
+    """
+    off = confusion - np.diag(confusion.diagonal())
+    if symmetric:
+        off = np.triu(off + off.T)
+    order = np.argsort(-off, axis=None, kind="stable")[:count]
+    places = zip(*np.unravel_index(order, off.shape), strict=True)
+    return [(int(i), int(j), int(off[i, j])) for i, j in places if off[i, j]]
+
+
+def confident_mistakes(
+    truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, count: int | None = None
+) -> np.ndarray:
+    """Return the positions of the wrong rows, (≤ count,), those of the most probable class first.
+
+    Args:
+        truth, predicted, probabilities: Of n rows.
+        count: How many are wanted; None for all.
+    """
+    wrong = np.flatnonzero(predicted != truth)
+    confidence = probabilities[wrong, predicted[wrong]].astype(np.float64)
+    return wrong[np.argsort(-confidence, kind="stable")[:count]]
+
+
+# Uncertainty ------------------------------------------------------------------------------------
+
+
+def confidence_interval(
+    values: np.ndarray, seed: int = 0, *, bounds: tuple[float, float] = (0.0, 1.0)
+) -> tuple[float, float]:
+    """Return the 95 % interval of a mean, such as that of an accuracy; it is never of width 0.
+
+    The percentile bootstrap. Rows of which each has the same value leave it nothing to draw from:
+    then as many of the unseen rows may be otherwise as Wilson's interval for 0 of n allows, and
+    8 of 8 right is 0.68 … 1.
+
+    Args:
+        values: (n,), n >= 1, of few different values: whether each row is right, or the difference of
+            two models on each row.
+        seed: Of the draws.
+        bounds: Least and greatest value that a row can have.
+    """
+    kinds, counts = np.unique(np.asarray(values, np.float64), return_counts=True)
+    n = len(values)
+    if len(kinds) == 1:
+        value, (least, greatest) = float(kinds[0]), bounds
+        other = binomtest(0, n).proportion_ci(LEVEL, method="wilson").high
+        return value - other * (value - least), value + other * (greatest - value)
+    # n draws with replacement out of few values are multinomial counts: no loop over rows
+    means = np.random.default_rng(seed).multinomial(n, counts / n, RESAMPLES) @ kinds / n
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+class Verdict(StrEnum):
+    """What a test says of a first model beside a second."""
+
+    BETTER = "significantly better"
+    WORSE = "significantly worse"
+    TIE = "no significant difference"
+
+
+def verdict(gain: float, p_value: float) -> Verdict:
+    """Return what a difference of two accuracies and its p-value mean at the 5 % level."""
+    if p_value >= 1 - LEVEL:
+        return Verdict.TIE
+    return Verdict.BETTER if gain > 0 else Verdict.WORSE
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two models on the same rows, by McNemar's test.
+
+    Attributes:
+        first: Id of the one model.
+        second: Id of the other.
+        only_first: Rows that only the first has right.
+        only_second: Rows that only the second has right.
+        rows: Rows in all.
+        p_value: Probability of counts at least as uneven if both models were equally good.
+    """
+
+    first: str
+    second: str
+    only_first: int
+    only_second: int
+    rows: int
+    p_value: float
+
+    @property
+    def gain(self) -> float:
+        """Accuracy of the first less that of the second."""
+        return (self.only_first - self.only_second) / self.rows
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the first is better."""
+        return verdict(self.gain, self.p_value)
+
+
+def compare(
+    first: str, second: str, first_correct: np.ndarray, second_correct: np.ndarray
+) -> Comparison:
+    """Compare two models on the rows that both were scored on.
+
+    Args:
+        first, second: Their ids.
+        first_correct, second_correct: Whether each row is right, bool (n,), in the same order.
+    """
+    only_first = int(np.sum(first_correct & ~second_correct))
+    only_second = int(np.sum(second_correct & ~first_correct))
+    p_value = mcnemar(only_first, only_second)
+    return Comparison(first, second, only_first, only_second, len(first_correct), p_value)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Return the two-sided mid-p value of McNemar's test for the two discordant counts.
+
+    Under the null the smaller count is binomial(n, 1/2); the observed value counts half. Exact, but
+    less conservative than the exact test (Fagerland, Lydersen and Laake, BMC Medical Research
+    Methodology 13:91, 2013).
+    """
+    total, smaller = only_first + only_second, min(only_first, only_second)
+    if total == 0:
+        return 1.0
+    below = float(special.bdtr(smaller - 1, total, 0.5)) if smaller else 0.0
+    return min(1.0, below + float(special.bdtr(smaller, total, 0.5)))
