@@ -61,7 +61,8 @@ class Artifact:
         try:
             if not isinstance(value, dict):
                 raise CorruptFileError("expected a JSON object")
-            found = value.pop("format", 0)
+            numbered = isinstance(value.get("format"), int)  # format 0 may use the word for itself
+            found = value.pop("format") if numbered else 0
             if found > cls.FORMAT:
                 raise CorruptFileError(
                     f"expected format {cls.FORMAT} or earlier, received format {found} of a later Onepass"

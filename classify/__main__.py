@@ -1,4 +1,4 @@
-"""onepass classify [ensemble | inspect | predict | sweep | transfer]: heads on vectors."""
+"""onepass classify [ensemble | inspect | sweep | transfer]: heads on vectors."""
 
 import sys
 from typing import Any
@@ -8,12 +8,11 @@ from onepass.classify.config import (
     ClassifyConfig,
     EnsembleConfig,
     InspectConfig,
-    PredictConfig,
     SweepConfig,
     TransferConfig,
 )
 from onepass.classify.evidence_text import inspect_text, transfer_text
-from onepass.classify.text import classify_text, ensemble_text, predict_text, sweep_text
+from onepass.classify.text import classify_text, ensemble_text, sweep_text
 
 
 def _classify(config: ClassifyConfig) -> Any:
@@ -26,12 +25,6 @@ def _ensemble(config: EnsembleConfig) -> Any:
     from onepass.classify.ensemble import run_ensemble
 
     return run_ensemble(config)
-
-
-def _predict(config: PredictConfig) -> Any:
-    from onepass.predict.probe import predict_split
-
-    return predict_split(config)
 
 
 def _sweep(config: SweepConfig) -> Any:
@@ -70,13 +63,6 @@ COMMANDS = [
         OnSignal.RESUME,
     ),
     Command(
-        "predict",
-        "Write a probe's classes for the test or val images to a file.",
-        PredictConfig,
-        _predict,
-        predict_text,
-    ),
-    Command(
         "sweep",
         "Train many heads together, drop the worse ones early, keep the best.",
         SweepConfig,
@@ -102,5 +88,7 @@ COMMANDS = [
     ),
 ]
 
+MOVED = {"predict": "onepass predict DATASET, or DATASET/PROBE"}
+
 if __name__ == "__main__":
-    sys.exit(main("classify", COMMANDS))
+    sys.exit(main("classify", COMMANDS, moved=MOVED))

@@ -2,13 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from onepass.cache.commandline.flags import RunsConfig, flag
 from onepass.cache.errors import UsageError
 
 BUDGETS = ("quick", "full")
-FORMATS = ("course", "kaggle", "csv", "npz")
 METHODS = ("average", "stack")
 
 
@@ -70,31 +68,6 @@ class EnsembleConfig(RunsConfig):
     def __post_init__(self) -> None:
         if wrong := [name for name in self.method if name not in METHODS]:
             raise UsageError(f"--method {wrong[0]}: expected {' or '.join(METHODS)}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PredictConfig(RunsConfig):
-    """Which probe predicts which split, and how it is written."""
-
-    dataset: str = flag(help="name of a prepared data set", metavar="NAME")
-    split: str = flag("test", "the rows to predict", choices=("test", "val"))
-    probe: str = flag("best", "id of a probe on the leaderboard, or best", metavar="ID")
-    format: str = flag(
-        "course",
-        "course: `test_0.JPEG n02…` lines; kaggle: CSV of file and class; "
-        "csv: with class name and probability as well; npz: arrays with all probabilities",
-        choices=FORMATS,
-    )
-    header: tuple[str, ...] = flag(
-        ("Id", "Category"), "the two column names of --format kaggle", metavar="NAME"
-    )
-    out: Path | None = flag(
-        None, "file to write (default: runs/NAME/predictions/…)", metavar="FILE"
-    )
-
-    def __post_init__(self) -> None:
-        if len(self.header) != 2:
-            raise UsageError(f"--header: expected two column names, received {len(self.header)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from onepass.classify.metrics import Comparison
     from onepass.classify.pipeline import ClassifyResult
     from onepass.classify.search.sweep import SweepsResult
-    from onepass.predict.probe import PredictResult
 
 SHOWN = 5  # heads of a sweep
 HEADER = (
@@ -52,7 +51,7 @@ def classify_text(result: "ClassifyResult") -> str:
     lines += [
         f"Files: {result.leaderboard}, heads and probabilities in {result.leaderboard.parent / 'heads'}",
         f"Next: onepass finetune --dataset {result.dataset}",
-        f"      onepass classify predict --dataset {result.dataset} --split {split}",
+        f"      onepass predict {result.dataset} --split {split}",
     ]
     return "\n".join(lines)
 
@@ -75,20 +74,9 @@ def ensemble_text(result: "EnsembleResult") -> str:
     split = "test" if result.members[0].rows["test"] else "val"
     lines += [
         f"Winner of the leaderboard: {result.winner} ({result.leaderboard})",
-        f"Next: onepass classify predict --dataset {result.dataset} --split {split}",
+        f"Next: onepass predict {result.dataset} --split {split}",
     ]
     return "\n".join(lines)
-
-
-def predict_text(result: "PredictResult") -> str:
-    """Return where the predictions lie and what made them."""
-    known = "" if result.accuracy is None else f", {100 * result.accuracy:.1f} % right"
-    made = " & ".join([*result.features, result.head])
-    return (
-        f"{result.path}: {result.rows:,} {result.split} rows, format {result.format}{known}\n"
-        f"Made by {result.probe} ({made})\n"
-        f"Next: onepass finetune --dataset {result.dataset}"
-    )
 
 
 def sweep_text(result: "SweepsResult") -> str:

@@ -1,4 +1,4 @@
-"""onepass finetune [find-lr | ablate | predict | errors | export | tables]: train only the winner, end to end."""
+"""onepass finetune [find-lr | ablate | errors | tables]: train only the winner, end to end."""
 
 import sys
 from typing import Any
@@ -11,12 +11,10 @@ from onepass.classify.text import p_value
 from onepass.finetune.config import (
     AblateConfig,
     ErrorsConfig,
-    ExportConfig,
     FinetuneConfig,
-    PredictConfig,
     TablesConfig,
 )
-from onepass.finetune.text import errors_text, export_text, predict_text, rate_text, tables_text
+from onepass.finetune.text import errors_text, rate_text, tables_text
 
 
 def _train(config: FinetuneConfig, stop: StopRequest) -> Any:
@@ -25,22 +23,10 @@ def _train(config: FinetuneConfig, stop: StopRequest) -> Any:
     return run_finetune(config, stop)
 
 
-def _predict(config: PredictConfig) -> Any:
-    with suppress_stderr():
-        from onepass.predict.combine import predict_run
-    return predict_run(config)
-
-
 def _errors(config: ErrorsConfig) -> Any:
     from onepass.finetune.errors import analyse_errors
 
     return analyse_errors(config)
-
-
-def _export(config: ExportConfig) -> Any:
-    with suppress_stderr():
-        from onepass.predict.export import export_run
-    return export_run(config)
 
 
 def _tables(config: TablesConfig) -> Any:
@@ -92,7 +78,7 @@ def _train_text(result: Any) -> str:
     )
     lines += [
         f"Files: {result.folder} (mistakes: errors.json, mistakes.png)",
-        f"Next: onepass finetune predict --run {result.run}, or onepass report --dataset {result.run.split('/')[0]}",
+        f"Next: onepass predict {result.run}, or onepass report --dataset {result.run.split('/')[0]}",
     ]
     return "\n".join(lines)
 
@@ -122,25 +108,11 @@ COMMANDS = [
         OnSignal.STOP,
     ),
     Command(
-        "predict",
-        "Write the predictions of a finished run.",
-        PredictConfig,
-        _predict,
-        predict_text,
-    ),
-    Command(
         "errors",
         "Show what a finished run gets wrong.",
         ErrorsConfig,
         _errors,
         errors_text,
-    ),
-    Command(
-        "export",
-        "Write a finished run as a model file for other programs.",
-        ExportConfig,
-        _export,
-        export_text,
     ),
     Command(
         "tables",
@@ -151,5 +123,10 @@ COMMANDS = [
     ),
 ]
 
+MOVED = {
+    "predict": "onepass predict DATASET/RUN …",
+    "export": "onepass predict export DATASET/RUN",
+}
+
 if __name__ == "__main__":
-    sys.exit(main("finetune", COMMANDS))
+    sys.exit(main("finetune", COMMANDS, moved=MOVED))

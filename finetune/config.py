@@ -6,13 +6,10 @@ from pathlib import Path
 
 from onepass.cache.commandline.flags import RunsConfig, flag, parse_duration
 from onepass.cache.errors import UsageError
-from onepass.classify.config import FORMATS
 from onepass.finetune.augmentation.draws import Augmentation
 from onepass.finetune.recipes import RECIPES, Recipe
 
 AUTO = "auto"
-WEIGHTS = ("equal", "learnt")
-EXPORT_FORMATS = ("keras", "saved_model", "onnx", "litert")
 # What `ablate` takes apart; None: the recipe's own augmentation.
 STUDIES = {
     "de2020": RECIPES["de2020"].augmentation,
@@ -124,41 +121,6 @@ class AblateConfig(FinetuneConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PredictConfig(RunsConfig):
-    """Which runs predict which split, together with which probes, and how it is written."""
-
-    run: tuple[str, ...] = flag(
-        help="DATASET/RUN, as finetune prints it; several are averaged", metavar="RUN"
-    )
-    probe: tuple[str, ...] = flag(
-        (), "ids of frozen probes to average with (best: the winner)", metavar="ID"
-    )
-    views: tuple[str, ...] = flag(
-        (),
-        "look at each image in these ways as well: flip, scale:FACTOR, crop:tl|tr|bl|br|center, five-crop",
-        metavar="VIEW",
-    )
-    weights: str = flag(
-        "equal", "of the members; learnt: on selection rows none trained on", choices=WEIGHTS
-    )
-    temperature: bool = flag(True, "scale probabilities, where selection rows were held out")
-    split: str = flag("test", "the rows to predict", choices=("test", "val"))
-    format: str = flag("course", "as onepass classify predict writes them", choices=FORMATS)
-    header: tuple[str, ...] = flag(
-        ("Id", "Category"), "the two column names of --format kaggle", metavar="NAME"
-    )
-    out: Path | None = flag(None, "file to write (default: in the run's folder)", metavar="FILE")
-
-    def __post_init__(self) -> None:
-        check_runs(self.run)
-        if len(self.header) != 2:
-            raise UsageError(f"--header: expected two column names, received {len(self.header)}")
-        for name, given in (("run", self.run), ("probe", self.probe)):
-            if len(set(given)) < len(given):
-                raise UsageError(f"--{name} {' '.join(given)}: expected each once")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorsConfig(RunsConfig):
     """Which run's mistakes are looked at."""
 
@@ -170,22 +132,6 @@ class ErrorsConfig(RunsConfig):
         check_runs((self.run,))
         if self.pictures < 1 or self.seed < 0:
             raise UsageError("--pictures, --seed: expected at least 1 picture, and a seed from 0")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportConfig(RunsConfig):
-    """Which run becomes a model file for others, and of which kinds."""
-
-    run: str = flag(help="DATASET/RUN, as finetune prints it")
-    format: tuple[str, ...] = flag(
-        ("keras",), "kinds of model file; several at once", choices=EXPORT_FORMATS
-    )
-    out: Path | None = flag(
-        None, "folder to write into (default: export in the run's folder)", metavar="FOLDER"
-    )
-
-    def __post_init__(self) -> None:
-        check_runs((self.run,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

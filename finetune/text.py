@@ -1,4 +1,4 @@
-"""What a person reads at the end of find-lr, predict, errors, export and tables."""
+"""What a person reads at the end of find-lr, errors and tables."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,8 +8,6 @@ if TYPE_CHECKING:
     from onepass.finetune.errors import AgainstProbe, ErrorReport, RunErrors
     from onepass.finetune.session.run_identity import RateSearch
     from onepass.finetune.tables import Tables
-    from onepass.predict.combine import PredictResult
-    from onepass.predict.export import ExportResult
 
 SHOWN = 5
 POINTS = 20  # of a curve
@@ -33,30 +31,6 @@ def rate_text(found: "RateSearch") -> str:
             "and the same other flags",
         ]
     )
-
-
-def predict_text(result: "PredictResult") -> str:
-    """Return what was predicted by what, how well, and where it lies."""
-    made = " + ".join(result.members)
-    if len(result.members) > 1:
-        made += " (weights " + ", ".join(f"{weight:.2f}" for weight in result.weights) + ")"
-    if len(result.views) > 1:
-        made += (
-            f", mean of {len(result.views)} views: {', '.join(v or 'plain' for v in result.views)}"
-        )
-    lines = [f"{result.rows:,} predictions for the {result.split} images by {made}"]
-    if result.score:
-        low, high = result.score.val_interval
-        lines.append(
-            f"Validation top-1: {100 * result.score.val_top1:.1f} % (95 % interval {100 * low:.1f} % to "
-            f"{100 * high:.1f} %), log-loss {result.score.log_loss:.3f}"
-        )
-    if result.learnt_on:
-        lines.append(
-            f"Temperature {result.temperature:.3g}, learnt on {result.learnt_on:,} selection rows"
-        )
-    lines += [f"Note: {result.note}"] if result.note else []
-    return "\n".join([*lines, f"File: {result.path}", f"Record: {result.record}"])
 
 
 def errors_text(report: "ErrorReport") -> str:
@@ -116,16 +90,6 @@ def _gap_lines(found: "RunErrors") -> list[str]:
         f"Training accuracy of the last epoch less validation: {100 * found.final_gap:+.1f} points"
     )
     return [*lines, last]
-
-
-def export_text(result: "ExportResult") -> str:
-    """Return each file with how far it is from the model."""
-    lines = [f"{result.run}: checked on {result.checked} validation images against the model"]
-    lines += [
-        f"  {one.format:<11}  {one.path} ({one.megabytes:.1f} MB): probabilities differ by at most {one.difference:.1g}"
-        for one in result.models
-    ]
-    return "\n".join([*lines, f"Class names: {result.labels} (and inside each file)"])
 
 
 COLUMNS = {

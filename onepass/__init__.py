@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from onepass.api import (
         extract_features,
         finetune_network,
+        load_predictor,
         open_dataset,
         open_features,
         prepare_dataset,
@@ -33,6 +34,7 @@ __all__ = [
     "StopRequest",
     "extract_features",
     "finetune_network",
+    "load_predictor",
     "open_dataset",
     "open_features",
     "prepare_dataset",

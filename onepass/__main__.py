@@ -22,8 +22,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] not in ROOMS:
         return on_terminal(print_overview, "onepass", list(ROOMS.items()), arguments)
-    commands = import_module(f"onepass.{arguments[0]}.__main__").COMMANDS
-    return main(arguments[0], commands, arguments[1:])
+    room = import_module(f"onepass.{arguments[0]}.__main__")
+    return main(arguments[0], room.COMMANDS, arguments[1:], moved=getattr(room, "MOVED", None))
 
 
 if __name__ == "__main__":

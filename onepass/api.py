@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from onepass.data.summary import Prepared
     from onepass.extract.pipeline import ExtractResult
     from onepass.finetune.session.result import FinetuneResult
+    from onepass.predict.predictor import Predictor
     from onepass.report.page import PageResult
 
 C = TypeVar("C")
@@ -157,6 +158,27 @@ def finetune_network(
 
     with progress_to(progress):
         return run_finetune(_config(FinetuneConfig, {"dataset": dataset, **options}), stop)
+
+
+def load_predictor(*models: str, **options: Any) -> "Predictor":
+    """Load what won, to predict with it: the models of `onepass predict`.
+
+    `predictor.predict_split("val")` gives the probabilities (n, K) float32 of every image of a split of
+    the data set, with its class names. New images have to be prepared as a data set first.
+
+    Args:
+        *models: Each a data set, whose leaderboard's winner is taken, DATASET/PROBE or DATASET/RUN;
+            several of one data set are averaged.
+        **options: Fields of `onepass.predict.config.ModelsConfig`: `views`, `weights`, `temperature`,
+            `cache_dir`, `runs_dir`.
+
+    Returns:
+        The predictor: a probe, an ensemble, a fine-tuned run, or an average of several.
+    """
+    from onepass.predict.config import ModelsConfig
+    from onepass.predict.models import load_predictor as load
+
+    return load(_config(ModelsConfig, {"models": models, **options}))
 
 
 def write_report(dataset: str, **options: Any) -> "PageResult":

@@ -20,16 +20,17 @@ import keras
 import numpy as np
 from keras import ops
 
-from onepass.cache.errors import OnepassError
+from onepass.cache.errors import OnepassError, UsageError
 from onepass.cache.files import TEMPORARY, fsync_folder, write_json
 from onepass.classify.metrics import softmax
 from onepass.extract.backend import as_list
 from onepass.extract.network.model import Preprocess
-from onepass.finetune.config import ExportConfig
-from onepass.finetune.session.runs import FinishedRun, open_run, rows_of
+from onepass.finetune.session.runs import FinishedRun
 from onepass.finetune.training.inference import restore
-from onepass.predict.formats import FORMATS, ModelFormat
-from onepass.predict.views import head_of
+from onepass.predict.config import ExportConfig
+from onepass.predict.model_files import FORMATS, ModelFormat
+from onepass.predict.models import open_models
+from onepass.predict.predictor import split_rows
 
 CHECKED = 100  # rows on which a file is compared with the model
 TOLERANCE = 1e-3  # of a probability: another library may round a pixel to the next grey level
@@ -77,16 +78,23 @@ def export_run(config: ExportConfig) -> ExportResult:
     """Write a finished run in each format asked for, verified.
 
     Raises:
-        MissingFileError: There is no such run, or a format needs a package that is not installed.
+        UsageError: The model is no fine-tuned run.
+        UnknownNameError: There is no such model.
+        MissingFileError: The run is not finished, or a format needs a package that is not installed.
         ExportError: A file's probabilities differ from the model's by more than TOLERANCE.
     """
-    run = open_run(config.store, config.runs, config.run)
+    (run,) = open_models(config.store, config.runs, (config.model,))
+    if not isinstance(run, FinishedRun):
+        raise UsageError(
+            f"{config.model}: expected a fine-tuned run, DATASET/RUN, received the probe {run.name}; "
+            f"make one with: onepass finetune --dataset {run.dataset.name}"
+        )
     kinds = [FORMATS[name] for name in dict.fromkeys(config.format)]
     for kind in kinds:
         kind.check_installed()
     predictor = restore(run.folder, run.identity, run.dataset).predictor
     model = plain_model(predictor)
-    pixels = np.ascontiguousarray(run.dataset.pixels[rows_of(run.dataset, "val")[:CHECKED]])
+    pixels = np.ascontiguousarray(run.dataset.pixels[split_rows(run.dataset, "val")[:CHECKED]])
     expected = softmax(np.asarray(predictor(pixels, training=False)))
     folder = config.out or run.folder / "export"
     labels = _labels(run)
@@ -134,14 +142,17 @@ def plain_model(predictor: keras.Model) -> keras.Model:
     """Return the network with everything of ours written out in operations of Keras itself.
 
     Args:
-        predictor: uint8 (B, H, W, C) → logits (B, K): an extractor and what follows it.
+        predictor: uint8 (B, H, W, C) → logits (B, K): layers "extractor" and "top", as
+            `onepass.finetune.training.model.assemble` makes it.
 
     Returns:
         uint8 (B, H, W, C) named "pixels" → probabilities (B, K), with the same variables.
     """
     pixels = keras.Input(predictor.input_shape[1:], dtype="uint8", name="pixels")
     x: Any = pixels
-    for layer in [*predictor.layers[1].layers[1:], *_head(predictor)]:
+    extractor = predictor.get_layer("extractor")
+    parts = [extractor.get_layer(n) for n in ("resize", "preprocess", "backbone", "pool_0")]
+    for layer in [*parts, predictor.get_layer("top")]:
         if isinstance(layer, Preprocess):
             p = layer.preprocessing
             x = ops.flip(x, axis=-1) if p.bgr else x
@@ -154,14 +165,8 @@ def plain_model(predictor: keras.Model) -> keras.Model:
     return keras.Model(pixels, probabilities, name="onepass")
 
 
-def _head(predictor: keras.Model) -> list[keras.layers.Layer]:
-    """Return what follows the extractor: one layer of ours to be written out, or a network of Keras's."""
-    head = predictor.layers[2:]
-    return head if len(head) == 1 and _ours(head[0]) else [head_of(predictor)]
-
-
 def _ours(layer: keras.layers.Layer) -> bool:
-    return type(layer).__module__.partition(".")[0] in ("extract", "finetune")
+    return type(layer).__module__.startswith("onepass.")
 
 
 def _labels(run: FinishedRun) -> dict[str, Any]:

@@ -29,23 +29,19 @@ def with_view(predictor: keras.Model, view: str) -> keras.Model:
     """Return the same network, with the same variables, that looks at the images in another way.
 
     Args:
-        predictor: uint8 (B, H, W, C) → logits (B, K), an extractor and what follows it.
+        predictor: uint8 (B, H, W, C) → logits (B, K): layers "extractor" and "top", as
+            `onepass.finetune.training.model.assemble` makes it.
         view: As `onepass.extract.network.resize.view_matrices` takes it.
     """
     if not view:
         return predictor
-    extractor = predictor.layers[1]
-    behind = keras.Model(extractor.get_layer("resize").output, extractor.output)
-    size = extractor.get_layer("resize").size
+    extractor, top = predictor.get_layer("extractor"), predictor.get_layer("top")
+    resize = extractor.get_layer("resize")
+    behind = keras.Model(resize.output, extractor.output)
     pixels = keras.Input(predictor.input_shape[1:], dtype="uint8", name="pixels")
-    x = as_list(behind(Resize(size, view, name="resize")(pixels)))[0]
+    x = as_list(behind(Resize(resize.size, view, name="resize")(pixels)))[0]
     name = "predictor_" + "".join(filter(str.isalnum, view))
-    return keras.Model(pixels, head_of(predictor)(x), name=name)
-
-
-def head_of(predictor: keras.Model) -> keras.Model:
-    """Return what follows the extractor: vectors (B, D) → logits (B, K), with the same variables."""
-    return keras.Model(predictor.layers[2].input, predictor.output, name="head")
+    return keras.Model(pixels, top(x), name=name)
 
 
 def view_text(views: tuple[str, ...]) -> str:

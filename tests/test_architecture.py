@@ -18,8 +18,8 @@ FILES = sorted(path for room in FLOORS for path in (ROOT / room).rglob("*.py"))
 COMMANDS = [
     ("cache",), ("cache", "list"), ("cache", "show"), ("cache", "verify"), ("cache", "delete"),
     ("data",), ("data", "prepare"), ("data", "list"), ("data", "show"), ("data", "verify"),
-    ("extract",), ("classify",), ("classify", "ensemble"), ("classify", "predict"), ("classify", "sweep"), ("finetune",), ("finetune", "predict"),
-    ("finetune", "find-lr"), ("finetune", "ablate"), ("finetune", "errors"), ("finetune", "export"), ("finetune", "tables"), ("report",),
+    ("extract",), ("classify",), ("classify", "ensemble"), ("classify", "sweep"), ("finetune",), ("predict",), ("predict", "export"),
+    ("finetune", "find-lr"), ("finetune", "ablate"), ("finetune", "errors"), ("finetune", "tables"), ("report",),
     ("classify", "transfer"), ("classify", "inspect"),
 ]  # fmt: skip
 

@@ -8,13 +8,14 @@ from classify_store import NAME, digits, write_dataset, write_features
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from onepass.cache.errors import InvalidInputError
-from onepass.classify.config import ClassifyConfig, PredictConfig
+from onepass.classify.config import ClassifyConfig
 from onepass.classify.heads.baselines.cnn import Cnn
 from onepass.classify.heads.baselines.guess import Guess
 from onepass.classify.heads.storage import load_head, save_head
 from onepass.classify.pipeline import run_probes
 from onepass.data.imagenet import imagenet_wnids
-from onepass.predict.probe import predict_split
+from onepass.predict.config import PredictConfig
+from onepass.predict.split import predict_split
 
 
 @parametrize_with_checks([Guess()])
@@ -82,5 +83,10 @@ def test_all_baselines_stand_below_the_leaderboard(tmp_path: Path) -> None:
     assert again.ran == 0 and again.baselines == found.baselines
     for head in ("imagenet", "cnn", "guess"):
         probe = by_head[head]
-        predicted = predict_split(PredictConfig(probe=probe.id, split="val", out=tmp_path / "o", **folders))  # fmt: skip
-        assert predicted.accuracy == pytest.approx(probe.val_top1)
+        predicted = predict_split(
+            PredictConfig(
+                models=(f"{NAME}/{probe.id}",), split="val", out=tmp_path / "o",
+                cache_dir=tmp_path / "store", runs_dir=tmp_path / "runs",
+            )
+        )  # fmt: skip
+        assert predicted.record.val_top1 == pytest.approx(probe.val_top1)

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from onepass.cache.commandline.command import main
 from onepass.cache.errors import InvalidInputError, StaleError, UnknownNameError
 from onepass.classify.__main__ import COMMANDS
-from onepass.classify.config import ClassifyConfig, EnsembleConfig, PredictConfig
+from onepass.classify.config import ClassifyConfig, EnsembleConfig
 from onepass.classify.ensemble import cross_fitted, member_inputs, run_ensemble
 from onepass.classify.heads.ensembles.ensembler import Average, Stack
 from onepass.classify.heads.storage import load_head
@@ -23,7 +23,8 @@ from onepass.classify.metrics import log_loss, softmax
 from onepass.classify.pipeline import run_probes
 from onepass.classify.text import classify_text, ensemble_text
 from onepass.data.dataset import open_dataset
-from onepass.predict.probe import predict_split
+from onepass.predict.config import PredictConfig
+from onepass.predict.split import predict_split
 
 
 def store_parts(folder: Path, leak: bool = False) -> Any:
@@ -164,13 +165,13 @@ class TestEnsemble:
         for line in found.ensembles:
             out = tmp_path / f"{line.head}.npz"
             result = predict_split(PredictConfig(
-                dataset=NAME, split=split, probe=line.id, format="npz", out=out, **folders(folder)
+                models=(f"{NAME}/{line.id}",), split=split, format="npz", out=out, **folders(folder)
             ))  # fmt: skip
             kept = load_probabilities(folder / "runs" / NAME / "heads" / line.id, line.rows)
             with np.load(out, allow_pickle=False) as arrays:
                 np.testing.assert_allclose(arrays["probabilities"], getattr(kept, split), atol=2e-3)
             if split == "val":
-                assert result.accuracy == pytest.approx(line.val_top1)
+                assert result.record.val_top1 == pytest.approx(line.val_top1)
 
     def test_fine_tuning_looks_past_ensembles(self, made) -> None:
         from onepass.finetune.config import FinetuneConfig
@@ -272,7 +273,7 @@ class TestRefusals:
         line = ensemble(tmp_path, method=("average",)).ensembles[0]
         write_features(tmp_path / "store", dataset, digits().X[:, :22].copy(), "part0")
         with pytest.raises(StaleError, match="made from vectors"):
-            predict_split(PredictConfig(dataset=NAME, probe=line.id, **folders(tmp_path)))
+            predict_split(PredictConfig(models=(f"{NAME}/{line.id}",), **folders(tmp_path)))
 
     def test_stored_ensembles_load_as_heads(self, made) -> None:
         folder, found = made

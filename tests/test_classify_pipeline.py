@@ -196,7 +196,7 @@ class TestText:
         for words in (
             "toy@8", "logistic", "majority", "floor", "McNemar", "97.2 % a paper (X 2019)", "Protocol:",
             "Note: n", "leaderboard.json", "onepass finetune --dataset digits-test",
-            "onepass classify predict --dataset digits-test --split test",
+            "onepass predict digits-test --split test",
         ):  # fmt: skip
             assert words in text, words
         best = found.results[0]

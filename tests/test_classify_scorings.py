@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from classify_store import NAME, digits, write_dataset, write_features
 
-from onepass.classify.config import ClassifyConfig, PredictConfig
+from onepass.classify.config import ClassifyConfig
 from onepass.classify.leaderboard import records
 from onepass.classify.pipeline import run_probes
 from onepass.classify.protocol.scorings import (
@@ -21,7 +21,8 @@ from onepass.classify.protocol.scorings import (
     scorings_path,
 )
 from onepass.classify.text import classify_text
-from onepass.predict.probe import predict_split
+from onepass.predict.config import PredictConfig
+from onepass.predict.split import predict_split
 
 
 def note(folder: Path, model: str = "m", **other: Any) -> None:
@@ -106,7 +107,7 @@ class TestThroughTheCommands:
     def test_predicting_the_reported_rows_is_a_look_at_them(self, folders, tmp_path) -> None:
         found = self.run(folders)
         for split in ("val", "test"):
-            predict_split(PredictConfig(dataset=NAME, split=split, out=tmp_path / "o", **folders))
+            predict_split(PredictConfig(models=(NAME,), split=split, out=tmp_path / "o", **folders))
         lines = read_scorings(folders["runs_dir"] / NAME, found.results[0].dataset_digest)
         assert len(lines) == 4 and lines[-1]["probe"] == found.winner
         assert lines[-1]["accuracy"] == pytest.approx(found.results[0].val_top1)

@@ -10,14 +10,15 @@ from classify_store import NAME, digits, write_dataset, write_features
 from onepass.cache.commandline.command import main
 from onepass.cache.errors import InvalidInputError, MissingFileError, StaleError, UsageError
 from onepass.classify.__main__ import COMMANDS
-from onepass.classify.config import ClassifyConfig, PredictConfig
+from onepass.classify.config import ClassifyConfig
 from onepass.classify.heads.linear.ridge import Ridge
 from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.pipeline import run_probes
 from onepass.classify.protocol.evaluate import protocol_rows, run_probe
 from onepass.classify.protocol.views import judged_together, mean_probabilities, repeated, stacked
 from onepass.classify.text import classify_text
-from onepass.predict.probe import predict_split
+from onepass.predict.config import PredictConfig
+from onepass.predict.split import predict_split
 
 
 @pytest.fixture
@@ -122,10 +123,10 @@ def test_command_with_views_of_features_side_by_side(tmp_path: Path, dataset, ca
     kept = load_probabilities(tmp_path / "runs" / NAME / "heads" / viewed.id, viewed.rows)
     out = tmp_path / "val.csv"
     made = predict_split(PredictConfig(
-        dataset=NAME, split="val", probe=viewed.id, out=out, format="csv",
+        models=(f"{NAME}/{viewed.id}",), split="val", out=out, format="csv",
         cache_dir=tmp_path / "store", runs_dir=tmp_path / "runs",
     ))  # fmt: skip
-    assert made.accuracy == pytest.approx(viewed.val_top1)
+    assert made.record.val_top1 == pytest.approx(viewed.val_top1)
     shares = [float(line.rsplit(",", 1)[1]) for line in out.read_text().splitlines()[1:]]
     np.testing.assert_allclose(shares, kept.val.max(axis=1), atol=1e-3)
     assert "with flip" in classify_text(found)
@@ -160,5 +161,5 @@ def test_a_view_that_changed_is_another_input(tmp_path: Path, dataset, capsys) -
         run_probes(config(tmp_path, features=("top@8",)))
     with pytest.raises(StaleError, match="made from vectors"):
         predict_split(PredictConfig(
-            dataset=NAME, probe=found.winner, cache_dir=tmp_path / "store", runs_dir=tmp_path / "runs"
+            models=(f"{NAME}/{found.winner}",), cache_dir=tmp_path / "store", runs_dir=tmp_path / "runs"
         ))  # fmt: skip

@@ -31,7 +31,7 @@ def run(places: tuple[Path, Path], *words: str) -> subprocess.CompletedProcess:
 def command(places: tuple[Path, Path], *words: str) -> list[str]:
     store, runs = places
     flags = ["--cache-dir", str(store)] + (
-        ["--runs-dir", str(runs)] if words[0] in ("classify", "finetune") else []
+        ["--runs-dir", str(runs)] if words[0] in ("classify", "finetune", "predict") else []
     )
     return [sys.executable, "-m", *words, *flags]
 
@@ -130,9 +130,7 @@ def test_predictions_are_those_that_were_scored(
     out = tmp_path / "val.csv"
     done = run(
         places,
-        "finetune",
         "predict",
-        "--run",
         "digits/whole",
         "--split",
         "val",

@@ -16,7 +16,7 @@ from conftest import ROOT
 from onepass.cache.commandline.command import main
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PACKAGES = ("data", "extract", "cache", "classify", "finetune", "report")
+PACKAGES = ("data", "extract", "cache", "classify", "finetune", "predict", "report")
 BLOCK = re.compile(r"(<!-- run -->\n)?```(\w+)\n(.*?)\n```", re.DOTALL)
 NUMBER = r"[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?"
 # What another machine or another day prints otherwise; all the rest has to be the same.
@@ -112,7 +112,7 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_files_and_names_of_the_code_are_still_there() -> None:
-    paths = re.findall(r"`((?:extract|classify|data|cache|finetune|report)/[\w/]+\.(?:py|csv))`", README)  # fmt: skip
+    paths = re.findall(r"`((?:extract|classify|data|cache|finetune|predict|report)/[\w/]+\.(?:py|csv))`", README)  # fmt: skip
     assert paths and [path for path in paths if not (ROOT / path).exists()] == []
     assert "PROBES" in (ROOT / "classify/heads/registry.py").read_text()
     assert "SOURCES" in (ROOT / "data/sources/__init__.py").read_text()

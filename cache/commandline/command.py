@@ -5,7 +5,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum
@@ -55,13 +55,26 @@ class Command:
     on_signal: OnSignal = OnSignal.END
 
 
-def main(package: str, commands: Sequence[Command], argv: Sequence[str] | None = None) -> int:
+def main(
+    package: str,
+    commands: Sequence[Command],
+    argv: Sequence[str] | None = None,
+    *,
+    moved: Mapping[str, str] | None = None,
+) -> int:
     """Run one package's command line and return its exit code.
+
+    `moved` gives the present spelling of commands that the package had before.
 
     0: done. 1: an error, said in one line. 2: a wrong command line. 75: stopped cleanly with work
     left; the same command resumes it. 130: interrupted. A traceback is shown only for a bug of ours.
     """
-    return on_terminal(_run, package, commands, list(sys.argv[1:] if argv is None else argv))
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    now = moved.get(arguments[0]) if moved and arguments else None
+    if now:
+        print(f"onepass {package} {arguments[0]}: moved; use: {now}", file=sys.stderr)
+        return USAGE
+    return on_terminal(_run, package, commands, arguments)
 
 
 def on_terminal(program: Callable[..., int], *arguments: Any) -> int:

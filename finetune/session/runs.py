@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError, StaleError
+from onepass.cache.errors import CorruptFileError, MissingFileError, StaleError
 from onepass.classify.heads.storage import unpack_arrays
 from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.finetune.session.result import RESULT, FinetuneResult
@@ -156,17 +156,3 @@ def open_run(store: Path, runs: Path, text: str) -> FinishedRun:
             f"{dataset.digest[:8]}; train it again under another name with --run"
         )
     return FinishedRun(text, folder, found.identity, found.result, dataset)
-
-
-def rows_of(dataset: ImageDataset, split: str) -> np.ndarray:
-    """Return the rows of a split.
-
-    Raises:
-        InvalidInputError: There are none.
-    """
-    rows = dataset.rows(split)
-    if not len(rows):
-        raise InvalidInputError(
-            f"{dataset.name} has no {split} rows; name another split with --split"
-        )
-    return rows

@@ -22,8 +22,8 @@ ONNX = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def predictor() -> Any:
-    """uint8 (B, 8, 8, 3) → logits (B, 3), BGR and scaled as for VGG16."""
+def extractor() -> Any:
+    """uint8 (B, 8, 8, 3) → vectors (B, 12), BGR and scaled as for VGG16."""
     import keras
 
     from onepass.extract.network.model import Pool, Preprocess, Resize
@@ -38,10 +38,23 @@ def predictor() -> Any:
     x = Resize(SIZE, name="resize")(pixels)
     x = Preprocess(caffe.bgr, caffe.scale, caffe.offset, name="preprocess")(x)
     vectors = Pool("avg+max", name="pool_0")(backbone(x))
-    extractor = keras.Model(pixels, vectors, name="extractor")
-    again = keras.Input(PIXELS.shape[1:], dtype="uint8", name="pixels")
-    hidden = keras.layers.Dense(7, activation="relu")(extractor(again))
-    return keras.Model(again, keras.layers.Dense(CLASSES)(hidden * 0.02), name="predictor")
+    return keras.Model(pixels, vectors, name="extractor")
+
+
+def with_top(extractor: Any, recipe: str, *changes: str) -> Any:
+    """Put the head of a recipe on an extractor: uint8 (B, 8, 8, 3) → logits (B, 3)."""
+    from onepass.finetune.recipes import RECIPES
+    from onepass.finetune.training.model import assemble
+
+    classifier = assemble(extractor, CLASSES, RECIPES[recipe].changed(changes))
+    classifier.head.kernel.assign(classifier.head.kernel * 0.02)  # no class is certain
+    return classifier.predictor
+
+
+@pytest.fixture(scope="module")
+def predictor(extractor: Any) -> Any:
+    """The network of a run whose head is one dense layer."""
+    return with_top(extractor, "default")
 
 
 def said(model: Any, pixels: np.ndarray) -> np.ndarray:
@@ -63,10 +76,9 @@ def test_a_view_is_the_network_on_the_picture_seen_that_way(predictor: Any, view
     ]
     pictures = np.stack([np.asarray(image) for image in seen]).astype(np.float32)
     pictures = pictures[:, :, ::-1] if view == "flip" else pictures
-    image = predictor.layers[1].get_layer("resize").output
-    x = keras.Model(image, predictor.layers[1].output)(pictures)
-    hidden, last = predictor.layers[2:]  # the multiplication between them is no layer
-    x = last(hidden(x) * 0.02)
+    extractor = predictor.get_layer("extractor")
+    behind = keras.Model(extractor.get_layer("resize").output, extractor.output)
+    x = predictor.get_layer("top")(behind(pictures))
     ours = said(with_view(predictor, view), PIXELS)
     np.testing.assert_allclose(ours, np.asarray(x), atol=0.01)  # a grey level may round otherwise
     assert np.abs(said(predictor, PIXELS) - ours).max() > 0.05
@@ -84,23 +96,16 @@ def test_the_exported_model_gives_the_predictors_probabilities(predictor: Any) -
     assert said(model, PIXELS).std(axis=0).max() > 1e-3  # not the same for every image
 
 
-def test_dense_layers_before_the_head_are_written_out_too(predictor: Any, tmp_path: Path) -> None:
+def test_dense_layers_before_the_head_are_written_out_too(extractor: Any, tmp_path: Path) -> None:
     """The head of a run is one layer of ours; no file may need it to be loaded."""
-    import keras
-
     from onepass.classify.metrics import softmax
-    from onepass.finetune.recipes import RECIPES
-    from onepass.finetune.training.model import Top
     from onepass.predict.export import plain_model
-    from onepass.predict.formats import FORMATS
+    from onepass.predict.model_files import FORMATS
 
-    pixels = keras.Input(PIXELS.shape[1:], dtype="uint8", name="pixels")
-    vectors = predictor.layers[1](pixels)
-    top = Top(CLASSES, RECIPES["de2020-dense2"].changed(("hidden=5,4",)), seed=0)
-    whole = keras.Model(pixels, top(vectors))
+    whole = with_top(extractor, "de2020-dense2", "hidden=5,4")
     FORMATS["keras"].write(plain_model(whole), tmp_path / "m.keras", LABELS)
     with zipfile.ZipFile(tmp_path / "m.keras") as members:
-        assert b"finetune" not in members.read("config.json")
+        assert b"onepass." not in members.read("config.json")
     expected = softmax(said(whole, PIXELS))
     np.testing.assert_allclose(
         FORMATS["keras"].run(tmp_path / "m.keras", PIXELS), expected, atol=1e-5
@@ -124,7 +129,7 @@ def labels_inside(path: Path, name: str) -> dict:
 )
 def test_each_format_says_what_the_model_says(predictor: Any, name: str, tmp_path: Path) -> None:
     from onepass.predict.export import plain_model
-    from onepass.predict.formats import FORMATS
+    from onepass.predict.model_files import FORMATS
 
     model, kind = plain_model(predictor), FORMATS[name]
     path = tmp_path / ("model" + kind.ending)
@@ -138,19 +143,19 @@ def test_a_keras_file_is_loaded_without_onepass(predictor: Any, tmp_path: Path) 
     import keras
 
     from onepass.predict.export import plain_model
-    from onepass.predict.formats import FORMATS
+    from onepass.predict.model_files import FORMATS
 
     model = plain_model(predictor)
     FORMATS["keras"].write(model, tmp_path / "m.keras", LABELS)
     with zipfile.ZipFile(tmp_path / "m.keras") as members:
         config = members.read("config.json").decode()
-    assert "extract" not in config and "finetune" not in config
+    assert "onepass." not in config and "Preprocess" not in config
     loaded = keras.saving.load_model(tmp_path / "m.keras", safe_mode=True)
     np.testing.assert_array_equal(said(loaded, PIXELS), said(model, PIXELS))
 
 
 def test_a_missing_package_is_named_with_its_cure() -> None:
-    from onepass.predict.formats import ModelFormat
+    from onepass.predict.model_files import ModelFormat
 
     kind = ModelFormat("odd", ".odd", lambda *_: None, lambda *_: PIXELS, packages=("no_such_one",))
     with pytest.raises(MissingFileError, match="pip install no_such_one"):
@@ -176,7 +181,7 @@ def test_a_file_that_differs_from_the_model_is_refused(
     predictor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from onepass.predict import export
-    from onepass.predict.formats import FORMATS, ModelFormat
+    from onepass.predict.model_files import FORMATS, ModelFormat
 
     def off(path: Path, pixels: np.ndarray) -> np.ndarray:
         return FORMATS["keras"].run(path, pixels) + 0.01

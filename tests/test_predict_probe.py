@@ -1,4 +1,4 @@
-"""`onepass classify predict`: the files that are handed in."""
+"""`onepass predict` of a probe: the files that are handed in."""
 
 import csv
 import shutil
@@ -19,14 +19,18 @@ from onepass.cache.errors import (  # fmt: skip
     UnknownNameError,
     UsageError,
 )
-from onepass.classify.__main__ import COMMANDS
-from onepass.classify.config import ClassifyConfig, PredictConfig
+from onepass.classify.config import ClassifyConfig
 from onepass.classify.heads.storage import load_head
 from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.pipeline import ClassifyResult, run_probes
-from onepass.classify.text import predict_text
 from onepass.data.dataset import open_dataset
-from onepass.predict.probe import predict_split, render
+from onepass.predict.__main__ import COMMANDS
+from onepass.predict.answers import encode_answers
+from onepass.predict.config import PredictConfig
+from onepass.predict.models import load_predictor
+from onepass.predict.record import PredictionRecord
+from onepass.predict.split import predict_split
+from onepass.predict.text import predict_text
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +55,9 @@ def copy(made, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def config(folder: Path, **other: Any) -> PredictConfig:
-    fields = {"dataset": NAME, "cache_dir": folder / "store", "runs_dir": folder / "runs"}
+def config(folder: Path, probe: str = "", **other: Any) -> PredictConfig:
+    model = f"{NAME}/{probe}" if probe else NAME
+    fields = {"models": (model,), "cache_dir": folder / "store", "runs_dir": folder / "runs"}
     return PredictConfig(**{**fields, **other})
 
 
@@ -72,7 +77,10 @@ def test_course_format_has_a_line_per_image_in_row_order(made, tmp_path: Path) -
     rows = dataset.rows("test")
     classes = [f"n{k:02d}" for k in expected(made, "test")]
     assert lines == [f"{dataset.names[r]} {c}" for r, c in zip(rows, classes, strict=True)]
-    assert (result.rows, result.probe, result.accuracy) == (len(rows), found.winner, None)
+    record = PredictionRecord.read(tmp_path / "deep" / "out.txt.json")
+    assert (record.rows, record.val_top1, record.file_format) == (len(rows), None, "course")
+    assert [member.name for member in record.members] == [f"{NAME}/{found.winner}"]
+    assert record == result.record
     assert np.mean(expected(made, "test") == digits().labels[rows]) > 0.9
 
 
@@ -93,8 +101,13 @@ def test_csv_with_names_and_probabilities_of_the_reported_rows(made, tmp_path: P
     table = list(csv.DictReader(out.read_text().splitlines()))
     assert [row["class_name"] for row in table] == [f"digit {k}" for k in expected(made, "val")]
     assert all(0.1 <= float(row["probability"]) <= 1 for row in table)
-    assert result.accuracy == pytest.approx(found.results[0].val_top1)
-    assert "% right" in predict_text(result)
+    assert result.record.val_top1 == pytest.approx(found.results[0].val_top1)
+    best, text = found.results[0], predict_text(result)
+    assert f"Validation top-1: {100 * best.val_top1:.1f} %" in text and best.id in text
+    assert (
+        result.record.temperature == best.temperature
+        and result.record.learnt_on == best.rows["selection"]
+    )
 
 
 @pytest.mark.parametrize("head", ["ridge", "logistic", "majority"])
@@ -102,24 +115,25 @@ def test_any_probe_can_predict(made, tmp_path: Path, head: str) -> None:
     folder, found = made
     probe = next(r for r in (*found.results, *found.baselines) if r.head == head)
     result = predict_split(config(folder, probe=probe.id, split="val", out=tmp_path / "o"))
-    assert result.accuracy == pytest.approx(probe.val_top1)
+    assert result.record.val_top1 == pytest.approx(probe.val_top1)
 
 
 def test_pixel_baseline_can_predict(made, tmp_path: Path) -> None:
     folder, found = made
     result = predict_split(config(folder, probe=found.baselines[0].id, split="val", out=tmp_path / "o"))  # fmt: skip
-    assert result.features == ("pixels@32",)
-    assert result.accuracy == pytest.approx(found.baselines[0].val_top1)
+    assert result.made_of == ("logistic on pixels@32",)
+    assert result.record.val_top1 == pytest.approx(found.baselines[0].val_top1)
 
 
 def test_default_place_and_what_the_command_says(copy: Path, capsys) -> None:
-    words = ["predict", "--dataset", NAME, "--cache-dir", str(copy / "store"), "--runs-dir", str(copy / "runs")]  # fmt: skip
-    assert main("classify", COMMANDS, words) == 0
+    words = [NAME, "--cache-dir", str(copy / "store"), "--runs-dir", str(copy / "runs")]  # fmt: skip
+    assert main("predict", COMMANDS, words) == 0
     out = capsys.readouterr().out
-    (path,) = (copy / "runs" / NAME / "predictions").iterdir()
+    path, record = sorted((copy / "runs" / NAME / "predictions").iterdir())
     assert str(path) in out and path.suffix == ".txt" and "onepass finetune" in out
-    assert main("classify", COMMANDS, [*words, "--format", "kaggle"]) == 0
-    assert len(list(path.parent.iterdir())) == 2
+    assert str(record) in out and record.name == path.name + ".json"
+    assert main("predict", COMMANDS, [*words, "--format", "kaggle"]) == 0
+    assert len(list(path.parent.iterdir())) == 4
 
 
 class TestRefusals:
@@ -181,14 +195,27 @@ class TestRefusals:
             config(made[0], header=("a", "b", "c"))
 
     def test_names_with_spaces_need_csv(self, made) -> None:
-        dataset = open_dataset(made[0] / "store", NAME)
-        spaced = replace(dataset, names=[f"my {name}" for name in dataset.names])
-        rows, classes = dataset.rows("test"), np.arange(10)
-        probabilities = np.full((len(rows), 10), 0.1)
+        prediction = load_predictor(config(made[0])).predict_split("test")
+        spaced = replace(prediction, names=[f"my {name}" for name in prediction.names])
         with pytest.raises(InvalidInputError, match="use --format csv"):
-            render(spaced, rows, classes, probabilities, config(made[0]))
-        text = render(spaced, rows, classes, probabilities, config(made[0], format="csv"))
-        assert text.count("\n") == 1 + len(rows)
+            encode_answers(spaced, "course", ())
+        text = encode_answers(spaced, "csv", ()).decode()
+        assert text.count("\n") == 1 + len(prediction.rows)
+
+    def test_views_are_for_runs(self, made) -> None:
+        with pytest.raises(UsageError, match="expected a fine-tuned run among the models"):
+            predict_split(config(made[0], views=("flip",)))
+
+
+def test_without_a_temperature_it_is_the_head_itself(made) -> None:
+    folder, found = made
+    best = found.results[0]
+    assert best.temperature != 1
+    plain = load_predictor(config(folder, temperature=False)).predict_split("val").probabilities
+    scaled = load_predictor(config(folder)).predict_split("val").probabilities
+    powers = plain.astype(np.float64) ** (1 / best.temperature)
+    np.testing.assert_allclose(powers / powers.sum(axis=1, keepdims=True), scaled, atol=1e-5)
+    assert plain.dtype == scaled.dtype == np.float32
 
 
 def test_head_of_the_winner_loads(made) -> None:

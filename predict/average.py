@@ -1,0 +1,103 @@
+"""Several predictors as one, and the temperature of a predictor: both learnt on selection rows only."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from onepass.cache.errors import InvalidInputError
+from onepass.classify.heads.ensembles.ensembler import mixture_weights
+from onepass.classify.metrics import (
+    SMALLEST,
+    apply_temperature,
+    fit_temperature,
+    log_probabilities,
+)
+from onepass.predict.predictor import SELECTION, Predictor
+
+
+def average(members: Sequence[Predictor], *, learnt: bool) -> Predictor:
+    """Return the weighted mean of the probabilities of several predictors.
+
+    Args:
+        members: Two or more, of one data set.
+        learnt: Whether the weights are learnt on the selection rows, which no member may have been
+            trained on; else all are equal.
+
+    Raises:
+        InvalidInputError: Weights are to be learnt, but the members share no selection rows.
+    """
+    held_out, reason = _shared_rows(members)
+    if learnt and held_out is None:
+        raise InvalidInputError(f"--weights learnt: {reason}; use --weights equal")
+    weights = np.full(len(members), 1 / len(members))
+    if learnt:
+        truth = members[0].dataset.labels[held_out]
+        weights = learn_weights([member.compute(SELECTION) for member in members], truth)
+
+    def compute(part: str) -> np.ndarray:
+        parts = [member.compute(part).astype(member.precision) for member in members]
+        return mix([part.astype(np.float32) for part in parts], weights)
+
+    return Predictor(
+        name=" + ".join(member.name for member in members),
+        description=f"average of {len(members)}",
+        dataset=members[0].dataset,
+        compute=compute,
+        held_out=held_out,
+        not_held_out=reason,
+        views=tuple(dict.fromkeys(view for member in members for view in member.views)),
+        members=tuple(members),
+        weights=tuple(map(float, weights)),
+        learnt_on=len(held_out) if learnt and held_out is not None else 0,
+    )
+
+
+def calibrate(predictor: Predictor) -> Predictor:
+    """Return a predictor at the temperature under which its selection rows are most probable.
+
+    Where every selection row was trained on, it is returned as it is, with a note that says so.
+    """
+    if predictor.held_out is None:
+        return replace(predictor, note=f"no temperature: {predictor.not_held_out}")
+    truth = predictor.dataset.labels[predictor.held_out]
+    temperature = fit_temperature(truth, log_probabilities(predictor.compute(SELECTION)))
+    return replace(
+        predictor,
+        compute=lambda part: apply_temperature(predictor.compute(part), temperature),
+        temperature=temperature,
+        learnt_on=len(truth),
+    )
+
+
+def _shared_rows(members: Sequence[Predictor]) -> tuple[np.ndarray | None, str]:
+    """Return the selection rows that no member was trained on, or why there are none."""
+    first = members[0]
+    for member in members:
+        if member.held_out is None:
+            return None, member.not_held_out
+        if first.held_out is None or not np.array_equal(member.held_out, first.held_out):
+            return None, f"{member.name} and {first.name} held out different selection rows"
+    return first.held_out, ""
+
+
+def learn_weights(members: Sequence[np.ndarray], truth: np.ndarray) -> np.ndarray:
+    """Return the weights of a mixture under which the true classes are most probable.
+
+    Args:
+        members: M arrays (n, K) of probabilities of rows that no member was fitted on.
+        truth: (n,) the true column of each row.
+
+    Returns:
+        (M,) float64, none negative, together 1.
+    """
+    own = [np.maximum(p[np.arange(len(truth)), truth], SMALLEST) for p in members]
+    return mixture_weights(np.stack(own, axis=1).astype(np.float64))
+
+
+def mix(members: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
+    """Return the weighted mean (n, K) float32 of the members' probabilities."""
+    total = np.zeros(members[0].shape, np.float32)
+    for weight, member in zip(weights, members, strict=True):
+        total += np.float32(weight) * member
+    return total / total.sum(axis=1, keepdims=True)

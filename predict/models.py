@@ -1,0 +1,92 @@
+"""What MODEL means: a data set (its leaderboard's winner), one of its probes, or one of its runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from onepass.cache.errors import MissingFileError, UsageError, unknown_name
+from onepass.cache.stderr import suppress_stderr
+from onepass.classify.leaderboard.board import Leaderboard
+from onepass.data.dataset import open_dataset
+from onepass.finetune.session.result import RESULT
+from onepass.finetune.session.runs import FinishedRun, open_run
+from onepass.predict.average import average, calibrate
+from onepass.predict.config import ModelsConfig
+from onepass.predict.predictor import Predictor
+from onepass.predict.probes import Probe, ensemble_predictor, probe_predictor
+
+Model = Probe | FinishedRun
+
+
+def load_predictor(config: ModelsConfig) -> Predictor:
+    """Return the predictor of the models that a configuration names; several are averaged.
+
+    Raises:
+        UsageError: Views are asked for, but no model is a run.
+        OnepassError: A model is unknown, unfinished, stale or damaged.
+    """
+    return make_predictor(open_models(config.store, config.runs, config.models), config)
+
+
+def make_predictor(models: Sequence[Model], config: ModelsConfig) -> Predictor:
+    """Return the predictor of opened models.
+
+    A probe is scaled by the temperature that it was stored with, also as a member of an average; a run
+    alone and an average learn one here.
+    """
+    if config.views and not any(isinstance(model, FinishedRun) for model in models):
+        raise UsageError(
+            f"--views {' '.join(config.views)}: expected a fine-tuned run among the models, received "
+            f"{' '.join(model.name for model in models)}; a probe looks at the views it was trained on"
+        )
+    if len(models) == 1 and isinstance(models[0], Probe):
+        return _one(models[0], config.views, scaled=config.temperature)
+    members = [_one(model, config.views) for model in models]
+    learnt = config.weights == "learnt"
+    predictor = members[0] if len(members) == 1 else average(members, learnt=learnt)
+    return calibrate(predictor) if config.temperature else predictor
+
+
+def _one(model: Model, views: tuple[str, ...], scaled: bool = True) -> Predictor:
+    if isinstance(model, Probe):
+        maker = ensemble_predictor if model.result.members else probe_predictor
+        return maker(model, scaled=scaled)
+    with suppress_stderr():
+        from onepass.predict.runs import run_predictor
+    return run_predictor(model, views)
+
+
+def open_models(store: Path, runs: Path, texts: Sequence[str]) -> list[Model]:
+    """Open what each MODEL names.
+
+    Args:
+        store: Root of the store.
+        runs: Root of the results.
+        texts: Each DATASET, DATASET/PROBE or DATASET/RUN.
+
+    Raises:
+        UnknownNameError: The data set has no such probe or run; the nearest are named.
+        MissingFileError: It has no leaderboard, or the run is not finished.
+        StaleError: The data set has changed since.
+    """
+    return [_open(store, runs, text) for text in texts]
+
+
+def _open(store: Path, runs: Path, text: str) -> Model:
+    name, _, model = text.partition("/")
+    run_folders = runs / name / "finetune"
+    if model and (run_folders / model).is_dir():
+        return open_run(store, runs, text)
+    dataset = open_dataset(store, name)
+    finished = [path.parent.name for path in run_folders.glob(f"*/{RESULT}")]
+    try:
+        board = Leaderboard.load(runs / name, name, dataset.digest)
+    except MissingFileError:
+        if model and finished:
+            raise unknown_name(f"model of {name}", model, finished) from None
+        raise
+    if not model:
+        return Probe(store, dataset, board, board.winner)
+    probes = {result.id: result for result in board.results}
+    if model not in probes:
+        raise unknown_name(f"model of {name}", model, [*probes, *finished])
+    return Probe(store, dataset, board, probes[model])

@@ -1,0 +1,138 @@
+"""Predictors of the leaderboard: a head on stored features, or an ensemble of such heads."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from onepass.cache.errors import InvalidInputError
+from onepass.classify.ensemble import member_inputs
+from onepass.classify.heads.base import Head
+from onepass.classify.heads.storage import load_head
+from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
+from onepass.classify.leaderboard.records import load_probabilities
+from onepass.classify.metrics import apply_temperature
+from onepass.classify.protocol.evaluate import FRACTION
+from onepass.classify.protocol.inputs import inputs_of
+from onepass.classify.protocol.views import mean_probabilities
+from onepass.data.dataset import ImageDataset
+from onepass.data.splits import selection_split
+from onepass.predict.predictor import SELECTION, Predictor, split_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A line of a leaderboard, with all that it takes to predict by it.
+
+    Attributes:
+        store: Root of the store, where its features lie.
+        dataset: What it was trained on.
+        board: Where it stands.
+        result: The line.
+    """
+
+    store: Path
+    dataset: ImageDataset
+    board: Leaderboard
+    result: ProbeResult
+
+    @property
+    def name(self) -> str:
+        """DATASET/PROBE."""
+        return f"{self.dataset.name}/{self.result.id}"
+
+    @property
+    def folder(self) -> Path:
+        """Where its head and its probabilities lie."""
+        return self.board.head_folder(self.result)
+
+
+def probe_predictor(probe: Probe, *, scaled: bool = True) -> Predictor:
+    """Return the predictor of a probe: a head on stored features.
+
+    Args:
+        probe: A line of the leaderboard without members.
+        scaled: Whether its probabilities are scaled by the temperature that was learnt with it.
+
+    Raises:
+        InvalidInputError: Its head does not know every class.
+        OnepassError: The head's files are missing or damaged.
+    """
+    head = _load_head(probe)
+
+    def compute(split: str) -> np.ndarray:
+        views = inputs_of(probe.store, probe.dataset, probe.result).all_views()
+        if views[0].shape[1] != head.n_features_in_:
+            raise InvalidInputError(
+                f"probe {probe.result.id}: expected vectors of {head.n_features_in_} numbers, "
+                f"received {views[0].shape[1]}; run the classify command again"
+            )
+        return mean_probabilities(head, views, split_rows(probe.dataset, split))
+
+    return _predictor(probe, compute, scaled)
+
+
+def ensemble_predictor(probe: Probe, *, scaled: bool = True) -> Predictor:
+    """Return the predictor of an ensemble: its members' heads are asked, each on its own features.
+
+    Args:
+        probe: A line of the leaderboard with members.
+        scaled: As in `probe_predictor`.
+
+    Raises:
+        OnepassError: As in `probe_predictor`.
+    """
+    head = _load_head(probe)
+    lines = [probe.board.find(member) for member in probe.result.members]
+    members = [
+        probe_predictor(Probe(probe.store, probe.dataset, probe.board, line)) for line in lines
+    ]
+
+    def compute(split: str) -> np.ndarray:
+        return head.predict_proba(member_inputs([member.compute(split) for member in members]))
+
+    return _predictor(probe, compute, scaled)
+
+
+def _predictor(probe: Probe, compute: Callable[[str], np.ndarray], scaled: bool) -> Predictor:
+    """Return a predictor whose `compute` applies the temperature, and knows the selection rows."""
+    result, dataset = probe.result, probe.dataset
+    temperature = result.temperature if scaled else 1.0
+    _, held_out = selection_split(
+        dataset.labels, dataset.rows("train"), fraction=FRACTION, seed=result.seed
+    )
+
+    def compute_part(part: str) -> np.ndarray:
+        if part == SELECTION:  # by the head before it was refitted on all training rows
+            return load_probabilities(probe.folder, result.rows).selection.astype(np.float32)
+        return apply_temperature(compute(part), temperature).astype(np.float32, copy=False)
+
+    made_of = f"{len(result.members)} probes" if result.members else result.features_text
+    return Predictor(
+        name=probe.name,
+        description=f"{result.head} on {made_of or 'nothing'}",
+        dataset=dataset,
+        compute=compute_part,
+        held_out=held_out if scaled else None,
+        not_held_out="" if scaled else f"{probe.name} is not scaled",
+        precision="float16",
+        temperature=temperature,
+        learnt_on=len(held_out) if scaled else 0,
+    )
+
+
+def _load_head(probe: Probe) -> Head:
+    """Return the fitted head of a probe.
+
+    Raises:
+        InvalidInputError: It does not know every class of the data set.
+        OnepassError: Its files are missing or damaged.
+    """
+    head, count = load_head(probe.folder), len(probe.dataset.class_ids)
+    if not np.array_equal(head.classes_, np.arange(count)):
+        raise InvalidInputError(
+            f"probe {probe.result.id}: expected the {count} classes of {probe.dataset.name}, "
+            f"received {len(head.classes_)}; run the classify command again"
+        )
+    return head

@@ -1,0 +1,72 @@
+"""What made a file of predictions: the JSON beside it."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from onepass.cache.artifacts import Artifact, record
+
+
+@record
+class MemberRecord:
+    """One model that predicted.
+
+    Attributes:
+        name: DATASET/PROBE or DATASET/RUN.
+        views: In what ways a run looked at each image, "" being the whole one; none for a probe.
+        weight: Its share in the average; 1 where it is alone.
+    """
+
+    name: str
+    views: tuple[str, ...]
+    weight: float
+
+
+@record
+class PredictionRecord(Artifact):
+    """What made a file of predictions, and how good they are; `<file>.json` beside it.
+
+    Attributes:
+        dataset: Name of the data set.
+        dataset_digest: Its state.
+        split: Which rows were predicted, "val" or "test".
+        rows: How many.
+        file_format: How the file is written: "course", "kaggle", "csv" or "npz".
+        members: The models.
+        weights: "equal" or "learnt".
+        temperature: Divided the logarithms of the probabilities; 1.0 for none.
+        learnt_on: Selection rows that weights and temperature were learnt on; 0 for none.
+        note: Why nothing was learnt, where it was asked for; else "".
+        val_top1: Accuracy, 0 … 1; None for rows without labels, as the next two.
+        val_interval: Its 95 % interval.
+        log_loss: Mean negative log-probability of the true classes (nats).
+        made_by: Command, time, machine, versions.
+    """
+
+    FORMAT: ClassVar[int] = 1
+
+    dataset: str
+    dataset_digest: str
+    split: str
+    rows: int
+    file_format: str
+    members: tuple[MemberRecord, ...]
+    weights: str
+    temperature: float
+    learnt_on: int
+    note: str
+    val_top1: float | None
+    val_interval: tuple[float, float] | None
+    log_loss: float | None
+    made_by: dict[str, Any]
+
+    @classmethod
+    def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
+        """In format 0 the file's format stood in "format", and the scores of unlabelled rows were left out."""
+        unscored = {"val_top1": None, "val_interval": None, "log_loss": None}
+        kept = {name: item for name, item in value.items() if name != "format"}
+        return {**unscored, **kept, "file_format": value["format"]}
+
+
+def record_path(answers: Path) -> Path:
+    """Return where the record of a file of predictions lies."""
+    return answers.with_name(answers.name + ".json")

@@ -1,0 +1,126 @@
+"""The predictions of a split of the data set, as a file to hand in."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from onepass.cache.errors import UsageError
+from onepass.cache.files import write_atomic
+from onepass.cache.provenance import digest_array, digest_json, made_by
+from onepass.classify.heads.storage import load_head
+from onepass.classify.leaderboard.records import model_digest
+from onepass.classify.metrics import accuracy, confidence_interval, log_loss, log_probabilities
+from onepass.classify.protocol.scorings import record_probe, record_scoring
+from onepass.predict.answers import ENDINGS, encode_answers
+from onepass.predict.config import PredictConfig
+from onepass.predict.models import Model, make_predictor, open_models
+from onepass.predict.predictor import Prediction, Predictor
+from onepass.predict.probes import Probe
+from onepass.predict.record import MemberRecord, PredictionRecord, record_path
+
+
+@dataclass(frozen=True, slots=True)
+class PredictResult:
+    """Where predictions were written, and what made them.
+
+    Attributes:
+        path: The file.
+        record_path: The JSON beside it.
+        record: What that holds.
+        made_of: In words what each member is.
+    """
+
+    path: Path
+    record_path: Path
+    record: PredictionRecord
+    made_of: tuple[str, ...]
+
+
+def predict_split(config: PredictConfig) -> PredictResult:
+    """Write the class of every row of a split, in row order, by one model or an average of several.
+
+    Weights and temperature are learnt on selection rows that no member was trained on, and never on
+    the validation split, which is scored once.
+
+    Raises:
+        UsageError: The flags do not fit one another.
+        InvalidInputError: The split has no rows, or weights were to be learnt and cannot be.
+        MissingFileError: There is no such model, or it is not finished.
+        StaleError: The data set or the features have changed since.
+        CorruptFileError: A file of the model is damaged.
+    """
+    if config.out and config.out.is_dir():
+        raise UsageError(f"--out {config.out}: expected a file, received a folder")
+    models = open_models(config.store, config.runs, config.models)
+    predictor = make_predictor(models, config)
+    prediction = predictor.predict_split(config.split)
+    path = config.out or _default_path(config, models)
+    write_atomic(path, encode_answers(prediction, config.format, config.header))
+    record = _make_record(predictor, prediction, config)
+    record.write(record_path(path))
+    if record.val_top1 is not None and config.split == "val":
+        _record_scoring(models, predictor, prediction, record.val_top1, config)
+    members = predictor.members or (predictor,)
+    return PredictResult(path, record_path(path), record, tuple(m.description for m in members))
+
+
+def _default_path(config: PredictConfig, models: Sequence[Model]) -> Path:
+    """Return the folder of a run where it is alone, else that of the data set's predictions."""
+    ending = ENDINGS[config.format]
+    name = config.split + "".join(f"+{view}" for view in config.views)
+    first = models[0]
+    folder = config.runs / first.dataset.name / "predictions"
+    if len(models) > 1:
+        digest = digest_json([sorted(model.name for model in models), config.weights])[:8]
+        return folder / f"{name}-average-{digest}{ending}"
+    if isinstance(first, Probe):
+        return folder / f"{name}-{first.result.id}{ending}"
+    return first.folder / f"{name}{ending}"
+
+
+def _make_record(
+    predictor: Predictor, prediction: Prediction, config: PredictConfig
+) -> PredictionRecord:
+    truth = predictor.dataset.labels[prediction.rows]
+    correct = prediction.classes == truth
+    known = bool(truth.min() >= 0)
+    members = zip(predictor.members or (predictor,), predictor.weights or (1.0,), strict=True)
+    return PredictionRecord(
+        dataset=predictor.dataset.name,
+        dataset_digest=predictor.dataset.digest,
+        split=config.split,
+        rows=len(prediction.rows),
+        file_format=config.format,
+        members=tuple(MemberRecord(one.name, one.views, weight) for one, weight in members),
+        weights=config.weights,
+        temperature=predictor.temperature,
+        learnt_on=predictor.learnt_on,
+        note=predictor.note,
+        val_top1=accuracy(truth, prediction.classes) if known else None,
+        val_interval=confidence_interval(correct) if known else None,
+        log_loss=log_loss(truth, log_probabilities(prediction.probabilities)) if known else None,
+        made_by=made_by(),
+    )
+
+
+def _record_scoring(
+    models: Sequence[Model],
+    predictor: Predictor,
+    prediction: Prediction,
+    top1: float,
+    config: PredictConfig,
+) -> None:
+    """Put on record that the validation split was scored; a model that was seen before counts once."""
+    folder, first = config.runs / predictor.dataset.name, models[0]
+    if len(models) == 1 and isinstance(first, Probe):
+        record_probe(folder, first.result, model_digest(load_head(first.folder)))
+        return
+    said = prediction.probabilities
+    if len(models) == len(predictor.views) == 1 and not isinstance(first, Probe):
+        said, _ = first.logits("val")  # by which the run itself was put on record
+    record_scoring(
+        folder, probe=predictor.name, model=digest_array(said),
+        features=f"views {', '.join(view or 'plain' for view in predictor.views)}",
+        inputs=digest_json([config.models, predictor.weights, predictor.temperature]),
+        head="finetune", dataset_digest=predictor.dataset.digest, seed=0, accuracy=top1,
+    )  # fmt: skip

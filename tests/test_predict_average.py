@@ -1,0 +1,161 @@
+"""`onepass predict` of runs and of several models: averages, learnt weights, temperature, views."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from classify_store import NAME
+from finished_runs import write_runs
+
+from onepass.cache.commandline.command import main
+from onepass.cache.errors import InvalidInputError, UsageError
+from onepass.classify.heads.storage import pack_arrays, unpack_arrays
+from onepass.classify.metrics import log_loss, log_probabilities, softmax
+from onepass.data.dataset import ImageDataset
+from onepass.predict.__main__ import COMMANDS
+from onepass.predict.average import learn_weights, mix
+from onepass.predict.config import PredictConfig
+from onepass.predict.record import MemberRecord, PredictionRecord
+from onepass.predict.split import predict_split
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, ImageDataset]:
+    """A data set and the finished runs r1, r2 and r3."""
+    return write_runs(tmp_path_factory.mktemp("average"))
+
+
+def predict(places: tuple[Path, Path, ImageDataset], *words: str) -> tuple[dict, Path]:
+    store, runs, _ = places
+    out = runs / "out.file"
+    flags = ["--cache-dir", str(store), "--runs-dir", str(runs), "--out", str(out)]
+    assert main("predict", COMMANDS, [*words, *flags]) == 0
+    return json.loads((runs / "out.file.json").read_text()), out
+
+
+def test_learnt_weights_are_those_of_a_grid() -> None:
+    """Independent: the best mixture of two members over a fine grid of weights."""
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 5, 400)
+    members = []
+    for noise in (1.0, 1.6):
+        logits = noise * random.standard_normal((400, 5))
+        logits[np.arange(400), truth] += 1.5
+        members.append(softmax(logits.astype(np.float32)))
+    weights = learn_weights(members, truth)
+    grid = np.linspace(0, 1, 1001)
+    losses = [
+        log_loss(truth, log_probabilities(w * members[0] + (1 - w) * members[1])) for w in grid
+    ]
+    assert weights.sum() == pytest.approx(1)
+    assert weights[0] == pytest.approx(grid[int(np.argmin(losses))], abs=2e-3)
+    assert 0.5 < weights[0] < 1
+
+
+def test_a_useless_member_loses_its_weight() -> None:
+    truth = np.arange(300) % 3
+    good = np.full((300, 3), 0.05, np.float32)
+    good[np.arange(300), truth] = 0.9
+    weights = learn_weights([good, np.full((300, 3), 1 / 3, np.float32)], truth)
+    assert weights[0] > 0.999
+    np.testing.assert_allclose(mix([good, good], np.array([0.3, 0.7])), good, rtol=1e-6)
+
+
+def test_equal_weights_are_the_mean_and_val_is_scored(places) -> None:
+    _, runs, dataset = places
+    record, path = predict(
+        places, f"{NAME}/r1", f"{NAME}/r3", "--split", "val", "--format", "csv",
+        "--no-temperature",
+    )  # fmt: skip
+    rows = dataset.rows("val")
+    folder = runs / NAME / "finetune"
+    parts = [
+        unpack_arrays((folder / r / "val_logits.npz").read_bytes())["logits"] for r in ("r1", "r3")
+    ]
+    expected = np.mean([softmax(part) for part in parts], axis=0)
+    lines = list(csv.DictReader(path.read_text().splitlines()))
+    assert [line["class_id"] for line in lines] == [
+        dataset.class_ids[k] for k in expected.argmax(axis=1)
+    ]
+    np.testing.assert_allclose(
+        [float(line["probability"]) for line in lines], expected.max(axis=1), atol=2e-6
+    )
+    right = float(np.mean(expected.argmax(axis=1) == dataset.labels[rows]))
+    assert record["val_top1"] == pytest.approx(right)
+    assert record["val_interval"][0] < right < record["val_interval"][1]
+    assert record["temperature"] == 1 and record["learnt_on"] == 0
+    looks = (runs / NAME / "scorings.jsonl").read_text().splitlines()
+    assert json.loads(looks[-1])["accuracy"] == record["val_top1"]  # that val was seen is on record
+
+
+def test_weights_and_temperature_come_from_the_selection_rows_alone(places, tmp_path: Path) -> None:
+    words = (f"{NAME}/r1", f"{NAME}/r3", "--weights", "learnt", "--split", "val")
+    record, _ = predict(places, *words)
+    weights = [member["weight"] for member in record["members"]]
+    assert record["learnt_on"] == 112 and weights[0] > 0.8 and record["temperature"] != 1
+    # the same selection rows with other val logits give the same weights and temperature
+    path = places[1] / NAME / "finetune" / "r1" / "val_logits.npz"
+    before = path.read_bytes()
+    arrays = unpack_arrays(before)
+    path.write_bytes(pack_arrays({**arrays, "logits": -arrays["logits"]}))
+    spoilt, _ = predict(places, *words)
+    path.write_bytes(before)
+    assert [member["weight"] for member in spoilt["members"]] == weights
+    assert spoilt["temperature"] == record["temperature"]
+    assert spoilt["val_top1"] < record["val_top1"]
+
+
+def test_a_run_that_saw_all_rows_learns_nothing_and_says_so(places, capsys) -> None:
+    record, _ = predict(places, f"{NAME}/r2", "--split", "val")
+    assert record["temperature"] == 1 and record["learnt_on"] == 0
+    assert f"{NAME}/r2 was trained on the selection rows" in record["note"]
+    assert record["note"] in capsys.readouterr().out
+    store, runs, _ = places
+    config = PredictConfig(
+        models=(f"{NAME}/r1", f"{NAME}/r2"), weights="learnt", cache_dir=store, runs_dir=runs
+    )
+    with pytest.raises(InvalidInputError, match=r"r2 was trained.*--weights equal"):
+        predict_split(config)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"models": ("a/b/c",)}, "expected DATASET"),
+        ({"models": ("a/",)}, "expected DATASET"),
+        ({"models": ("a/r1", "b/r1")}, "of one data set"),
+        ({"models": ("a/r1", "a/r1")}, "each model once"),
+    ],
+)
+def test_bad_flags_are_one_clear_line(fields: dict, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        PredictConfig(**fields)
+
+
+def test_views_that_cannot_be_averaged_are_refused() -> None:
+    from onepass.predict.views import expand_views
+
+    assert expand_views(("five-crop", "flip")) == (
+        "", "crop:tl", "crop:tr", "crop:bl", "crop:br", "crop:center", "flip",
+    )  # fmt: skip
+    assert expand_views(("flip", "flip")) == ("", "flip")
+    for view, said in (("random:3", "the same for every image"), ("mirror", "no such|expected")):
+        with pytest.raises(InvalidInputError, match=said):
+            expand_views((view,))
+
+
+def test_a_record_of_the_format_before_is_read(tmp_path: Path) -> None:
+    """Then "format" was the format of the answers, and unlabelled rows had no fields for a score."""
+    before = {
+        "members": [{"name": "d/r1", "views": ["", "flip"], "weight": 1.0}], "weights": "equal",
+        "temperature": 1.0, "learnt_on": 0, "note": "", "split": "test", "rows": 7,
+        "format": "kaggle", "dataset": "d", "dataset_digest": "0", "made_by": {"command": "x"},
+    }  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps(before))
+    record = PredictionRecord.read(tmp_path / "a.json")
+    assert (record.file_format, record.val_top1) == ("kaggle", None)
+    assert record.members == (MemberRecord("d/r1", ("", "flip"), 1.0),)
+    record.write(tmp_path / "b.json")
+    assert PredictionRecord.read(tmp_path / "b.json") == record

@@ -1,0 +1,118 @@
+"""MODEL: a data set, a probe or a run; what is none of them names the nearest."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from classify_store import NAME, digits, write_features
+from finished_runs import write_runs
+
+import onepass
+from onepass.__main__ import run
+from onepass.cache.errors import MissingFileError, UnknownNameError, UsageError
+from onepass.classify.config import ClassifyConfig
+from onepass.classify.heads.storage import unpack_arrays
+from onepass.classify.pipeline import run_probes
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A data set with a leaderboard and the finished runs r1, r2 and r3."""
+    store, runs, dataset = write_runs(tmp_path_factory.mktemp("models"))
+    write_features(store, dataset, digits().X)
+    places = {"cache_dir": store, "runs_dir": runs}
+    run_probes(ClassifyConfig(dataset=NAME, head=("ridge", "logistic"), **places))
+    return places
+
+
+def test_a_data_set_is_its_winner_and_a_probe_has_its_own_temperature(places) -> None:
+    found = run_probes(ClassifyConfig(dataset=NAME, head=("ridge", "logistic"), **places))
+    winner = onepass.load_predictor(NAME, **places)
+    assert winner.name == f"{NAME}/{found.winner}"
+    assert winner.temperature == found.results[0].temperature
+    other = onepass.load_predictor(f"{NAME}/{found.results[1].id}", **places)
+    assert other.description == "ridge on toy@8"
+
+
+def test_a_run_is_scaled_and_an_average_holds_both_kinds(places) -> None:
+    tuned = onepass.load_predictor(f"{NAME}/r1", **places)
+    assert tuned.description == "fine-tuned" and tuned.temperature != 1 and tuned.learnt_on == 112
+    winner = onepass.load_predictor(NAME, **places)
+    both = onepass.load_predictor(NAME, f"{NAME}/r1", weights="learnt", **places)
+    assert [member.name for member in both.members] == [winner.name, tuned.name]
+    assert sum(both.weights) == pytest.approx(1)
+    accuracy = {}
+    for one in (tuned, winner, both):
+        prediction = one.predict_split("val")
+        truth = one.dataset.labels[prediction.rows]
+        accuracy[one.name] = float(np.mean(prediction.classes == truth))
+        assert prediction.probabilities.shape == (len(truth), 10)
+        np.testing.assert_allclose(prediction.probabilities.sum(axis=1), 1, atol=1e-5)
+        assert prediction.names == [one.dataset.names[row] for row in prediction.rows]
+    assert accuracy[both.name] >= accuracy[winner.name] > accuracy[tuned.name]
+
+
+def test_logits_in_another_order_are_put_in_row_order(places, tmp_path: Path) -> None:
+    shutil.copytree(places["runs_dir"], tmp_path / "runs")
+    moved = {**places, "runs_dir": tmp_path / "runs"}
+    path = tmp_path / "runs" / NAME / "finetune" / "r1" / "val_logits.npz"
+    arrays = unpack_arrays(path.read_bytes())
+    np.savez(path, **{name: array[::-1] for name, array in arrays.items()})
+    expected = onepass.load_predictor(f"{NAME}/r1", **places).predict_split("val")
+    found = onepass.load_predictor(f"{NAME}/r1", **moved).predict_split("val")
+    np.testing.assert_array_equal(found.probabilities, expected.probabilities)
+
+
+def test_an_unknown_model_names_the_nearest(places) -> None:
+    with pytest.raises(UnknownNameError, match="data set 'digits-tes' is unknown; did you mean"):
+        onepass.load_predictor("digits-tes", **places)
+    with pytest.raises(UnknownNameError, match=f"model of {NAME} 'r4' is unknown; did you mean r"):
+        onepass.load_predictor(f"{NAME}/r4", **places)
+    winner = onepass.load_predictor(NAME, **places).name
+    with pytest.raises(UnknownNameError, match=f"did you mean {winner.partition('/')[2]}"):
+        onepass.load_predictor(winner[:-2], **places)
+
+
+def test_without_a_leaderboard_the_runs_are_named(places, tmp_path: Path) -> None:
+    shutil.copytree(places["runs_dir"] / NAME / "finetune", tmp_path / "runs" / NAME / "finetune")
+    moved = {**places, "runs_dir": tmp_path / "runs"}
+    assert onepass.load_predictor(f"{NAME}/r1", **moved).name == f"{NAME}/r1"
+    with pytest.raises(UnknownNameError, match="known: r1, r2, r3"):
+        onepass.load_predictor(f"{NAME}/logistic", **moved)
+    with pytest.raises(MissingFileError, match="no leaderboard yet"):
+        onepass.load_predictor(NAME, **moved)
+
+
+def test_an_unfinished_run_is_no_model(places, tmp_path: Path) -> None:
+    shutil.copytree(places["runs_dir"], tmp_path / "runs")
+    (tmp_path / "runs" / NAME / "finetune" / "r1" / "result.json").unlink()
+    with pytest.raises(MissingFileError, match="no finished run; finished ones: r2, r3"):
+        onepass.load_predictor(f"{NAME}/r1", **{**places, "runs_dir": tmp_path / "runs"})
+
+
+def test_only_a_run_is_exported(places, capsys) -> None:
+    flags = ["--cache-dir", str(places["cache_dir"]), "--runs-dir", str(places["runs_dir"])]
+    assert run(["predict", "export", NAME, *flags]) == 2
+    said = capsys.readouterr().err
+    assert "expected a fine-tuned run" in said and "received the probe" in said
+    assert "onepass finetune --dataset" in said
+
+
+def test_an_option_that_does_not_exist_is_refused(places) -> None:
+    with pytest.raises(UsageError, match="split: expected one of"):
+        onepass.load_predictor(NAME, split="val", **places)
+
+
+@pytest.mark.parametrize(
+    ("words", "now"),
+    [
+        (["classify", "predict", "--dataset", "a"], "onepass predict DATASET"),
+        (["finetune", "predict", "--run", "a/b"], "onepass predict DATASET/RUN"),
+        (["finetune", "export", "--run", "a/b"], "onepass predict export DATASET/RUN"),
+    ],
+)
+def test_an_old_spelling_names_the_new_one(words: list[str], now: str, capsys) -> None:
+    assert run(words) == 2
+    said = capsys.readouterr().err
+    assert now in said and said.count("\n") == 1
