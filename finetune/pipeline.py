@@ -15,7 +15,7 @@ from onepass.classify.protocol.scorings import record_scoring
 from onepass.finetune.config import AUTO, FinetuneConfig
 from onepass.finetune.errors import analyse_run
 from onepass.finetune.finder import find_rate
-from onepass.finetune.session.checkpoint import model_variables, save_arrays
+from onepass.finetune.session.checkpoint import named_variables, save_variables
 from onepass.finetune.session.result import RESULT, FinetuneResult
 from onepass.finetune.session.run_identity import RateSearch, record_run, refuse_other
 from onepass.finetune.session.runs import logits_path, open_run
@@ -124,7 +124,7 @@ def _scored(result: FinetuneResult, session: Session, classifier: Classifier) ->
     """Keep the weights, score the validation split once, and compare with the probe."""
     folder, dataset, probe = result.folder, session.dataset, session.start.probe
     runs, seed = session.config.runs / dataset.name, session.config.seed
-    save_arrays(folder / WEIGHTS, {"model": model_variables(classifier.predictor)}, {})
+    save_variables(folder / WEIGHTS, {"model": named_variables(classifier.predictor)}, {})
     selection = session.rows.selection
     if selection is not None:
         logits = predict_logits(classifier, dataset.pixels, selection, "selection")

@@ -6,9 +6,9 @@ interruption and once with KILLS kills at random moments, and prints whether bot
 `finetune_tiny.py shared FOLDER` trains on all devices there are, with a stop on the way.
 """
 
-import contextlib
 import io
 import json
+import logging
 import os
 import random
 import signal
@@ -67,7 +67,7 @@ def tiny_classifier(recipe: Any, which: str = "all") -> Any:
 
 
 def tiny_training(folder: Path, select: bool = True, every: float = 1e9, **changes: Any) -> Any:
-    """Return a training of 160 images, judged on 40 others."""
+    """Return a training of 160 images, evaluated on 40 others."""
     from onepass.finetune.training.loop import Training
 
     pixels, labels = pixels_and_labels()
@@ -133,8 +133,9 @@ def shared(folder: Path) -> dict[str, Any]:
     images = Sharing(len(training.devices)).divide(np.zeros((24, 8)), 24)
     each = [len(part.data) for part in getattr(images, "addressable_shards", [])]
     rows = [[r.loss, r.accuracy, r.selection_loss, r.selection_accuracy] for r in training.history]
-    with contextlib.redirect_stderr(io.StringIO()) as said:
-        odd = devices_for(25)
+    said = io.StringIO()
+    logging.basicConfig(stream=said, level=logging.INFO, format="%(message)s", force=True)
+    odd = devices_for(25)
     return {
         "devices": training.devices, "each": each, "weights": len(weights.devices()), "history": rows,
         "parts": first_losses(parts=4, steps=2), "odd": odd, "said": said.getvalue(),
@@ -163,6 +164,7 @@ def _forked(folder: Path, seconds: float | None) -> bool:
     child = os.fork()  # before TensorFlow has started a thread: a fresh start without the import
     if not child:
         try:
+            logging.basicConfig(filename=folder / "log.txt", level=logging.INFO)
             os.dup2(os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
             _train(folder)
             os._exit(0)
@@ -200,7 +202,7 @@ def _main(folder: Path, kills: int) -> None:
         count += not done
     if not done:
         _forked(killed, None)
-    went_on = (killed / "log.txt").read_text().count("going on after epoch")
+    went_on = (killed / "log.txt").read_text().count("resuming after epoch")
     equal = (whole / "facts.json").read_text() == (killed / "facts.json").read_text()
     print(json.dumps({"kills": count, "went_on": went_on, "equal": equal}))
 

@@ -93,7 +93,7 @@ def test_interrupted_runs_have_the_same_history_and_weights(
         assert process.returncode == 0 and json.loads(out)["stopped"] == "SIGTERM"
     again = run(places, *words)
     result = result_of(again)
-    assert "going on after epoch" in again.stderr and "going on after epoch 0" not in again.stderr
+    assert "resuming after epoch" in again.stderr and "resuming after epoch 0" not in again.stderr
     assert steady(result["history"]) == steady(whole["history"])
     folder = places[1] / "digits" / "finetune"
     with (
@@ -194,7 +194,7 @@ def test_the_learning_rate_is_looked_for_once(places: tuple[Path, Path]) -> None
     assert f"learning rate {rate:g}: a tenth of" in stopped.stderr
     done = run(places, *words)
     assert result_of(done)["settings"]["learning_rate"] == rate
-    assert "going on after epoch 0, step 1" in done.stderr and "a tenth of" not in done.stderr
+    assert "resuming after epoch 0, step 1" in done.stderr and "a tenth of" not in done.stderr
     found = result_of(run(places, "finetune", "find-lr", *few, "--json"))
     assert found["suggested"] == pytest.approx(rate, rel=0.2)
     assert found["rates"] == sorted(found["rates"]) and found["rates"][0] == pytest.approx(1e-7)
@@ -315,21 +315,21 @@ def test_a_probe_of_another_backbone_is_refused() -> None:
 def test_a_checkpoint_that_is_not_ours_is_one_clear_error(tmp_path: Path, damage: str) -> None:
     import keras
 
-    from onepass.finetune.session.checkpoint import load_arrays, save_arrays
+    from onepass.finetune.session.checkpoint import load_variables, save_variables
 
     path = tmp_path / "checkpoint.npz"
-    variables = [keras.Variable(np.arange(6.0).reshape(2, 3))]
-    save_arrays(path, {"model": variables}, {"place": 3})
-    assert load_arrays(path, {"model": variables}) == {"place": 3}
+    variables = {"kernel": keras.Variable(np.arange(6.0).reshape(2, 3))}
+    save_variables(path, {"model": variables}, {"place": 3})
+    assert load_variables(path, {"model": variables}) == {"place": 3}
     if damage == "cut":
         os.truncate(path, path.stat().st_size // 2)
     elif damage == "text":
         path.write_text("not a checkpoint")
-    wanted = [keras.Variable(np.zeros((4, 4)))] if damage == "other model" else variables
+    other = {"kernel": keras.Variable(np.zeros((4, 4)))}
     with pytest.raises(CorruptFileError, match=r"checkpoint\.npz"):
-        load_arrays(path, {"model": wanted})
+        load_variables(path, {"model": other if damage == "other model" else variables})
     np.testing.assert_array_equal(
-        keras.ops.convert_to_numpy(variables[0]), np.arange(6.0).reshape(2, 3)
+        keras.ops.convert_to_numpy(variables["kernel"]), np.arange(6.0).reshape(2, 3)
     )
 
 

@@ -71,15 +71,15 @@ def test_two_devices_share_each_batch_and_learn_what_one_learns(tmp_path: Path) 
 
 
 def test_tensorflow_says_that_it_trains_on_one_of_several_devices(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture
 ) -> None:
     from onepass.finetune.training import parallel
 
-    assert parallel.devices_for(24) == 1 and capsys.readouterr().err == ""
+    assert parallel.devices_for(24) == 1 and said.text == ""
     monkeypatch.setattr(parallel, "device_names", lambda: ["gpu:0", "gpu:1"])
     assert parallel.devices_for(24) == 1
-    said = capsys.readouterr().err
-    assert said == "training uses 1 of 2 devices: KERAS_BACKEND=jax trains on all of them\n"
+    words = "training uses 1 of 2 devices: KERAS_BACKEND=jax trains on all of them"
+    assert said.messages == [words]
 
 
 def test_every_image_is_seen_once_an_epoch_and_no_batch_is_short() -> None:
@@ -109,8 +109,9 @@ def test_it_learns_and_keeps_what_was_best_on_the_selection_split(tmp_path: Path
 
 
 def test_the_use_of_the_gpus_is_shown_and_counts_training_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from onepass.cache.progress import ProgressUpdate, progress_to
     from onepass.extract.stream.accelerator import GpuUse
     from onepass.finetune.training import loop as train
 
@@ -120,13 +121,15 @@ def test_the_use_of_the_gpus_is_shown_and_counts_training_alone(
 
     def finish() -> None:
         before = len(training.use.samples)
-        real()  # judges the epoch
+        real()  # evaluates the epoch
         assert len(training.use.samples) == before
 
     monkeypatch.setattr(training, "_finish_epoch", finish)
-    training.run(lambda: "")
+    updates: list[ProgressUpdate] = []
+    with progress_to(updates.append):
+        training.run(lambda: "")
     assert training.use.mean == pytest.approx(0.97)
-    assert " · GPU 97 %" in capsys.readouterr().err
+    assert str(updates[-1]).endswith(" · GPU 97 %")
 
 
 def test_without_selection_all_rows_are_trained_on_and_the_average_is_kept(tmp_path: Path) -> None:
@@ -185,7 +188,7 @@ class FullDevice:
 
 
 def test_a_full_memory_halves_the_batch_and_keeps_the_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture
 ) -> None:
     import onepass.finetune.training.loop
 
@@ -196,7 +199,7 @@ def test_a_full_memory_halves_the_batch_and_keeps_the_step(
     training = tiny_training(tmp_path, epochs=1)
     assert training.run(lambda: "") == ""
     assert training.step.parts == 4 and int(training.optimizer.iterations) == training.plan.steps(1)
-    assert "adding up 4 parts of 6" in capsys.readouterr().err
+    assert "adding up 4 parts of 6" in said.text
     monkeypatch.setattr(
         onepass.finetune.training.loop, "TrainStep", lambda *a: FullDevice(real(*a), 1)
     )

@@ -1,7 +1,13 @@
-"""Everything a run needs to go on, in one file that is whole or is not there."""
+"""Variables and what else a run needs to resume, in one file that is whole or is not there.
+
+Each variable is stored under its name in the model, so that it is never taken for another one of the same
+shape. Files of earlier versions hold the variables by position; they are still read.
+"""
 
 import json
+import re
 import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +19,41 @@ from onepass.cache.files import write_atomic
 from onepass.classify.heads.storage import pack_arrays, unpack_arrays
 
 STATE = "state"
+Variables = Mapping[str, Any]  # Keras variables by their names
 
 
-def save_arrays(path: Path, variables: dict[str, list], state: dict[str, Any]) -> None:
+def save_variables(path: Path, groups: Mapping[str, Variables], state: dict[str, Any]) -> None:
     """Write variables and JSON state to one `.npz`, atomically.
 
     Args:
         path: The file.
-        variables: Lists of Keras variables by group, such as {"model": model.variables}.
+        groups: Variables, or arrays, by name, such as {"model": named_variables(model)}.
         state: What else is to be known, as JSON.
     """
-    arrays = {
-        f"{group}/{i:04d}": np.asarray(v)
-        for group, vs in variables.items()
-        for i, v in enumerate(vs)
-    }
+    arrays = {name: np.asarray(variable) for name, variable in _flat(groups).items()}
     text = np.frombuffer(json.dumps(state).encode(), dtype=np.uint8)
     write_atomic(path, pack_arrays({**arrays, STATE: text}))
 
 
-def load_arrays(path: Path, variables: dict[str, list]) -> dict[str, Any]:
-    """Read such a file into variables of the same shapes; return its state.
+def load_variables(path: Path, groups: Mapping[str, Variables]) -> dict[str, Any]:
+    """Read such a file into variables of the same names and shapes; return its state.
 
     Nothing is assigned unless everything fits.
 
     Raises:
-        CorruptFileError: It is cut short, changed, or of another model.
+        CorruptFileError: It is cut short, changed, or of another model; then the variable is named.
     """
     try:
         arrays = unpack_arrays(path.read_bytes())
-        state = json.loads(arrays.pop(STATE).tobytes())
+        state: dict[str, Any] = json.loads(arrays.pop(STATE).tobytes())
     except (OSError, ValueError, KeyError, zlib.error) as error:
         raise CorruptFileError(
             f"{path}: expected a checkpoint, but it cannot be read ({error}); delete it to start anew"
         ) from error
-    wanted = {f"{group}/{i:04d}": v for group, vs in variables.items() for i, v in enumerate(vs)}
+    names = _names_by_position(groups)
+    if arrays and arrays.keys() <= names.keys():
+        arrays = {names[position]: array for position, array in arrays.items()}
+    wanted = _flat(groups)
     for name in sorted(wanted.keys() | arrays.keys()):
         ours = tuple(wanted[name].shape) if name in wanted else "nothing"
         theirs = arrays[name].shape if name in arrays else "nothing"
@@ -60,12 +66,81 @@ def load_arrays(path: Path, variables: dict[str, list]) -> dict[str, Any]:
     return state
 
 
-def model_variables(model: keras.Model) -> list:
-    """Return all variables of a model, random states included, in an order that does not depend on what is trained."""
-    return list(model.variables)
+def named_variables(model: keras.Model) -> dict[str, Any]:
+    """Return all variables of a model, random states included, by their paths.
+
+    Where Keras made up a name, such as "conv2d_7" or "seed_generator_3", its number depends on what the
+    process has built before. Such numbers are counted anew within the model.
+    """
+    made_up = {_snake_case(type(layer).__name__) for layer in model._flatten_layers()}
+    made_up.add("seed_generator")
+    split = [[_numbered(part, made_up) for part in v.path.split("/")] for v in model.variables]
+    numbers: dict[str, set[int]] = {}  # that Keras gave, by name
+    for name, number in (part for path in split for part in path):
+        if number is not None:
+            numbers.setdefault(name, set()).add(number)
+    ranks = {
+        (name, n): f"_{i}" if i else ""
+        for name, found in numbers.items()
+        for i, n in enumerate(sorted(found))
+    }
+    paths = ["/".join(name + ranks.get((name, n), "") for name, n in path) for path in split]
+    return dict(zip(_distinct(paths), model.variables, strict=True))
 
 
-def finite(variables: list) -> bool:
+def named_slots(optimizer: keras.optimizers.Optimizer, model: Variables) -> dict[str, Any]:
+    """Return all variables of an optimiser by the variable of the model that they belong to.
+
+    Args:
+        optimizer: Built.
+        model: From `named_variables`.
+    """
+    owners = {variable.path.replace("/", "_"): name for name, variable in model.items()}
+    names = []
+    for variable in optimizer.variables:
+        owner, _, slot = variable.name.rpartition("_")
+        names.append(f"{owners[owner]}/{slot}" if owner in owners else variable.name)
+    return dict(zip(_distinct(names), optimizer.variables, strict=True))
+
+
+def all_finite(variables: Variables) -> bool:
     """Say whether no number in these variables is NaN or infinite."""
-    arrays = (np.asarray(v) for v in variables)
+    arrays = (np.asarray(v) for v in variables.values())
     return all(bool(np.isfinite(a).all()) for a in arrays if a.dtype.kind == "f")
+
+
+def _flat(groups: Mapping[str, Variables]) -> dict[str, Any]:
+    return {f"{group}/{name}": v for group, named in groups.items() for name, v in named.items()}
+
+
+def _names_by_position(groups: Mapping[str, Variables]) -> dict[str, str]:
+    """Return the name of each variable by what an earlier version called it: group and position."""
+    return {
+        f"{group}/{i:04d}": f"{group}/{name}"
+        for group, named in groups.items()
+        for i, name in enumerate(named)
+    }
+
+
+def _numbered(part: str, made_up: set[str]) -> tuple[str, int | None]:
+    """Split a part of a path into a name and Keras' own number, None where the name is not Keras' own."""
+    match = re.fullmatch(r"(.+?)(?:_(\d+))?", part)
+    if match and match[1] in made_up:
+        return match[1], int(match[2] or 0)
+    return part, None
+
+
+def _snake_case(name: str) -> str:
+    """Return the name that Keras makes of a class's name."""
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    """Number names that occur more than once."""
+    seen: dict[str, int] = {}
+    distinct = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        distinct.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return distinct

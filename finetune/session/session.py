@@ -16,7 +16,7 @@ from onepass.extract.backbones.registry import find_backbone
 from onepass.extract.backend import default_precision
 from onepass.finetune.config import AUTO, FinetuneConfig
 from onepass.finetune.recipes import Recipe
-from onepass.finetune.session.checkpoint import load_arrays, save_arrays
+from onepass.finetune.session.checkpoint import load_variables, save_variables
 from onepass.finetune.session.run_identity import CONFIG, RunConfig, RunIdentity
 from onepass.finetune.session.start import Start, choose_start
 from onepass.finetune.training.model import Classifier, build_classifier, warm_start
@@ -146,13 +146,14 @@ class Session:
             fitted = clone(head).fit(take(inputs.vectors(), rows.head), labels[rows.head])
             if path is None:
                 return fitted.linear()
-            save_arrays(path, {"head": list(fitted.linear())}, {"rows": len(rows.head)})
+            linear = dict(zip(("weights", "bias"), fitted.linear(), strict=True))
+            save_variables(path, {"head": linear}, {"rows": len(rows.head)})
         width, classes = len(head.linear()[0]), len(self.dataset.class_ids)
         weights, bias = (
             keras.Variable(np.zeros((width, classes))),
             keras.Variable(np.zeros(classes)),
         )
-        load_arrays(path, {"head": [weights, bias]})
+        load_variables(path, {"head": {"weights": weights, "bias": bias}})
         return keras.ops.convert_to_numpy(weights), keras.ops.convert_to_numpy(bias)
 
 

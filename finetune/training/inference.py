@@ -12,7 +12,7 @@ from onepass.data.dataset import ImageDataset
 from onepass.extract.backbones.registry import find_backbone
 from onepass.extract.backend import compile_step
 from onepass.extract.stream.engine import PixelBatch, Stream, cut_batches
-from onepass.finetune.session.checkpoint import load_arrays, model_variables
+from onepass.finetune.session.checkpoint import load_variables, named_variables
 from onepass.finetune.session.run_identity import RunIdentity
 from onepass.finetune.training.model import Classifier, build_classifier
 
@@ -63,7 +63,7 @@ def restore(folder: Path, identity: RunIdentity, dataset: ImageDataset) -> Class
     classifier = build_classifier(
         find_backbone(key.backbone), key.size, dataset.pixels.shape[1:], len(dataset.class_ids),
         identity.recipe, output=(key.layer, key.pooling), weights="none",
-        which=identity.unfreeze,  # the order of the variables depends on it
+        which=identity.unfreeze,  # weights of earlier versions lie in an order that depends on it
     )  # fmt: skip
-    load_arrays(folder / "weights.npz", {"model": model_variables(classifier.predictor)})
+    load_variables(folder / "weights.npz", {"model": named_variables(classifier.predictor)})
     return classifier

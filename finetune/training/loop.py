@@ -1,4 +1,4 @@
-"""The training loop: epochs that can be killed at any moment and go on as if they had not been."""
+"""The training loop: epochs that can be killed at any moment and resume as if they had not been."""
 
 import logging
 import math
@@ -16,7 +16,13 @@ from onepass.cache.progress import Progress
 from onepass.extract.backend import device_names, is_out_of_memory
 from onepass.extract.stream.accelerator import watch_gpus
 from onepass.finetune.recipes import Recipe
-from onepass.finetune.session.checkpoint import finite, load_arrays, model_variables, save_arrays
+from onepass.finetune.session.checkpoint import (
+    all_finite,
+    load_variables,
+    named_slots,
+    named_variables,
+    save_variables,
+)
 from onepass.finetune.session.history import DivergedError, EpochRow, best_first, why_ended
 from onepass.finetune.training.batches import Feed, Plan
 from onepass.finetune.training.layers import depth_groups, rate_factors
@@ -60,7 +66,7 @@ class Training:
         rows: Which of them to train on, ascending.
         recipe: How.
         seed: Decides order and augmentation.
-        checkpoint: The file to go on from, and to write to.
+        checkpoint: The file to resume from, and to write to.
         selection: Rows, none of them among `rows`, on which epochs are chosen; with none, all epochs are
             trained and the last weights kept.
         every: Seconds between checkpoints.
@@ -266,26 +272,24 @@ class Training:
         """
         self.step.sync()
         groups = self._groups()
-        if not finite(groups["model"]):
+        if not all_finite(groups["model"]):
             self._diverged("a weight is not a number")
         if self.place:
             self._tick()
         state = TrainingState(self.history, self.place, self.loss, self.correct, self.seconds)
-        save_arrays(self.checkpoint, groups, to_json(state))
+        save_variables(self.checkpoint, groups, to_json(state))
         self.saved = time.monotonic()
 
     def _resume(self) -> None:
-        state = from_json(TrainingState, load_arrays(self.checkpoint, self._groups()))
+        state = from_json(TrainingState, load_variables(self.checkpoint, self._groups()))
         self.step.forget()
         self.history, self.place, self.fetched = state.history, state.place, state.place
         self.loss, self.correct, self.seconds = state.loss, state.correct, state.seconds
-        log.info(f"going on after epoch {len(self.history)}, step {self.place} of {self.steps}")
+        log.info(f"resuming after epoch {len(self.history)}, step {self.place} of {self.steps}")
 
-    def _groups(self) -> dict[str, list]:
-        return {
-            "model": model_variables(self.classifier.trainer),
-            "optimizer": list(self.optimizer.variables),
-        }
+    def _groups(self) -> dict[str, dict[str, Any]]:
+        model = named_variables(self.classifier.trainer)
+        return {"model": model, "optimizer": named_slots(self.optimizer, model)}
 
     @property
     def devices(self) -> list[str]:

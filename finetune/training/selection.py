@@ -9,7 +9,7 @@ import numpy as np
 
 from onepass.cache.rowfile import release
 from onepass.classify.metrics import accuracy, log_loss
-from onepass.finetune.session.checkpoint import load_arrays, model_variables, save_arrays
+from onepass.finetune.session.checkpoint import load_variables, named_variables, save_variables
 from onepass.finetune.training.step import EvalStep
 
 BATCH = 64
@@ -80,7 +80,7 @@ class Keeper:
             ranked: All epochs so far, the best first.
         """
         if epoch in ranked[: self.count]:
-            save_arrays(self._path(epoch), {"model": model_variables(self.predictor)}, {})
+            save_variables(self._path(epoch), {"model": named_variables(self.predictor)}, {})
 
     def tidy(self, ranked: list[int]) -> None:
         """Delete the files of epochs that are no longer among the best."""
@@ -98,12 +98,13 @@ class Keeper:
             ranked: Epochs, the best first.
             judge: Judges the model as it is.
         """
-        variables = model_variables(self.predictor)
+        named = named_variables(self.predictor)
+        variables = list(named.values())
         taken: list[int] = []
         mean: list[np.ndarray] = []
         best = (0.0, np.inf)
         for epoch in ranked[: self.count]:
-            load_arrays(self._path(epoch), {"model": variables})
+            load_variables(self._path(epoch), {"model": named})
             one = [np.asarray(v) for v in variables]
             n = len(taken)
             trial = [(m * n + w) / (n + 1) for m, w in zip(mean, one, strict=True)] if n else one
