@@ -79,7 +79,7 @@ def named_variables(model: keras.Model) -> dict[str, Any]:
     for name, number in (part for path in split for part in path):
         if number is not None:
             numbers.setdefault(name, set()).add(number)
-    ranks = {
+    ranks: dict[tuple[str, int | None], str] = {
         (name, n): f"_{i}" if i else ""
         for name, found in numbers.items()
         for i, n in enumerate(sorted(found))
