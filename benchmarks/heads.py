@@ -3,7 +3,7 @@
     python benchmarks/heads.py [--features efficientnet_lite0@128] [--rows 40000] [--rounds 5]
 
 One run, interleaved, medians of the rounds: (a) gram: X.T @ X of the standardised, resident float32 rows;
-(b) ridge: `Ridge.path` on the same rows as they are stored (float16) with a tenth as many selection rows:
+(b) ridge: the search of `Ridge` on the same rows as they are stored (float16) with a tenth as many selection rows:
 standardising, Gram matrix, every penalty, temperatures and scores; (c) product: queries @ rows.T, float32 and
 resident, in the blocks of (d); (d) knn: `predict` of 10,000 queries by `Neighbours`, from float16 rows.
 Features of a prepared Tiny ImageNet are found by ONEPASS_CACHE; else synthetic ones are made. The last line is JSON.
@@ -30,8 +30,10 @@ def main() -> None:
     import numpy as np
 
     from onepass.classify.heads.linear.ridge import Ridge
-    from onepass.classify.heads.neighbours.knn import BLOCK, Neighbours
+    from onepass.classify.heads.neighbours.knn import Neighbours
+    from onepass.classify.heads.neighbours.nearest import BLOCK_NUMBERS
     from onepass.classify.heads.scaler import Scaler
+    from onepass.classify.search.search import Search, Split
 
     print(machine())
     words, X, y, V, v = feature_rows(options.features, options.rows)
@@ -40,7 +42,8 @@ def main() -> None:
     standard, queries = (Scaler.fit(X).apply(part) for part in (X, V))
     neighbours = Neighbours().fit(X, y)
     choose = np.linspace(0, len(V) - 1, min(len(V), len(X) // 10)).astype(int)
-    size = BLOCK // len(X)
+    size = BLOCK_NUMBERS // len(X)
+    split = Split(X, y, V[choose], v[choose])
 
     def product() -> None:
         for start in range(0, len(queries), size):
@@ -48,7 +51,7 @@ def main() -> None:
 
     work = {
         "gram": lambda: standard.T @ standard,
-        "ridge": lambda: Ridge().path(X, y, V[choose], v[choose]),
+        "ridge": Search(Ridge(), split).run,
         "product": product,
         "knn": lambda: neighbours.predict(V),
     }

@@ -2,14 +2,14 @@
 
     python benchmarks/logistic.py [--features efficientnet_lite0@128] [--rows 90000]
 
-One run: (a) `Logistic.path` of budget "full", twelve Cs from 1e-5 to 1, on raw feature rows: it
+One run: (a) the search of `Logistic` of budget "full", twelve Cs from 1e-5 to 1, on raw feature rows: it
 standardises, solves and scores; (b) `sklearn.linear_model.LogisticRegression(C=1e-3)`, lbfgs, with its
 default tolerance (1e-4) but as many iterations as it asks for, on the same rows, standardised before, as float32;
 (c) references: the solver of (a) once more, each C to a proven excess of at most 2e-5 of the objective
 (tests/test_classify_solver.py holds such a reference to scikit-learn's in float64). A gap is the objective
 of (a) over that of (c), less one, in float64; an accuracy gap is |(a) - (c)| in points on the rows that (a) was
-judged on. Both count for every C up to the accuracy's peak and one beyond; the Cs after that may be marked
-as stopped early. Features of a prepared Tiny ImageNet are found by ONEPASS_CACHE; else 90,000 synthetic rows
+judged on. Both count for every C up to the accuracy's peak and one beyond; the Cs after that may only
+be extrapolated. Features of a prepared Tiny ImageNet are found by ONEPASS_CACHE; else 90,000 synthetic rows
 of 1280 numbers in 200 classes are made. The last line is JSON.
 """
 
@@ -36,31 +36,31 @@ def objective(head, rows, penalty: float) -> float:
     return total / len(rows) + penalty / 2 * float((head.weights_.astype(np.float64) ** 2).sum())
 
 
-def compared(points: list, rows, scaler, X, y) -> list[tuple[float, float]]:
+def compared(trials: list, rows, scaler, X, y) -> list[tuple[float, float]]:
     """Return gaps of objective and accuracy (points, on X and y) for each C up to one beyond the peak."""
     from onepass.classify.heads.linear.logistic import Logistic
     from onepass.classify.heads.linear.solver import Solver
 
-    peak = max(range(len(points)), key=lambda number: points[number].accuracy)
+    peak = max(range(len(trials)), key=lambda number: trials[number].accuracy)
     solver, gaps = Solver(rows), []
-    for number, point in enumerate(points):
-        line = f"C = {point.params['C']:<8.3g} accuracy {100 * point.accuracy:.2f} %"
+    for number, trial in enumerate(trials):
+        line = f"C = {trial.params['C']:<8.3g} accuracy {100 * trial.accuracy:.2f} %"
         if number > peak + 1:
-            print(line + (", stopped early" if not point.head.converged_ else ""))
+            print(line + (", only extrapolated" if not trial.head.converged_ else ""))
             continue
-        reference = Logistic(C=point.params["C"])
-        reference.classes_, reference.n_features_in_ = point.head.classes_, rows.features
-        reference._solve(solver, scaler, TIGHT, PASSES)
-        penalty = 1 / (point.params["C"] * len(rows))
+        reference = Logistic(C=trial.params["C"])
+        reference.classes_, reference.n_features_in_ = trial.head.classes_, rows.features
+        reference.solve(solver, scaler, TIGHT, PASSES)
+        penalty = 1 / (trial.params["C"] * len(rows))
         best = objective(reference, rows, penalty)
-        gap = objective(point.head, rows, penalty) / best - 1
-        accuracy = 100 * abs(point.accuracy - reference.judged(X, y, {}).accuracy)
+        gap = objective(trial.head, rows, penalty) / best - 1
+        accuracy = 100 * abs(trial.accuracy - reference.score(X, y))
         gaps.append((gap, accuracy))
         print(
-            f"{line}, objective {best:.5f} + {gap:.1e} (proven {point.head.excess_:.1e}), "
+            f"{line}, objective {best:.5f} + {gap:.1e} (proven {trial.head.excess_:.1e}), "
             f"accuracy gap {accuracy:.2f}; reference within {reference.excess_:.1e}"
             + ("" if reference.converged_ else ", NOT CONVERGED")
-            + ("" if point.head.converged_ else ", MARKED EARLY"),
+            + ("" if trial.head.converged_ else ", ONLY EXTRAPOLATED"),
             flush=True,
         )
     return gaps
@@ -77,18 +77,19 @@ def main() -> None:
     from sklearn.linear_model import LogisticRegression
 
     from onepass.classify.heads.linear.logistic import Logistic
-    from onepass.classify.heads.linear.softmax_objective import Rows
+    from onepass.classify.heads.linear.softmax_objective import SoftmaxObjective
     from onepass.classify.heads.scaler import Scaler
+    from onepass.classify.search.search import Search, Split
 
     print(machine())
     words, X, y, V, v = feature_rows(options.features, options.rows)
     print(words, flush=True)
 
     begin = time.perf_counter()
-    points = Logistic().path(X, y, V, v, budget="full")
+    trials = Search(Logistic(), Split(X, y, V, v), budget="full").run()
     path_seconds = time.perf_counter() - begin
     print(
-        f"path of {len(points)}: {path_seconds:.1f} s, {1 + sum(p.head.n_iter_ for p in points)} passes",
+        f"search of {len(trials)}: {path_seconds:.1f} s, {1 + sum(p.head.n_iter_ for p in trials)} passes",
         flush=True,
     )
 
@@ -102,8 +103,9 @@ def main() -> None:
         flush=True,
     )
 
-    rows = Rows(standard, np.searchsorted(points[0].head.classes_, y), len(points[0].head.classes_))
-    gaps = compared(points, rows, scaler, V, v)
+    classes = trials[0].head.classes_
+    rows = SoftmaxObjective(standard, np.searchsorted(classes, y), len(classes))
+    gaps = compared(trials, rows, scaler, V, v)
     result = {
         "path_seconds": round(path_seconds, 2),
         "sklearn_seconds": round(sklearn_seconds, 2),

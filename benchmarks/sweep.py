@@ -5,11 +5,11 @@
 Rows to fit and to select on are those of `onepass classify` on Tiny ImageNet (36,000 and 4,000 rows
 x 1280, 200 classes; random ones of that size where its features are not stored). The one head is
 trained for all the epochs. Of the 64 (4 learning rates x 4 penalties x 2 shares of dropout x 2 seeds) a
-quarter goes on after each rung of successive halving (`onepass.classify.heads.neural.successive_halving`), and a rung ends three
+quarter goes on after each rung of successive halving (`onepass.classify.search.successive_halving`), and a rung ends three
 times later than the one before: at epochs 20/27, 20/9, 20/3 and 20. So 102 epochs of a head are computed
 instead of 1,280, and that is where most of the saving is from; no rung leaves out rows. The rest is one
 read of each batch, one dropout mask for heads of equal dropout and seed, and wide products. Every head
-that is left is judged on the selection rows after every epoch, in both timings.
+that is left is evaluated on the selection rows after every epoch, in both timings.
 
 The best heads are then trained alone, for as long as they were in the sweep, with their own seed (and
 so another order of rows): both accuracies are printed, beside the spread between seeds. The last line
@@ -28,9 +28,10 @@ from onepass.cache.errors import OnepassError
 from onepass.cache.features import resolve_features
 from onepass.classify.heads.base import brief
 from onepass.classify.heads.neural.dense import Dense
-from onepass.classify.heads.neural.successive_halving import Plan
-from onepass.classify.heads.neural.trained import Grid
 from onepass.classify.protocol.evaluate import protocol_rows
+from onepass.classify.search.neural import Grid, TrainTogether
+from onepass.classify.search.search import Search, Split
+from onepass.classify.search.successive_halving import Schedule
 from onepass.data.dataset import open_dataset
 
 NAME = "tiny-imagenet"
@@ -65,18 +66,19 @@ def synthetic() -> Rows:
     return X[:36_000], y[:36_000], X[36_000:], y[36_000:]
 
 
-def timed(rows: Rows, params: list[dict], plan: Plan) -> tuple[float, list]:
+def timed(rows: Rows, params: list[dict], epochs: int) -> tuple[float, list]:
     start = time.perf_counter()
-    sweep = Dense().sweep(*rows, params, plan)
-    return time.perf_counter() - start, list(zip(sweep.params, sweep.tracks, strict=True))
+    strategy = TrainTogether(params, Schedule(epochs))
+    Search(Dense(), Split(*rows), strategy=strategy).run()
+    return time.perf_counter() - start, list(zip(params, strategy.curves, strict=True))
 
 
 def compare_alone(rows: Rows, swept: list, count: int) -> None:
     """Train the heads that lasted longest alone, and print what they reach on the selection rows."""
     X, y, V, v = rows
-    lasted = sorted(swept, key=lambda pair: -len(pair[1].history))[:count]
-    for params, track in lasted:
-        best = track.best
+    lasted = sorted(swept, key=lambda pair: -len(pair[1].points))[:count]
+    for params, curve in lasted:
+        best = curve.best
         alone = [
             Dense(**{**params, "epochs": best.epochs, "seed": seed}).fit(X, y).score(V, v)
             for seed in (params["seed"], params["seed"] + 10)
@@ -101,9 +103,9 @@ def main() -> None:
         f"{machine()}\n{source}: {len(rows[0]):,} + {len(rows[2]):,} rows, {options.epochs} epochs"
     )
     one = [{"learning_rate": 1e-3}]
-    before, _ = timed(rows, one, Plan(options.epochs))
-    together, swept = timed(rows, GRID.params(), Plan(options.epochs))
-    after, _ = timed(rows, one, Plan(options.epochs))
+    before, _ = timed(rows, one, options.epochs)
+    together, swept = timed(rows, GRID.params(), options.epochs)
+    after, _ = timed(rows, one, options.epochs)
     alone = (before + after) / 2
     print(
         f"one head: {before:.1f} s and {after:.1f} s; {len(swept)} heads: {together:.1f} s",

@@ -15,7 +15,7 @@ from onepass.cache.errors import InvalidInputError, StaleError, UsageError
 from onepass.cache.locks import exclusive
 from onepass.cache.provenance import digest_json
 from onepass.classify.config import EnsembleConfig
-from onepass.classify.heads.base import Head, PathPoint
+from onepass.classify.heads.base import Head
 from onepass.classify.heads.registry import find_head
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult, leaderboard_path
 from onepass.classify.leaderboard.records import (
@@ -37,10 +37,10 @@ from onepass.classify.protocol.evaluate import (
     VERSION,
     Outcome,
     ProtocolRows,
-    best_point,
     protocol_rows,
 )
 from onepass.classify.protocol.inputs import Inputs
+from onepass.classify.search.search import Search, Split, best_trial
 from onepass.data.dataset import ImageDataset, open_dataset
 
 log = logging.getLogger(__name__)
@@ -192,23 +192,23 @@ def _worthy(
 def _outcome(
     method: str, said: list[Probabilities], truth: np.ndarray, seed: int, start: float
 ) -> Outcome:
-    """Fit on the selection rows, judge by cross-fitting, and ask for the reported rows once."""
+    """Fit on the selection rows, evaluate by cross-fitting, and ask for the reported rows once."""
     X = member_inputs([one.selection for one in said])
     head = find_head(method)(members=len(said))
-    points, crossed = [], []
-    for point in head.path(X, truth, X, truth):
-        scores = cross_fitted(point.head, X, truth, seed)
+    trials, crossed = [], []
+    for trial in Search(head, Split(X, truth, X, truth)).run():
+        scores = cross_fitted(trial.head, X, truth, seed)
         share, loss = accuracy(truth, scores.argmax(axis=1)), log_loss(truth, scores)
-        points.append(PathPoint(point.params, share, loss, point.head))
+        trials.append(replace(trial, accuracy=share, log_loss=loss))
         crossed.append(scores)
-    chosen = best_point(points)
-    selection = softmax(crossed[points.index(chosen)])
+    chosen = best_trial(trials)
+    selection = softmax(crossed[trials.index(chosen)])
     val, test = (
         chosen.head.predict_proba(member_inputs([getattr(one, part) for one in said]))
         for part in ("val", "test")
     )
     seconds = time.monotonic() - start
-    return Outcome.of(chosen.head, chosen, points, (selection, val, test), truth, seconds)
+    return Outcome.of(chosen.head, chosen, trials, (selection, val, test), truth, seconds)
 
 
 def cross_fitted(head: Head, X: np.ndarray, truth: np.ndarray, seed: int) -> np.ndarray:

@@ -85,23 +85,22 @@ def sweep_text(result: "SweepsResult") -> str:
 
     lines = []
     for record, probe in zip(result.sweeps, result.probes, strict=True):
-        rungs = ", ".join(
-            f"{rung['heads']} to epoch {rung['epoch']:.3g}" for rung in record["rungs"]
-        )
+        rungs = ", ".join(f"{rung.heads} to epoch {rung.epoch:.3g}" for rung in record.rungs)
         lines += [
-            f"{' & '.join(record['features'])}: {len(record['heads'])} {record['head']} heads "
-            f"({rungs}), {human_seconds(record['seconds'])}",
+            f"{' & '.join(record.features)}: {len(record.heads)} {record.head} heads "
+            f"({rungs}), {human_seconds(record.seconds)}",
             "",
         ]
-        best = sorted((h for h in record["heads"] if h["best"]), key=lambda h: h["rank"])[:SHOWN]
+        ranked = sorted(record.heads, key=lambda head: head.rank)
         rows = [
             (
-                str(head["rank"]),
-                brief({**head["params"], "epochs": head["best"]["epochs"]}),
-                percent(head["best"]["train_accuracy"]),
-                percent(head["best"]["accuracy"]),
+                str(head.rank),
+                brief({**head.params, "epochs": head.best.epochs}),
+                percent(head.best.train_accuracy),
+                percent(head.best.accuracy),
             )
-            for head in best
+            for head in ranked[:SHOWN]
+            if head.best
         ]
         low, high = (100 * bound for bound in probe.val_interval)
         lines += [

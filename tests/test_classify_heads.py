@@ -22,18 +22,20 @@ from onepass.cache.errors import (
     UnknownNameError,
 )
 from onepass.classify.heads import scaler
-from onepass.classify.heads.base import LinearHead, PathPoint
+from onepass.classify.heads.base import LinearHead
 from onepass.classify.heads.baselines.majority import Majority
 from onepass.classify.heads.linear.centroid import Centroid
 from onepass.classify.heads.linear.lda import Lda
-from onepass.classify.heads.linear.logistic import Logistic, past_peak
-from onepass.classify.heads.linear.ridge import Normal, Ridge
+from onepass.classify.heads.linear.logistic import Logistic
+from onepass.classify.heads.linear.ridge import NormalEquations, Ridge
 from onepass.classify.heads.linear.spectrum import Spectrum
 from onepass.classify.heads.neighbours.knn import Neighbours
 from onepass.classify.heads.registry import find_head
 from onepass.classify.heads.scaler import Scaler
 from onepass.classify.heads.storage import load_head, save_head
 from onepass.classify.metrics import softmax
+from onepass.classify.search.linear import past_peak
+from onepass.classify.search.search import Search, Split, Trial
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +46,7 @@ def one_thread():
 
 
 def halves(classes: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Digits to learn from and digits to be judged on, float16."""
+    """Digits to learn from and digits to be evaluated on, float16."""
     data = digits(classes)
     half = len(data.labels) // 2
     return data.X[:half], data.labels[:half], data.X[half:], data.labels[half:]
@@ -104,7 +106,7 @@ class TestRidge:
         X, y = generator.normal(size=(rows, 100)), np.arange(rows) % 3
         numbers, penalty = y, 0.3
         monkeypatch.setattr(scaler, "BLOCK_NUMBERS", 100 * 64)
-        normal = Normal.of(X, numbers, 3)
+        normal = NormalEquations.of(X, numbers, 3)
         assert len(normal.matrix) == min(rows, 100)
         Z = (X - X.mean(axis=0)) / X.std(axis=0)
         T = np.eye(3)[y] - np.bincount(y) / rows
@@ -120,31 +122,31 @@ class TestRidge:
         generator = np.random.default_rng(4)
         X = generator.normal(size=(rows, 20)) @ generator.normal(size=(20, 300))
         X += 1e-3 * generator.normal(size=X.shape)
-        normal = Normal.of(X, np.arange(rows) % 5, 5)
+        normal = NormalEquations.of(X, np.arange(rows) % 5, 5)
         exact = np.linalg.solve(normal.matrix + penalty * np.eye(len(normal.matrix)), normal.right)
         if normal.rows is not None:
             exact = normal.rows.T @ exact
         error = np.linalg.norm(normal.solve(penalty) - exact) / np.linalg.norm(exact)
         assert error < 1e-3
 
-    def test_path_finds_what_single_fits_find(self) -> None:
+    def test_a_search_finds_what_single_fits_find(self) -> None:
         X, y, V, v = halves()
-        points = Ridge().path(X, y, V, v)
-        assert [p.params["penalty"] for p in points] == sorted((p.params["penalty"] for p in points), reverse=True)  # fmt: skip
-        for point in points[::4]:
-            alone = clone(point.head).fit(X, y)
-            np.testing.assert_allclose(alone.weights_, point.head.weights_, rtol=1e-3, atol=1e-4)
-            assert point.accuracy == pytest.approx(alone.score(V, v), abs=1e-3)
+        trials = Search(Ridge(), Split(X, y, V, v)).run()
+        assert [t.params["penalty"] for t in trials] == sorted((t.params["penalty"] for t in trials), reverse=True)  # fmt: skip
+        for trial in trials[::4]:
+            alone = clone(trial.head).fit(X, y)
+            np.testing.assert_allclose(alone.weights_, trial.head.weights_, rtol=1e-3, atol=1e-4)
+            assert trial.accuracy == pytest.approx(alone.score(V, v), abs=1e-3)
 
     def test_temperature_makes_probabilities_fit_and_changes_no_class(self) -> None:
         X, y, V, v = halves()
-        points = Ridge().path(X, y, V, v)
-        best = max(points, key=lambda p: p.accuracy)
+        search = Search(Ridge(), Split(X, y, V, v))
+        best = max(search.run(), key=lambda trial: trial.accuracy)
         for factor in (0.5, 2):
             other = clone(best.head).set_params(temperature=best.params["temperature"] * factor)
-            judged = other.fit(X, y).judged(V, v, {})
-            assert judged.accuracy == pytest.approx(best.accuracy, abs=1e-3)
-            assert judged.log_loss > best.log_loss
+            trial = search.evaluate(other.fit(X, y), {})
+            assert trial.accuracy == pytest.approx(best.accuracy, abs=1e-3)
+            assert trial.log_loss > best.log_loss
 
     @pytest.mark.parametrize("params", [{"penalty": 0.0}, {"temperature": -1.0}])
     def test_refuses_senseless_parameters(self, params: dict) -> None:
@@ -165,13 +167,12 @@ class TestLogistic:
         assert abs(head.score(V, v) - exact.score(standard.apply(V, np.float64), v)) <= 0.005
         assert head.converged_
 
-    def test_path_stops_beyond_its_peak_and_names_what_it_tried(self) -> None:
-        X, y, V, v = halves()
+    def test_a_search_stops_beyond_its_peak_and_names_what_it_tried(self) -> None:
         notes: list[str] = []
-        points = Logistic().path(X, y, V, v, note=notes.append)
-        assert len(notes) == len(points) >= 3
-        assert [p.params["C"] for p in points] == sorted(p.params["C"] for p in points)
-        assert max(p.accuracy for p in points) > 0.93
+        trials = Search(Logistic(), Split(*halves()), note=notes.append).run()
+        assert notes == [str(trial) for trial in trials] and len(notes) >= 3
+        assert [t.params["C"] for t in trials] == sorted(t.params["C"] for t in trials)
+        assert max(t.accuracy for t in trials) > 0.93
 
     @pytest.mark.parametrize("classes", [2, 10])
     def test_refit_from_a_solution_ends_where_a_fit_from_zero_ends(self, classes: int) -> None:
@@ -197,9 +198,9 @@ class TestLogistic:
         ],
     )
     def test_peak(self, figures: list[tuple[float, float]], passed: bool) -> None:
-        points = [PathPoint({}, accuracy, loss, Ridge()) for accuracy, loss in figures]
-        assert past_peak(points, 1) is passed
-        assert not past_peak(points, 2)
+        trials = [Trial({}, accuracy, loss, Ridge()) for accuracy, loss in figures]
+        assert past_peak(trials, 1) is passed
+        assert not past_peak(trials, 2)
 
 
 @pytest.mark.parametrize("classes", [2, 10])
@@ -273,10 +274,10 @@ class TestStorage:
     @pytest.mark.parametrize(
         ("change", "words"),
         [
-            ({"format": 99}, "format 99, this version reads 1"),
+            ({"format": 99}, "received format 99 of a later"),
             ({"kind": "logistik"}, "did you mean logistic"),
             ({"params": {"D": 1}}, "unexpected keyword"),
-            ({"params": None}, "cannot be read"),
+            ({"params": None}, "params: "),
             ({"facts": {}}, "n_features_in_"),
             ({"facts": {"n_features_in_": 63, "n_iter_": 1, "converged_": True}}, "D = 63"),
         ],

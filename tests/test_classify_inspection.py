@@ -20,8 +20,6 @@ from onepass.classify.analysis.inspection_records import Inspection
 from onepass.classify.analysis.out_of_sample import leave_one_out
 from onepass.classify.config import ClassifyConfig, InspectConfig
 from onepass.classify.heads.linear.spectrum import Spectrum
-from onepass.classify.heads.neighbours import nearest as search
-from onepass.classify.heads.neighbours.nearest import nearest, unit_length
 from onepass.classify.pipeline import run_probes
 from onepass.data.dataset import ImageDataset
 
@@ -173,27 +171,6 @@ def test_leaving_a_row_out_equals_a_fit_without_it(features: int) -> None:
         ratio = (odds[row] - odds[row].mean()) / (scores - scores.mean())
         np.testing.assert_allclose(ratio, ratio.mean(), rtol=0.02)
     assert left.accuracy == np.mean(left.probabilities.argmax(axis=1) == numbers)
-
-
-class TestNearest:
-    @pytest.mark.parametrize("groups", [512, 16])
-    def test_equals_sorting(self, groups: int, monkeypatch) -> None:
-        monkeypatch.setattr(search, "GROUPS", groups)
-        monkeypatch.setattr(search, "BLOCK_NUMBERS", 5_000)
-        points = unit_length(np.random.default_rng(0).normal(size=(300, 6)).astype(np.float32))
-        own = np.arange(300)
-        rows, cosines = nearest(points, points, 4, own)
-        similar = points @ points.T
-        np.fill_diagonal(similar, -2)
-        exact = np.sort(similar, axis=1)[:, ::-1][:, :4]
-        np.testing.assert_allclose(cosines[:, 0], exact[:, 0], rtol=1e-5)
-        np.testing.assert_allclose(similar[own[:, None], rows], cosines, rtol=1e-5)
-        assert np.mean(np.abs(cosines - exact) < 1e-6) > (0.999 if groups == 512 else 0.7)
-
-    def test_without_own_rows_a_point_finds_itself(self) -> None:
-        points = unit_length(np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32))
-        rows, cosines = nearest(points, points, 1)
-        assert rows[:, 0].tolist() == list(range(50)) and cosines.min() > 0.999
 
 
 class TestPixels:

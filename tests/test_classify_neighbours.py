@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from onepass.classify.heads.float16 import finite_halves, widen
-from onepass.classify.heads.neighbours.knn import GROUP, Neighbours, largest
+from onepass.classify.heads.neighbours import nearest as module
+from onepass.classify.heads.neighbours.knn import Neighbours
+from onepass.classify.heads.neighbours.nearest import GROUP, largest, nearest, unit_length
 
 
 @pytest.mark.parametrize("k", [1, 7, 40])
@@ -21,6 +23,25 @@ def test_the_first_of_equal_values_stands_first() -> None:
     values = np.zeros((1, GROUP * 100), np.float32)
     values[0, [5, 900, 17]] = 1
     assert largest(values, 3).tolist() == [[5, 17, 900]]
+
+
+@pytest.mark.parametrize("count", [300, 40 * GROUP])
+def test_the_nearest_rows_are_those_of_a_full_sort(count: int, monkeypatch) -> None:
+    monkeypatch.setattr(module, "BLOCK_NUMBERS", 100 * count)
+    points = unit_length(np.random.default_rng(0).normal(size=(count, 6)).astype(np.float32))
+    own = np.arange(count)
+    rows, cosines = nearest(points, points, 4, own)
+    similar = points @ points.T
+    np.fill_diagonal(similar, -2)
+    exact = np.argsort(-similar, axis=1, kind="stable")[:, :4]
+    np.testing.assert_allclose(cosines, similar[own[:, None], exact], rtol=1e-5)
+    np.testing.assert_allclose(similar[own[:, None], rows], cosines, rtol=1e-5)
+
+
+def test_without_own_rows_a_point_finds_itself() -> None:
+    points = unit_length(np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32))
+    rows, cosines = nearest(points, points, 1)
+    assert rows[:, 0].tolist() == list(range(50)) and cosines.min() > 0.999
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -5,12 +5,13 @@ import pytest
 from classify_store import Digits, digits
 
 from onepass.cache.errors import InvalidInputError
-from onepass.classify.heads.base import LinearHead, PathPoint
+from onepass.classify.heads.base import LinearHead
 from onepass.classify.heads.linear.ridge import Ridge
 from onepass.classify.heads.registry import PROBES, find_head
 from onepass.classify.metrics import top_k
-from onepass.classify.protocol.evaluate import ProtocolRows, best_point, protocol_rows, run_probe
+from onepass.classify.protocol.evaluate import ProtocolRows, protocol_rows, run_probe
 from onepass.classify.protocol.views import take
+from onepass.classify.search.search import Trial, best_trial
 
 IDS = [f"n{k:02d}" for k in range(10)]
 
@@ -66,7 +67,7 @@ def test_other_reported_rows_leave_the_same_head(kind: str) -> None:
         labels[part] = generator.permutation(labels[part])
     honest = run_probe(find_head(kind)(), data.X, data.labels, rows)
     other = run_probe(find_head(kind)(), garbled, labels, rows)
-    assert [p.params for p in honest.path] == [p.params for p in other.path]
+    assert [t.params for t in honest.trials] == [t.params for t in other.trials]
     assert honest.chosen.params == other.chosen.params
     np.testing.assert_array_equal(honest.head.weights_, other.head.weights_)  # type: ignore[attr-defined]
     np.testing.assert_array_equal(honest.selection, other.selection)
@@ -164,5 +165,5 @@ class TestRows:
 
 def test_ties_go_to_the_lower_log_loss_then_to_the_earlier() -> None:
     figures = [(0.5, 1.0), (0.6, 0.9), (0.6, 0.8), (0.6, 0.8)]
-    points = [PathPoint({"k": k}, *figure, Ridge()) for k, figure in enumerate(figures)]
-    assert best_point(points).params == {"k": 2}
+    trials = [Trial({"k": k}, *figure, Ridge()) for k, figure in enumerate(figures)]
+    assert best_trial(trials).params == {"k": 2}

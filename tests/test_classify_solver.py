@@ -7,11 +7,13 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from onepass.cache.errors import InvalidInputError
-from onepass.classify.heads.linear import softmax_objective as rows_module
-from onepass.classify.heads.linear.logistic import CS, Logistic
-from onepass.classify.heads.linear.softmax_objective import Rows, residuals
+from onepass.classify.heads.linear import softmax_objective
+from onepass.classify.heads.linear.logistic import Logistic
+from onepass.classify.heads.linear.softmax_objective import SoftmaxObjective, residuals
 from onepass.classify.heads.linear.solver import Solver
 from onepass.classify.heads.scaler import Scaler
+from onepass.classify.search.linear import CS
+from onepass.classify.search.search import Search, Split
 
 
 @pytest.fixture(autouse=True)
@@ -21,12 +23,14 @@ def one_thread():
         yield
 
 
-def problem(classes: int = 10) -> tuple[Rows, np.ndarray]:
+def problem(classes: int = 10) -> tuple[SoftmaxObjective, np.ndarray]:
     data = digits(classes)
-    return Rows.of(data.X, data.labels, classes, Scaler.fit(data.X)), data.labels
+    return SoftmaxObjective.of(data.X, data.labels, classes, Scaler.fit(data.X)), data.labels
 
 
-def objective(weights: np.ndarray, bias: np.ndarray, rows: Rows, penalty: float) -> float:
+def objective(
+    weights: np.ndarray, bias: np.ndarray, rows: SoftmaxObjective, penalty: float
+) -> float:
     """F in float64, written down again."""
     scores = rows.X.astype(np.float64) @ weights + bias
     top = scores.max(axis=1)
@@ -76,13 +80,13 @@ def test_gradient_is_that_of_the_loss() -> None:
 
 
 def test_rows_that_are_read_in_blocks_from_a_map_give_the_same(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(rows_module, "BLOCK", 100)
+    monkeypatch.setattr(softmax_objective, "BLOCK", 100)
     data = digits(10)
     data.X.astype(np.float16).tofile(tmp_path / "rows")
     X = np.memmap(tmp_path / "rows", np.float16, "r", shape=data.X.shape)
     scaler = Scaler.fit(X)
-    resident = Rows.of(X, data.labels, 10, scaler)
-    streamed = Rows.of(X, data.labels, 10, scaler, resident=1000)
+    resident = SoftmaxObjective.of(X, data.labels, 10, scaler)
+    streamed = SoftmaxObjective.of(X, data.labels, 10, scaler, resident=1000)
     assert streamed.X is X and resident.X.dtype == np.float32
     assert all(len(block) <= 100 for block, _ in streamed.blocks())
     first, second = (Solver(rows).solve(0.05, 1e-5, 200)[0] for rows in (resident, streamed))
@@ -103,16 +107,17 @@ def test_fewer_rows_than_features(classes: int) -> None:
     assert head.converged_
 
 
-def test_full_path_goes_to_the_end_and_marks_what_it_left_early() -> None:
+def test_a_full_search_goes_to_the_end_and_only_extrapolates_what_is_past_the_peak() -> None:
     data = digits(10)
-    points = Logistic().path(
-        data.X[::8], data.labels[::8], data.X[1::2], data.labels[1::2], budget="full"
-    )
-    assert [point.params["C"] for point in points] == list(CS["full"])
-    early = [point.params.get("early", False) for point in points]
-    assert early == sorted(early)
-    for point, left in zip(points, early, strict=True):
-        assert point.head.n_iter_ == 0 if left else point.head.converged_
+    labels = data.labels[::8].copy()
+    labels[::4] = (labels[::4] + 1) % 10  # wrong labels: a weak penalty learns them by heart
+    split = Split(data.X[::8], labels, data.X[1::2], data.labels[1::2])
+    trials = Search(Logistic(), split, budget="full").run()
+    assert [trial.params for trial in trials] == [{"C": C} for C in CS["full"]]
+    extrapolated = [trial.head.n_iter_ == 0 for trial in trials]
+    assert extrapolated == sorted(extrapolated) and any(extrapolated)
+    for trial, guessed in zip(trials, extrapolated, strict=True):
+        assert trial.head.converged_ is not guessed
 
 
 def test_residuals_of_huge_logits_stay_finite() -> None:

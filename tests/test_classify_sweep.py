@@ -16,6 +16,7 @@ from onepass.classify.config import SweepConfig
 from onepass.classify.heads.storage import load_head
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.search.sweep import run_sweeps
+from onepass.classify.search.sweep_record import SweepRecord
 from onepass.classify.text import sweep_text
 from onepass.data.dataset import ImageDataset
 
@@ -44,7 +45,8 @@ def test_the_record_and_the_probe(tmp_path: Path, dataset: ImageDataset) -> None
     result = run_sweeps(config(tmp_path))
     (path,), (probe,) = result.paths, result.probes
     record = json.loads(path.read_text())
-    assert record == to_json(result.sweeps[0]) and path.parent.name == "sweeps"
+    assert record == {"format": 1, **to_json(result.sweeps[0])} and path.parent.name == "sweeps"
+    assert SweepRecord.read(path) == result.sweeps[0]
     assert len(record["heads"]) == 16 == record["rungs"][0]["heads"]
     assert [rung["heads"] for rung in record["rungs"]] == [16, 4, 1]
     assert [rung["epoch"] for rung in record["rungs"]] == [1, 3, 9]
@@ -74,12 +76,12 @@ def test_the_same_sweep_is_not_run_again(tmp_path: Path, dataset: ImageDataset, 
     assert "the same sweep was run before" in said.text
     other = run_sweeps(config(tmp_path, **{**small, "mixup": 0.2}))
     assert other.ran == 1 and other.paths != first.paths
-    assert other.sweeps[0]["fixed"]["mixup"] == 0.2
+    assert other.sweeps[0].fixed["mixup"] == 0.2
 
     first.paths[0].write_text("{")
     assert run_sweeps(config(tmp_path, **small)).ran == 1
     assert "it is run again" in said.text
-    assert json.loads(first.paths[0].read_text())["heads"] == first.sweeps[0]["heads"]
+    assert SweepRecord.read(first.paths[0]).heads == first.sweeps[0].heads
 
 
 def test_a_sweep_never_looks_at_the_reported_split(tmp_path: Path, dataset: ImageDataset) -> None:
@@ -92,7 +94,7 @@ def test_a_sweep_never_looks_at_the_reported_split(tmp_path: Path, dataset: Imag
     keys = ("blind@8", "spy@8")
     result = run_sweeps(config(tmp_path, features=keys, epochs=3, seeds=(0,)))
     blind, spy = result.sweeps
-    assert blind["heads"] == spy["heads"]
+    assert blind.heads == spy.heads
     first, second = result.probes
     assert first.params == second.params and first.selection_top1 == second.selection_top1
 

@@ -11,14 +11,22 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_classify_heads import halves, one_thread  # noqa: F401  a fixture
 
 from onepass.cache.errors import InvalidInputError
-from onepass.classify.heads.neural import successive_halving as halving
-from onepass.classify.heads.neural.batches import Batch, Setting, Training, batches, steps_of
+from onepass.classify.heads.neural.batches import (
+    FeatureBatch,
+    HeadSettings,
+    SharedSettings,
+    batches,
+    steps_of,
+)
 from onepass.classify.heads.neural.dense import Dense
 from onepass.classify.heads.neural.mlp import Mlp
 from onepass.classify.heads.neural.network import Group, Networks
-from onepass.classify.heads.neural.successive_halving import Plan
-from onepass.classify.heads.neural.trained import Grid, TrainedHead
+from onepass.classify.heads.neural.trained_head import TrainedHead
 from onepass.classify.heads.storage import load_head, save_head
+from onepass.classify.search import neural, successive_halving
+from onepass.classify.search.neural import Grid, TrainTogether
+from onepass.classify.search.search import Search, Split, Trial
+from onepass.classify.search.successive_halving import Schedule
 
 
 # The one check that is skipped, check_array_api_input, wants SCIPY_ARRAY_API in the environment.
@@ -27,17 +35,25 @@ def test_scikit_learn_contract(estimator, check) -> None:
     check(estimator)
 
 
+def train_together(
+    head: TrainedHead, params: list[dict[str, Any]], schedule: Schedule
+) -> tuple[TrainTogether, list[Trial]]:
+    """Return the strategy after its search on `halves`, and the trials."""
+    strategy = TrainTogether(params, schedule)
+    return strategy, Search(head, Split(*halves()), strategy=strategy).run()
+
+
 def data(classes: int = 5) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(0)
     X = generator.normal(size=(64, 20)).astype(np.float32)
     return X, generator.integers(0, classes, 64)
 
 
-def batch(X: np.ndarray, y: np.ndarray, share: float = 1.0) -> Batch:
-    return Batch(X, y, np.roll(y, 1), share)
+def batch(X: np.ndarray, y: np.ndarray, share: float = 1.0) -> FeatureBatch:
+    return FeatureBatch(X, y, np.roll(y, 1), share)
 
 
-def keras_twin(group: Group, place: int, setting: Setting, training: Training) -> Any:
+def keras_twin(group: Group, place: int, setting: HeadSettings, training: SharedSettings) -> Any:
     """A Keras model with the weights, the loss and the optimiser of one head of a group."""
     import keras
 
@@ -68,9 +84,13 @@ def keras_twin(group: Group, place: int, setting: Setting, training: Training) -
 @pytest.mark.parametrize(("optimizer", "rate"), [("adam", 1e-3), ("sgd", 1e-2)])
 def test_steps_are_those_of_keras(optimizer: str, rate: float, hidden: tuple[int, ...]) -> None:
     X, y = data()
-    training = Training(hidden, optimizer, label_smoothing=0.1, ema=0.9)
+    training = SharedSettings(hidden, optimizer, label_smoothing=0.1, ema=0.9)
     none = (0.0,) * (len(hidden) + 1)
-    settings = [Setting(rate, none), Setting(rate / 3, none, l1=1e-3), Setting(rate, none, l2=1e-2)]
+    settings = [
+        HeadSettings(rate, none),
+        HeadSettings(rate / 3, none, l1=1e-3),
+        HeadSettings(rate, none, l2=1e-2),
+    ]
     group = Networks(settings, training, 20, 5).groups[0]
     assert group.members == [0, 1, 2]
     twins = [keras_twin(group, i, s, training) for i, s in enumerate(settings)]
@@ -82,7 +102,7 @@ def test_steps_are_those_of_keras(optimizer: str, rate: float, hidden: tuple[int
         weights = twin.get_weights()
         twin.optimizer.finalize_variable_values(twin.trainable_variables)
         means = twin.get_weights()
-        for arrays, theirs in ((group.arrays, weights), (group.update.means, means)):
+        for arrays, theirs in ((group.arrays, weights), (group.optimizer.means, means)):
             for array, their in zip(arrays, theirs, strict=True):
                 np.testing.assert_allclose(
                     array[..., place, :], np.asarray(their), rtol=1e-4, atol=2e-6
@@ -92,7 +112,7 @@ def test_steps_are_those_of_keras(optimizer: str, rate: float, hidden: tuple[int
 def test_mixed_rows_pull_towards_both_classes() -> None:
     X, y = data()
     y = np.where(np.arange(64) % 2, 1, 3)
-    group = Networks([Setting(0.1, (0.0,))], Training(optimizer="sgd"), 20, 5).groups[0]
+    group = Networks([HeadSettings(0.1, (0.0,))], SharedSettings(optimizer="sgd"), 20, 5).groups[0]
     loss, right = group.step(batch(X, y, share=0.75))
     assert loss == pytest.approx(np.log(5)) and 0 <= right[0] <= 1
     # the bias's first step goes against the mean of probability less target
@@ -104,7 +124,7 @@ def test_mixed_rows_pull_towards_both_classes() -> None:
 class TestBatches:
     def test_an_epoch_shows_each_row_once(self) -> None:
         X = np.arange(640, dtype=np.float32)[:, None]
-        source = batches(X, np.arange(640), Training(batch_size=64))
+        source = batches(X, np.arange(640), SharedSettings(batch_size=64))
         epochs = [[next(source) for _ in range(steps_of(640, 64))] for _ in range(2)]
         first, second = (np.concatenate([b.truth for b in epoch]) for epoch in epochs)
         assert sorted(first) == sorted(second) == list(range(640))
@@ -113,7 +133,7 @@ class TestBatches:
 
     def test_mixup_mixes_rows_as_it_mixes_classes(self) -> None:
         X = np.arange(640, dtype=np.float32)[:, None]
-        source = batches(X, np.arange(640), Training(mixup=0.4))
+        source = batches(X, np.arange(640), SharedSettings(mixup=0.4))
         found = list(itertools.islice(source, 8))
         assert len({b.share for b in found}) == 8
         for b in found:
@@ -124,7 +144,7 @@ class TestBatches:
 
 
 def test_dropout_leaves_out_its_share_and_keeps_the_mean() -> None:
-    group = Networks([Setting(0.1, (0.65,))], Training(), 400, 2).groups[0]
+    group = Networks([HeadSettings(0.1, (0.65,))], SharedSettings(), 400, 2).groups[0]
     left = group._left(np.ones((500, 400), np.float32), 0.65)
     assert np.mean(left == 0) == pytest.approx(0.65, abs=0.005)
     assert left.mean() == pytest.approx(1, abs=0.01)
@@ -136,13 +156,16 @@ def test_heads_trained_together_are_the_heads_trained_alone(head: TrainedHead) -
     X, y, V, v = halves()
     grid = Grid((1e-3, 1e-2), ((0.0, 0.0), (1e-4, 0.0), (0.0, 1e-3)), (0.0, 0.4), seed=(7,))
     head = clone(head).set_params(seed=7, label_smoothing=0.1)
-    sweep = head.sweep(X, y, V, v, grid.params(), Plan(epochs=3, keep=1))
-    assert len(sweep.points) == len(grid.params()) == 12
-    for point in sweep.points[::3]:
-        alone = clone(head).set_params(**point.params).fit(X, y)
-        np.testing.assert_allclose(alone.logits(V), point.head.logits(V), atol=1e-4)
-        assert point.accuracy == pytest.approx(alone.score(V, v))
-        assert point.log_loss == pytest.approx(alone.judged(V, v, {}).log_loss, abs=1e-5)
+    search = Search(
+        head, Split(X, y, V, v), strategy=TrainTogether(grid.params(), Schedule(3, keep=1))
+    )
+    trials = search.run()
+    assert len(trials) == len(grid.params()) == 12
+    for trial in trials[::3]:
+        alone = clone(head).set_params(**trial.params).fit(X, y)
+        np.testing.assert_allclose(alone.logits(V), trial.head.logits(V), atol=1e-4)
+        assert trial.accuracy == pytest.approx(alone.score(V, v))
+        assert trial.log_loss == pytest.approx(search.evaluate(alone, {}).log_loss, abs=1e-5)
 
 
 def test_seeds_differ_and_repeat() -> None:
@@ -170,75 +193,76 @@ def test_l1_pushes_weights_to_zero_and_l2_makes_them_small() -> None:
     assert np.linalg.norm(small.weights_) < 0.7 * np.linalg.norm(free.weights_)
 
 
-class TestPath:
+class TestSearch:
     def test_chooses_epochs_and_a_fit_of_them_is_the_same_head(self, monkeypatch) -> None:
-        monkeypatch.setattr(halving, "JUDGED", (1, 4, 7))
+        monkeypatch.setattr(successive_halving, "CHECKPOINTS", (1, 4, 7))
         X, y, V, v = halves()
-        head, notes = Dense(learning_rate=3e-3), []
-        points = head.path(X, y, V, v, note=notes.append)
-        assert [p.params["epochs"] for p in points][:3] == [1, 4, 7] and notes
-        assert points[0].accuracy < points[2].accuracy
-        alone = clone(points[1].head).fit(X, y)
-        np.testing.assert_allclose(alone.weights_, points[1].head.weights_, atol=1e-5)
+        notes: list[str] = []
+        trials = Search(Dense(learning_rate=3e-3), Split(X, y, V, v), note=notes.append).run()
+        assert [t.params["epochs"] for t in trials][:3] == [1, 4, 7] and notes
+        assert trials[0].accuracy < trials[2].accuracy
+        alone = clone(trials[1].head).fit(X, y)
+        np.testing.assert_allclose(alone.weights_, trials[1].head.weights_, atol=1e-5)
 
     def test_stops_beyond_its_peak(self) -> None:
-        X, y, V, v = halves()
-        grid, plan = Grid((0.05,), dropout=(0.0,)), Plan(epochs=90, patience=2)
-        sweep = Dense().sweep(X, y, V, v, grid.params(), plan)
-        (track,) = sweep.tracks
-        assert track.best is not None
-        later = [j for j in track.judged if j.epochs > track.best.epochs]
-        assert sum(j.loss > track.best.loss for j in later) == 2
-        assert track.history[-1]["epoch"] == track.judged[-1].epochs < 90
+        params = Grid((0.05,), dropout=(0.0,)).params()
+        found, _ = train_together(Dense(), params, Schedule(epochs=90, patience=2))
+        (curve,) = found.curves
+        assert curve.best is not None
+        later = [one for one in curve.snapshots if one.epochs > curve.best.epochs]
+        assert sum(one.loss > curve.best.loss for one in later) == 2
+        assert curve.points[-1].epoch == curve.snapshots[-1].epochs < 90
 
-    def test_full_walks_its_grid(self, monkeypatch) -> None:
-        X, y, V, v = halves()
-        monkeypatch.setattr(Dense, "FULL", Grid((1e-3, 1e-2), dropout=(0.2, 0.5)))
-        points = Dense(seed=5).path(X, y, V, v, budget="full")
-        best = max(points, key=lambda p: p.accuracy)
-        assert best.accuracy > 0.93 and {p.params["seed"] for p in points} == {5}
+    def test_full_tries_its_grid(self, monkeypatch) -> None:
+        grids = {"dense": Grid((1e-3, 1e-2), dropout=(0.2, 0.5))}
+        monkeypatch.setattr(neural, "FULL_GRIDS", grids)
+        trials = Search(Dense(seed=5), Split(*halves()), budget="full").run()
+        best = max(trials, key=lambda trial: trial.accuracy)
+        assert best.accuracy > 0.93 and {t.params["seed"] for t in trials} == {5}
         assert best.head.get_params().items() >= best.params.items()
+
+    def test_refuses_an_unknown_budget(self) -> None:
+        with pytest.raises(InvalidInputError, match="quick or full, received 'huge'"):
+            Search(Dense(), Split(*halves()), budget="huge")
 
 
 class TestHalving:
     def test_rungs(self) -> None:
-        assert Plan(27).rungs(64, 10) == [(64, 10), (16, 30), (4, 90), (1, 270)]
-        assert Plan(5, keep=1).rungs(64, 10) == [(64, 50)]
-        assert Plan(4).rungs(1, 10) == [(1, 40)]
-        assert Plan(1).rungs(5, 2) == [(5, 1), (2, 1), (1, 2)]
+        assert Schedule(27).rungs(64, 10) == [(64, 10), (16, 30), (4, 90), (1, 270)]
+        assert Schedule(5, keep=1).rungs(64, 10) == [(64, 50)]
+        assert Schedule(4).rungs(1, 10) == [(1, 40)]
+        assert Schedule(1).rungs(5, 2) == [(5, 1), (2, 1), (1, 2)]
 
     def test_drops_the_worst_and_records_every_epoch(self) -> None:
-        X, y, V, v = halves()
         params = Grid((1e-6, 1e-5, 1e-4, 1e-2), dropout=(0.1,), seed=(0, 1)).params()
-        sweep = Dense().sweep(X, y, V, v, params, Plan(epochs=9, keep=4))
-        ends = [track.history[-1]["epoch"] for track in sweep.tracks]
+        found, _ = train_together(Dense(), params, Schedule(epochs=9, keep=4))
+        ends = [curve.points[-1].epoch for curve in found.curves]
         assert sorted(ends) == [1] * 6 + [3, 9]
-        assert {p["learning_rate"] for p, end in zip(params, ends, strict=True) if end > 1} == {
-            0.01
-        }
-        longest = sweep.tracks[ends.index(9)].history
-        assert [row["epoch"] for row in longest] == list(range(1, 10))
-        assert longest[-1]["train_accuracy"] > longest[0]["train_accuracy"]
-        assert longest[-1]["selection_loss"] < longest[0]["selection_loss"]
+        lasted = {p["learning_rate"] for p, end in zip(params, ends, strict=True) if end > 1}
+        assert lasted == {0.01}
+        longest = found.curves[ends.index(9)].points
+        assert [point.epoch for point in longest] == list(range(1, 10))
+        assert longest[-1].train_accuracy > longest[0].train_accuracy
+        assert longest[-1].selection_loss < longest[0].selection_loss  # type: ignore[operator]
 
     def test_a_rung_inside_an_epoch(self) -> None:
-        X, y, V, v = halves()
-        params = Grid((1e-4, 1e-2)).params()
-        sweep = Dense().sweep(X, y, V, v, params, Plan(epochs=2, keep=2))
-        epochs = [[row["epoch"] for row in track.history] for track in sweep.tracks]
+        found, trials = train_together(
+            Dense(), Grid((1e-4, 1e-2)).params(), Schedule(epochs=2, keep=2)
+        )
+        epochs = [[point.epoch for point in curve.points] for curve in found.curves]
         assert epochs[0] == [pytest.approx(2 / 3, abs=0.02)]
         assert epochs[1] == [*epochs[0], 1, 2]
-        assert len(sweep.points) == 1
+        assert len(trials) == 1
 
     def test_a_head_that_diverges_is_dropped(self) -> None:
-        X, y, V, v = halves()
+        X, y, _, _ = halves()
         params = Grid((1e30, 1e-2)).params()
         head = Mlp(optimizer="sgd", hidden=8)
-        sweep = head.sweep(X, y, V, v, params, Plan(epochs=6, keep=2))
-        assert sweep.tracks[0].history[-1]["selection_loss"] is None
-        assert [p.params["learning_rate"] for p in sweep.points] == [1e-2]
+        found, trials = train_together(head, params, Schedule(epochs=6, keep=2))
+        assert found.curves[0].points[-1].selection_loss is None
+        assert [trial.params["learning_rate"] for trial in trials] == [1e-2]
         with pytest.raises(InvalidInputError, match="finite weights; expected lower learning"):
-            head.sweep(X, y, V, v, params[:1], Plan(epochs=2))
+            train_together(head, params[:1], Schedule(epochs=2))
         with pytest.raises(InvalidInputError, match=r"beyond all bounds.*below 1e\+30"):
             clone(head).set_params(learning_rate=1e30).fit(X, y)
 

@@ -15,7 +15,13 @@ from onepass.classify.heads.linear.ridge import Ridge
 from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.pipeline import run_probes
 from onepass.classify.protocol.evaluate import protocol_rows, run_probe
-from onepass.classify.protocol.views import judged_together, mean_probabilities, repeated, stacked
+from onepass.classify.protocol.views import (
+    evaluated_together,
+    mean_probabilities,
+    repeated,
+    stacked,
+)
+from onepass.classify.search.search import Search, Split
 from onepass.classify.text import classify_text
 from onepass.predict.config import PredictConfig
 from onepass.predict.split import predict_split
@@ -74,10 +80,10 @@ def test_selection_and_reported_rows_never_enter_a_fit_in_any_view() -> None:
     np.testing.assert_array_equal(honest.selection, other.selection)
     for view in garbled:
         view[rows.selection] = generator.normal(size=view[rows.selection].shape)
-    chosen = run_probe(Ridge(), tuple(garbled), data.labels, rows).path
+    chosen = run_probe(Ridge(), tuple(garbled), data.labels, rows).trials
     # the penalties are refined where the selection rows say so; those that both tried have equal heads
     pairs = [
-        (p, q) for p in honest.path for q in chosen if p.params["penalty"] == q.params["penalty"]
+        (p, q) for p in honest.trials for q in chosen if p.params["penalty"] == q.params["penalty"]
     ]
     assert len(pairs) >= 3
     for one, two in pairs:
@@ -85,19 +91,18 @@ def test_selection_and_reported_rows_never_enter_a_fit_in_any_view() -> None:
         np.testing.assert_allclose(first, second, rtol=2e-5, atol=1e-7)
 
 
-def test_points_of_a_path_are_judged_by_the_mean() -> None:
+def test_trials_are_evaluated_by_the_mean() -> None:
     data, rows, plain, turned = two_views()
     y = data.labels
-    path = Ridge().path(
-        plain[rows.fit], y[rows.fit], plain[rows.selection], y[rows.selection]
-    )[:2]  # fmt: skip
-    together = judged_together(path, (plain, turned), rows.selection, y[rows.selection])
-    for point, judged in zip(path, together, strict=True):
-        mean = mean_probabilities(point.head, (plain, turned), rows.selection)
+    split = Split(plain[rows.fit], y[rows.fit], plain[rows.selection], y[rows.selection])
+    trials = Search(Ridge(), split).run()[:2]
+    together = evaluated_together(trials, (plain, turned), rows.selection, y[rows.selection])
+    for alone, both in zip(trials, together, strict=True):
+        mean = mean_probabilities(alone.head, (plain, turned), rows.selection)
         own = mean[np.arange(len(mean)), y[rows.selection]]
-        assert judged.params == point.params and judged.head is point.head
-        assert judged.accuracy == np.mean(mean.argmax(axis=1) == y[rows.selection])
-        assert judged.log_loss == pytest.approx(-np.log(np.maximum(own, 1e-7)).mean(), rel=1e-4)
+        assert both.params == alone.params and both.head is alone.head
+        assert both.accuracy == np.mean(mean.argmax(axis=1) == y[rows.selection])
+        assert both.log_loss == pytest.approx(-np.log(np.maximum(own, 1e-7)).mean(), rel=1e-4)
 
 
 def test_rows_stand_view_after_view() -> None:

@@ -134,7 +134,7 @@ def _neighbours(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the nearest training rows (N, k) of every row of the data set, and their cosines."""
     directions = np.argsort(-spectrum.eigenvalues)[:DIRECTIONS]
-    basis = unit_length(spectrum.basis[:, directions].T).T
+    basis = unit_length(spectrum.basis[:, directions].T).T.astype(np.float32)
     parts = [spectrum.scaler.apply(vectors[block]) @ basis for block in blocks(vectors)]
     points = unit_length(np.concatenate(parts))
     own = np.full(len(points), -1)

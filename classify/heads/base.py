@@ -1,7 +1,5 @@
 """What every head is: a scikit-learn classifier on feature vectors that is stored without code."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -12,38 +10,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from onepass.cache.errors import InvalidInputError
 from onepass.classify.heads.float16 import finite_halves
 from onepass.classify.heads.scaler import Scaler, blocks
-from onepass.classify.metrics import accuracy, log_loss, softmax
+from onepass.classify.metrics import softmax
 
 FLOATS = (np.float64, np.float32, np.float16)  # what X may be; anything else becomes the first
-TEMPERATURE_ROWS = 1_000  # on which a head fits its temperature: one number is to be found
-Note = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class PathPoint:
-    """One setting of a head's hyper-parameters, judged on the selection split.
-
-    Attributes:
-        params: The hyper-parameters that were tried.
-        accuracy: Top-1 on the selection split, 0 … 1.
-        log_loss: Mean negative log-probability of the true class there (nats); settles ties.
-        head: The head, fitted with them.
-    """
-
-    params: dict[str, Any]
-    accuracy: float
-    log_loss: float
-    head: "Head"
-
-    def __str__(self) -> str:
-        words = brief(self.params)
-        return (words and words + ": ") + f"selection {100 * self.accuracy:.1f} %"
 
 
 class Head(ClassifierMixin, BaseEstimator):
     """A classifier on feature vectors.
 
-    A subclass gives `fit`, `logits` and `path`, and lists in ARRAYS all that it learns.
+    A subclass gives `fit` and `logits`, and lists in ARRAYS all that it learns.
 
     Class attributes:
         kind: Its name in the registry and in its file.
@@ -70,29 +45,6 @@ class Head(ClassifierMixin, BaseEstimator):
         """Return unnormalised log-probabilities (n, K), columns in the order of `classes_`."""
         raise NotImplementedError
 
-    def path(
-        self,
-        X: np.ndarray,
-        y: np.ndarray,
-        X_selection: np.ndarray,
-        y_selection: np.ndarray,
-        *,
-        budget: str = "quick",
-        note: Note | None = None,
-    ) -> list[PathPoint]:
-        """Walk the hyper-parameters: fit on (X, y), judge on the selection rows.
-
-        Args:
-            X, y: Rows to fit on, (n, D) and (n,).
-            X_selection, y_selection: Rows to judge on.
-            budget: "quick" or "full": how far and how finely to walk.
-            note: Called with each point as text.
-
-        Returns:
-            The points in the order they were tried, the most regularised first.
-        """
-        raise NotImplementedError
-
     def refit(self, X: np.ndarray, y: np.ndarray) -> "Head":
         """Return a head of the same hyper-parameters, fitted on other rows."""
         return clone(self).fit(X, y)
@@ -106,15 +58,13 @@ class Head(ClassifierMixin, BaseEstimator):
         scores = self.logits(X)
         return self.classes_[scores.argmax(axis=1)]
 
-    def judged(self, X: np.ndarray, y: np.ndarray, params: dict[str, Any]) -> PathPoint:
-        """Return this fitted head as a point of its path, judged on the rows (X, y)."""
-        return self.judged_by(self.logits(X), y, params)
-
-    def judged_by(self, scores: np.ndarray, y: np.ndarray, params: dict[str, Any]) -> PathPoint:
-        """Return this fitted head as a point of its path, judged by its logits of rows with labels y."""
-        truth = np.searchsorted(self.classes_, y)
-        share = accuracy(truth, scores.argmax(axis=1))
-        return PathPoint(params, share, log_loss(truth, scores), self)
+    def with_params(self, **params: Any) -> Self:
+        """Return a copy with other hyper-parameters that knows what this head has learnt."""
+        other = clone(self).set_params(**params)
+        for name, value in vars(self).items():
+            if name.endswith("_"):
+                setattr(other, name, value)
+        return other
 
     def check_training(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """Check what is to be fitted on; set `classes_` and `n_features_in_`.
@@ -168,13 +118,6 @@ class LinearHead(Head):
         self.weights_ = np.ascontiguousarray(weights, dtype=np.float32)
         self.bias_ = np.asarray(bias, dtype=np.float32)
         return self
-
-    def sibling(self, params: dict[str, Any], source: "LinearHead | None" = None) -> Self:
-        """Return an unfitted copy with other hyper-parameters that knows the same classes."""
-        source = source or self
-        other = clone(self).set_params(**params)
-        other.classes_, other.n_features_in_ = source.classes_, source.n_features_in_
-        return other
 
     def logits(self, X: Any) -> np.ndarray:
         """Return `standardised X @ weights_ + bias_`, (n, K): float64 where X is, else float32."""

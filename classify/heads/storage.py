@@ -1,8 +1,4 @@
-"""Heads on disk: `arrays.npz` and `head.json`, numbers and words, never code.
-
-FORMAT is the number of this layout. Whoever changes it raises it, keeps a reader of the old one,
-and proves with a test that the old one is still read.
-"""
+"""Heads on disk: `arrays.npz` and `head.json`, numbers and words, never code."""
 
 import io
 import zipfile
@@ -11,13 +7,46 @@ from typing import Any
 
 import numpy as np
 
+from onepass.cache.artifacts import Artifact, record
 from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError, OnepassError
-from onepass.cache.files import read_json, write_atomic, write_json
+from onepass.cache.files import write_atomic
 from onepass.cache.provenance import digest_bytes
 from onepass.classify.heads.base import Head
 from onepass.classify.heads.registry import find_head
 
-FORMAT = 1
+
+@record
+class StoredArray:
+    """An array of `arrays.npz`, as it must be.
+
+    Attributes:
+        shape: Its lengths.
+        dtype: NumPy's text for it, such as "<f4".
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@record
+class HeadRecord(Artifact):
+    """A fitted head without its arrays: `head.json`.
+
+    Attributes:
+        kind: Its name in the registry.
+        version: Of the class that wrote it.
+        params: Its hyper-parameters.
+        facts: Fitted values that are no arrays; see `Head.FACTS`.
+        arrays: By name.
+        digest: SHA-256 of `arrays.npz` (hex).
+    """
+
+    kind: str
+    version: int
+    params: dict[str, Any]
+    facts: dict[str, Any]
+    arrays: dict[str, StoredArray]
+    digest: str
 
 
 def save_head(head: Head, folder: Path) -> None:
@@ -34,18 +63,14 @@ def save_head(head: Head, folder: Path) -> None:
             raise InvalidInputError(f"{head.kind}: {name} of dtype {array.dtype} cannot be stored")
     content = pack_arrays(arrays)
     write_atomic(folder / "arrays.npz", content)
-    write_json(
-        folder / "head.json",
-        {
-            "format": FORMAT,
-            "kind": head.kind,
-            "version": head.version,
-            "params": head.get_params(deep=False),
-            "facts": {name: getattr(head, name) for name in head.FACTS},
-            "arrays": {n: {"shape": a.shape, "dtype": a.dtype.str} for n, a in arrays.items()},
-            "digest": digest_bytes(content),
-        },
-    )
+    HeadRecord(
+        kind=head.kind,
+        version=head.version,
+        params=head.get_params(deep=False),
+        facts={name: getattr(head, name) for name in head.FACTS},
+        arrays=_described(arrays),
+        digest=digest_bytes(content),
+    ).write(folder / "head.json")
 
 
 def load_head(folder: Path) -> Head:
@@ -57,19 +82,17 @@ def load_head(folder: Path) -> Head:
     """
     if not (folder / "head.json").exists():
         raise MissingFileError(f"{folder}: no stored head; run the classify command again")
-    record = read_json(folder / "head.json")
     try:
-        if record["format"] != FORMAT:
-            raise ValueError(f"format {record['format']}, this version reads {FORMAT}")
-        kind = find_head(record["kind"])
-        head = kind(**record["params"])
+        record = HeadRecord.read(folder / "head.json")
+        kind = find_head(record.kind)
+        head = kind(**record.params)
         content = (folder / "arrays.npz").read_bytes()
-        if digest_bytes(content) != record["digest"]:
+        if digest_bytes(content) != record.digest:
             raise ValueError("arrays.npz differs from the digest written with it")
         arrays = unpack_arrays(content)
-        facts = {name: record["facts"][name] for name in kind.FACTS}
-        _check(kind, arrays, record["arrays"], facts["n_features_in_"])
-    except (KeyError, TypeError, ValueError, AttributeError, OSError, OnepassError) as error:
+        facts = {name: record.facts[name] for name in kind.FACTS}
+        _check(kind, arrays, record.arrays, facts["n_features_in_"])
+    except (KeyError, TypeError, ValueError, OSError, OnepassError) as error:
         raise CorruptFileError(
             f"{folder}: expected a stored head, but it cannot be read ({error}). "
             "Delete the folder and run the classify command again"
@@ -99,11 +122,18 @@ def unpack_arrays(content: bytes) -> dict[str, np.ndarray]:
         raise ValueError(f"not a file of arrays: {error}") from error
 
 
+def _described(arrays: dict[str, np.ndarray]) -> dict[str, StoredArray]:
+    return {name: StoredArray(array.shape, array.dtype.str) for name, array in arrays.items()}
+
+
 def _check(
-    kind: type[Head], arrays: dict[str, np.ndarray], recorded: dict[str, Any], features: int
+    kind: type[Head],
+    arrays: dict[str, np.ndarray],
+    recorded: dict[str, StoredArray],
+    features: int,
 ) -> None:
     """Compare names, shapes, dtypes and mutual lengths of the arrays with what a head of this kind holds."""
-    received = {n: {"shape": list(a.shape), "dtype": a.dtype.str} for n, a in arrays.items()}
+    received = _described(arrays)
     if received != recorded or set(received) != set(kind.ARRAYS):
         raise ValueError(f"expected arrays {recorded}, received {received}")
     lengths: dict[str, int] = {"D": features}

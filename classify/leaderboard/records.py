@@ -119,7 +119,7 @@ def probe_result(
         params=outcome.chosen.params,
         path=tuple(
             {"params": p.params, "accuracy": p.accuracy, "log_loss": p.log_loss}
-            for p in outcome.path
+            for p in outcome.trials
         ),
         selection_top1=outcome.chosen.accuracy,
         selection_log_loss=outcome.chosen.log_loss,

@@ -15,19 +15,20 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from onepass.cache.errors import InvalidInputError
-from onepass.classify.heads.base import Head, Note, PathPoint
+from onepass.classify.heads.base import Head
 from onepass.classify.metrics import apply_temperature, fit_temperature, log_probabilities
 from onepass.classify.protocol.views import (
     Vectors,
     as_views,
-    judged_together,
+    evaluated_together,
     mean_probabilities,
     repeated,
     stacked,
 )
+from onepass.classify.search.search import Note, Search, Split, Strategy, Trial, best_trial
 from onepass.data.splits import selection_split
 
-VERSION = 1  # raised when the same inputs would be judged otherwise
+VERSION = 1  # raised when the same inputs would be scored otherwise
 FRACTION = 0.1
 SMALL = 1_000_000_000  # multiplications of one pass of a linear head
 IN_WORDS = (
@@ -72,8 +73,8 @@ class Outcome:
 
     Attributes:
         head: The chosen head, refitted on all training rows.
-        chosen: The point of the path that won.
-        path: Every point that was tried, in order.
+        chosen: The trial that won.
+        trials: All of them, in order.
         selection: Probabilities of the selection rows by the head before refitting, float32 (n, K).
         val: Probabilities of the reported rows, float32 (n, K).
         test: Probabilities of the test rows, float32 (n, K).
@@ -84,8 +85,8 @@ class Outcome:
     """
 
     head: Head
-    chosen: PathPoint
-    path: list[PathPoint]
+    chosen: Trial
+    trials: list[Trial]
     selection: np.ndarray
     val: np.ndarray
     test: np.ndarray
@@ -98,8 +99,8 @@ class Outcome:
     def of(
         cls,
         head: Head,
-        chosen: PathPoint,
-        path: list[PathPoint],
+        chosen: Trial,
+        trials: list[Trial],
         raw: tuple[np.ndarray, np.ndarray, np.ndarray],
         truth: np.ndarray,
         seconds: float,
@@ -108,14 +109,14 @@ class Outcome:
         """Learn the temperature and apply it.
 
         Args:
-            head, chosen, path, seconds, converged: As the attributes.
+            head, chosen, trials, seconds, converged: As the attributes.
             raw: Probabilities of the selection, the reported and the test rows as the heads give them.
             truth: Column of the true class of each selection row.
         """
         temperature = fit_temperature(truth, log_probabilities(raw[0]))
         selection, val, test = (apply_temperature(part, temperature) for part in raw)
         return cls(
-            head, chosen, path, selection, val, test, seconds, converged, temperature, raw[1]
+            head, chosen, trials, selection, val, test, seconds, converged, temperature, raw[1]
         )
 
 
@@ -182,17 +183,19 @@ def run_probe(
     rows: ProtocolRows,
     *,
     budget: str = "quick",
+    strategy: Strategy | None = None,
     note: Note | None = None,
 ) -> Outcome:
     """Choose, refit, and score the reported rows once.
 
     Args:
-        head: Gives the kind and the hyper-parameters that are not walked.
+        head: Gives the kind and the hyper-parameters that are not searched.
         X: (N, D) features of all rows, may be a memory map; or a tuple of them, one for each view of
             the images: the head is fitted on the rows of all and predicts with their mean.
         labels: (N,) int, from 0.
         rows: What each step may read.
-        budget: How far the hyper-parameters are walked: "quick" or "full".
+        budget: How far the hyper-parameters are searched: "quick" or "full".
+        strategy: How they are searched, instead of as the head's kind is.
         note: Called with each step as text.
     """
     start = time.monotonic()
@@ -200,42 +203,35 @@ def run_probe(
     small = len(rows.train) * len(views) * views[0].shape[1] * int(labels.max() + 1) < SMALL
     # threads that wait for each other make a small problem ten times slower on a busy machine
     with threadpool_limits(limits=1 if small else None):
-        path, chosen, selection, final = _choose_and_refit(head, views, labels, rows, budget, note)
+        split = Split(
+            stacked(views, rows.fit),
+            repeated(labels[rows.fit], views),
+            stacked(views, rows.selection),
+            repeated(labels[rows.selection], views),
+        )
+        search = Search(head, split, budget, note, strategy)
+        trials, chosen, selection, final = _choose_and_refit(search, views, labels, rows)
         val, test = (
             mean_probabilities(final, views, part) if len(part) else selection[:0]
             for part in (rows.val, rows.test)
         )
     truth = np.searchsorted(final.classes_, labels[rows.selection])
     seconds, converged = time.monotonic() - start, bool(getattr(final, "converged_", True))
-    return Outcome.of(final, chosen, path, (selection, val, test), truth, seconds, converged)
+    return Outcome.of(final, chosen, trials, (selection, val, test), truth, seconds, converged)
 
 
 def _choose_and_refit(
-    head: Head,
-    X: tuple[Any, ...],
-    labels: np.ndarray,
-    rows: ProtocolRows,
-    budget: str,
-    note: Note | None,
-) -> tuple[list[PathPoint], PathPoint, np.ndarray, Head]:
-    """Return path, chosen point, its probabilities of the selection rows, and the refitted head."""
-    path = head.path(
-        stacked(X, rows.fit), repeated(labels[rows.fit], X),
-        stacked(X, rows.selection), repeated(labels[rows.selection], X),
-        budget=budget, note=note,
-    )  # fmt: skip
+    search: Search[Any], X: tuple[Any, ...], labels: np.ndarray, rows: ProtocolRows
+) -> tuple[list[Trial], Trial, np.ndarray, Head]:
+    """Return the trials, the chosen one, its probabilities of the selection rows, and the refitted head."""
+    trials = search.run()
     if len(X) > 1:
-        path = judged_together(path, X, rows.selection, labels[rows.selection])
-    chosen = best_point(path)
+        trials = evaluated_together(trials, X, rows.selection, labels[rows.selection])
+    chosen = best_trial(trials)
     selection = mean_probabilities(chosen.head, X, rows.selection)
-    if note:
-        note(f"chosen {chosen}; refitting on {len(rows.train):,} rows")
+    if search.note:
+        search.note(f"chosen {chosen}; refitting on {len(rows.train):,} rows")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # said in the record instead
         final = chosen.head.refit(stacked(X, rows.train), repeated(labels[rows.train], X))
-    return path, chosen, selection, final
-
-
-def best_point(path: list[PathPoint]) -> PathPoint:
-    """Return the point of highest selection accuracy; ties go to the lower log-loss, then the earlier."""
-    return min(path, key=lambda point: (-point.accuracy, point.log_loss))
+    return trials, chosen, selection, final

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from onepass.classify.heads.base import Head, PathPoint
+from onepass.classify.heads.base import Head
 from onepass.classify.metrics import accuracy, log_loss, log_probabilities
+from onepass.classify.search.search import Trial
 
 Vectors = Any  # (N, D) vectors, or a sequence of them: one for each view of the same images
 
@@ -57,24 +58,24 @@ def mean_probabilities(head: Head, X: Vectors, rows: np.ndarray) -> np.ndarray:
     return total / len(as_views(X)) if others else total
 
 
-def judged_together(
-    path: Sequence[PathPoint], X: Vectors, rows: np.ndarray, labels: np.ndarray
-) -> list[PathPoint]:
-    """Return the points of a path, judged by their mean probability over the views.
+def evaluated_together(
+    trials: Sequence[Trial], X: Vectors, rows: np.ndarray, labels: np.ndarray
+) -> list[Trial]:
+    """Return the trials of a search, evaluated by their mean probability over the views.
 
-    `Head.path` judges each view of an image as a row of its own.
+    A search evaluates each view of an image as a row of its own.
 
     Args:
-        path: Points with their fitted heads.
+        trials: With their fitted heads.
         X: Vectors of all rows, in several views.
         rows: The selection rows, (n,).
         labels: Their labels, (n,).
     """
-    points = []
-    for point in path:
-        mean = mean_probabilities(point.head, X, rows)
-        truth = np.searchsorted(point.head.classes_, labels)
+    together = []
+    for trial in trials:
+        mean = mean_probabilities(trial.head, X, rows)
+        truth = np.searchsorted(trial.head.classes_, labels)
         loss = log_loss(truth, log_probabilities(mean))
         share = accuracy(truth, mean.argmax(axis=1))
-        points.append(replace(point, accuracy=share, log_loss=loss))
-    return points
+        together.append(replace(trial, accuracy=share, log_loss=loss))
+    return together

@@ -8,12 +8,8 @@ import numpy as np
 
 from onepass.cache.errors import InvalidInputError
 from onepass.cache.stderr import suppress_stderr
-from onepass.classify.heads.base import Head, Note, PathPoint
+from onepass.classify.heads.base import Head
 
-EPOCHS = (1, 2, 3, 5, 8, 12, 18)  # after which it is judged
-STEPS = {"quick": 3_000, "full": 6_000}  # training steps of a path, unless that is less than …
-FEWEST = 12  # … epochs
-PATIENCE = 2  # judged epochs beyond the peak
 FILTERS = (32, 64, 128)
 PIECE = 512  # rows that are predicted at a time
 LAYERS = ("first", "second", "third", "last")
@@ -24,7 +20,7 @@ class Cnn(Head):
 
     Args:
         height, width: Of the images that the rows are (px); 0: they are square.
-        epochs: Passes over the rows; `path` chooses it on the selection split.
+        epochs: Passes over the rows.
         dropout: Before the last layer, in [0, 1).
         learning_rate: Of Adam.
         batch_size: Rows of a step, about.
@@ -65,37 +61,9 @@ class Cnn(Head):
     def fit(self, X: Any, y: Any) -> Self:
         """Train for `epochs`; see `Head.fit`."""
         X, numbers = self.check_training(X, y)
-        for weights in self._train(X, numbers, self.epochs):
-            self._adopt(weights)
+        for weights in self.train(X, numbers, self.epochs):
+            self.adopt_weights(weights)
         return self
-
-    def path(
-        self,
-        X: np.ndarray,
-        y: np.ndarray,
-        X_selection: np.ndarray,
-        y_selection: np.ndarray,
-        *,
-        budget: str = "quick",
-        note: Note | None = None,
-    ) -> list[PathPoint]:
-        """Train once and judge it after more and more epochs, until it is past its peak."""
-        X, numbers = self.check_training(X, y)
-        limit = max(FEWEST, STEPS[budget] // max(1, len(X) // self.batch_size))
-        grid = [epochs for epochs in EPOCHS if epochs <= limit]
-        points: list[PathPoint] = []
-        for epoch, weights in enumerate(self._train(X, numbers, grid[-1]), 1):
-            if epoch not in grid:
-                continue
-            params = {"epochs": epoch}
-            head = type(self)(**{**self.get_params(), **params})
-            head.classes_, head.n_features_in_ = self.classes_, self.n_features_in_
-            points.append(head._adopt(weights).judged(X_selection, y_selection, params))
-            if note:
-                note(str(points[-1]))
-            if len(points) - 1 - int(np.argmax([p.accuracy for p in points])) >= PATIENCE:
-                break
-        return points
 
     def logits(self, X: Any) -> np.ndarray:
         """Return what the last layer gives, (n, K) float32."""
@@ -108,7 +76,8 @@ class Cnn(Head):
     def _names(self) -> list[str]:
         return [f"{layer}_{part}_" for layer in LAYERS for part in ("kernel", "bias")]
 
-    def _adopt(self, weights: list[np.ndarray]) -> Self:
+    def adopt_weights(self, weights: list[np.ndarray]) -> Self:
+        """Take over kernels and biases, layer by layer."""
         for name, array in zip(self._names(), weights, strict=True):
             setattr(self, name, array)
         return self
@@ -130,8 +99,14 @@ class Cnn(Head):
     def _images(self, X: np.ndarray) -> np.ndarray:
         return (X.astype(np.float32).reshape(-1, *self._shape()) - 127.5) / 64
 
-    def _train(self, X: np.ndarray, numbers: np.ndarray, epochs: int) -> Iterator[list[np.ndarray]]:
-        """Yield kernels and biases after each epoch; an epoch is a whole number of equal steps."""
+    def train(self, X: np.ndarray, numbers: np.ndarray, epochs: int) -> Iterator[list[np.ndarray]]:
+        """Yield kernels and biases after each epoch; an epoch is a whole number of equal steps.
+
+        Args:
+            X: Rows (n, D), checked by `check_training`.
+            numbers: Class of each, (n,).
+            epochs: How many.
+        """
         model = self._model()
         generator = np.random.default_rng(self.seed)
         steps = max(1, round(len(X) / self.batch_size))

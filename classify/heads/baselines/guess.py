@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from onepass.classify.heads.base import Head, Note, PathPoint
+from onepass.classify.heads.base import Head
 
 JITTER = 1e-3  # of the logits: the probabilities are 1/K but for a thousandth
 
@@ -43,19 +43,6 @@ class Guess(Head):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.poor_score = True
         return tags
-
-    def path(
-        self,
-        X: np.ndarray,
-        y: np.ndarray,
-        X_selection: np.ndarray,
-        y_selection: np.ndarray,
-        *,
-        budget: str = "quick",
-        note: Note | None = None,
-    ) -> list[PathPoint]:
-        """Return the one point there is; see `Head.path`."""
-        return [self.fit(X, y).judged(X_selection, y_selection, {})]
 
 
 def _mixed(state: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from onepass.cache.errors import InvalidInputError
-from onepass.classify.heads.base import Head, Note, PathPoint
+from onepass.classify.heads.base import Head
 from onepass.data.imagenet import imagenet_wnids
 
 ABSENT = -1  # no ImageNet class
@@ -49,19 +49,6 @@ class ImageNet(Head):
         out = np.repeat(own.min(axis=1, keepdims=True) - BEHIND, len(known), axis=1)
         out[:, known] = own
         return out
-
-    def path(
-        self,
-        X: np.ndarray,
-        y: np.ndarray,
-        X_selection: np.ndarray,
-        y_selection: np.ndarray,
-        *,
-        budget: str = "quick",
-        note: Note | None = None,
-    ) -> list[PathPoint]:
-        """Return the one point there is; see `Head.path`."""
-        return [self.fit(X, y).judged(X_selection, y_selection, {})]
 
 
 def imagenet_columns(class_ids: Sequence[str], width: int) -> list[int]:

@@ -9,14 +9,13 @@ import numpy as np
 from scipy.optimize import minimize
 
 from onepass.cache.errors import InvalidInputError
-from onepass.classify.heads.base import Head, Note, PathPoint
+from onepass.classify.heads.base import Head
 from onepass.classify.metrics import softmax
 
 ROUNDS, SETTLED = 2_000, 1e-7
-PENALTIES = (1.0, 0.1, 0.01, 0.001)
 
 
-class Pool(Head):
+class Ensembler(Head):
     """One weight a member and one bias a class.
 
     Args:
@@ -55,7 +54,7 @@ class Pool(Head):
         return parts
 
 
-class Average(Pool):
+class Average(Ensembler):
     """The weighted mean of the members' probabilities, with the weights of least log-loss."""
 
     kind = "average"
@@ -72,21 +71,8 @@ class Average(Pool):
         mean = np.einsum("nmk,m->nk", np.exp(self.parts(X)), self.weights_.astype(np.float32))
         return np.log(np.maximum(mean, np.finfo(np.float32).tiny))
 
-    def path(
-        self,
-        X: np.ndarray,
-        y: np.ndarray,
-        X_selection: np.ndarray,
-        y_selection: np.ndarray,
-        *,
-        budget: str = "quick",
-        note: Note | None = None,
-    ) -> list[PathPoint]:
-        """Return the one point there is; see `Head.path`."""
-        return [self.fit(X, y).judged(X_selection, y_selection, {})]
 
-
-class Stack(Pool):
+class Stack(Ensembler):
     """Multinomial logistic regression on the members' log-probabilities.
 
     A weight a member, shared by all classes, and a bias a class: `Σ weights_[m] log p[m, k] +
@@ -134,20 +120,6 @@ class Stack(Pool):
         small = self.weights_.astype(np.float32)
         scores = np.einsum("nmk,m->nk", self.parts(X), small, optimize=True)
         return scores + self.bias_.astype(np.float32)
-
-    def path(
-        self,
-        X: np.ndarray,
-        y: np.ndarray,
-        X_selection: np.ndarray,
-        y_selection: np.ndarray,
-        *,
-        budget: str = "quick",
-        note: Note | None = None,
-    ) -> list[PathPoint]:
-        """Walk the penalties from strong to weak; see `Head.path`."""
-        heads = [Stack(self.members, penalty).fit(X, y) for penalty in PENALTIES]
-        return [h.judged(X_selection, y_selection, {"penalty": h.penalty}) for h in heads]
 
 
 def mixture_weights(own: np.ndarray) -> np.ndarray:

@@ -5,10 +5,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from onepass.cache.errors import InvalidInputError
-from onepass.classify.heads.base import TEMPERATURE_ROWS, Head, Note, PathPoint
+from onepass.classify.heads.base import Head
 from onepass.classify.heads.linear.moments import Moments
 from onepass.classify.heads.scaler import Scaler, blocks
-from onepass.classify.metrics import fit_temperature
 
 METRICS = ("euclidean", "cosine")
 
@@ -20,8 +19,8 @@ class Centroid(Head):
     less what all classes share) and the cosine of x and m for the other.
 
     Args:
-        metric: "cosine" or "euclidean"; `path` tries both.
-        temperature: Divides the logits; `path` chooses it on the selection split.
+        metric: "cosine" or "euclidean".
+        temperature: Divides the logits.
 
     Attributes:
         mean_, scale_: (D,) float64, of the rows that it was fitted on.
@@ -71,28 +70,3 @@ class Centroid(Head):
             out -= lengths**2 / 2
         out /= kind(self.temperature)
         return out
-
-    def path(
-        self,
-        X: np.ndarray,
-        y: np.ndarray,
-        X_selection: np.ndarray,
-        y_selection: np.ndarray,
-        *,
-        budget: str = "quick",
-        note: Note | None = None,
-    ) -> list[PathPoint]:
-        """Try both metrics; see `Head.path`."""
-        fitted = Centroid().fit(X, y)
-        points = []
-        for metric in METRICS:
-            head = Centroid(metric, 1.0)
-            head.__dict__.update({k: v for k, v in vars(fitted).items() if k.endswith("_")})
-            scores = head.logits(X_selection)
-            truth = np.searchsorted(head.classes_, y_selection)
-            head.temperature = fit_temperature(truth, scores, rows=TEMPERATURE_ROWS)
-            scores /= scores.dtype.type(head.temperature)
-            points.append(head.judged_by(scores, y_selection, head.get_params()))
-            if note:
-                note(str(points[-1]))
-        return points

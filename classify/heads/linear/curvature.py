@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from onepass.classify.heads.linear.softmax_objective import Rows
+from onepass.classify.heads.linear.softmax_objective import SoftmaxObjective
 
 FEWEST, SHARE = 2_048, 4  # rows of the sample, at least; and for each feature
 Apply = Callable[[np.ndarray], np.ndarray]
@@ -28,9 +28,9 @@ class Curvature:
     _last: tuple[tuple[float, float], Apply] | None = None
 
     @classmethod
-    def of(cls, rows: Rows) -> "Curvature":
+    def of(cls, objective: SoftmaxObjective) -> "Curvature":
         """Take the second moments of an even sample of the rows: a guess need not be exact."""
-        X = rows.sample(max(FEWEST, SHARE * rows.features)).X
+        X = objective.sample(max(FEWEST, SHARE * objective.features)).X
         wide = len(X) < X.shape[1]
         return cls(X if wide else X[:0], (X @ X.T if wide else X.T @ X) / np.float32(len(X)))
 

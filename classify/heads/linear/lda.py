@@ -7,14 +7,8 @@ import numpy as np
 from scipy.linalg import eigh
 
 from onepass.cache.errors import InvalidInputError
-from onepass.classify.heads.base import TEMPERATURE_ROWS, LinearHead, Note, PathPoint
+from onepass.classify.heads.base import LinearHead
 from onepass.classify.heads.linear.moments import Moments
-from onepass.classify.metrics import fit_temperature
-
-SHRINKAGES = {
-    "quick": (0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01),
-    "full": (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 3e-3, 1e-3),
-}
 
 
 class Lda(LinearHead):
@@ -27,7 +21,6 @@ class Lda(LinearHead):
     Args:
         shrinkage: Above 0, to 1.
         temperature: Divides the logits: real classes are not Gaussian, so they are far too sure.
-            `path` chooses it on the selection split.
     """
 
     kind = "lda"
@@ -44,44 +37,19 @@ class Lda(LinearHead):
                 f"{self.shrinkage} and {self.temperature}"
             )
         X, numbers = self.check_training(X, y)
-        spectrum = Within.of(Moments.of(X, numbers, len(self.classes_)))
-        return self._adopt(spectrum, *spectrum.solve(self.shrinkage), self.temperature)
+        covariance = WithinCovariance.of(Moments.of(X, numbers, len(self.classes_)))
+        return self.adopt_solution(covariance, *covariance.solve(self.shrinkage))
 
-    def path(
-        self,
-        X: np.ndarray,
-        y: np.ndarray,
-        X_selection: np.ndarray,
-        y_selection: np.ndarray,
-        *,
-        budget: str = "quick",
-        note: Note | None = None,
-    ) -> list[PathPoint]:
-        """Walk the shrinkage from strong to weak; see `Head.path`."""
-        X, numbers = self.check_training(X, y)
-        spectrum = Within.of(Moments.of(X, numbers, len(self.classes_)))
-        rows = spectrum.moments.scaler.apply(X_selection)
-        truth = np.searchsorted(self.classes_, y_selection)
-        points = []
-        for shrinkage in SHRINKAGES[budget]:
-            weights, bias = spectrum.solve(shrinkage)
-            scores = rows @ weights.astype(np.float32) + bias.astype(np.float32)
-            temperature = fit_temperature(truth, scores, rows=TEMPERATURE_ROWS)
-            params = {"shrinkage": shrinkage, "temperature": temperature}
-            head = self.sibling(params)._adopt(spectrum, weights, bias, temperature)
-            points.append(head.judged_by(scores / np.float32(temperature), y_selection, params))
-            if note:
-                note(str(points[-1]))
-        return points
-
-    def _adopt(
-        self, spectrum: "Within", weights: np.ndarray, bias: np.ndarray, temperature: float
+    def adopt_solution(
+        self, covariance: "WithinCovariance", weights: np.ndarray, bias: np.ndarray
     ) -> Self:
-        return self.adopt(spectrum.moments.scaler, weights / temperature, bias / temperature)
+        """Take over weights (D, K) and bias (K,) that were solved for this head's shrinkage."""
+        scaler = covariance.moments.scaler
+        return self.adopt(scaler, weights / self.temperature, bias / self.temperature)
 
 
 @dataclass(frozen=True, slots=True)
-class Within:
+class WithinCovariance:
     """The covariance within the classes, decomposed.
 
     Attributes:
@@ -97,7 +65,7 @@ class Within:
     projected: np.ndarray
 
     @classmethod
-    def of(cls, moments: Moments) -> "Within":
+    def of(cls, moments: Moments) -> "WithinCovariance":
         """Decompose: what the class means explain of the second moments is taken off first."""
         assert moments.gram is not None
         within = moments.gram - (moments.means * moments.share) @ moments.means.T

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression, warm-started along its path of penalties."""
+"""Multinomial logistic regression."""
 
 import warnings
 from typing import Any, ClassVar, Self
@@ -7,16 +7,10 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from onepass.cache.errors import InvalidInputError
-from onepass.classify.heads.base import LinearHead, Note, PathPoint
-from onepass.classify.heads.linear.softmax_objective import Rows
-from onepass.classify.heads.linear.solver import Solver
+from onepass.classify.heads.base import LinearHead
+from onepass.classify.heads.linear.softmax_objective import SoftmaxObjective
+from onepass.classify.heads.linear.solver import Point, Solver
 from onepass.classify.heads.scaler import Scaler
-
-CS = {
-    "quick": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0),
-    "full": tuple(float(f"{C:.3g}") for C in np.logspace(-5, 0, 12)),
-}
-PATH_TOL = 1e-3  # proven; what is chosen is fitted again, to `tol`
 
 
 class Logistic(LinearHead):
@@ -52,46 +46,7 @@ class Logistic(LinearHead):
 
     def refit(self, X: np.ndarray, y: np.ndarray) -> "Logistic":
         """Return a head fitted on other rows, solved from this one's solution."""
-        return self.sibling({})._fit(X, y, start=np.vstack([self.weights_, self.bias_]))
-
-    def path(
-        self,
-        X: np.ndarray,
-        y: np.ndarray,
-        X_selection: np.ndarray,
-        y_selection: np.ndarray,
-        *,
-        budget: str = "quick",
-        note: Note | None = None,
-    ) -> list[PathPoint]:
-        """Walk C upwards, each from the last solutions.
-
-        "quick" ends where the peak is clearly passed. "full" goes on to the last C, but from the first
-        point of a lower accuracy than the best on it only goes along the line of the last solutions. Such a
-        point has `early` among its params, unless it is better than the best: then it is solved as the others.
-        """
-        X, numbers = self.check_training(X, y)
-        scaler = Scaler.fit(X)
-        solver = Solver(Rows.of(X, numbers, len(self.classes_), scaler))
-        points: list[PathPoint] = []
-        full, tol = budget == "full", max(self.tol, PATH_TOL)
-        for C in CS[budget]:
-            if not full and past_peak(points, 1):
-                break
-            best = max((point.accuracy for point in points), default=0.0)
-            for early in (
-                (True, False) if full and points and points[-1].accuracy < best else (False,)
-            ):
-                head = self.sibling({"C": C})
-                head._solve(solver, scaler, tol, 0 if early else self.max_iter)
-                params = {"C": C, "early": True} if early else {"C": C}
-                point = head.judged(X_selection, y_selection, params)
-                if point.accuracy <= best:
-                    break
-            points.append(point)
-            if note:
-                note(str(point))
-        return points
+        return self.with_params()._fit(X, y, start=np.vstack([self.weights_, self.bias_]))
 
     def _fit(self, X: Any, y: Any, start: np.ndarray | None) -> Self:
         if not (self.C > 0 and self.tol > 0 and self.max_iter >= 1):
@@ -101,8 +56,8 @@ class Logistic(LinearHead):
             )
         X, numbers = self.check_training(X, y)
         scaler = Scaler.fit(X)
-        solver = Solver(Rows.of(X, numbers, len(self.classes_), scaler), start)
-        self._solve(solver, scaler, self.tol, self.max_iter)
+        solver = Solver(SoftmaxObjective.of(X, numbers, len(self.classes_), scaler), start)
+        self.solve(solver, scaler, self.tol, self.max_iter)
         if not self.converged_:
             warnings.warn(
                 f"logistic: not converged after {self.n_iter_} iterations; raise max_iter or tol",
@@ -111,28 +66,30 @@ class Logistic(LinearHead):
             )
         return self
 
-    def _solve(self, solver: Solver, scaler: Scaler, tol: float, steps: int) -> Self:
-        """Take over a solution; without steps, a glance at it."""
-        penalty = 1 / (self.C * len(solver.rows))
-        if len(self.classes_) == 2:
-            penalty *= 2  # ||w||² / 2 of the log-odds w is ||W||² of their halves in two columns
+    def solve(self, solver: Solver, scaler: Scaler, tol: float, max_iter: int) -> Self:
+        """Solve for this head's C, from the solver's last solutions.
+
+        Args:
+            solver: Of the standardised rows.
+            scaler: How they were standardised.
+            tol, max_iter: Instead of this head's own.
+        """
         before = solver.passes
-        point, self.converged_ = (
-            solver.solve(penalty, tol, steps) if steps else (solver.glance(penalty), False)
-        )
-        self.n_iter_, self.excess_ = solver.passes - before, point.bound
+        point, self.converged_ = solver.solve(self._penalty(solver), tol, max_iter)
+        self.n_iter_ = solver.passes - before
+        return self._adopt_point(point, scaler)
+
+    def extrapolate(self, solver: Solver, scaler: Scaler) -> Self:
+        """Guess the weights for this head's C from the solver's last two solutions, without a pass."""
+        self.n_iter_, self.converged_ = 0, False
+        return self._adopt_point(solver.extrapolate(self._penalty(solver)), scaler)
+
+    def _penalty(self, solver: Solver) -> float:
+        """Return the weight of ||W||² / 2 beside the mean log-loss."""
+        penalty = 1 / (self.C * len(solver.objective))
+        # of two classes, ||w||² / 2 of the log-odds w is ||W||² of their halves in two columns
+        return 2 * penalty if len(self.classes_) == 2 else penalty
+
+    def _adopt_point(self, point: Point, scaler: Scaler) -> Self:
+        self.excess_ = point.bound
         return self.adopt(scaler, point.weights[:-1], point.weights[-1])
-
-
-def past_peak(points: list[PathPoint], patience: int) -> bool:
-    """Say whether the last `patience` points are all worse than the best before them.
-
-    Accuracy on a few hundred rows is noisy, so a point is worse only if its accuracy is below the
-    best and its log-loss, which is smooth in C, has risen as well.
-    """
-    if len(points) <= patience:
-        return False
-    before, last = points[:-patience], points[-patience:]
-    accuracy = max(point.accuracy for point in before)
-    loss = min(point.log_loss for point in before)
-    return all(point.accuracy < accuracy and point.log_loss > loss for point in last)

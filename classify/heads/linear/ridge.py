@@ -7,15 +7,11 @@ import numpy as np
 from scipy.linalg.lapack import spocon, spotrf, spotrs
 
 from onepass.cache.errors import InvalidInputError
-from onepass.classify.heads.base import TEMPERATURE_ROWS, LinearHead, Note, PathPoint
+from onepass.classify.heads.base import LinearHead
 from onepass.classify.heads.linear.moments import Moments
 from onepass.classify.heads.scaler import Scaler
 from onepass.classify.heads.threads import one_lapack_thread
-from onepass.classify.metrics import fit_temperature
 
-WEAKEST, STRONGEST = 1e-6, 1e3  # penalties that are tried
-STEPS = {"quick": 1, "full": 8}  # penalties a power of ten
-START = (0.01, 0.001)  # where the climb begins
 WELL = 1e-5  # reciprocal condition from which float32 costs the weights less than a thousandth
 
 
@@ -24,13 +20,11 @@ class Ridge(LinearHead):
 
     Minimises `mean over rows of ||y - x W - b||² + penalty ||W||²` on standardised features, with
     target 1 for the row's class and 0 for the others; b is not penalised. scikit-learn's
-    `Ridge(alpha)` is the same with alpha = n · penalty. For the penalty path see Hastie, Tibshirani
-    and Friedman, "The Elements of Statistical Learning", 2nd ed., section 3.4.1.
+    `Ridge(alpha)` is the same with alpha = n · penalty.
 
     Args:
         penalty: Weight of ||W||², above 0.
         temperature: Divides the scores; it sharpens the probabilities and changes no prediction.
-            `path` chooses it on the selection split.
     """
 
     kind = "ridge"
@@ -47,60 +41,17 @@ class Ridge(LinearHead):
                 f"ridge: expected penalty and temperature above 0, received {self.penalty} and {self.temperature}"
             )
         X, numbers = self.check_training(X, y)
-        normal = Normal.of(X, numbers, len(self.classes_))
-        return self._adopt(normal, normal.solve(self.penalty), self.temperature)
+        equations = NormalEquations.of(X, numbers, len(self.classes_))
+        return self.adopt_solution(equations, equations.solve(self.penalty))
 
-    def path(
-        self,
-        X: np.ndarray,
-        y: np.ndarray,
-        X_selection: np.ndarray,
-        y_selection: np.ndarray,
-        *,
-        budget: str = "quick",
-        note: Note | None = None,
-    ) -> list[PathPoint]:
-        """Climb from `START` while the accuracy rises; see `Head.path`.
-
-        "quick" goes by powers of ten, "full" walks all of 100 to 1e-6 and then around the best. Of equally
-        good penalties the strongest is the best.
-        """
-        X, numbers = self.check_training(X, y)
-        normal = Normal.of(X, numbers, len(self.classes_))
-        rows = normal.scaler.apply(X_selection)
-        truth = np.searchsorted(self.classes_, y_selection)
-
-        def judge(penalty: float) -> PathPoint:
-            weights = normal.solve(penalty)
-            scores = rows @ weights.astype(np.float32) + normal.share.astype(np.float32)
-            temperature = fit_temperature(truth, scores, rows=TEMPERATURE_ROWS)
-            params = {"penalty": float(penalty), "temperature": temperature}
-            head = self.sibling(params)._adopt(normal, weights, temperature)
-            return head.judged_by(scores / np.float32(temperature), y_selection, params)
-
-        step = STEPS[budget]
-        wanted = [round(step * np.log10(penalty)) for penalty in START]
-        if budget == "full":
-            wanted = list(range(2 * step, -6 * step - 1, -2))
-        points: dict[int, PathPoint] = {}
-        while wanted:
-            for power in wanted:
-                points[power] = judge(10 ** (power / step))
-                if note:
-                    note(str(points[power]))
-            best = max(points, key=lambda power: (points[power].accuracy, power))
-            near = (best + 1, best - 1)
-            wanted = [
-                n for n in near if n not in points and WEAKEST <= 10 ** (n / step) <= STRONGEST
-            ]
-        return [points[power] for power in sorted(points, reverse=True)]
-
-    def _adopt(self, normal: "Normal", weights: np.ndarray, temperature: float) -> Self:
-        return self.adopt(normal.scaler, weights / temperature, normal.share / temperature)
+    def adopt_solution(self, equations: "NormalEquations", weights: np.ndarray) -> Self:
+        """Take over the weights (D, K) that solve the equations for this head's penalty."""
+        bias = equations.share / self.temperature
+        return self.adopt(equations.scaler, weights / self.temperature, bias)
 
 
 @dataclass(frozen=True, slots=True)
-class Normal:
+class NormalEquations:
     """The normal equations: `(ZᵀZ/n + λI) W = ZᵀT/n` of standardised rows Z and centred targets T.
 
     Where there are fewer rows than features they are solved in row space,
@@ -122,7 +73,7 @@ class Normal:
     rows: np.ndarray | None
 
     @classmethod
-    def of(cls, X: np.ndarray, numbers: np.ndarray, classes: int) -> "Normal":
+    def of(cls, X: np.ndarray, numbers: np.ndarray, classes: int) -> "NormalEquations":
         """Read rows X (n, D) with class numbers (n,) out of `classes`."""
         if len(X) >= X.shape[1]:
             moments = Moments.of(X, numbers, classes)

@@ -1,4 +1,4 @@
-"""Rows as the solvers see them: standardised float32 blocks with class numbers, resident or not."""
+"""The log-loss of softmax regression over standardised rows, and its gradient, block by block."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,8 +28,8 @@ class Value:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """Standardised rows with class numbers.
+class SoftmaxObjective:
+    """The mean log-loss of softmax regression on standardised rows, as a function of the weights.
 
     Attributes:
         X: (n, D): standardised float32, or raw floats (a memory map, say) if `scaler` is given.
@@ -51,7 +51,7 @@ class Rows:
         classes: int,
         scaler: Scaler,
         resident: int = RESIDENT,
-    ) -> "Rows":
+    ) -> "SoftmaxObjective":
         """Standardise raw rows X (n, D) once if they fit into `resident` bytes, else at each reading."""
         if 4 * X.size <= resident:
             return cls(scaler.apply(X), numbers, classes)
@@ -70,13 +70,15 @@ class Rows:
         counts = np.bincount(self.numbers, minlength=self.classes)
         return np.maximum(counts, 0.5) / len(self)
 
-    def sample(self, count: int) -> "Rows":
+    def sample(self, count: int) -> "SoftmaxObjective":
         """Return `count` rows at most, evenly spread, standardised and resident."""
         if count >= len(self) and self.scaler is None:
             return self
         chosen = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(np.int64)
         X = self.X[chosen]
-        return Rows(self.scaler.apply(X) if self.scaler else X, self.numbers[chosen], self.classes)
+        return SoftmaxObjective(
+            self.scaler.apply(X) if self.scaler else X, self.numbers[chosen], self.classes
+        )
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield standardised rows (m, D) float32 and their class numbers (m,), in order."""

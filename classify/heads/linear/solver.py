@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onepass.classify.heads.linear.curvature import Curvature
-from onepass.classify.heads.linear.softmax_objective import Rows, Value
+from onepass.classify.heads.linear.softmax_objective import SoftmaxObjective, Value
 
 MEMORY = 20  # pairs
 ARMIJO = 1e-4
@@ -34,7 +34,10 @@ ROUNDING = 3e-7  # of the objective: below it float32 sums cannot tell better fr
 FEWEST = 4  # passes for a penalty: where it is strong, any weights have nearly the same objective,
 SURE = 2e-3  # unless the weights are known to be as near as this
 SCALES = 3  # last pairs whose curvature scales the first guess of the Hessian
-GLANCE, SAMPLED = 2_048, 10  # rows that a glance sees, at least; and one row in so many
+FEWEST_SAMPLED, ONE_IN = (
+    2_048,
+    10,
+)  # rows that an extrapolation is compared on: at least; one of so many
 SHORTEST = 1e-3  # of a step, before the pairs are forgotten and, failing that, the search ends
 
 
@@ -80,24 +83,24 @@ class Solver:
     """Solves the same rows for one penalty after another.
 
     Args:
-        rows: Standardised rows with class numbers.
+        objective: The mean log-loss over the rows.
         start: Weights (D + 1, K) to begin with; else 0, and the bias from the shares of the classes.
 
     Attributes:
         passes: Passes over the rows so far.
     """
 
-    def __init__(self, rows: Rows, start: np.ndarray | None = None) -> None:
-        self.rows = rows
+    def __init__(self, objective: SoftmaxObjective, start: np.ndarray | None = None) -> None:
+        self.objective = objective
         self.passes = 0
-        self.curvature = Curvature.of(rows)
+        self.curvature = Curvature.of(objective)
         self._pairs: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=MEMORY)
         self._before: Point | None = None
         self._spread = 1.0
-        self._glanced = False
+        self._extrapolated = False
         if start is None:
-            start = np.zeros((rows.features + 1, rows.classes), np.float32)
-            start[-1] = np.log(rows.share())
+            start = np.zeros((objective.features + 1, objective.classes), np.float32)
+            start[-1] = np.log(objective.share())
         self._here = Point.of(start, self._evaluate(start), 1.0)
 
     def solve(self, penalty: float, tol: float, steps: int) -> tuple[Point, bool]:
@@ -110,8 +113,8 @@ class Solver:
         """
         limit, fewest = self.passes + steps, self.passes + min(FEWEST, steps)
         last = self._here
-        value = self._evaluate(last.weights) if self._glanced else last.value
-        here = self._extrapolated(Point.of(last.weights, value, penalty))
+        value = self._evaluate(last.weights) if self._extrapolated else last.value
+        here = self._start(Point.of(last.weights, value, penalty))
         self._spread = here.value.spread  # kept for this penalty: an inverse costs half a pass
         while self.passes < limit and (
             here.bound > tol or (self.passes < fewest and here.error > SURE)
@@ -122,24 +125,25 @@ class Solver:
             if there is here:
                 self._pairs.clear()
             here = there
-        self._before, self._here, self._glanced = last, here, False
+        self._before, self._here, self._extrapolated = last, here, False
         return here, here.bound <= tol
 
-    def glance(self, penalty: float) -> Point:
+    def extrapolate(self, penalty: float) -> Point:
         """Return where the line through the last two solutions leads, or the last one if that is better.
 
         Which it is, a sample of the rows says: this is no pass over them, and proves nothing.
         """
-        few, last = self.rows.sample(max(GLANCE, len(self.rows) // SAMPLED)), self._here
+        size = max(FEWEST_SAMPLED, len(self.objective) // ONE_IN)
+        sample, last = self.objective.sample(size), self._here
         tried = [last.weights]
         if self._before is not None:
             tried.append(2 * last.weights - self._before.weights)
-        points = [Point.of(weights, few.evaluate(weights), penalty) for weights in tried]
+        points = [Point.of(weights, sample.evaluate(weights), penalty) for weights in tried]
         here = min(points, key=lambda point: point.objective)
-        self._before, self._here, self._glanced = last, here, True
+        self._before, self._here, self._extrapolated = last, here, True
         return here
 
-    def _extrapolated(self, here: Point) -> Point:
+    def _start(self, here: Point) -> Point:
         """Go on in the direction from the last solution but one to the last, if that is better."""
         if self._before is None:
             return here
@@ -191,4 +195,4 @@ class Solver:
 
     def _evaluate(self, weights: np.ndarray) -> Value:
         self.passes += 1
-        return self.rows.evaluate(weights)
+        return self.objective.evaluate(weights)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import eigh
 
-from onepass.classify.heads.linear.ridge import Normal
+from onepass.classify.heads.linear.ridge import NormalEquations
 from onepass.classify.heads.scaler import Scaler
 
 
@@ -33,11 +33,11 @@ class Spectrum:
     @classmethod
     def of(cls, X: np.ndarray, numbers: np.ndarray, classes: int) -> "Spectrum":
         """Decompose the rows X (n, D) with class numbers (n,) out of `classes`."""
-        normal = Normal.of(X, numbers, classes)
-        eigenvalues, vectors = eigh(normal.matrix, overwrite_a=True)
-        basis = vectors if normal.rows is None else normal.rows.T.astype(np.float64) @ vectors
-        projected = vectors.T @ normal.right
-        return cls(normal.scaler, normal.share, basis, np.maximum(eigenvalues, 0), projected)
+        equations = NormalEquations.of(X, numbers, classes)
+        eigenvalues, vectors = eigh(equations.matrix, overwrite_a=True)
+        basis = vectors if equations.rows is None else equations.rows.T.astype(np.float64) @ vectors
+        projected = vectors.T @ equations.right
+        return cls(equations.scaler, equations.share, basis, np.maximum(eigenvalues, 0), projected)
 
     def solve(self, penalty: float) -> np.ndarray:
         """Return the weights (D, K) float64 for one penalty."""

@@ -7,7 +7,7 @@ import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class HeadSettings:
     """What may differ between heads that are trained together.
 
     Attributes:
@@ -25,7 +25,7 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class SharedSettings:
     """What heads that are trained together share.
 
     Attributes:
@@ -49,7 +49,7 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class FeatureBatch:
     """Rows of one step.
 
     Attributes:
@@ -71,8 +71,8 @@ def steps_of(rows: int, batch_size: int) -> int:
 
 
 def batches(
-    X: np.ndarray, numbers: np.ndarray, training: Training, skip: int = 0
-) -> Iterator[Batch]:
+    X: np.ndarray, numbers: np.ndarray, shared: SharedSettings, skip: int = 0
+) -> Iterator[FeatureBatch]:
     """Yield the steps of one epoch after the other, without end.
 
     The rows are shuffled globally: they lie in the order of their classes. An epoch is a whole
@@ -83,24 +83,24 @@ def batches(
     Args:
         X: Standardised features (n, D) float32.
         numbers: (n,) classes.
-        training: Batch size, mixup, seed.
+        shared: Batch size, mixup, seed.
         skip: Steps that were taken before; their draws are made again, their rows are not read.
     """
-    generator = np.random.default_rng(training.order)
-    steps = steps_of(len(X), training.batch_size)
+    generator = np.random.default_rng(shared.order)
+    steps = steps_of(len(X), shared.batch_size)
     size, share = len(X) // steps, 1.0
     while True:
         order = generator.permutation(len(X))
         for step in range(steps):
-            if training.mixup:
-                share = float(generator.beta(training.mixup, training.mixup))
+            if shared.mixup:
+                share = float(generator.beta(shared.mixup, shared.mixup))
                 share = max(share, 1 - share)
             if skip:
                 skip -= 1
                 continue
             rows = order[step * size : (step + 1) * size]
             part, truth = X[rows], numbers[rows]
-            if training.mixup:
+            if shared.mixup:
                 part *= np.float32(share)
                 part += np.float32(1 - share) * X[np.roll(rows, 1)]
-            yield Batch(part, truth, np.roll(truth, 1), share)
+            yield FeatureBatch(part, truth, np.roll(truth, 1), share)

@@ -5,7 +5,7 @@ from typing import Self
 import numpy as np
 
 from onepass.classify.heads.base import LinearHead
-from onepass.classify.heads.neural.trained import Grid, TrainedHead
+from onepass.classify.heads.neural.trained_head import TrainedHead
 from onepass.classify.heads.scaler import Scaler
 
 
@@ -14,7 +14,7 @@ class Dense(TrainedHead, LinearHead):
 
     Args:
         dropout: Share of the features that each step leaves out, in [0, 1).
-        epochs: Passes over the rows; `path` chooses it on the selection split.
+        epochs: Passes over the rows.
         learning_rate: Of the optimiser; None: 1e-3 for Adam, 0.01 for SGD, as in the report.
         l1, l2: `l1 · Σ|w| + l2 · Σw²` is added to the mean log-loss (weights of standardised
             features, not the bias), as Keras's regularisers do.
@@ -31,11 +31,6 @@ class Dense(TrainedHead, LinearHead):
 
     kind = "dense"
     version = 3
-    FULL = Grid(
-        learning_rate=(3e-4, 1e-3, 2e-3),
-        penalty=((0.0, 0.0), (0.0, 1e-3), (0.0, 4e-3)),
-        dropout=(0.2, 0.4, 0.65),
-    )
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from onepass.classify.heads.base import Head
-from onepass.classify.heads.neural.trained import Grid, TrainedHead
+from onepass.classify.heads.neural.trained_head import TrainedHead
 from onepass.classify.heads.scaler import Scaler, blocks
 
 
@@ -39,11 +39,6 @@ class Mlp(TrainedHead):
         "weights_": ("MK", "f"),
         "bias_": ("K", "f"),
     }
-    FULL = Grid(
-        learning_rate=(3e-4, 1e-3),
-        penalty=((0.0, 0.0), (0.0, 1e-4)),
-        dropout=(0.25, 0.45, 0.65),
-    )
 
     def __init__(
         self,

@@ -10,10 +10,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from onepass.classify.heads.neural.batches import Batch, Setting, Training
+from onepass.classify.heads.neural.batches import FeatureBatch, HeadSettings, SharedSettings
 from onepass.classify.heads.neural.optimizers import OPTIMIZERS
 
-BLOCK_NUMBERS = 1 << 22  # logits held at a time while heads are judged
+BLOCK_NUMBERS = 1 << 22  # logits held at a time while heads are evaluated
 PARTS = 1 << 16  # dropout is drawn in 65,536ths
 
 
@@ -26,9 +26,13 @@ class Group:
     """
 
     def __init__(
-        self, settings: list[Setting], members: list[int], training: Training, sizes: list[int]
+        self,
+        settings: list[HeadSettings],
+        members: list[int],
+        shared: SharedSettings,
+        sizes: list[int],
     ) -> None:
-        self.members, self.training = members, training
+        self.members, self.shared = members, shared
         first = settings[members[0]]
         self.dropout = first.dropout
         self.noise = np.random.default_rng([first.seed, 1])
@@ -38,21 +42,21 @@ class Group:
             for name in ("learning_rate", "l1", "l2")
         )
         self.gradients = [np.empty_like(array) for array in self.arrays]  # written anew each step
-        self.update = OPTIMIZERS[training.optimizer](self.arrays, rate, l1, l2, training.ema)
+        self.optimizer = OPTIMIZERS[shared.optimizer](self.arrays, rate, l1, l2, shared.ema)
 
     def keep(self, survivors: set[int]) -> None:
         """Go on with some of the heads."""
         chosen = [place for place, member in enumerate(self.members) if member in survivors]
         if len(chosen) < len(self.members):
             self.members = [self.members[place] for place in chosen]
-            self.update.keep(np.array(chosen, dtype=int))
+            self.optimizer.keep(np.array(chosen, dtype=int))
             self.gradients = [np.empty_like(array) for array in self.arrays]
 
     def scores(self, X: np.ndarray) -> np.ndarray:
         """Return the logits (n, H, K) of rows (n, D) float32, nothing left out."""
-        return self._forward([X], self.update.means)[-1]
+        return self._forward([X], self.optimizer.means)[-1]
 
-    def step(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    def step(self, batch: FeatureBatch) -> tuple[np.ndarray, np.ndarray]:
         """Take one step; return each head's log-loss and accuracy on the batch before it, (H,)."""
         values = self._forward([batch.X], self.arrays, training=True)
         scores = values[-1]
@@ -67,12 +71,12 @@ class Group:
         self._subtract_targets(scores, batch)
         scores /= np.float32(len(rows))
         self._backward(values)
-        self.update.step(self.gradients)
+        self.optimizer.step(self.gradients)
         return loss, right
 
-    def _subtract_targets(self, scores: np.ndarray, batch: Batch) -> None:
+    def _subtract_targets(self, scores: np.ndarray, batch: FeatureBatch) -> None:
         """Turn probabilities (B, H, K) into the gradient of the cross-entropy, in place."""
-        rows, smoothing = np.arange(len(scores)), self.training.label_smoothing
+        rows, smoothing = np.arange(len(scores)), self.shared.label_smoothing
         scores[rows, :, batch.truth] -= np.float32((1 - smoothing) * batch.share)
         if batch.share < 1:
             scores[rows, :, batch.partner] -= np.float32((1 - smoothing) * (1 - batch.share))
@@ -120,28 +124,28 @@ class Networks:
 
     Args:
         settings: One for each head.
-        training: What they share.
+        shared: What they share.
         features: D.
         classes: K.
     """
 
     def __init__(
-        self, settings: list[Setting], training: Training, features: int, classes: int
+        self, settings: list[HeadSettings], shared: SharedSettings, features: int, classes: int
     ) -> None:
-        sizes = [features, *training.hidden, classes]
+        sizes = [features, *shared.hidden, classes]
         alike: dict[tuple[tuple[float, ...], int], list[int]] = {}
         for member, setting in enumerate(settings):
             alike.setdefault((setting.dropout, setting.seed), []).append(member)
         self.count = len(settings)
-        self.groups = [Group(settings, members, training, sizes) for members in alike.values()]
+        self.groups = [Group(settings, members, shared, sizes) for members in alike.values()]
 
-    def train(self, source: Iterator[Batch], steps: int) -> np.ndarray:
+    def train(self, source: Iterator[FeatureBatch], steps: int) -> np.ndarray:
         """Take steps; return the mean log-loss and accuracy on their batches, (heads, 2).
 
         They are what Keras prints: each batch as the head saw it, before the step, with dropout.
         """
         sums = np.zeros((self.count, 2))
-        # a head of too high a rate may diverge; it is judged accordingly
+        # a head of too high a rate may diverge; it is evaluated accordingly
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             for _ in range(steps):
                 batch = next(source)
@@ -149,7 +153,7 @@ class Networks:
                     sums[group.members] += np.stack(group.step(batch), axis=1)
         return sums / steps
 
-    def judge(self, X: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    def evaluate(self, X: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """Return log-loss and accuracy on rows (n, D) float32 of classes `truth` (n,), (heads, 2).
 
         A head that has diverged has the log-loss infinity and the accuracy 0; so has one that was
@@ -158,7 +162,7 @@ class Networks:
         found = np.tile([np.inf, 0.0], (self.count, 1))
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             for group in self.groups:
-                found[group.members] = _judged(group, X, truth)
+                found[group.members] = _evaluate(group, X, truth)
         return found
 
     def keep(self, survivors: set[int]) -> None:
@@ -171,7 +175,7 @@ class Networks:
         """Return copies of a head's weights (I, O) and biases (O,), layer by layer."""
         group = next(group for group in self.groups if member in group.members)
         place = group.members.index(member)
-        return [array[..., place, :].copy() for array in group.update.means]
+        return [array[..., place, :].copy() for array in group.optimizer.means]
 
 
 def first_weights(sizes: list[int], heads: int, seed: int) -> list[np.ndarray]:
@@ -222,7 +226,7 @@ def _outer(read: np.ndarray, flow: np.ndarray, out: np.ndarray) -> None:
         np.matmul(read.transpose(1, 2, 0), flow.transpose(1, 0, 2), out=out.transpose(1, 0, 2))
 
 
-def _judged(group: Group, X: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def _evaluate(group: Group, X: np.ndarray, truth: np.ndarray) -> np.ndarray:
     width = sum(array.shape[1] for array in group.arrays[1::2]) * len(group.members)
     rows = max(1, BLOCK_NUMBERS // width)
     loss, right = np.zeros(len(group.members)), np.zeros(len(group.members))

@@ -12,7 +12,7 @@ BLOCK_NUMBERS = 1 << 16  # numbers of a block; four arrays of it stay in the cac
 MOMENTUM, DECAY = 0.9, 1e-6  # of the course report's SGD
 
 
-class Update:
+class Optimizer:
     """Steps of one optimiser, with its state.
 
     Args:
@@ -81,7 +81,7 @@ class Update:
         raise NotImplementedError
 
 
-class Adam(Update):
+class Adam(Optimizer):
     """Kingma and Ba, "Adam", ICLR 2015, in the form before section 2.1, as Keras has it.
 
     The moments are kept divided by (1 − β): two passes over the arrays fewer.
@@ -111,7 +111,7 @@ class Adam(Update):
         return change
 
 
-class Nesterov(Update):
+class Nesterov(Optimizer):
     """SGD with Nesterov momentum 0.9 and the rate `rate / (1 + 1e-6 · step)`, as old Keras had it.
 
     Sutskever, Martens, Dahl and Hinton, "On the importance of initialization and momentum in deep
@@ -133,5 +133,5 @@ class Nesterov(Update):
         return change
 
 
-OPTIMIZERS: dict[str, type[Update]] = {"adam": Adam, "sgd": Nesterov}
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "sgd": Nesterov}
 RATES = {"adam": 1e-3, "sgd": 1e-2}

@@ -1,0 +1,166 @@
+"""The file from which an interrupted sweep resumes: arrays and JSON in one `.npz`."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onepass.cache.artifacts import Artifact, from_json, record, to_json
+from onepass.cache.errors import CorruptFileError
+from onepass.cache.files import leftovers, write_atomic
+from onepass.classify.heads.neural.network import Networks
+from onepass.classify.heads.storage import pack_arrays, unpack_arrays
+from onepass.classify.search.learning_curve import CurvePoint, LearningCurve, Snapshot
+
+log = logging.getLogger(__name__)
+
+FACTS = "facts"  # the array that holds the JSON
+
+
+@record
+class SavedSnapshot:
+    """A `Snapshot` without its arrays, of which there are `arrays`."""
+
+    epochs: int
+    accuracy: float
+    loss: float
+    arrays: int
+
+
+@record
+class SavedCurve:
+    """A `LearningCurve` without arrays."""
+
+    points: tuple[CurvePoint, ...]
+    snapshots: tuple[SavedSnapshot, ...]
+
+
+@record
+class SavedGroup:
+    """A `Group` of heads without arrays.
+
+    Attributes:
+        steps: Of its optimiser.
+        noise: State of the generator that draws dropout.
+    """
+
+    steps: int
+    noise: dict[str, Any]
+
+
+@record
+class SweepState(Artifact):
+    """What a sweep is between two of its steps, without arrays.
+
+    Attributes:
+        id: Of everything that the sweep depends on.
+        step: Steps that were taken.
+        alive: The heads that are still trained.
+        groups: In the order of the networks' groups.
+        curves: Of all heads.
+    """
+
+    FORMAT = 2
+
+    id: str
+    step: int
+    alive: tuple[int, ...]
+    groups: tuple[SavedGroup, ...]
+    curves: tuple[SavedCurve, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StateFile:
+    """A sweep on disk.
+
+    Attributes:
+        path: Of the file.
+        identity: Of everything that the sweep depends on; the file of another sweep is not read.
+    """
+
+    path: Path
+    identity: str
+
+    def save(
+        self, networks: Networks, curves: list[LearningCurve], alive: set[int], step: int
+    ) -> None:
+        """Write the sweep as it is after `step` steps."""
+        groups = tuple(
+            SavedGroup(group.optimizer.steps, dict(group.noise.bit_generator.state))
+            for group in networks.groups
+        )
+        saved = tuple(
+            SavedCurve(
+                tuple(curve.points),
+                tuple(
+                    SavedSnapshot(one.epochs, one.accuracy, one.loss, len(one.arrays))
+                    for one in curve.snapshots
+                ),
+            )
+            for curve in curves
+        )
+        state = SweepState(self.identity, step, tuple(sorted(alive)), groups, saved)
+        text = json.dumps({"format": state.FORMAT, **to_json(state)}).encode()
+        arrays = {FACTS: np.frombuffer(text, np.uint8)}
+        for number, group in enumerate(networks.groups):
+            for place, array in enumerate(group.optimizer.all_arrays()):
+                arrays[f"group {number} {place}"] = array
+        for member, curve in enumerate(curves):
+            for number, one in enumerate(curve.snapshots):
+                for place, array in enumerate(one.arrays):
+                    arrays[f"snapshot {member} {number} {place}"] = array
+        write_atomic(self.path, pack_arrays(arrays))
+
+    def restore(
+        self, networks: Networks, curves: list[LearningCurve]
+    ) -> tuple[set[int], int] | None:
+        """Bring untrained networks and empty curves to where the sweep was.
+
+        Returns:
+            The heads that are still trained and the steps taken; None where there is nothing to resume
+            from, and why is logged.
+        """
+        for path in leftovers(self.path):
+            path.unlink()
+        if not self.path.exists():
+            return None
+        try:
+            arrays = unpack_arrays(self.path.read_bytes())
+            state = self._read(arrays[FACTS])
+        except (OSError, ValueError, KeyError) as error:
+            log.info(f"{self.path}: expected the state of a sweep ({error}); it begins anew")
+            return None
+        alive = set(state.alive)
+        networks.keep(alive)
+        for number, (group, saved) in enumerate(zip(networks.groups, state.groups, strict=True)):
+            group.optimizer.steps, group.noise.bit_generator.state = saved.steps, saved.noise
+            for place, array in enumerate(group.optimizer.all_arrays()):
+                array[...] = arrays[f"group {number} {place}"]
+        for member, (curve, known) in enumerate(zip(curves, state.curves, strict=True)):
+            curve.points.extend(known.points)
+            for number, one in enumerate(known.snapshots):
+                names = (f"snapshot {member} {number} {place}" for place in range(one.arrays))
+                kept = [arrays[name] for name in names]
+                curve.snapshots.append(Snapshot(one.epochs, one.accuracy, one.loss, kept))
+        return alive, state.step
+
+    def _read(self, facts: np.ndarray) -> SweepState:
+        """Return the state without arrays.
+
+        Raises:
+            CorruptFileError: It is of another format or another sweep.
+        """
+        value = json.loads(facts.tobytes())
+        if value.pop("format", 0) != SweepState.FORMAT:
+            raise CorruptFileError("it was written by another version")
+        state = from_json(SweepState, value)
+        if state.id != self.identity:
+            raise CorruptFileError("it is of another sweep")
+        return state
+
+    def remove(self) -> None:
+        """Delete the file; what the sweep found is kept elsewhere."""
+        self.path.unlink(missing_ok=True)
