@@ -69,13 +69,16 @@ def test_a_killed_sweep_ends_with_the_same_bits(store: Path, tmp_path: Path) -> 
         time.sleep(pause)
         process.send_signal(number)
         err = process.communicate(timeout=60)[1]
-        assert process.returncode == (130 if number == signal.SIGTERM else -number)
+        assert process.returncode == (75 if number == signal.SIGTERM else -number)
         if number == signal.SIGTERM:
-            assert err.endswith("classify: interrupted\n") and "Traceback" not in err
+            assert (
+                err.endswith("classify: interrupted; the same command resumes\n")
+                and "Traceback" not in err
+            )
         assert state.exists()
     process = start(store, killed, *words)
     err = process.communicate(timeout=120)[1]
-    assert process.returncode == 0 and "going on after epoch" in err
+    assert process.returncode == 0 and "resuming after epoch" in err
     assert found(killed) == found(whole)
     assert {path.suffix for path in state.parent.iterdir()} == {".json"}
 
@@ -107,9 +110,12 @@ def test_a_probe_that_was_done_is_kept(store: Path, tmp_path: Path, number: sign
     board = wait_for(process, tmp_path / NAME, "leaderboard.json")
     process.send_signal(number)
     err = process.communicate(timeout=60)[1]
-    assert process.returncode == (-number if number == signal.SIGKILL else 130)
+    assert process.returncode == (-number if number == signal.SIGKILL else 75)
     if number != signal.SIGKILL:
-        assert err.endswith("classify: interrupted\n") and "Traceback" not in err
+        assert (
+            err.endswith("classify: interrupted; the same command resumes\n")
+            and "Traceback" not in err
+        )
     kept = [one["id"] for one in json.loads(board.read_text())["results"]]
     assert kept
     process = start(store, tmp_path, "--head", "centroid")
