@@ -10,8 +10,12 @@ from onepass.predict.text import export_text, predict_text
 
 
 def _predict(config: PredictConfig) -> Any:
+    from onepass.predict.models import is_run
     from onepass.predict.split import predict_split
 
+    if any(is_run(config.runs, model) for model in config.models):
+        with suppress_stderr():
+            import onepass.predict.runs  # noqa: F401  (TensorFlow talks while it loads)
     return predict_split(config)
 
 
@@ -24,7 +28,7 @@ def _export(config: ExportConfig) -> Any:
 COMMANDS = [
     Command(
         "",
-        "Write the classes that a model, or an average of several, gives to the test or val images.",
+        "Write the classes that a model, or an average of several, gives to the test or validation images.",
         PredictConfig,
         _predict,
         predict_text,

@@ -2,9 +2,7 @@
 
 Resize and preprocessing are inside, written out in plain operations, so that no file needs Onepass
 to be loaded. Each is read back and compared with the model before it gets its name. The class names
-lie beside the files in `labels.json` ({"class_ids", "class_names", "input", "output", "run"}) and
-inside each: as a member `labels.json` of the zip that a `.keras` file is and that is appended to a
-`.tflite` file, in `assets.extra` of a SavedModel, and as metadata of an ONNX file.
+lie beside the files in `labels.json` and inside each; see `onepass.predict.model_files.Labels`.
 """
 
 import os
@@ -20,15 +18,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from onepass.cache.errors import OnepassError, UsageError
-from onepass.cache.files import TEMPORARY, fsync_folder, write_json
+from onepass.cache.errors import OnepassError, Remedy, UsageError
+from onepass.cache.files import TEMPORARY, fsync_folder
 from onepass.classify.metrics import softmax
 from onepass.extract.backend import as_list
 from onepass.extract.network.model import Preprocess
 from onepass.finetune.session.runs import FinishedRun
 from onepass.finetune.training.inference import restore
 from onepass.predict.config import ExportConfig
-from onepass.predict.model_files import FORMATS, ModelFormat
+from onepass.predict.model_files import FORMATS, LABELS, Labels, ModelFormat
 from onepass.predict.models import open_models
 from onepass.predict.predictor import split_rows
 
@@ -86,8 +84,8 @@ def export_run(config: ExportConfig) -> ExportResult:
     (run,) = open_models(config.store, config.runs, (config.model,))
     if not isinstance(run, FinishedRun):
         raise UsageError(
-            f"{config.model}: expected a fine-tuned run, DATASET/RUN, received the probe {run.name}; "
-            f"make one with: onepass finetune --dataset {run.dataset.name}"
+            f"{config.model}: expected a fine-tuned run, DATASET/RUN, received the probe {run.name}",
+            remedy=Remedy("finetune", run.dataset.name),
         )
     kinds = [FORMATS[name] for name in dict.fromkeys(config.format)]
     for kind in kinds:
@@ -102,15 +100,15 @@ def export_run(config: ExportConfig) -> ExportResult:
     for kind in kinds:
         path = folder / f"{run.dataset.name}-{run.short}{kind.ending}"
         models.append(write_checked(kind, model, path, labels, pixels, expected))
-    write_json(folder / "labels.json", labels)
-    return ExportResult(run.name, tuple(models), folder / "labels.json", len(pixels))
+    labels.write(folder / LABELS)
+    return ExportResult(run.name, tuple(models), folder / LABELS, len(pixels))
 
 
 def write_checked(
     kind: ModelFormat,
     model: keras.Model,
     path: Path,
-    labels: dict[str, Any],
+    labels: Labels,
     pixels: np.ndarray,
     expected: np.ndarray,
 ) -> ExportedModel:
@@ -169,15 +167,16 @@ def _ours(layer: keras.layers.Layer) -> bool:
     return type(layer).__module__.startswith("onepass.")
 
 
-def _labels(run: FinishedRun) -> dict[str, Any]:
+def _labels(run: FinishedRun) -> Labels:
     height, width, channels = run.dataset.pixels.shape[1:]
-    return {
-        "class_ids": run.dataset.class_ids,
-        "class_names": run.dataset.class_names,
-        "input": f"uint8 (batch, {height}, {width}, {channels}), 0 to 255, {'RGB' if channels == 3 else 'grey'}",
-        "output": "float32 (batch, classes): probabilities in the order of the class ids",
-        "run": run.name,
-    }
+    colours = "RGB" if channels == 3 else "grey"
+    return Labels(
+        class_ids=tuple(run.dataset.class_ids),
+        class_names=tuple(run.dataset.class_names),
+        input=f"uint8 (batch, {height}, {width}, {channels}), 0 to 255, {colours}",
+        output="float32 (batch, classes): probabilities in the order of the class ids",
+        run=run.name,
+    )
 
 
 @contextmanager

@@ -7,14 +7,49 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 
+from onepass.cache.artifacts import Artifact, record, to_json
 from onepass.cache.errors import MissingFileError, UsageError
 
 LABELS = "labels.json"
+
+
+@record
+class Labels(Artifact):
+    """What a program has to know to use a model file: `labels.json` beside it and inside it.
+
+    It is a member of the zip that a `.keras` file is and that is appended to a `.tflite` file; it lies in
+    `assets.extra` of a SavedModel, and is the metadata "labels" of an ONNX file.
+
+    Attributes:
+        class_ids: Identity of the class of each column.
+        class_names: Its name in words.
+        input: What the model takes.
+        output: What it returns.
+        run: DATASET/RUN that it was made from.
+    """
+
+    FORMAT: ClassVar[int] = 1
+
+    class_ids: tuple[str, ...]
+    class_names: tuple[str, ...]
+    input: str
+    output: str
+    run: str
+
+    @classmethod
+    def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
+        """Format 0 has the same fields."""
+        return value
+
+    @property
+    def text(self) -> str:
+        """The content of the file."""
+        return json.dumps({"format": self.FORMAT, **to_json(self)}, ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +67,7 @@ class ModelFormat:
 
     name: str
     ending: str
-    write: Callable[[keras.Model, Path, dict[str, Any]], None]
+    write: Callable[[keras.Model, Path, Labels], None]
     run: Callable[[Path, np.ndarray], np.ndarray]
     packages: tuple[str, ...] = ()
     backends: tuple[str, ...] = ("tensorflow",)
@@ -56,7 +91,7 @@ class ModelFormat:
             )
 
 
-def _write_keras(model: keras.Model, path: Path, labels: dict[str, Any]) -> None:
+def _write_keras(model: keras.Model, path: Path, labels: Labels) -> None:
     model.save(path)
     _add_member(path, labels)
 
@@ -71,11 +106,11 @@ def _run_keras(path: Path, pixels: np.ndarray) -> np.ndarray:
     return np.asarray(model(pixels, training=False))
 
 
-def _write_saved_model(model: keras.Model, path: Path, labels: dict[str, Any]) -> None:
+def _write_saved_model(model: keras.Model, path: Path, labels: Labels) -> None:
     model.export(str(path), format="tf_saved_model", verbose=False)
     extra = path / "assets.extra"
     extra.mkdir()
-    (extra / LABELS).write_text(_text(labels))
+    (extra / LABELS).write_text(labels.text)
 
 
 def _run_saved_model(path: Path, pixels: np.ndarray) -> np.ndarray:
@@ -85,7 +120,7 @@ def _run_saved_model(path: Path, pixels: np.ndarray) -> np.ndarray:
     return loaded.serve(pixels).numpy()
 
 
-def _write_onnx(model: keras.Model, path: Path, labels: dict[str, Any]) -> None:
+def _write_onnx(model: keras.Model, path: Path, labels: Labels) -> None:
     import onnx
 
     with warnings.catch_warnings():
@@ -94,7 +129,7 @@ def _write_onnx(model: keras.Model, path: Path, labels: dict[str, Any]) -> None:
         pixels = keras.InputSpec("uint8", shape=model.input_shape, name="pixels")
         model.export(str(path), format="onnx", verbose=False, input_signature=[pixels])
     file = onnx.load(str(path))
-    onnx.helper.set_model_props(file, {"labels": _text(labels)})
+    onnx.helper.set_model_props(file, {"labels": labels.text})
     onnx.save(file, str(path))
 
 
@@ -105,7 +140,7 @@ def _run_onnx(path: Path, pixels: np.ndarray) -> np.ndarray:
     return session.run(None, {session.get_inputs()[0].name: pixels})[0]
 
 
-def _write_litert(model: keras.Model, path: Path, labels: dict[str, Any]) -> None:
+def _write_litert(model: keras.Model, path: Path, labels: Labels) -> None:
     model.export(str(path), format="litert", verbose=False)
     _add_member(path, labels)
 
@@ -133,14 +168,10 @@ def _interpreter(path: Path) -> Any:
         return tf.lite.Interpreter(model_path=str(path))
 
 
-def _add_member(path: Path, labels: dict[str, Any]) -> None:
+def _add_member(path: Path, labels: Labels) -> None:
     """Put the labels into a zip; to another file one is appended, as LiteRT's metadata does."""
     with zipfile.ZipFile(path, "a") as members:
-        members.writestr(LABELS, _text(labels))
-
-
-def _text(labels: dict[str, Any]) -> str:
-    return json.dumps(labels, ensure_ascii=False)
+        members.writestr(LABELS, labels.text)
 
 
 FORMATS = {

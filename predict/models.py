@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from onepass.cache.errors import MissingFileError, UsageError, unknown_name
-from onepass.cache.stderr import suppress_stderr
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.data.dataset import open_dataset
 from onepass.finetune.session.result import RESULT
@@ -50,8 +49,8 @@ def _one(model: Model, views: tuple[str, ...], scaled: bool = True) -> Predictor
     if isinstance(model, Probe):
         maker = ensemble_predictor if model.result.members else probe_predictor
         return maker(model, scaled=scaled)
-    with suppress_stderr():
-        from onepass.predict.runs import run_predictor
+    from onepass.predict.runs import run_predictor  # TensorFlow, which a probe does without
+
     return run_predictor(model, views)
 
 
@@ -71,13 +70,18 @@ def open_models(store: Path, runs: Path, texts: Sequence[str]) -> list[Model]:
     return [_open(store, runs, text) for text in texts]
 
 
+def is_run(runs: Path, text: str) -> bool:
+    """Say whether MODEL names a run, finished or not."""
+    name, _, model = text.partition("/")
+    return bool(model) and (runs / name / "finetune" / model).is_dir()
+
+
 def _open(store: Path, runs: Path, text: str) -> Model:
     name, _, model = text.partition("/")
-    run_folders = runs / name / "finetune"
-    if model and (run_folders / model).is_dir():
+    if is_run(runs, text):
         return open_run(store, runs, text)
     dataset = open_dataset(store, name)
-    finished = [path.parent.name for path in run_folders.glob(f"*/{RESULT}")]
+    finished = [path.parent.name for path in (runs / name / "finetune").glob(f"*/{RESULT}")]
     try:
         board = Leaderboard.load(runs / name, name, dataset.digest)
     except MissingFileError:

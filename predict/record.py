@@ -14,11 +14,13 @@ class MemberRecord:
         name: DATASET/PROBE or DATASET/RUN.
         views: In what ways a run looked at each image, "" being the whole one; none for a probe.
         weight: Its share in the average; 1 where it is alone.
+        description: What it is, in words; "" in records of an early version.
     """
 
     name: str
     views: tuple[str, ...]
     weight: float
+    description: str = ""
 
 
 @record
@@ -32,7 +34,7 @@ class PredictionRecord(Artifact):
         rows: How many.
         file_format: How the file is written: "course", "kaggle", "csv" or "npz".
         members: The models.
-        weights: "equal" or "learnt".
+        weights: "equal", or "learnt" on selection rows.
         temperature: Divided the logarithms of the probabilities; 1.0 for none.
         learnt_on: Selection rows that weights and temperature were learnt on; 0 for none.
         note: Why nothing was learnt, where it was asked for; else "".

@@ -9,8 +9,8 @@ from onepass.cache.errors import MissingFileError
 from onepass.classify.metrics import softmax
 from onepass.finetune.session.runs import FinishedRun
 from onepass.finetune.training.inference import predict_rows, restore, save_logits
-from onepass.predict.predictor import SELECTION, Predictor, split_rows
-from onepass.predict.views import expand_views, view_text, with_view
+from onepass.predict.predictor import SELECTION, Predictor, split_rows, view_text
+from onepass.predict.views import expand_views, with_view
 
 
 def run_predictor(run: FinishedRun, views: tuple[str, ...] = ()) -> Predictor:

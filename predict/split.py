@@ -14,7 +14,7 @@ from onepass.classify.protocol.scorings import record_probe, record_scoring
 from onepass.predict.answers import ENDINGS, encode_answers
 from onepass.predict.config import PredictConfig
 from onepass.predict.models import Model, make_predictor, open_models
-from onepass.predict.predictor import Prediction, Predictor
+from onepass.predict.predictor import Prediction, Predictor, view_text
 from onepass.predict.probes import Probe
 from onepass.predict.record import MemberRecord, PredictionRecord, record_path
 
@@ -27,13 +27,11 @@ class PredictResult:
         path: The file.
         record_path: The JSON beside it.
         record: What that holds.
-        made_of: In words what each member is.
     """
 
     path: Path
     record_path: Path
     record: PredictionRecord
-    made_of: tuple[str, ...]
 
 
 def predict_split(config: PredictConfig) -> PredictResult:
@@ -60,8 +58,7 @@ def predict_split(config: PredictConfig) -> PredictResult:
     record.write(record_path(path))
     if record.val_top1 is not None and config.split == "val":
         _record_scoring(models, predictor, prediction, record.val_top1, config)
-    members = predictor.members or (predictor,)
-    return PredictResult(path, record_path(path), record, tuple(m.description for m in members))
+    return PredictResult(path, record_path(path), record)
 
 
 def _default_path(config: PredictConfig, models: Sequence[Model]) -> Path:
@@ -91,8 +88,10 @@ def _make_record(
         split=config.split,
         rows=len(prediction.rows),
         file_format=config.format,
-        members=tuple(MemberRecord(one.name, one.views, weight) for one, weight in members),
-        weights=config.weights,
+        members=tuple(
+            MemberRecord(one.name, one.views, weight, one.description) for one, weight in members
+        ),
+        weights=config.weights if predictor.members else "equal",
         temperature=predictor.temperature,
         learnt_on=predictor.learnt_on,
         note=predictor.note,
@@ -120,7 +119,7 @@ def _record_scoring(
         said, _ = first.logits("val")  # by which the run itself was put on record
     record_scoring(
         folder, probe=predictor.name, model=digest_array(said),
-        features=f"views {', '.join(view or 'plain' for view in predictor.views)}",
+        features=f"views {view_text(predictor.views)}" if predictor.views else predictor.description,
         inputs=digest_json([config.models, predictor.weights, predictor.temperature]),
-        head="finetune", dataset_digest=predictor.dataset.digest, seed=0, accuracy=top1,
+        head="finetune" if predictor.views else "average", dataset_digest=predictor.dataset.digest, seed=0, accuracy=top1,
     )  # fmt: skip

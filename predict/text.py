@@ -2,47 +2,58 @@
 
 from typing import TYPE_CHECKING
 
+from onepass.cache.commandline.advice import onepass_command
+from onepass.predict.predictor import view_text
+
 if TYPE_CHECKING:
     from onepass.predict.export import ExportResult
+    from onepass.predict.record import PredictionRecord
     from onepass.predict.split import PredictResult
+
+SPLITS = {"val": "validation", "test": "test"}
 
 
 def predict_text(result: "PredictResult") -> str:
     """Return what was predicted by what, how well, where it lies, and what comes next."""
     record = result.record
-    lines = [f"{record.rows:,} predictions for the {record.split} images by {_members(result)}"]
+    split = SPLITS[record.split]
+    lines = [f"{record.rows:,} predictions for the {split} images by {_members(record)}"]
     if record.val_top1 is not None and record.val_interval is not None:
         low, high = record.val_interval
-        split = "Validation" if record.split == "val" else "Test"
         lines.append(
-            f"{split} top-1: {100 * record.val_top1:.1f} % (95 % interval {100 * low:.1f} % to "
-            f"{100 * high:.1f} %), log-loss {record.log_loss:.3f}"
+            f"{split.capitalize()} top-1: {100 * record.val_top1:.1f} % (95 % interval "
+            f"{100 * low:.1f} % to {100 * high:.1f} %), log-loss {record.log_loss:.3f}"
         )
-    if record.learnt_on:
-        lines.append(
-            f"Temperature {record.temperature:.3g}, learnt on {record.learnt_on:,} selection rows"
-        )
+    if learnt := _learnt(record):
+        lines.append(f"{learnt}, learnt on {record.learnt_on:,} selection rows")
     lines += [f"Note: {record.note}"] if record.note else []
     lines += [f"File: {result.path}", f"Record: {result.record_path}"]
-    is_run = any(member.views for member in record.members)
-    following = "report" if is_run else "finetune"
-    return "\n".join([*lines, f"Next: onepass {following} --dataset {record.dataset}"])
+    step = "report" if any(member.views for member in record.members) else "finetune"
+    return "\n".join([*lines, f"Next: {onepass_command(step, '--dataset', record.dataset)}"])
 
 
-def _members(result: "PredictResult") -> str:
-    members = result.record.members
-    several = len(members) > 1
+def _members(record: "PredictionRecord") -> str:
+    """Return each model with its weight, and the views of the runs among them."""
     parts = [
-        f"{f'{member.weight:.2f} × ' if several else ''}{member.name} ({made_of})"
-        for member, made_of in zip(members, result.made_of, strict=True)
+        (f"{member.weight:.2f} × " if len(record.members) > 1 else "")
+        + f"{member.name} ({member.description})"
+        for member in record.members
     ]
-    views = max((member.views for member in members), key=len)
-    seen = f", mean of {len(views)} views: {', '.join(v or 'plain' for v in views)}"
-    return " + ".join(parts) + (seen if len(views) > 1 else "")
+    views = max((member.views for member in record.members), key=len)
+    seen = f", mean of {len(views)} views: {view_text(views)}" if len(views) > 1 else ""
+    return " + ".join(parts) + seen
+
+
+def _learnt(record: "PredictionRecord") -> str:
+    """Return in words what was learnt on selection rows; "" for nothing."""
+    weights = "weights" if record.weights == "learnt" else ""
+    temperature = f"temperature {record.temperature:.3g}" if record.temperature != 1 else ""
+    found = " and ".join(filter(None, (weights, temperature)))
+    return found[:1].upper() + found[1:]
 
 
 def export_text(result: "ExportResult") -> str:
-    """Return each file with how far it is from the model."""
+    """Return each file with how far its probabilities are from the model's."""
     lines = [f"{result.run}: checked on {result.checked} validation images against the model"]
     lines += [
         f"  {one.format:<11}  {one.path} ({one.megabytes:.1f} MB): "

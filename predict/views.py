@@ -42,8 +42,3 @@ def with_view(predictor: keras.Model, view: str) -> keras.Model:
     x = as_list(behind(Resize(resize.size, view, name="resize")(pixels)))[0]
     name = "predictor_" + "".join(filter(str.isalnum, view))
     return keras.Model(pixels, top(x), name=name)
-
-
-def view_text(views: tuple[str, ...]) -> str:
-    """Return expanded views in words: `plain, flip`."""
-    return ", ".join(view or "plain" for view in views)

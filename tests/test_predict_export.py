@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from onepass.cache.artifacts import to_json
 from onepass.cache.errors import MissingFileError
 
 SIZE, CLASSES = 12, 3
-LABELS = {"class_ids": ["a", "b", "c"], "class_names": ["<b>a</b>", "é", "c"]}
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
 ONNX = pytest.mark.skipif(
     any(find_spec(name) is None for name in ("tf2onnx", "onnx", "onnxruntime")),
@@ -57,6 +57,13 @@ def predictor(extractor: Any) -> Any:
     return with_top(extractor, "default")
 
 
+@pytest.fixture(scope="module")
+def labels() -> Any:
+    from onepass.predict.model_files import Labels
+
+    return Labels(("a", "b", "c"), ("<b>a</b>", "é", "c"), "pixels", "probabilities", "d/run")
+
+
 def said(model: Any, pixels: np.ndarray) -> np.ndarray:
     return np.asarray(model(pixels, training=False))
 
@@ -96,14 +103,16 @@ def test_the_exported_model_gives_the_predictors_probabilities(predictor: Any) -
     assert said(model, PIXELS).std(axis=0).max() > 1e-3  # not the same for every image
 
 
-def test_dense_layers_before_the_head_are_written_out_too(extractor: Any, tmp_path: Path) -> None:
+def test_dense_layers_before_the_head_are_written_out_too(
+    extractor: Any, labels: Any, tmp_path: Path
+) -> None:
     """The head of a run is one layer of ours; no file may need it to be loaded."""
     from onepass.classify.metrics import softmax
     from onepass.predict.export import plain_model
     from onepass.predict.model_files import FORMATS
 
     whole = with_top(extractor, "de2020-dense2", "hidden=5,4")
-    FORMATS["keras"].write(plain_model(whole), tmp_path / "m.keras", LABELS)
+    FORMATS["keras"].write(plain_model(whole), tmp_path / "m.keras", labels)
     with zipfile.ZipFile(tmp_path / "m.keras") as members:
         assert b"onepass." not in members.read("config.json")
     expected = softmax(said(whole, PIXELS))
@@ -127,26 +136,30 @@ def labels_inside(path: Path, name: str) -> dict:
 @pytest.mark.parametrize(
     "name", ["keras", "saved_model", pytest.param("onnx", marks=ONNX), "litert"]
 )
-def test_each_format_says_what_the_model_says(predictor: Any, name: str, tmp_path: Path) -> None:
+def test_each_format_says_what_the_model_says(
+    predictor: Any, name: str, labels: Any, tmp_path: Path
+) -> None:
     from onepass.predict.export import plain_model
     from onepass.predict.model_files import FORMATS
 
     model, kind = plain_model(predictor), FORMATS[name]
     path = tmp_path / ("model" + kind.ending)
     kind.check_installed()
-    kind.write(model, path, LABELS)
+    kind.write(model, path, labels)
     np.testing.assert_allclose(kind.run(path, PIXELS), said(model, PIXELS), atol=1e-5)
-    assert labels_inside(path, name) == LABELS
+    assert labels_inside(path, name) == {"format": 1, **to_json(labels)}
 
 
-def test_a_keras_file_is_loaded_without_onepass(predictor: Any, tmp_path: Path) -> None:
+def test_a_keras_file_is_loaded_without_onepass(
+    predictor: Any, labels: Any, tmp_path: Path
+) -> None:
     import keras
 
     from onepass.predict.export import plain_model
     from onepass.predict.model_files import FORMATS
 
     model = plain_model(predictor)
-    FORMATS["keras"].write(model, tmp_path / "m.keras", LABELS)
+    FORMATS["keras"].write(model, tmp_path / "m.keras", labels)
     with zipfile.ZipFile(tmp_path / "m.keras") as members:
         config = members.read("config.json").decode()
     assert "onepass." not in config and "Preprocess" not in config
@@ -178,7 +191,7 @@ def test_a_file_takes_its_place_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_a_file_that_differs_from_the_model_is_refused(
-    predictor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    predictor: Any, labels: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from onepass.predict import export
     from onepass.predict.model_files import FORMATS, ModelFormat
@@ -190,9 +203,9 @@ def test_a_file_that_differs_from_the_model_is_refused(
     model = export.plain_model(predictor)
     expected = said(model, PIXELS)
     with pytest.raises(export.ExportError, match=r"difference of 0\.01"):
-        export.write_checked(kind, model, tmp_path / "m.keras", LABELS, PIXELS, expected)
+        export.write_checked(kind, model, tmp_path / "m.keras", labels, PIXELS, expected)
     assert list(tmp_path.iterdir()) == []
     done = export.write_checked(
-        FORMATS["keras"], model, tmp_path / "m.keras", LABELS, PIXELS, expected
+        FORMATS["keras"], model, tmp_path / "m.keras", labels, PIXELS, expected
     )
     assert done.difference == 0 and done.megabytes > 0

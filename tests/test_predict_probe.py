@@ -121,7 +121,7 @@ def test_any_probe_can_predict(made, tmp_path: Path, head: str) -> None:
 def test_pixel_baseline_can_predict(made, tmp_path: Path) -> None:
     folder, found = made
     result = predict_split(config(folder, probe=found.baselines[0].id, split="val", out=tmp_path / "o"))  # fmt: skip
-    assert result.made_of == ("logistic on pixels@32",)
+    assert result.record.members[0].description == "logistic on pixels@32"
     assert result.record.val_top1 == pytest.approx(found.baselines[0].val_top1)
 
 
