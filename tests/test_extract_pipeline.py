@@ -4,14 +4,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 
-from conftest import ROOT
 from onepass.cache.commandline.command import STOPPED
 from onepass.cache.features import open_features
 from onepass.cache.progress import ProgressUpdate, progress_to
@@ -30,12 +29,8 @@ BASE = [
 pytestmark = pytest.mark.slow
 
 
-def command(store: Path, *words: str) -> list[str]:
-    return [sys.executable, "-m", *words, "--cache-dir", str(store)]
-
-
 def run(store: Path, *words: str) -> subprocess.CompletedProcess:
-    return subprocess.run(command(store, *words), capture_output=True, text=True, cwd=ROOT)
+    return processes.run(*words, "--cache-dir", str(store))
 
 
 def extract(store: Path, *flags: str) -> dict:
@@ -137,20 +132,12 @@ def test_twenty_kills_leave_the_same_bits_and_lose_a_shard_each_at_most(
     random = np.random.default_rng(0)
     kills, there = 0, 0
     while kills < 20 and not (parts.parent / "efficientnet_lite0@96.h5").exists():
-        process = subprocess.Popen(
-            command(fresh, "extract", *BASE, "--size", "96"),
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-            cwd=ROOT,
-        )
-        assert process.stderr
+        process = processes.start("extract", *BASE, "--size", "96", "--cache-dir", str(fresh))
         while "compiled" not in process.stderr.readline():
             assert process.poll() is None
         time.sleep(random.uniform(0, 0.25))
         process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stderr.close()
+        process.communicate()
         kills += 1
         if (parts.parent / "efficientnet_lite0@96.h5").exists():
             there = 29  # all are in the file; the parts are being taken away
@@ -174,14 +161,7 @@ def test_asked_to_stop_it_ends_cleanly_and_resumes_later(
     fresh = with_pixels(store, tmp_path)
     words = [*BASE, "--size", "160", "--json"]
     limit = ["--time-limit", "0.01s"] if how == "time limit" else []
-    process = subprocess.Popen(
-        command(fresh, "extract", *words, *limit),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
-    assert process.stderr and process.stdout
+    process = processes.start("extract", *words, *limit, "--cache-dir", str(fresh))
     while "compiled" not in process.stderr.readline() and not limit:
         assert process.poll() is None
     if not limit:

@@ -1,0 +1,177 @@
+"""Real processes for real commands, without paying TensorFlow's import for each of them.
+
+One process imports everything and then forks a child for every command: a process of its own, with its
+own signals, exit code, standard output and error, that can be killed like any other. Nothing of
+TensorFlow has run in it before. What a *start* costs or imports is tested with `subprocess` elsewhere.
+"""
+
+import atexit
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import IO
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = ("onepass.extract.pipeline", "onepass.finetune.pipeline", "onepass.classify.pipeline")
+
+
+class Process:
+    """A command that runs: the part of `subprocess.Popen` that the tests use."""
+
+    def __init__(self, words: tuple[str, ...], cwd: Path, env: dict[str, str]) -> None:
+        self.args, self.returncode = words, None
+        self._status, theirs = socket.socketpair()
+        (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+        request = json.dumps({"words": words, "cwd": str(cwd), "env": env}).encode()
+        socket.send_fds(_forker(), [request], [theirs.fileno(), out_end, err_end])
+        for end in (out_end, err_end):
+            os.close(end)
+        theirs.close()
+        self.stdout: IO[str] = os.fdopen(out, encoding="utf-8")
+        self.stderr: IO[str] = os.fdopen(err, encoding="utf-8")
+        self.pid = int.from_bytes(self._status.recv(4), "little")
+
+    def poll(self) -> int | None:
+        """Return the exit code, minus the signal's number for a killed process; None while it runs."""
+        if self.returncode is None:
+            self._status.setblocking(False)
+            try:
+                self._receive()
+            except BlockingIOError:
+                pass
+            finally:
+                self._status.setblocking(True)
+        return self.returncode
+
+    def wait(self) -> int:
+        if self.returncode is None:
+            self._receive()
+        assert self.returncode is not None
+        return self.returncode
+
+    def _receive(self) -> None:
+        answer = self._status.recv(4)
+        assert len(answer) == 4, "the process that forks has gone"
+        self.returncode = int.from_bytes(answer, "little", signed=True)
+        self._status.close()
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def communicate(self) -> tuple[str, str]:
+        """Return what is left of standard output and error, once both are closed."""
+        said: dict[str, str] = {}
+        readers = [
+            threading.Thread(target=lambda n=n, f=f: said.update({n: f.read()}))
+            for n, f in (("out", self.stdout), ("err", self.stderr))
+        ]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join()
+        self.stdout.close()
+        self.stderr.close()
+        self.wait()
+        return said["out"], said["err"]
+
+
+def start(*words: str, cwd: Path = ROOT, **env: str) -> Process:
+    """Start `onepass WORDS` in a process of its own, with these environment variables besides."""
+    return Process(words, cwd, env)
+
+
+def run(*words: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess:
+    """Run `onepass WORDS` to its end."""
+    process = start(*words, cwd=cwd, **env)
+    out, err = process.communicate()
+    return subprocess.CompletedProcess(words, process.wait(), out, err)
+
+
+_lock = threading.Lock()
+_control: socket.socket | None = None
+
+
+def _forker() -> socket.socket:
+    """Return the connection to the process that forks, which ends when this one does."""
+    global _control
+    with _lock:
+        if _control is None:
+            _control, theirs = socket.socketpair()
+            command = [sys.executable, __file__, str(theirs.fileno())]
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            forker = subprocess.Popen(
+                command, pass_fds=[theirs.fileno()], env=environment, cwd=ROOT
+            )
+            theirs.close()
+            atexit.register(forker.wait)
+            atexit.register(_control.close)  # called first: the forker ends where it reads no more
+    return _control
+
+
+def _serve(control: socket.socket) -> None:
+    """Fork a child for each request until the tests have gone."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the children between are not waited for
+    while True:
+        request, fds, _, _ = socket.recv_fds(control, 1 << 20, 3)
+        if not request:
+            return
+        if not os.fork():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            control.close()
+            _watch(json.loads(request), *fds)
+        for fd in fds:
+            os.close(fd)
+
+
+def _watch(request: dict, status: int, out: int, err: int) -> None:
+    """Run the command in a child, say its number at once and its exit code at its end."""
+    child = os.fork()
+    if not child:
+        os.close(status)
+        _command(request, out, err)
+    os.close(out)
+    os.close(err)
+    os.write(status, child.to_bytes(4, "little"))
+    _, state = os.waitpid(child, 0)
+    os.write(status, os.waitstatus_to_exitcode(state).to_bytes(4, "little", signed=True))
+    os._exit(0)
+
+
+def _command(request: dict, out: int, err: int) -> None:
+    code: int | str | None = 1
+    try:
+        for number, fd in ((1, out), (2, err)):
+            os.dup2(fd, number)
+            os.close(fd)
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115
+        os.environ.update(request["env"])
+        os.chdir(request["cwd"])
+        sys.argv = ["onepass", *request["words"]]
+        from onepass.__main__ import run as onepass
+
+        code = onepass()
+    except SystemExit as end:  # argparse
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from importlib import import_module
+
+    for module in MODULES:
+        import_module(module)
+    _serve(socket.socket(fileno=int(sys.argv[1])))
