@@ -40,17 +40,18 @@ def pixels_of(folder: Path, count: int) -> tuple[np.ndarray, np.ndarray, str]:
 def classifier_of(size: int, recipe):
     """Return the network; random weights are as fast as trained ones."""
     from onepass.extract.backbones.registry import find_backbone
-    from onepass.finetune.training.model import build_classifier
+    from onepass.extract.network.model import build_extractor
+    from onepass.finetune.training.model import assemble
 
     spec = find_backbone("efficientnet_lite0")
-    return build_classifier(spec, size, (64, 64, 3), CLASSES, recipe, weights="none")
+    return assemble(build_extractor(spec, size, (64, 64, 3), weights="none"), CLASSES, recipe)
 
 
 def bare(size: int, recipe, pixels, labels, steps: int) -> Callable[[], float]:
     """Return a round of the compiled step on one resident batch."""
     import keras
 
-    from onepass.finetune.augmentation.draws import draw
+    from onepass.finetune.augmentation import draw
     from onepass.finetune.training.optimizer import build_optimizer
     from onepass.finetune.training.parallel import devices_for
     from onepass.finetune.training.step import TrainStep
@@ -76,10 +77,11 @@ def training_of(size: int, recipe, pixels, labels, rounds: int, folder: Path):
     """Return the training of `onepass finetune`, for as many epochs as there are rounds."""
     from dataclasses import replace
 
+    from onepass.finetune.training.batches import Examples
     from onepass.finetune.training.loop import Training
 
     return Training(
-        classifier_of(size, recipe), pixels, labels, np.arange(len(labels)),
+        classifier_of(size, recipe), Examples(pixels, labels, np.arange(len(labels))),
         replace(recipe, epochs=rounds + 1), 0, folder / "checkpoint.npz",
     )  # fmt: skip
 

@@ -21,13 +21,12 @@ from onepass.finetune.ablation import (
     compare_line,
     line_title,
 )
-from onepass.finetune.augmentation.draws import Augmentation
 from onepass.finetune.config import STUDIES, AblateConfig
+from onepass.finetune.recipes import Augmentation
 from onepass.finetune.session.run_identity import RunIdentity
 from onepass.finetune.session.runs import load_logits, logits_path
 from onepass.finetune.session.session import Session, open_session
 from onepass.finetune.training.inference import predict_logits, save_logits
-from onepass.finetune.training.loop import Training
 
 log = logging.getLogger(__name__)
 
@@ -138,10 +137,7 @@ def _short_run(session: Session, request: StopRequest) -> _FinishedShortRun | No
         folder.mkdir(parents=True, exist_ok=True)
         classifier = session.build()
         replace(session, folder=place / f"start-{session.start.probe.id}").warm(classifier)
-        training = Training(
-            classifier, dataset.pixels, dataset.labels, rows.fit, session.recipe, config.seed,
-            folder / "checkpoint.npz", selection=rows.selection, every=config.checkpoint_every,
-        )  # fmt: skip
+        training = session.training(classifier, folder / "checkpoint.npz")
         if training.run(lambda: request.reason):
             return None
         training.conclude()

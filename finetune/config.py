@@ -6,8 +6,7 @@ from pathlib import Path
 
 from onepass.cache.commandline.flags import RunsConfig, flag, parse_duration
 from onepass.cache.errors import UsageError
-from onepass.finetune.augmentation.draws import Augmentation
-from onepass.finetune.recipes import RECIPES, Recipe
+from onepass.finetune.recipes import RECIPES, Augmentation, Recipe
 
 AUTO = "auto"
 # What `ablate` takes apart; None: the recipe's own augmentation.

@@ -21,9 +21,9 @@ from onepass.cache.progress import Progress
 from onepass.finetune.config import FinetuneConfig
 from onepass.finetune.session.run_identity import RateSearch
 from onepass.finetune.session.session import Session, open_session
-from onepass.finetune.training.batches import Plan
+from onepass.finetune.training.batches import StepPlan
 from onepass.finetune.training.layers import depth_groups, rate_factors
-from onepass.finetune.training.optimizer import Schedule, build_optimizer
+from onepass.finetune.training.optimizer import build_optimizer, rising
 from onepass.finetune.training.parallel import devices_for
 from onepass.finetune.training.step import TrainStep
 
@@ -65,18 +65,17 @@ def find_rate(session: Session) -> RateSearch:
 
 def _watch(session: Session) -> tuple[list[float], list[float]]:
     """Return the rates and the running mean of the loss, up to where it is lost."""
-    recipe = replace(session.recipe, schedule="rising", learning_rate=HIGHEST, ema=0.0)
+    recipe, schedule = replace(session.recipe, ema=0.0), rising(HIGHEST, STEPS)
     dataset, rows = session.dataset, session.rows.fit
     classifier = session.build()
     session.warm(classifier)
     trainer = classifier.trainer
     batch = min(recipe.batch, len(rows))
-    plan = Plan(rows, batch, session.config.seed, recipe.augmentation, dataset.pixels.shape[1:])
+    plan = StepPlan(rows, batch, session.config.seed, recipe.augmentation, dataset.pixels.shape[1:])
     variables = trainer.trainable_variables
     factors = rate_factors(variables, depth_groups(classifier.backbone), recipe.layer_decay)
-    optimizer = build_optimizer(recipe, factors, [False] * len(factors), lambda epochs: STEPS)
+    optimizer = build_optimizer(recipe, factors, [False] * len(factors), lambda _: STEPS, schedule)
     step = TrainStep(trainer, optimizer, recipe.label_smoothing, devices=devices_for(batch))
-    schedule = Schedule("rising", HIGHEST, STEPS, 0)
     seen: list[float] = []
     with Progress(STEPS, "steps", "learning rate") as progress:
         for chosen, draws in islice(_batches(plan), STEPS):
@@ -89,7 +88,7 @@ def _watch(session: Session) -> tuple[list[float], list[float]]:
     return [float(schedule(n)) for n in range(len(losses))], losses
 
 
-def _batches(plan: Plan) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+def _batches(plan: StepPlan) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
     """Yield rows and draws of the steps of a run."""
     epoch = 0
     while True:

@@ -59,11 +59,7 @@ def run_finetune(config: FinetuneConfig, stop: StopRequest | None = None) -> Fin
     record_run(folder, session.identity, found)
     apart = session.warm(classifier)
     _log_layers(session, classifier)
-    training = Training(
-        classifier, session.dataset.pixels, session.dataset.labels, session.rows.fit, session.recipe,
-        config.seed, folder / CHECKPOINT, selection=session.rows.selection,
-        every=config.checkpoint_every,
-    )  # fmt: skip
+    training = session.training(classifier, folder / CHECKPOINT)
     stopped = training.run(lambda: stop.reason)
     result = _result(session, folder, training, apart, stopped)
     if not stopped:

@@ -5,11 +5,80 @@ from typing import Any
 
 from onepass.cache.artifacts import record
 from onepass.cache.errors import InvalidInputError, UsageError, unknown_name
-from onepass.finetune.augmentation.draws import Augmentation
 
 OPTIMIZERS = ("adamw", "sgd")
-SCHEDULES = ("cosine", "constant", "inverse", "rising")
+SCHEDULES = ("cosine", "constant", "inverse")
 BATCHNORMS = ("frozen", "train")
+# The largest value of each number, itself allowed; beyond it no image would be left, or none is meant.
+LIMITS = {
+    "rotation": 180.0, "shear": 45.0, "scale": 0.5, "crop": 0.9, "translate": 0.5, "brightness": 1.0,
+    "contrast": 1.0, "erase": 1.0, "randaugment": 10.0, "mixup": 100.0, "cutmix": 100.0,
+}  # fmt: skip
+
+
+@record
+class Augmentation:
+    """Random changes of training images; everything is off unless it is asked for.
+
+    Attributes:
+        flip: Mirror left to right, every other image.
+        vertical_flip: Mirror upside down, every other image.
+        quarter_turns: Turn by 0, 90, 180 or 270 degrees.
+        rotation: Turn by up to this many degrees either way.
+        shear: Slant by up to this many degrees either way, along both axes.
+        scale: Enlarge or shrink by a factor of 1 ± this.
+        crop: Look at a part of the image: up to this share of the area is cut away, the sides are
+            3:4 to 4:3 of the image's (Szegedy et al., CVPR 2015).
+        translate: Shift by up to this share of the side, along both axes.
+        brightness: Multiply all values by 1 ± this.
+        contrast: Multiply the distance from the image's mean by 1 ± this.
+        erase: Probability that a rectangle is replaced by noise (Zhong et al., AAAI 2020).
+        randaugment: Magnitude 1 … 10 of two operations drawn from rotation, shear, translation,
+            brightness, contrast and none (Cubuk et al., NeurIPS 2020); 0 draws none.
+        mixup: α of the Beta distribution of the weight (Zhang et al., ICLR 2018).
+        cutmix: α of the Beta distribution of the area (Yun et al., ICCV 2019). With mixup as well,
+            each image has the one or the other.
+    """
+
+    flip: bool = False
+    vertical_flip: bool = False
+    quarter_turns: bool = False
+    rotation: float = 0.0
+    shear: float = 0.0
+    scale: float = 0.0
+    crop: float = 0.0
+    translate: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    erase: float = 0.0
+    randaugment: int = 0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, limit in LIMITS.items():
+            value = getattr(self, name)
+            if not 0 <= value <= limit:
+                raise InvalidInputError(
+                    f"augmentation {name}: expected 0 (off) to {limit:g}, received {value:g}"
+                )
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of what is on, in the order of the fields."""
+        return tuple(f.name for f in fields(self) if getattr(self, f.name))
+
+    @property
+    def turns(self) -> bool:
+        """Whether rows of the stored image may end up slanted."""
+        return bool(self.rotation or self.shear or self.randaugment)
+
+    @property
+    def moves(self) -> bool:
+        """Whether another part of the image may be seen than the whole."""
+        return self.turns or bool(self.scale or self.crop or self.translate)
+
+
 PLAIN = Augmentation()
 
 
@@ -23,8 +92,7 @@ class Recipe:
         learning_rate: The highest, of the head; the schedule and `layer_decay` lower it.
         optimizer: "adamw" (Loshchilov & Hutter, ICLR 2019; without weight decay it is Adam) or "sgd".
         schedule: "cosine" (after the warm-up down to 0), "constant", or "inverse":
-            `learning_rate / (1 + rate_decay · step)`, which Keras once called `decay`; "rising" is
-            for finding the rate.
+            `learning_rate / (1 + rate_decay · step)`, which Keras once called `decay`.
         rate_decay: Of the inverse schedule, a step.
         warmup: Share of all steps in which the rate rises from 0 to its highest.
         momentum: Nesterov's, of sgd.

@@ -35,8 +35,7 @@ def pixels_and_labels(count: int = 200) -> tuple[np.ndarray, np.ndarray]:
 
 def tiny_recipe(**changes: Any) -> Any:
     """Return a recipe with everything in it that has a state."""
-    from onepass.finetune.augmentation.draws import Augmentation
-    from onepass.finetune.recipes import Recipe
+    from onepass.finetune.recipes import Augmentation, Recipe
 
     common = {"epochs": 4, "batch": 24, "learning_rate": 1e-2, "weight_decay": 0.05,
               "layer_decay": 0.9, "clip": 1.0, "ema": 0.9, "dropout": 0.2, "soup": 2,
@@ -68,14 +67,16 @@ def tiny_classifier(recipe: Any, which: str = "all") -> Any:
 
 def tiny_training(folder: Path, select: bool = True, every: float = 1e9, **changes: Any) -> Any:
     """Return a training of 160 images, evaluated on 40 others."""
+    from onepass.finetune.training.batches import Examples
     from onepass.finetune.training.loop import Training
 
     pixels, labels = pixels_and_labels()
     recipe = tiny_recipe(**changes)
     rows = np.arange(len(labels))
     return Training(
-        tiny_classifier(recipe), pixels, labels, rows[40:] if select else rows, recipe, 0,
-        folder / "checkpoint.npz", selection=rows[:40] if select else None, every=every,
+        tiny_classifier(recipe),
+        Examples(pixels, labels, rows[40:] if select else rows, rows[:40] if select else None),
+        recipe, 0, folder / "checkpoint.npz", every,
     )  # fmt: skip
 
 
@@ -83,7 +84,7 @@ def first_losses(parts: int = 1, steps: int = 5) -> list[float]:
     """Return the losses of the first steps from weights that do not depend on the backend."""
     import keras
 
-    from onepass.finetune.training.batches import Plan
+    from onepass.finetune.training.batches import StepPlan
     from onepass.finetune.training.optimizer import build_optimizer
     from onepass.finetune.training.parallel import devices_for
     from onepass.finetune.training.step import TrainStep
@@ -95,7 +96,7 @@ def first_losses(parts: int = 1, steps: int = 5) -> list[float]:
         value = draw.normal(0, 0.3, variable.shape)
         variable.assign(np.abs(value) + 0.5 if "norm" in variable.path else value)
     pixels, labels = pixels_and_labels()
-    plan = Plan(np.arange(len(labels)), 24, 0, recipe.augmentation, (8, 8, 1))
+    plan = StepPlan(np.arange(len(labels)), 24, 0, recipe.augmentation, (8, 8, 1))
     count = len(classifier.trainer.trainable_variables)
     optimizer = build_optimizer(recipe, [1.0] * count, [False] * count, plan.steps)
     devices = devices_for(24 // parts)
@@ -116,7 +117,7 @@ def shared(folder: Path) -> dict[str, Any]:
         The devices, how many images of a batch each has, on how many the weights lie, the history, the
         losses of steps in four parts, and what is made and said of a batch of 25.
     """
-    from onepass.finetune.augmentation.draws import Augmentation
+    from onepass.finetune.recipes import Augmentation
     from onepass.finetune.training.parallel import Sharing, devices_for
 
     folder.mkdir()

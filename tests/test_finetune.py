@@ -17,7 +17,7 @@ from classify_store import write_features
 from conftest import ROOT
 from onepass.cache.commandline.command import main
 from onepass.cache.errors import CorruptFileError, InvalidInputError
-from onepass.finetune.augmentation.draws import draw_order
+from onepass.finetune.augmentation import draw_order
 from onepass.finetune.recipes import RECIPES
 
 SIZE = 32
@@ -248,11 +248,11 @@ def test_a_leaderboard_of_other_features_is_refused_before_anything_is_made(
 
 def small_classifier():
     from onepass.extract.backbones.registry import find_backbone
-    from onepass.finetune.training.model import build_classifier
+    from onepass.extract.network.model import build_extractor
+    from onepass.finetune.training.model import assemble
 
-    return build_classifier(
-        find_backbone("efficientnet_lite0"), SIZE, (8, 8, 1), 3, RECIPES["default"]
-    )
+    extractor = build_extractor(find_backbone("efficientnet_lite0"), SIZE, (8, 8, 1))
+    return assemble(extractor, 3, RECIPES["default"])
 
 
 def test_every_layer_learns_but_batch_norm_keeps_its_statistics(tmp_path: Path) -> None:

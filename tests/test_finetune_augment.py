@@ -7,9 +7,17 @@ from scipy import ndimage
 
 from onepass.cache.errors import InvalidInputError
 from onepass.extract.network.model import Resize
-from onepass.finetune.augmentation.augment import Augment, gathered, mixed_targets
-from onepass.finetune.augmentation.draws import LIMITS, OPERATIONS, Augmentation, draw
-from onepass.finetune.augmentation.geometry import affine_maps, frames, slanted
+from onepass.finetune.augmentation import (
+    OPERATIONS,
+    Augment,
+    affine_maps,
+    draw,
+    frames,
+    gathered,
+    mixed_targets,
+    slanted,
+)
+from onepass.finetune.recipes import LIMITS, Augmentation
 
 ORIENTATIONS = Augmentation(flip=True, vertical_flip=True, quarter_turns=True)
 
@@ -125,7 +133,7 @@ SLANTED = STRAIGHT | numbers(
 @pytest.mark.parametrize("of", [STRAIGHT, SLANTED], ids=["straight", "slanted"])
 def test_the_warp_is_where_each_pixel_comes_from(shape: tuple, of: dict) -> None:
     pixels, size = smooth_pictures(4, *shape), 80
-    maps = affine_maps(**of)
+    maps = affine_maps(of)
     draws = slanted(maps) if of is SLANTED else {"frame": frames(maps)}
     draws = {name: array.astype(np.float32) for name, array in draws.items()}
     out = augmented(Augmentation(rotation=1), pixels, size, draws)
@@ -138,7 +146,7 @@ def test_the_warp_is_where_each_pixel_comes_from(shape: tuple, of: dict) -> None
 def test_what_may_move_but_does_not_is_the_resize(size: int) -> None:
     pixels = pictures(shape=(16, 16, 3))
     plain = ops.convert_to_numpy(Resize(size)(pixels))
-    maps = affine_maps(**numbers(4))
+    maps = affine_maps(numbers(4))
     for draws in ({"frame": frames(maps)}, slanted(maps)):
         draws = {name: array.astype(np.float32) for name, array in draws.items()}
         apart = np.abs(augmented(Augmentation(crop=0.5), pixels, size, draws) - plain).max()
@@ -148,7 +156,7 @@ def test_what_may_move_but_does_not_is_the_resize(size: int) -> None:
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_a_rotation_by_quarters_is_numpys(k: int) -> None:
     pixels = pictures(shape=(16, 16, 3))
-    draws = slanted(affine_maps(**numbers(4, angle=[k * np.pi / 2] * 4)))
+    draws = slanted(affine_maps(numbers(4, angle=[k * np.pi / 2] * 4)))
     draws = {name: array.astype(np.float32) for name, array in draws.items()}
     plain = ops.convert_to_numpy(Resize(40)(pixels))
     out = augmented(Augmentation(rotation=1), pixels, 40, draws)

@@ -1,6 +1,7 @@
 """Rates a layer, schedule, decay and averages, each against a computation by hand."""
 
 import math
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -9,7 +10,12 @@ import pytest
 from onepass.cache.errors import CorruptFileError, InvalidInputError, UnknownNameError, UsageError
 from onepass.finetune.recipes import RECIPES, Recipe
 from onepass.finetune.training.layers import GROUPS, depth_groups, rate_factors, table, unfreeze
-from onepass.finetune.training.optimizer import LayerwiseAdam, LayerwiseSGD, Schedule
+from onepass.finetune.training.optimizer import (
+    LayerwiseAdam,
+    LayerwiseSGD,
+    rising,
+    schedule_of,
+)
 
 
 def variables() -> list[keras.Variable]:
@@ -97,15 +103,33 @@ def test_the_head_alone_moves_at_first() -> None:
     assert moved == [[False, True], [False, True], [True, True]]
 
 
-def test_schedules() -> None:
-    cosine = Schedule("cosine", 0.2, 110, 10)
-    rates = [float(cosine(n)) for n in range(111)]
-    np.testing.assert_allclose(rates[:10], [0.2 * (n + 1) / 10 for n in range(10)], rtol=1e-6)
-    by_hand = [0.1 * (1 + math.cos(math.pi * (n - 10) / 100)) for n in range(10, 111)]
-    np.testing.assert_allclose(rates[10:], by_hand, atol=1e-7)
-    assert [float(Schedule("constant", 0.3, 9, 0)(n)) for n in (0, 8)] == pytest.approx([0.3, 0.3])
-    inverse = Schedule("inverse", 0.01, 9, 0, decay=1e-2)
-    assert float(inverse(100)) == pytest.approx(0.01 / 2)
+def rates(schedule: keras.optimizers.schedules.LearningRateSchedule, steps: int) -> list[float]:
+    return [float(schedule(n)) for n in range(steps)]
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.1])
+def test_the_rate_rises_and_falls_along_a_cosine(warmup: float) -> None:
+    recipe = Recipe(epochs=1, batch=1, learning_rate=0.2, warmup=warmup)
+    first = round(110 * warmup)
+    found = rates(schedule_of(recipe, 110), 111)
+    np.testing.assert_allclose(
+        found[:first], [0.2 * (n + 1) / first for n in range(first)], rtol=1e-6
+    )
+    by_hand = [
+        0.1 * (1 + math.cos(math.pi * (n - first) / (110 - first))) for n in range(first, 111)
+    ]
+    np.testing.assert_allclose(found[first:], by_hand, atol=1e-7)
+
+
+def test_the_rate_stays_falls_by_the_step_or_rises() -> None:
+    recipe = Recipe(epochs=1, batch=1, learning_rate=0.01, schedule="constant", warmup=0.5)
+    by_hand = [0.0025, 0.005, 0.0075, 0.01, 0.01, 0.01, 0.01, 0.01]
+    assert rates(schedule_of(recipe, 8), 8) == pytest.approx(by_hand)
+    inverse = replace(recipe, schedule="inverse", rate_decay=1e-2, warmup=0.0)
+    by_hand = [0.01 / (1 + 1e-2 * n) for n in range(120)]
+    assert rates(schedule_of(inverse, 9), 120) == pytest.approx(by_hand)
+    by_hand = [0.1 * 10 ** (6 * (n / 99 - 1)) for n in range(100)]
+    assert rates(rising(0.1, 100), 100) == pytest.approx(by_hand, rel=1e-5)
 
 
 def chain(count: int) -> keras.Model:

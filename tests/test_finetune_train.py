@@ -16,8 +16,8 @@ from finetune_tiny import CLASSES, first_losses, tiny_classifier, tiny_recipe, t
 
 from conftest import ROOT
 from onepass.cache.errors import OnepassError
-from onepass.finetune.augmentation.draws import Augmentation
-from onepass.finetune.training.batches import Plan
+from onepass.finetune.recipes import Augmentation
+from onepass.finetune.training.batches import StepPlan
 
 KILLS = 20
 
@@ -83,7 +83,7 @@ def test_tensorflow_says_that_it_trains_on_one_of_several_devices(
 
 
 def test_every_image_is_seen_once_an_epoch_and_no_batch_is_short() -> None:
-    plan = Plan(np.arange(100, 150), 16, 3, Augmentation(), (8, 8, 1))
+    plan = StepPlan(np.arange(100, 150), 16, 3, Augmentation(), (8, 8, 1))
     seen: list[int] = []
     for epoch in range(4):
         for place in range(plan.steps(epoch + 1) - plan.steps(epoch)):
@@ -102,7 +102,7 @@ def test_it_learns_and_keeps_what_was_best_on_the_selection_split(tmp_path: Path
     accuracies = [row.selection_accuracy for row in training.history]
     assert len(accuracies) == 8 and training.history[-1].loss < training.history[0].loss
     assert chosen.accuracy is not None and chosen.accuracy >= max(accuracies) > 0.5
-    assert training.judge() == (chosen.accuracy, chosen.loss)
+    assert training.evaluate() == (chosen.accuracy, chosen.loss)
     assert len(list((tmp_path / "epochs").glob("*.npz"))) == 2
     again = tiny_training(tmp_path, epochs=8)
     assert again.history == training.history and again.ended == "all epochs are trained"
@@ -222,7 +222,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(tmp_path: Path) -> N
     assert (tmp_path / "checkpoint.npz").read_bytes() == before
 
 
-def test_joined_norms_compute_the_same_and_learn_the_same() -> None:
+def test_fused_batchnorms_compute_the_same_and_learn_the_same() -> None:
     import keras
     import tensorflow as tf
 

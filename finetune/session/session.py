@@ -14,12 +14,15 @@ from onepass.classify.protocol.views import take
 from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.extract.backbones.registry import find_backbone
 from onepass.extract.backend import default_precision
+from onepass.extract.network.model import build_extractor
 from onepass.finetune.config import AUTO, FinetuneConfig
 from onepass.finetune.recipes import Recipe
 from onepass.finetune.session.checkpoint import load_variables, save_variables
 from onepass.finetune.session.run_identity import CONFIG, RunConfig, RunIdentity
 from onepass.finetune.session.start import Start, choose_start
-from onepass.finetune.training.model import Classifier, build_classifier, warm_start
+from onepass.finetune.training.batches import Examples
+from onepass.finetune.training.loop import Training
+from onepass.finetune.training.model import Classifier, assemble, warm_start
 
 log = logging.getLogger(__name__)
 
@@ -108,12 +111,23 @@ class Session:
     def build(self) -> Classifier:
         """Build the network that the probe's features came from, with a head of its shape."""
         key, config = self.start.key, self.config
-        return build_classifier(
+        extractor = build_extractor(
             find_backbone(key.backbone), key.size, self.dataset.pixels.shape[1:],
-            len(self.dataset.class_ids), self.recipe, output=(key.layer, key.pooling),
-            weights=config.weights_source, seed=config.seed, which=config.unfreeze,
+            [(key.layer, key.pooling)], weights=config.weights_source, seed=config.seed,
             precision=default_precision(),
         )  # fmt: skip
+        classes = len(self.dataset.class_ids)
+        return assemble(extractor, classes, self.recipe, config.seed, config.unfreeze)
+
+    def training(self, classifier: Classifier, checkpoint: Path) -> Training:
+        """Return the training of a warm-started network; it resumes from the checkpoint, if there is one."""
+        examples = Examples(
+            self.dataset.pixels, self.dataset.labels, self.rows.fit, self.rows.selection
+        )
+        config = self.config
+        return Training(
+            classifier, examples, self.recipe, config.seed, checkpoint, config.checkpoint_every
+        )
 
     def warm(self, classifier: Classifier) -> float | None:
         """Give the head the probe's weights, if it can have them; return how far the logits are apart."""

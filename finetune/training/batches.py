@@ -11,13 +11,32 @@ import numpy as np
 from onepass.cache.rowfile import release
 from onepass.extract.backend import on_accelerator
 from onepass.extract.stream.engine import Channel
-from onepass.finetune.augmentation.draws import Augmentation, draw, draw_order
+from onepass.finetune.augmentation import draw, draw_order
+from onepass.finetune.recipes import Augmentation
 
 RESIDENT_BYTES = 8_000_000_000  # of pixels that may lie on an accelerator
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Examples:
+    """Labelled images, and which of them a training may look at.
+
+    Attributes:
+        pixels: All rows of the data set, uint8 (N, H, W, C).
+        labels: (N,) int32.
+        fit: (n,) the rows to train on, ascending.
+        selection: The rows, none of them among `fit`, on which epochs are chosen, ascending; with None
+            all epochs are trained and the last weights kept.
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    fit: np.ndarray
+    selection: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
     """The order of all images over all epochs, cut into steps.
 
     The batch that an epoch leaves incomplete is filled with the first images of the next one, which
@@ -64,16 +83,15 @@ class Feed:
 
     Args:
         plan: Which rows.
-        pixels: All rows of the data set, uint8 (N, H, W, C).
-        labels: (N,) int32.
+        examples: What they are rows of.
     """
 
-    def __init__(self, plan: Plan, pixels: np.ndarray, labels: np.ndarray) -> None:
-        self.plan, self.pixels, self.labels = plan, pixels, labels
-        one = int(np.prod(pixels.shape[1:]))
+    def __init__(self, plan: StepPlan, examples: Examples) -> None:
+        self.plan, self.pixels, self.labels = plan, examples.pixels, examples.labels
+        one = int(np.prod(self.pixels.shape[1:]))
         self.resident: Any = None
         if on_accelerator() and one * len(plan.rows) <= RESIDENT_BYTES:
-            self.resident = keras.ops.convert_to_tensor(pixels[plan.rows])
+            self.resident = keras.ops.convert_to_tensor(self.pixels[plan.rows])
 
     def epoch(self, epoch: int, place: int) -> Iterator[tuple[Any, np.ndarray, dict]]:
         """Yield the batches of an epoch from a step on; closing the iterator ends the reader."""

@@ -13,7 +13,7 @@ from keras import ops
 from onepass.extract.network.batchnorm_folding import foldable
 
 
-class JoinedConvolution(keras.layers.Layer):
+class FusedConvolution(keras.layers.Layer):
     """(B, h, w, C) → (B, h', w', C') as `norm(convolution(x))`, whose variables it shares.
 
     Args:
@@ -51,7 +51,7 @@ class JoinedConvolution(keras.layers.Layer):
         return keras.KerasTensor(shape, self.convolution.compute_dtype)
 
 
-def join_norms(model: keras.Model) -> keras.Model:
+def fuse_batchnorms(model: keras.Model) -> keras.Model:
     """Return a model of the same layers and variables whose frozen BatchNorms cost next to nothing.
 
     Args:
@@ -68,7 +68,7 @@ def join_norms(model: keras.Model) -> keras.Model:
         if layer.name in norms:
             return inputs[0]
         if layer.name in pairs:
-            return JoinedConvolution(layer, pairs[layer.name], name=f"{layer.name}_joined")(*inputs)
+            return FusedConvolution(layer, pairs[layer.name], name=f"{layer.name}_fused")(*inputs)
         return layer(*inputs, **options)
 
     return keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=called)

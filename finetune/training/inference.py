@@ -11,10 +11,11 @@ from onepass.classify.heads.storage import pack_arrays
 from onepass.data.dataset import ImageDataset
 from onepass.extract.backbones.registry import find_backbone
 from onepass.extract.backend import compile_step
+from onepass.extract.network.model import build_extractor
 from onepass.extract.stream.engine import PixelBatch, Stream, cut_batches
 from onepass.finetune.session.checkpoint import load_variables, named_variables
 from onepass.finetune.session.run_identity import RunIdentity
-from onepass.finetune.training.model import Classifier, build_classifier
+from onepass.finetune.training.model import Classifier, assemble
 
 BATCH = 64
 
@@ -60,9 +61,12 @@ def save_logits(path: Path, logits: np.ndarray, rows: np.ndarray) -> None:
 def restore(folder: Path, identity: RunIdentity, dataset: ImageDataset) -> Classifier:
     """Return the trained network of a finished run."""
     key = identity.key
-    classifier = build_classifier(
-        find_backbone(key.backbone), key.size, dataset.pixels.shape[1:], len(dataset.class_ids),
-        identity.recipe, output=(key.layer, key.pooling), weights="none",
+    extractor = build_extractor(
+        find_backbone(key.backbone), key.size, dataset.pixels.shape[1:],
+        [(key.layer, key.pooling)], weights="none",
+    )  # fmt: skip
+    classifier = assemble(
+        extractor, len(dataset.class_ids), identity.recipe,
         which=identity.unfreeze,  # weights of earlier versions lie in an order that depends on it
     )  # fmt: skip
     load_variables(folder / "weights.npz", {"model": named_variables(classifier.predictor)})

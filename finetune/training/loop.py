@@ -8,8 +8,6 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from onepass.cache.artifacts import from_json, record, to_json
 from onepass.cache.errors import OnepassError
 from onepass.cache.progress import Progress
@@ -24,12 +22,12 @@ from onepass.finetune.session.checkpoint import (
     save_variables,
 )
 from onepass.finetune.session.history import DivergedError, EpochRow, best_first, why_ended
-from onepass.finetune.training.batches import Feed, Plan
+from onepass.finetune.training.batches import Examples, Feed, StepPlan
 from onepass.finetune.training.layers import depth_groups, rate_factors
 from onepass.finetune.training.model import Classifier
 from onepass.finetune.training.optimizer import build_optimizer
 from onepass.finetune.training.parallel import devices_for
-from onepass.finetune.training.selection import Chosen, Judge, Keeper
+from onepass.finetune.training.selection import BestEpochs, Chosen, Evaluator
 from onepass.finetune.training.step import TrainStep, averaged
 
 log = logging.getLogger(__name__)
@@ -61,28 +59,23 @@ class Training:
 
     Args:
         classifier: Warm-started.
-        pixels: All rows of the data set, uint8 (N, H, W, C).
-        labels: (N,) int32.
-        rows: Which of them to train on, ascending.
+        examples: What it is trained on, and chosen on.
         recipe: How.
         seed: Decides order and augmentation.
         checkpoint: The file to resume from, and to write to.
-        selection: Rows, none of them among `rows`, on which epochs are chosen; with none, all epochs are
-            trained and the last weights kept.
         every: Seconds between checkpoints.
     """
 
     def __init__(
-        self, classifier: Classifier, pixels: np.ndarray, labels: np.ndarray, rows: np.ndarray,
-        recipe: Recipe, seed: int, checkpoint: Path,
-        selection: np.ndarray | None = None, every: float = 120.0,
+        self, classifier: Classifier, examples: Examples, recipe: Recipe, seed: int, checkpoint: Path,
+        every: float = 120.0,
     ) -> None:  # fmt: skip
-        self.classifier, self.recipe, self.checkpoint, self.every = (
-            classifier, recipe, checkpoint, every,
-        )  # fmt: skip
+        self.classifier, self.recipe = classifier, recipe
+        self.checkpoint, self.every = checkpoint, every
+        rows, shape = examples.fit, examples.pixels.shape[1:]
         batch = min(recipe.batch, len(rows))
-        self.plan = Plan(rows, batch, seed, recipe.augmentation, pixels.shape[1:])
-        self.feed = Feed(self.plan, pixels, labels)
+        self.plan = StepPlan(rows, batch, seed, recipe.augmentation, shape)
+        self.feed = Feed(self.plan, examples)
         trainer = classifier.trainer
         groups = depth_groups(classifier.backbone)
         factors = rate_factors(trainer.trainable_variables, groups, recipe.layer_decay)
@@ -91,8 +84,8 @@ class Training:
         self.optimizer = build_optimizer(recipe, factors, held, self.plan.steps)
         self.step = self._compiled(parts=1)
         predictor = classifier.predictor
-        self.judge = None if selection is None else Judge(predictor, pixels, labels, selection)
-        self.keeper = Keeper(checkpoint.parent / "epochs", predictor, recipe.soup)
+        self.evaluate = None if examples.selection is None else Evaluator(predictor, examples)
+        self.best = BestEpochs(checkpoint.parent / "epochs", predictor, recipe.soup)
         self.history: list[EpochRow] = []
         self.place = self.fetched = (
             0  # the next step of the epoch under way; steps that count in its loss
@@ -149,8 +142,8 @@ class Training:
 
     def conclude(self) -> Chosen:
         """Put the weights that are kept into the model, and say which they are."""
-        if self.judge:
-            return self.keeper.soup(self.ranked, self.judge)
+        if self.evaluate:
+            return self.best.soup(self.ranked, self.evaluate)
         for average, variable in zip(
             self.optimizer.averages, self.classifier.trainer.trainable_variables, strict=False
         ):
@@ -223,21 +216,21 @@ class Training:
         seen = self.steps * self.plan.batch
         loss = self.loss / self.steps
         row = EpochRow(len(self.history) + 1, loss, self.correct / seen, self.seconds)
-        if self.judge:
+        if self.evaluate:
             self.step.sync()
             with averaged(self.classifier.trainer, self.optimizer):
-                accuracy, loss = self.judge()
+                accuracy, loss = self.evaluate()
                 row = EpochRow(
                     row.epoch, row.loss, row.accuracy, row.seconds,
                     selection_loss=loss, selection_accuracy=accuracy,
                 )  # fmt: skip
                 self.history.append(row)
-                self.keeper.keep(row.epoch, self.ranked)
+                self.best.keep(row.epoch, self.ranked)
         else:
             self.history.append(row)
         self.place, self.fetched, self.loss, self.correct, self.seconds = 0, 0, 0.0, 0, 0.0
         self.save()
-        self.keeper.tidy(self.ranked)
+        self.best.tidy(self.ranked)
         log.info(str(row).replace(":", f" of {self.recipe.epochs}:", 1))
 
     def _fetch(self, waiting: list[tuple[Any, Any]]) -> None:

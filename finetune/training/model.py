@@ -7,14 +7,10 @@ import keras
 import numpy as np
 
 from onepass.cache.errors import InvalidInputError
-from onepass.extract.backbones.registry import Weights
 from onepass.extract.backend import as_list
-from onepass.extract.network.model import build_extractor
-from onepass.extract.spec import BackboneSpec
-from onepass.finetune.augmentation.augment import Augment
-from onepass.finetune.augmentation.draws import draw
+from onepass.finetune.augmentation import Augment, draw
 from onepass.finetune.recipes import Recipe
-from onepass.finetune.training.batchnorm_fusion import join_norms
+from onepass.finetune.training.batchnorm_fusion import fuse_batchnorms
 from onepass.finetune.training.layers import unfreeze
 
 SAME = 1e-3  # how far the logits before training may be from the probe's
@@ -91,7 +87,7 @@ class Classifier:
     """The same weights, once for training and once for prediction.
 
     Attributes:
-        trainer: [uint8 (B, H, W, C), draws of `onepass.finetune.augmentation.draws.draw`] → logits (B, K).
+        trainer: [uint8 (B, H, W, C), draws of `onepass.finetune.augmentation.draw`] → logits (B, K).
         predictor: uint8 (B, H, W, C) → logits (B, K).
         extractor: The frozen stage's own model; its layer "backbone" is what is trained.
         head: The last dense layer.
@@ -108,50 +104,18 @@ class Classifier:
         return self.extractor.get_layer("backbone")
 
 
-def build_classifier(
-    spec: BackboneSpec,
-    size: int,
-    pixel_shape: tuple[int, int, int],
-    classes: int,
-    recipe: Recipe,
-    *,
-    output: tuple[str, str] = ("", "avg"),
-    weights: Weights = "imagenet",
-    seed: int = 0,
-    which: str = "all",
-    precision: str = "float32",
+def assemble(
+    extractor: keras.Model, classes: int, recipe: Recipe, seed: int = 0, which: str = "all"
 ) -> Classifier:
     """Put a head on the model of the extraction stage and make it trainable.
 
     Args:
-        spec: The backbone.
-        size: Height and width that it sees (px).
-        pixel_shape: (H, W, C) of a stored image.
-        classes: K.
-        recipe: Dropout, dense layers and augmentation.
-        output: Layer and pooling of the vectors that the head was fitted on.
-        weights: Of the backbone.
-        seed: For random weights and dropout.
-        which: The layers to be trained; see `onepass.finetune.training.layers.unfreeze`.
-        precision: Keras dtype policy of the backbone.
-    """
-    extractor = build_extractor(
-        spec, size, pixel_shape, [output], weights=weights, seed=seed, precision=precision
-    )
-    return assemble(extractor, classes, recipe, seed, which)
-
-
-def assemble(
-    extractor: keras.Model, classes: int, recipe: Recipe, seed: int = 0, which: str = "all"
-) -> Classifier:
-    """Put a head on an extractor and make it trainable; the arguments are those of `build_classifier`.
-
-    Args:
-        extractor: As `build_extractor` makes it: layers "resize", "preprocess", "backbone", "pool_0".
+        extractor: As `onepass.extract.network.model.build_extractor` makes it for one vector: layers
+            "resize", "preprocess", "backbone", "pool_0".
         classes: K.
         recipe: Dropout, dense layers and augmentation.
         seed: For dropout and random weights.
-        which: The layers to be trained.
+        which: The layers to be trained; see `onepass.finetune.training.layers.unfreeze`.
     """
     extractor.trainable = True
     unfreeze(extractor.get_layer("backbone"), which)
@@ -172,7 +136,7 @@ def _network(extractor: keras.Model, statistics: bool) -> keras.Model:
     images = keras.Input(extractor.get_layer("resize").output.shape[1:], name="images")
     x = extractor.get_layer("preprocess")(images)
     backbone = extractor.get_layer("backbone")
-    maps = as_list((backbone if statistics else join_norms(backbone))(x))
+    maps = as_list((backbone if statistics else fuse_batchnorms(backbone))(x))
     return keras.Model(images, extractor.get_layer("pool_0")(maps[0]), name="network")
 
 

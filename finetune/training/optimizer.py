@@ -1,62 +1,85 @@
 """Optimisers with a rate of its own for each variable, decoupled weight decay and averaged weights.
 
-Keras 3 has no layer-wise learning rates and decays all variables alike; here each variable's update
-is scaled where Keras computes it, so that clipping, schedules, checkpoints and both backends stay Keras'.
+Keras 3 has no layer-wise learning rates; here each variable's update is scaled where Keras computes it,
+so that clipping, schedules, checkpoints and both backends stay Keras'.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 from keras import ops
+from keras.optimizers.schedules import (
+    CosineDecay,
+    ExponentialDecay,
+    InverseTimeDecay,
+    LearningRateSchedule,
+)
 
 from onepass.finetune.recipes import Recipe
 
 RISE = 1e6  # how many times the last rate of a rising schedule is the first
 
 
-class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """The learning rate of step n = 0, 1, …
+class Warmup(LearningRateSchedule):
+    """`highest · (n + 1) / steps` in steps n = 0 … `steps` - 1, then another schedule's rate of step n.
 
-    In the first `warmup` steps `rate · (n + 1) / warmup`; then, for "cosine",
-    `rate · (1 + cos(π · (n - warmup) / (total - warmup))) / 2` (Loshchilov & Hutter, arXiv 1608.03983,
-    one cycle), for "inverse" `rate / (1 + decay · n)`, for "constant" the rate, and for "rising"
-    `rate · 10^(6 (n / (total - 1) - 1))`, without warm-up, which the learning rate is found with.
+    Keras' own warm-up, in `CosineDecay`, has rate 0 in its first step, which is lost by that, and no other
+    schedule has one.
 
     Args:
-        kind: One of the four.
-        rate: The highest.
-        total: Steps of the whole training.
-        warmup: Steps.
-        decay: Of "inverse".
+        highest: The rate that the warm-up leads to.
+        steps: Of the warm-up.
+        after: What follows: a Keras schedule, or None for the highest rate to the end.
     """
 
-    def __init__(self, kind: str, rate: float, total: int, warmup: int, decay: float = 0.0) -> None:
+    def __init__(
+        self, highest: float, steps: int, after: LearningRateSchedule | None = None
+    ) -> None:
         super().__init__()
-        self.kind, self.rate, self.total, self.warmup, self.decay = kind, rate, total, warmup, decay
+        self.highest, self.steps, self.after = highest, steps, after
 
     def __call__(self, step: Any) -> Any:
         n = ops.cast(step, "float32")
-        if self.kind == "cosine":
-            done = (n - self.warmup) / max(self.total - self.warmup, 1)
-            rate = self.rate * 0.5 * (1.0 + ops.cos(math.pi * ops.clip(done, 0.0, 1.0)))
-        elif self.kind == "rising":
-            rate = self.rate * RISE ** (n / max(self.total - 1, 1) - 1.0)
-        elif self.kind == "inverse":
-            rate = self.rate / (1.0 + self.decay * n)
-        else:
-            rate = ops.ones_like(n) * self.rate
-        rising = self.rate * (n + 1.0) / max(self.warmup, 1)
-        return ops.where(n < self.warmup, rising, rate)
+        rate = self.after(n) if self.after else ops.ones_like(n) * self.highest
+        return ops.where(n < self.steps, self.highest * (n + 1.0) / max(self.steps, 1), rate)
 
     def get_config(self) -> dict[str, Any]:
-        names = ("kind", "rate", "total", "warmup", "decay")
-        return {name: getattr(self, name) for name in names}
+        return {"highest": self.highest, "steps": self.steps, "after": self.after}
+
+
+def rising(highest: float, total: int) -> LearningRateSchedule:
+    """Return a rate that rises exponentially from a millionth of the highest, which the last step has."""
+    return ExponentialDecay(highest / RISE, max(total - 1, 1), RISE)
+
+
+def schedule_of(recipe: Recipe, total: int) -> LearningRateSchedule:
+    """Return the learning rate of a recipe by the step n = 0, 1, …
+
+    After the warm-up, for "cosine", `rate · (1 + cos(π · (n - warmup) / (total - warmup))) / 2`
+    (Loshchilov & Hutter, arXiv 1608.03983, one cycle); for "inverse" `rate / (1 + rate_decay · n)`; for
+    "constant" the rate.
+
+    Args:
+        recipe: Its highest rate, kind of schedule, warm-up and decay.
+        total: Steps of the whole training.
+    """
+    highest, warmup = recipe.learning_rate, round(recipe.warmup * total)
+    after: LearningRateSchedule | None = None
+    if recipe.schedule == "cosine":
+        cycle = max(total - warmup, 1)
+        after = CosineDecay(0.0, cycle, warmup_target=highest, warmup_steps=warmup) if warmup else CosineDecay(highest, cycle)  # fmt: skip
+    elif recipe.schedule == "inverse":
+        after = InverseTimeDecay(highest, 1, recipe.rate_decay)
+    return Warmup(highest, warmup, after)
 
 
 class Layerwise:
     """What is the same for every optimiser; to be mixed in before a Keras one.
+
+    Keras' `weight_decay`, with `exclude_from_weight_decay`, takes the same share off all variables,
+    whatever their factor is and whether they are held; its `use_ema` begins with the momentum that it
+    ends with. So both are computed here.
 
     At each step, with rate `r = factor · schedule(n)` of a variable w: `w ← w - r · decay · w` if it is
     a kernel (two axes or more; Loshchilov & Hutter, ICLR 2019), then Keras' own update with r, then
@@ -116,7 +139,11 @@ class LayerwiseSGD(Layerwise, keras.optimizers.SGD):
 
 
 def build_optimizer(
-    recipe: Recipe, factors: Sequence[float], held: Sequence[bool], steps: Callable[[int], int]
+    recipe: Recipe,
+    factors: Sequence[float],
+    held: Sequence[bool],
+    steps: Callable[[int], int],
+    schedule: LearningRateSchedule | None = None,
 ) -> LayerwiseAdam | LayerwiseSGD:
     """Return a recipe's optimiser.
 
@@ -125,14 +152,11 @@ def build_optimizer(
         factors: Of the learning rate of each trainable variable.
         held: Which of them the head-only phase leaves alone.
         steps: How many steps some epochs have, all together.
+        schedule: Of the learning rate; the recipe's own if None.
     """
-    total = steps(recipe.epochs)
-    schedule = Schedule(
-        recipe.schedule, recipe.learning_rate, total,
-        0 if recipe.schedule == "rising" else round(recipe.warmup * total), recipe.rate_decay,
-    )  # fmt: skip
     common: dict[str, Any] = {
-        "learning_rate": schedule, "global_clipnorm": recipe.clip or None,
+        "learning_rate": schedule or schedule_of(recipe, steps(recipe.epochs)),
+        "global_clipnorm": recipe.clip or None,
         "factors": factors, "decay": recipe.weight_decay, "ema": recipe.ema,
         "held": held, "held_steps": steps(recipe.head_epochs),
     }  # fmt: skip

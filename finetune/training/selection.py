@@ -1,4 +1,4 @@
-"""Which weights are kept: judged on the selection split, averaged where that helps."""
+"""Which weights are kept: evaluated on the selection split, averaged where that helps."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import numpy as np
 from onepass.cache.rowfile import release
 from onepass.classify.metrics import accuracy, log_loss
 from onepass.finetune.session.checkpoint import load_variables, named_variables, save_variables
+from onepass.finetune.training.batches import Examples
 from onepass.finetune.training.step import EvalStep
 
 BATCH = 64
@@ -32,20 +33,17 @@ class Chosen:
     why: str
 
 
-class Judge:
-    """Accuracy and loss of a network on rows that it was not trained on.
+class Evaluator:
+    """Accuracy and loss of a network on the selection rows.
 
     Args:
         predictor: uint8 (B, H, W, C) → logits (B, K); its variables may change between calls.
-        pixels: All rows of the data set.
-        labels: (N,) int32.
-        rows: Those to judge on, ascending.
+        examples: With selection rows.
     """
 
-    def __init__(
-        self, predictor: keras.Model, pixels: np.ndarray, labels: np.ndarray, rows: np.ndarray
-    ) -> None:
-        self.pixels, self.labels, self.rows = pixels, labels, rows
+    def __init__(self, predictor: keras.Model, examples: Examples) -> None:
+        assert examples.selection is not None
+        self.pixels, self.labels, self.rows = examples.pixels, examples.labels, examples.selection
         self.step = EvalStep(predictor)
 
     def __call__(self) -> tuple[float, float]:
@@ -60,7 +58,7 @@ class Judge:
         return accuracy(truth, logits.argmax(axis=1)), log_loss(truth, logits)
 
 
-class Keeper:
+class BestEpochs:
     """The weights of the best epochs, a file each.
 
     Args:
@@ -89,14 +87,14 @@ class Keeper:
             if path not in wanted:
                 path.unlink()
 
-    def soup(self, ranked: list[int], judge: Callable[[], tuple[float, float]]) -> Chosen:
+    def soup(self, ranked: list[int], evaluate: Callable[[], tuple[float, float]]) -> Chosen:
         """Average the kept weights greedily into the model (Wortsman et al., ICML 2022, recipe 1).
 
         From the best epoch downwards, each is added to the mean if the selection accuracy does not fall.
 
         Args:
             ranked: Epochs, the best first.
-            judge: Judges the model as it is.
+            evaluate: Returns accuracy and loss of the model as it is.
         """
         named = named_variables(self.predictor)
         variables = list(named.values())
@@ -109,7 +107,7 @@ class Keeper:
             n = len(taken)
             trial = [(m * n + w) / (n + 1) for m, w in zip(mean, one, strict=True)] if n else one
             _assign(variables, trial)
-            accuracy, loss = judge()
+            accuracy, loss = evaluate()
             if not taken or (accuracy, -loss) >= (best[0], -best[1]):
                 taken, mean, best = [*taken, epoch], trial, (accuracy, loss)
         _assign(variables, mean)

@@ -10,7 +10,7 @@ from keras import ops
 
 from onepass.cache.errors import InvalidInputError
 from onepass.extract.backend import on_accelerator
-from onepass.finetune.augmentation.augment import mixed_targets
+from onepass.finetune.augmentation import mixed_targets
 from onepass.finetune.training.model import Trainer
 from onepass.finetune.training.optimizer import LayerwiseAdam, LayerwiseSGD
 from onepass.finetune.training.parallel import Sharing, divided_like
@@ -21,7 +21,7 @@ Draws = dict[str, np.ndarray]
 class TrainStep:
     """Forward, backward and update as one graph of fixed shape.
 
-    Call it with uint8 (B, H, W, C), int32 (B,) labels and what `onepass.finetune.augmentation.draws.draw` drew; it
+    Call it with uint8 (B, H, W, C), int32 (B,) labels and what `onepass.finetune.augmentation.draw` drew; it
     returns the mean loss and the number of right answers as device scalars, possibly still being
     computed. Call `sync` before reading the model's or the optimiser's variables, and `forget` after
     writing them.
