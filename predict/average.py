@@ -36,6 +36,7 @@ def average(members: Sequence[Predictor], *, learnt: bool) -> Predictor:
         weights = learn_weights([member.compute(SELECTION) for member in members], truth)
 
     def compute(part: str) -> np.ndarray:
+        # rounded as they were when the weights were learnt
         parts = [member.compute(part).astype(member.precision) for member in members]
         return mix([part.astype(np.float32) for part in parts], weights)
 

@@ -55,7 +55,7 @@ def _one(model: Model, views: tuple[str, ...], scaled: bool = True) -> Predictor
 
 
 def open_models(store: Path, runs: Path, texts: Sequence[str]) -> list[Model]:
-    """Open what each MODEL names.
+    """Open what each MODEL names, with what lies on disk; nothing is computed.
 
     Args:
         store: Root of the store.
@@ -66,8 +66,15 @@ def open_models(store: Path, runs: Path, texts: Sequence[str]) -> list[Model]:
         UnknownNameError: The data set has no such probe or run; the nearest are named.
         MissingFileError: It has no leaderboard, or the run is not finished.
         StaleError: The data set has changed since.
+        UsageError: Two of them name the same model.
     """
-    return [_open(store, runs, text) for text in texts]
+    models = [_open(store, runs, text) for text in texts]
+    names = [model.name for model in models]
+    if len(set(names)) < len(names):
+        raise UsageError(
+            f"{' '.join(texts)}: expected each model once, received {', '.join(names)}"
+        )
+    return models
 
 
 def is_run(runs: Path, text: str) -> bool:

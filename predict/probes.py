@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onepass.cache.errors import InvalidInputError
+from onepass.cache.errors import InvalidInputError, Remedy
 from onepass.classify.ensemble import member_inputs
 from onepass.classify.heads.base import Head
 from onepass.classify.heads.storage import load_head
@@ -66,7 +66,8 @@ def probe_predictor(probe: Probe, *, scaled: bool = True) -> Predictor:
         if views[0].shape[1] != head.n_features_in_:
             raise InvalidInputError(
                 f"probe {probe.result.id}: expected vectors of {head.n_features_in_} numbers, "
-                f"received {views[0].shape[1]}; run the classify command again"
+                f"received {views[0].shape[1]}",
+                remedy=Remedy("classify", probe.dataset.name),
             )
         return mean_probabilities(head, views, split_rows(probe.dataset, split))
 
@@ -133,6 +134,7 @@ def _load_head(probe: Probe) -> Head:
     if not np.array_equal(head.classes_, np.arange(count)):
         raise InvalidInputError(
             f"probe {probe.result.id}: expected the {count} classes of {probe.dataset.name}, "
-            f"received {len(head.classes_)}; run the classify command again"
+            f"received {len(head.classes_)}",
+            remedy=Remedy("classify", probe.dataset.name),
         )
     return head

@@ -11,6 +11,7 @@ from onepass.classify.heads.storage import load_head
 from onepass.classify.leaderboard.records import model_digest
 from onepass.classify.metrics import accuracy, confidence_interval, log_loss, log_probabilities
 from onepass.classify.protocol.scorings import record_probe, record_scoring
+from onepass.finetune.session.runs import FinishedRun
 from onepass.predict.answers import ENDINGS, encode_answers
 from onepass.predict.config import PredictConfig
 from onepass.predict.models import Model, make_predictor, open_models
@@ -114,12 +115,18 @@ def _record_scoring(
     if len(models) == 1 and isinstance(first, Probe):
         record_probe(folder, first.result, model_digest(load_head(first.folder)))
         return
-    said = prediction.probabilities
-    if len(models) == len(predictor.views) == 1 and not isinstance(first, Probe):
-        said, _ = first.logits("val")  # by which the run itself was put on record
+    evidence = prediction.probabilities
+    if len(models) == len(predictor.views) == 1 and isinstance(first, FinishedRun):
+        evidence, _ = first.logits("val")  # by which the run itself was put on record
+    views = f"views {view_text(predictor.views)}"
     record_scoring(
-        folder, probe=predictor.name, model=digest_array(said),
-        features=f"views {view_text(predictor.views)}" if predictor.views else predictor.description,
+        folder,
+        probe=predictor.name,
+        model=digest_array(evidence),
+        features=views if predictor.views else predictor.description,
         inputs=digest_json([config.models, predictor.weights, predictor.temperature]),
-        head="finetune" if predictor.views else "average", dataset_digest=predictor.dataset.digest, seed=0, accuracy=top1,
-    )  # fmt: skip
+        head="finetune" if predictor.views else "average",
+        dataset_digest=predictor.dataset.digest,
+        seed=0,
+        accuracy=top1,
+    )

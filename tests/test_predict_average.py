@@ -11,8 +11,10 @@ from finished_runs import write_runs
 
 from onepass.cache.commandline.command import main
 from onepass.cache.errors import InvalidInputError, UsageError
+from onepass.cache.provenance import digest_array
 from onepass.classify.heads.storage import pack_arrays, unpack_arrays
 from onepass.classify.metrics import log_loss, log_probabilities, softmax
+from onepass.classify.protocol.scorings import read_scorings
 from onepass.data.dataset import ImageDataset
 from onepass.predict.__main__ import COMMANDS
 from onepass.predict.average import learn_weights, mix
@@ -88,6 +90,17 @@ def test_equal_weights_are_the_mean_and_val_is_scored(places) -> None:
     assert record["temperature"] == 1 and record["learnt_on"] == 0
     looks = (runs / NAME / "scorings.jsonl").read_text().splitlines()
     assert json.loads(looks[-1])["accuracy"] == record["val_top1"]  # that val was seen is on record
+
+
+def test_a_run_that_is_scored_again_is_the_model_it_was(places) -> None:
+    """By its logits, as at the end of its training; an average is another model."""
+    _, runs, dataset = places
+    predict(places, f"{NAME}/r1", "--split", "val")
+    predict(places, f"{NAME}/r1", f"{NAME}/r3", "--split", "val")
+    alone, both = read_scorings(runs / NAME, dataset.digest)[-2:]
+    arrays = unpack_arrays((runs / NAME / "finetune" / "r1" / "val_logits.npz").read_bytes())
+    assert alone["model"] == digest_array(arrays["logits"]) != both["model"]
+    assert (alone["probe"], both["probe"]) == (f"{NAME}/r1", f"{NAME}/r1 + {NAME}/r3")
 
 
 def test_weights_and_temperature_come_from_the_selection_rows_alone(places, tmp_path: Path) -> None:

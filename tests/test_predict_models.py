@@ -74,6 +74,12 @@ def test_an_unknown_model_names_the_nearest(places) -> None:
         onepass.load_predictor(winner[:-2], **places)
 
 
+def test_the_same_model_by_two_names_is_refused(places) -> None:
+    winner = onepass.load_predictor(NAME, **places).name
+    with pytest.raises(UsageError, match=f"each model once, received {winner}, {winner}"):
+        onepass.load_predictor(NAME, winner, **places)
+
+
 def test_without_a_leaderboard_the_runs_are_named(places, tmp_path: Path) -> None:
     shutil.copytree(places["runs_dir"] / NAME / "finetune", tmp_path / "runs" / NAME / "finetune")
     moved = {**places, "runs_dir": tmp_path / "runs"}
