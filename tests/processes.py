@@ -83,7 +83,10 @@ class Process:
 
 
 def start(*words: str, cwd: Path = ROOT, **env: str) -> Process:
-    """Start `onepass WORDS` in a process of its own, with these environment variables besides."""
+    """Start `onepass WORDS` in a process of its own, with these environment variables besides.
+
+    With `TINY_BACKBONE="1"` it knows the backbone `tiny`.
+    """
     return Process(words, cwd, env)
 
 
@@ -155,6 +158,12 @@ def _command(request: dict, out: int, err: int) -> None:
         os.environ.update(request["env"])
         os.chdir(request["cwd"])
         sys.argv = ["onepass", *request["words"]]
+        if "TINY_BACKBONE" in os.environ:
+            import tiny_backbone
+
+            from onepass.extract.backbones import lite
+
+            tiny_backbone.install(lite)
         from onepass.__main__ import run as onepass
 
         code = onepass()

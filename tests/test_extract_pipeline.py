@@ -14,7 +14,7 @@ import pytest
 from onepass.cache.commandline.command import STOPPED
 from onepass.cache.features import open_features
 from onepass.cache.progress import ProgressUpdate, progress_to
-from onepass.cache.rows import RowFile
+from onepass.cache.rows import RowFile, parts_folder
 
 BASE = [
     "--dataset",
@@ -51,7 +51,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def with_pixels(store: Path, tmp_path: Path) -> Path:
     """A fresh store with the same pixels."""
-    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits").mkdir(parents=True)
     os.link(store / "digits" / "pixels.h5", tmp_path / "digits" / "pixels.h5")
     return tmp_path
 
@@ -124,34 +124,48 @@ def test_layers_poolings_views_and_logits_are_keys_of_their_own(
     assert opened.logits is not None and opened.logits.shape == (1797, 1000)
 
 
+def committed(path: Path) -> int:
+    """How many shards of an unfinished file there are."""
+    return len(list(parts_folder(path).glob("shard-*.h5")))
+
+
 def test_twenty_kills_leave_the_same_bits_and_lose_a_shard_each_at_most(
     store: Path, tmp_path: Path
 ) -> None:
-    fresh = with_pixels(store, tmp_path)
-    parts = fresh / "digits" / "features" / "efficientnet_lite0@96.h5.parts"
+    """A backbone of 1,300 weights, so that the kills land while rows are computed and committed."""
+
+    def start(store: Path) -> processes.Process:
+        words = ["extract", "--dataset", "digits", "--backbone", "tiny", "--size", "32"]
+        flags = ["--batch", "16", "--shard-rows", "16", "--cache-dir", str(store), "--json"]
+        return processes.start(*words, *flags, TINY_BACKBONE="1")
+
+    whole = with_pixels(store, tmp_path / "whole")
+    out, err = start(whole).communicate()
+    assert json.loads(out)["files"][0]["computed"] == 1797, err
+    killed = with_pixels(store, tmp_path / "killed")
+    path = killed / "digits" / "features" / "tiny@32.h5"
     random = np.random.default_rng(0)
-    kills, there = 0, 0
-    while kills < 20 and not (parts.parent / "efficientnet_lite0@96.h5").exists():
-        process = processes.start("extract", *BASE, "--size", "96", "--cache-dir", str(fresh))
+    landed, there = [], 0
+    for number in range(20):
+        process = start(killed)
         while "compiled" not in process.stderr.readline():
             assert process.poll() is None
-        time.sleep(random.uniform(0, 0.25))
+        while number % 2 and committed(path) == there:  # every other one after it has committed
+            assert process.poll() is None
+        time.sleep(random.uniform(0, 0.05))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        kills += 1
-        if (parts.parent / "efficientnet_lite0@96.h5").exists():
-            there = 29  # all are in the file; the parts are being taken away
-            break
-        now = len(list(parts.glob("shard-*.h5")))
+        assert process.returncode == -signal.SIGKILL and not path.exists()
+        now = committed(path)
         assert now >= there  # nothing committed is ever lost
+        landed.append(now > there)
         there = now
-    assert kills == 20 or there > 3, "the kills did not land inside the extraction"
-    result = extract(fresh, "--size", "96")["files"][0]
-    assert result["computed"] == 1797 - min(there * 64, 1797)  # only what was missing was computed
-    assert (
-        features(fresh, "efficientnet_lite0@96").tobytes()
-        == features(store, "efficientnet_lite0@96").tobytes()
-    )
+    assert sum(landed) >= 10, "the kills did not land inside the extraction"
+    out, err = start(killed).communicate()
+    assert json.loads(out)["files"][0]["computed"] == 1797 - there * 16, (
+        err
+    )  # only what was missing
+    assert features(killed, "tiny@32").tobytes() == features(whole, "tiny@32").tobytes()
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "time limit"])
@@ -159,7 +173,7 @@ def test_asked_to_stop_it_ends_cleanly_and_resumes_later(
     store: Path, tmp_path: Path, how: str
 ) -> None:
     fresh = with_pixels(store, tmp_path)
-    words = [*BASE, "--size", "160", "--json"]
+    words = [*BASE, "--size", "96", "--json"]
     limit = ["--time-limit", "0.01s"] if how == "time limit" else []
     process = processes.start("extract", *words, *limit, "--cache-dir", str(fresh))
     while "compiled" not in process.stderr.readline() and not limit:
@@ -172,7 +186,7 @@ def test_asked_to_stop_it_ends_cleanly_and_resumes_later(
     assert result["stopped"] == how and result["files"][0]["state"] == "unfinished"
     listed = run(fresh, "cache", "list").stdout
     assert limit or ("unfinished" in listed and "the same command resumes" in listed)
-    assert extract(fresh, "--size", "160")["files"][0]["state"] == "computed"
+    assert extract(fresh, "--size", "96")["files"][0]["state"] == "computed"
 
 
 def test_changed_weights_are_noticed_before_more_is_computed(store: Path, tmp_path: Path) -> None:
