@@ -1,4 +1,4 @@
-"""What each part of an augmentation is worth: the table, its statistics and how it is read."""
+"""What each part of an augmentation is worth: the table and its statistics."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,6 @@ import numpy as np
 
 from onepass.cache.artifacts import Artifact, record
 from onepass.classify.metrics import confidence_interval, mcnemar
-from onepass.classify.text import p_value
 from onepass.finetune.recipes import Augmentation, recipe_name_today
 
 ABLATION = "ablation.json"  # under runs/<data set>/finetune
@@ -116,18 +115,3 @@ def compare_line(
 def line_title(part: str) -> str:
     """Return what the runs of a line have, in words."""
     return f"without {part}" if part else "with all parts"
-
-
-def ablation_text(result: AblationResult) -> str:
-    """Return the table as a person reads it."""
-    lines = [f"From {result.start}; top-1 on the selection split"]
-    for line in result.lines:
-        low, high = (100 * edge for edge in line.interval)
-        text = f"  {line_title(line.left_out):<24} {100 * line.selection_accuracy:5.1f} % ({low:.1f} … {high:.1f})"
-        if line.difference is not None and line.difference_interval and line.p_value is not None:
-            low, high = (100 * edge for edge in line.difference_interval)
-            text += f"  {100 * line.difference:+5.1f} points ({low:+.1f} … {high:+.1f}), {p_value(line.p_value)}"
-        lines.append(text)
-    if result.stopped:
-        lines.append(f"Stopped ({result.stopped}). The same command resumes from here.")
-    return "\n".join([*lines, f"File: {result.path}"])

@@ -133,13 +133,6 @@ class ErrorsConfig(RunsConfig):
             raise UsageError("--pictures, --seed: expected at least 1 picture, and a seed from 0")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TablesConfig(RunsConfig):
-    """Whose results are put into the report's tables."""
-
-    dataset: str = flag(help="name of a prepared data set")
-
-
 def check_runs(runs: tuple[str, ...]) -> None:
     """Refuse names that are not DATASET/RUN, or are of several data sets."""
     for run in runs:

@@ -1,13 +1,18 @@
-"""What a person reads at the end of find-lr, errors and tables."""
+"""What a person reads at the end of `onepass finetune` and its further commands."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from onepass.cache.commandline.advice import onepass_command
+from onepass.cache.progress import human_seconds
+from onepass.classify.metrics import verdict
 from onepass.classify.text import p_value
+from onepass.finetune.ablation import line_title
 
 if TYPE_CHECKING:
+    from onepass.finetune.ablation import AblationResult
     from onepass.finetune.errors import AgainstProbe, ErrorReport, RunErrors
+    from onepass.finetune.session.result import FinetuneResult
     from onepass.finetune.session.run_identity import RateSearch
-    from onepass.finetune.tables import Tables
 
 SHOWN = 5
 POINTS = 20  # of a curve
@@ -16,6 +21,7 @@ POINTS = 20  # of a curve
 def rate_text(found: "RateSearch") -> str:
     """Return the loss at some of the rates, the suggestion, and what to type next."""
     last = len(found.losses) - 1
+    flags = ("--dataset", found.dataset, "--learning-rate", f"{found.suggested:g}")
     shown = {*range(0, last, max(last // POINTS, 1)), found.turn, last}
     notes = {found.turn: "  ← the suggestion is a tenth of this"}
     return "\n".join(
@@ -27,10 +33,54 @@ def rate_text(found: "RateSearch") -> str:
                 for n in sorted(shown)
             ),
             f"Learning rate {found.suggested:g}: {found.why}",
-            f"Next: onepass finetune --dataset {found.dataset} --learning-rate {found.suggested:g}, "
-            "and the same other flags",
+            f"Next: {onepass_command('finetune', *flags)}, and the same other flags",
         ]
     )
+
+
+def train_text(result: "FinetuneResult") -> str:
+    """Return what was trained from what, every epoch, the score beside the probe's, and what comes next."""
+    apart = result.warm_start_difference
+    equal = "" if apart is None else f" (logits equal within {apart:.1g})"
+    rows = f"{result.trained_rows:,} images"
+    if result.selection_rows:
+        rows += f"; epochs evaluated on {result.selection_rows:,} others of the training rows"
+    lines = [f"{result.run}: started from {result.start}{equal}", f"Trained on {rows}"]
+    lines += [f"  {row}, {human_seconds(row.seconds)}" for row in result.history]
+    if result.val_top1 is None or result.val_interval is None or result.p_value is None:
+        lines.append(f"Stopped with a checkpoint ({result.stopped}); the same command resumes")
+        return "\n".join([*lines, f"Files: {result.folder}"])
+    low, high = result.val_interval
+    gain = result.val_top1 - result.probe_top1
+    dataset = result.run.split("/")[0]
+    return "\n".join(
+        [
+            *lines,
+            f"Ended: {result.ended}; kept: {result.kept}",
+            f"Validation top-1: {_percent(result.val_top1)} (95 % interval {_percent(low)} to "
+            f"{_percent(high)}); the frozen probe had {_percent(result.probe_top1)}: {100 * gain:+.1f} "
+            f"points, {verdict(gain, result.p_value)} by McNemar's test ({p_value(result.p_value)})",
+            f"Files: {result.folder} (mistakes: errors.json, mistakes.png)",
+            f"Next: {onepass_command('predict', result.run)}, or "
+            f"{onepass_command('report', '--dataset', dataset)}",
+        ]
+    )
+
+
+def ablation_text(result: "AblationResult") -> str:
+    """Return the table of an ablation, a line for each part that was left out."""
+    lines = [f"From {result.start}; top-1 on the selection split"]
+    for line in result.lines:
+        low, high = (100 * edge for edge in line.interval)
+        title = line_title(line.left_out)
+        text = f"  {title:<24} {100 * line.selection_accuracy:5.1f} % ({low:.1f} … {high:.1f})"
+        if line.difference is not None and line.difference_interval and line.p_value is not None:
+            low, high = (100 * edge for edge in line.difference_interval)
+            text += f"  {100 * line.difference:+5.1f} points ({low:+.1f} … {high:+.1f}), {p_value(line.p_value)}"
+        lines.append(text)
+    if result.stopped:
+        lines.append(f"Stopped ({result.stopped}); the same command resumes")
+    return "\n".join([*lines, f"File: {result.path}"])
 
 
 def errors_text(report: "ErrorReport") -> str:
@@ -90,47 +140,6 @@ def _gap_lines(found: "RunErrors") -> list[str]:
         f"Training accuracy of the last epoch less validation: {100 * found.final_gap:+.1f} points"
     )
     return [*lines, last]
-
-
-COLUMNS = {
-    "backbones": ("backbone", "size", "head", "val", "interval", "report_val"),
-    "heads": ("head", "features", "epoch", "train", "selection", "report_train", "report_val"),
-    "finetune": (
-        "run", "backbone", "size", "recipe", "before", "train", "val", "interval",
-        "report_before", "report_val", "report_test",
-    ),
-}  # fmt: skip
-TITLES = {
-    "backbones": "Table 1: frozen backbones, the best head on each",
-    "heads": "Table 2: heads by epoch (ours on the selection split, the report's on val)",
-    "finetune": "Table 3: fine-tuning (before: the frozen probe)",
-}
-
-
-def tables_text(tables: "Tables") -> str:
-    """Return the three tables, ours beside the report's."""
-    lines = []
-    for name, columns in COLUMNS.items():
-        rows = [[_cell(row.get(column)) for column in columns] for row in getattr(tables, name)]
-        heads = [column.replace("_", " ") for column in columns]
-        widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-        lines.append(TITLES[name])
-        for row in (heads, *rows):
-            padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            lines.append("  " + "  ".join(padded).rstrip())
-        lines.append("")
-    lines += [f"{tables.title}: {tables.source or tables.note}"]
-    lines += [f"Note: {tables.note}"] if tables.source else []
-    return "\n".join([*lines, f"File: {tables.path}"])
-
-
-def _cell(value: Any) -> str:
-    """Return a value of a table: shares as per cents, nothing as a dash."""
-    if isinstance(value, float):
-        return _percent(value)
-    if isinstance(value, list | tuple):
-        return " … ".join(f"{100 * bound:.1f}" for bound in value)
-    return "-" if value is None else str(value)
 
 
 def _percent(share: float) -> str:

@@ -19,7 +19,7 @@ COMMANDS = [
     ("cache",), ("cache", "list"), ("cache", "show"), ("cache", "verify"), ("cache", "delete"),
     ("data",), ("data", "prepare"), ("data", "list"), ("data", "show"), ("data", "verify"),
     ("extract",), ("classify",), ("classify", "ensemble"), ("classify", "sweep"), ("finetune",), ("predict",), ("predict", "export"),
-    ("finetune", "find-lr"), ("finetune", "ablate"), ("finetune", "errors"), ("finetune", "tables"), ("report",),
+    ("finetune", "find-lr"), ("finetune", "ablate"), ("finetune", "errors"), ("report",),
     ("classify", "transfer"), ("classify", "inspect"),
 ]  # fmt: skip
 

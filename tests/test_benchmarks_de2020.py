@@ -1,23 +1,22 @@
-"""The report's three tables, filled from leaderboard, sweeps and runs on disk."""
+"""The three tables of De (2020), filled from leaderboard, sweeps and runs on disk."""
 
+import importlib
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from classify_store import NAME, digits, write_dataset, write_features
 
-from onepass.cache.commandline.command import main
+from conftest import ROOT
 from onepass.classify.config import ClassifyConfig, SweepConfig
 from onepass.classify.pipeline import run_probes
-from onepass.classify.references import report_numbers
 from onepass.classify.search.sweep import run_sweeps
-from onepass.finetune.config import TablesConfig
 from onepass.finetune.recipes import RECIPES
 from onepass.finetune.session.history import EpochRow
 from onepass.finetune.session.result import FinetuneResult
 from onepass.finetune.session.run_identity import RunConfig, RunIdentity
-from onepass.finetune.tables import make_tables
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +49,23 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return store, runs
 
 
-def tables(places: tuple[Path, Path]) -> dict[str, Any]:
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The benchmark, as a module."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("de2020")
+
+
+def tables(places: tuple[Path, Path], script: ModuleType) -> dict[str, Any]:
     store, runs = places
-    made = make_tables(TablesConfig(dataset=NAME, cache_dir=store, runs_dir=runs))
-    return json.loads(made.path.read_text())
+    script.make_tables(store, runs, NAME)
+    return json.loads((runs / NAME / "tables.json").read_text())
 
 
-def test_ours_and_the_reports_stand_side_by_side(places, monkeypatch) -> None:
-    from onepass.finetune import tables as module
-
-    monkeypatch.setattr(module, "report_numbers", lambda _: report_numbers("tiny-imagenet"))
-    found = tables(places)
+def test_ours_and_the_papers_stand_side_by_side(places, script, monkeypatch) -> None:
+    numbers = script.paper("tiny-imagenet")
+    monkeypatch.setattr(script, "paper", lambda _: numbers)
+    found = tables(places, script)
     first = {row["backbone"]: row for row in found["backbones"]}
     board = json.loads((places[1] / NAME / "leaderboard.json").read_text())["results"]
     ours = {(*probe["features"], probe["head"]): probe["val_top1"] for probe in board}
@@ -68,21 +73,21 @@ def test_ours_and_the_reports_stand_side_by_side(places, monkeypatch) -> None:
         first["xception"]["head"] == "ridge"
     )  # better on the selection split than the sweep's head
     assert first["xception"]["val"] == ours[("xception@8", "ridge")] > 0.9
-    assert first["xception"]["report_val"] == pytest.approx(0.582)
+    assert first["xception"]["paper_val"] == pytest.approx(0.582)
     assert first["resnet50"] == {
         "backbone": "resnet50", "size": None, "features": None, "head": None, "val": None,
-        "interval": None, "report_val": None,
+        "interval": None, "paper_val": None,
     }  # fmt: skip
     last = {row["backbone"]: row for row in found["finetune"]}
     assert last["vgg16"]["run"] == "good" and last["vgg16"]["val"] == 0.625
     assert (last["vgg16"]["before"], last["vgg16"]["train"]) == (0.5, 0.75)
-    assert [last["xception"][f"report_{name}"] for name in ("before", "val", "test")] == [
+    assert [last["xception"][f"paper_{name}"] for name in ("before", "val", "test")] == [
         pytest.approx(share) for share in (0.582, 0.757, 0.748)
     ]
 
 
-def test_heads_are_shown_after_as_many_epochs_as_the_reports(places) -> None:
-    rows = tables(places)["heads"]
+def test_heads_are_shown_after_as_many_epochs_as_the_papers(places, script) -> None:
+    rows = tables(places, script)["heads"]
     ours = [row for row in rows if row["features"]]
     assert [(row["head"], row["epoch"]) for row in ours] == [("dense", 10), ("dense", 15)]
     (path,) = (places[1] / NAME / "sweeps").glob("*.json")
@@ -95,31 +100,29 @@ def test_heads_are_shown_after_as_many_epochs_as_the_reports(places) -> None:
     }
 
 
-def test_another_data_set_has_no_numbers_of_the_reports(places) -> None:
-    found = tables(places)
+def test_another_data_set_has_no_numbers_of_the_paper(places, script) -> None:
+    found = tables(places, script)
     assert f"no numbers on {NAME}" in found["note"]
     for name in ("backbones", "heads", "finetune"):
         for row in found[name]:
-            assert not any(row[column] for column in row if column.startswith("report_"))
+            assert not any(row[column] for column in row if column.startswith("paper_"))
 
 
-def test_runs_of_another_state_of_the_data_set_are_left_out(places) -> None:
-    assert [row["run"] for row in tables(places)["finetune"] if row["run"]] == ["good"]
+def test_runs_of_another_state_of_the_data_set_are_left_out(places, script) -> None:
+    assert [row["run"] for row in tables(places, script)["finetune"] if row["run"]] == ["good"]
 
 
-def test_the_reports_numbers_are_shares_in_per_cent_or_unknown() -> None:
-    known = report_numbers("tiny-imagenet")
-    numbers = [v for rows in known["tables"].values() for row in rows for v in row.values()]
-    assert {v for v in numbers if isinstance(v, float)} == {58.2, 75.7, 74.8}
-    assert {line["accuracy"] for line in known["lines"]} == {58.2, 75.7, 74.8}
+def test_the_papers_numbers_are_per_cents_or_unknown(script) -> None:
+    rows = [row for rows in script.paper("tiny-imagenet")["tables"].values() for row in rows]
+    assert {v for row in rows for v in row.values() if isinstance(v, float)} == {58.2, 75.7, 74.8}
 
 
-def test_the_command_prints_three_tables(places, capsys) -> None:
-    from onepass.finetune.__main__ import COMMANDS
-
+def test_the_script_prints_three_tables(places, script, capsys) -> None:
     store, runs = places
     flags = ["--dataset", NAME, "--cache-dir", str(store), "--runs-dir", str(runs)]
-    assert main("finetune", COMMANDS, ["tables", *flags]) == 0
+    assert script.main(flags) == 0
     out = capsys.readouterr().out
     for words in ("Table 1", "Table 2", "Table 3", "xception", "resnet50", "good", "62.5 %"):
         assert words in out
+    assert script.main(["--dataset", "nothing", *flags[2:]]) == 1
+    assert "nothing" in capsys.readouterr().err
