@@ -22,7 +22,7 @@ class ModelsConfig(RunsConfig):
     )
     views: tuple[str, ...] = flag(
         (),
-        "let runs look at each image in these ways as well: flip, scale:FACTOR, "
+        "views of each image that a run averages with the whole image: flip, scale:FACTOR, "
         "crop:tl|tr|bl|br|center, five-crop",
         metavar="VIEW",
     )
@@ -32,7 +32,8 @@ class ModelsConfig(RunsConfig):
         choices=WEIGHTS,
     )
     temperature: bool = flag(
-        True, "scale the probabilities by a temperature, where selection rows were held out"
+        True,
+        "divide the logits by a temperature learnt on the selection rows, where some were held out",
     )
 
     def __post_init__(self) -> None:

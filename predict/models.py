@@ -38,14 +38,14 @@ def make_predictor(models: Sequence[Model], config: ModelsConfig) -> Predictor:
             f"{' '.join(model.name for model in models)}; a probe looks at the views it was trained on"
         )
     if len(models) == 1 and isinstance(models[0], Probe):
-        return _one(models[0], config.views, scaled=config.temperature)
-    members = [_one(model, config.views) for model in models]
+        return _predictor_of(models[0], config.views, scaled=config.temperature)
+    members = [_predictor_of(model, config.views) for model in models]
     learnt = config.weights == "learnt"
     predictor = members[0] if len(members) == 1 else average(members, learnt=learnt)
     return calibrate(predictor) if config.temperature else predictor
 
 
-def _one(model: Model, views: tuple[str, ...], scaled: bool = True) -> Predictor:
+def _predictor_of(model: Model, views: tuple[str, ...], scaled: bool = True) -> Predictor:
     if isinstance(model, Probe):
         maker = ensemble_predictor if model.result.members else probe_predictor
         return maker(model, scaled=scaled)
