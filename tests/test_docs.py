@@ -1,0 +1,50 @@
+"""The picture in docs/architecture.md is that of the code."""
+
+import re
+from pathlib import Path
+
+from test_architecture import FLOORS
+
+from conftest import ROOT
+
+TEXT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the table below a heading, without its head."""
+    section = TEXT.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_floors_are_those_that_imports_are_held_to() -> None:
+    assert {room.strip("`"): int(floor) for floor, room, _ in rows("Floors")} == FLOORS
+
+
+def test_every_room_is_described_and_every_description_has_a_room() -> None:
+    rooms = {str(p.parent.relative_to(ROOT)) for r in FLOORS for p in (ROOT / r).rglob("*.py")}
+    assert {row[0].strip("`") for row in rows("Rooms")} == rooms
+
+
+def test_files_that_are_named_are_there() -> None:
+    for room, holds in rows("Rooms"):
+        named = re.findall(r"`(\w+\.py)`", holds)
+        assert [n for n in named if not (ROOT / room.strip("`") / n).exists()] == [], room
+    for path in re.findall(r"`(\w+/[\w/]+\.py)`", TEXT):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_readme_shows_the_same_floors() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## How it is built\n")[1]
+    drawn = {}
+    for line in readme.split("```")[1].splitlines():
+        if match := re.match(r"floor (\d)   (.*)", line):
+            for room in re.findall(r"(\w+)/", match[2]):
+                drawn[room] = int(match[1])
+    assert drawn == FLOORS
+
+
+def test_the_picture_of_the_stages_is_the_same_in_both() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert TEXT.split("```")[1] == readme.split("```")[1]
+    assert Path("docs/architecture.md").name in readme
