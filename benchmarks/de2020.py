@@ -125,7 +125,7 @@ def backbone_rows(board: Leaderboard) -> list[Row]:
             continue
         key = probe.keys[0]
         best[probe.features_text] = {
-            "backbone": key["backbone"], "size": key["size"], "features": probe.features_text,
+            "backbone": key.backbone, "size": key.size, "features": probe.features_text,
             "head": probe.head, "val": probe.val_top1, "interval": probe.val_interval,
         }  # fmt: skip
     return sorted(best.values(), key=lambda row: (row["backbone"], row["size"], row["features"]))

@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 from onepass.cache.commandline.command import Command, OnSignal, main
+from onepass.classify.analysis.text import inspect_text, transfer_text
 from onepass.classify.config import (
     ClassifyConfig,
     EnsembleConfig,
@@ -11,7 +12,6 @@ from onepass.classify.config import (
     SweepConfig,
     TransferConfig,
 )
-from onepass.classify.evidence_text import inspect_text, transfer_text
 from onepass.classify.text import classify_text, ensemble_text, sweep_text
 
 
@@ -34,7 +34,7 @@ def _sweep(config: SweepConfig) -> Any:
 
 
 def _transfer(config: TransferConfig) -> Any:
-    from onepass.classify.analysis.transfer import score_features
+    from onepass.classify.analysis.transferability import score_features
 
     return score_features(config)
 

@@ -1,12 +1,72 @@
-"""What needs no backbone: the floor that features have to beat."""
+"""Baselines: what the probes on features have to beat, and what cannot win."""
 
-import numpy as np
+from pathlib import Path
+from typing import Any
 
-from onepass.classify.heads.scaler import BLOCK_NUMBERS
+from onepass.cache.features import resolve_features
+from onepass.classify.heads.base import Head
+from onepass.classify.heads.baselines.imagenet import ABSENT, imagenet_columns
+from onepass.classify.heads.registry import find_head
+from onepass.classify.protocol.inputs import Inputs, logits_inputs, no_inputs, pixel_inputs
+from onepass.data.dataset import ImageDataset
 
+CNN_SIDE = 64  # px that the convolutional network sees
 SIDE = 32  # px
 SMALL_SIDE = 16  # px, where there are many weights; a linear model gains nothing from more pixels
 LOGISTIC_WEIGHTS = 20_000  # up to this many weights logistic regression is fast, beyond it ridge is
+
+
+def baseline_probes(
+    store: Path, dataset: ImageDataset, features: list[Inputs], seed: int, every: bool
+) -> list[tuple[Inputs, Head]]:
+    """Return the baselines and what each looks at, the cheap ones first.
+
+    Always: the larger class, and a linear model on small pixels. With `every`: a random guess; the
+    backbone's own ImageNet classes where its logits are stored and the data set's classes are among
+    them; a single-layer network on pixels; a small convolutional network trained from nothing.
+
+    Args:
+        store: Root of the store.
+        dataset: Gives pixels and classes.
+        features: Those that are probed.
+        seed: Of the heads.
+        every: Whether the expensive ones are wanted.
+    """
+    side, linear = pixel_plan(dataset.pixels.shape, len(dataset.class_ids))
+    small = pixel_inputs(dataset, side)
+    probes = [
+        (no_inputs(dataset), make_head("majority", seed)),
+        (small, make_head(linear, seed)),
+    ]
+    if not every:
+        return probes
+    height, width = (min(size, CNN_SIDE) for size in dataset.pixels.shape[1:3])
+    return [
+        *probes,
+        (no_inputs(dataset), make_head("guess", seed)),
+        *_zero_training(store, dataset, features, seed),
+        (small, make_head("dense", seed, dropout=0.0)),
+        (pixel_inputs(dataset, CNN_SIDE), make_head("cnn", seed, height=height, width=width)),
+    ]
+
+
+def make_head(kind: str, seed: int, **params: Any) -> Head:
+    """Return a head of a kind, seeded where it draws."""
+    head = find_head(kind)(**params)
+    return head.set_params(seed=seed) if "seed" in head.get_params() else head
+
+
+def _zero_training(
+    store: Path, dataset: ImageDataset, features: list[Inputs], seed: int
+) -> list[tuple[Inputs, Head]]:
+    probes = []
+    for text in dict.fromkeys(one.features[0] for one in features if len(one.features) == 1):
+        logits = resolve_features(store, dataset.name, [text])[0].logits
+        columns = imagenet_columns(dataset.class_ids, 0 if logits is None else logits.shape[1])
+        if sum(column != ABSENT for column in columns) >= 2:
+            head = make_head("imagenet", seed, columns=columns)
+            probes.append((logits_inputs(store, dataset, text), head))
+    return probes
 
 
 def pixel_plan(shape: tuple[int, ...], classes: int) -> tuple[int, str]:
@@ -14,37 +74,3 @@ def pixel_plan(shape: tuple[int, ...], classes: int) -> tuple[int, str]:
     height, width, channels = shape[-3:]
     weights = min(height, SIDE) * min(width, SIDE) * channels * classes
     return (SIDE, "logistic") if weights <= LOGISTIC_WEIGHTS else (SMALL_SIDE, "ridge")
-
-
-def pixel_features(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Return images as vectors, shrunk by area averaging.
-
-    Each new pixel is the mean of the old ones that it covers, counted by their share of its area.
-    An image that is smaller keeps its own size.
-
-    Args:
-        pixels: (N, H, W, C) uint8; may be a memory map.
-        side: Height and width to shrink to (px).
-
-    Returns:
-        (N, D) float16, D = min(H, side) · min(W, side) · C, values 0 … 255.
-    """
-    count, height, width, channels = pixels.shape
-    rows, columns = area_weights(height, side), area_weights(width, side)
-    out = np.empty((count, len(rows), len(columns), channels), np.float16)
-    step = max(1, BLOCK_NUMBERS // (height * width * channels))
-    for start in range(0, count, step):
-        block = pixels[start : start + step].astype(np.float32)
-        lines = rows @ block.reshape(len(block), height, width * channels)
-        lines = lines.reshape(len(block), len(rows), width, channels).swapaxes(2, 3)
-        out[start : start + step] = (lines @ columns.T).swapaxes(2, 3)
-    return out.reshape(count, -1)
-
-
-def area_weights(size: int, side: int) -> np.ndarray:
-    """Return the matrix (min(size, side), size), float32, that averages a line of `size` pixels."""
-    side = min(size, side)
-    edges = np.arange(side + 1) * (size / side)
-    starts = np.arange(size)
-    overlap = np.minimum(edges[1:, None], starts + 1) - np.maximum(edges[:-1, None], starts)
-    return (np.maximum(overlap, 0) * (side / size)).astype(np.float32)

@@ -58,7 +58,6 @@ class EnsembleResult:
         dataset: Name of the data set.
         leaderboard: Where they lie.
         ensembles: Their lines on the leaderboard, best first.
-        weights: For each of them, the weight of each member by its id.
         members: The lines of all members, best first.
         comparisons: Each ensemble against its best member on the reported rows.
         winner: Id of the leaderboard's winner now.
@@ -67,7 +66,6 @@ class EnsembleResult:
     dataset: str
     leaderboard: str
     ensembles: tuple[ProbeResult, ...]
-    weights: tuple[dict[str, float], ...]
     members: tuple[ProbeResult, ...]
     comparisons: tuple[Comparison, ...]
     winner: str
@@ -171,8 +169,7 @@ def _ensemble(
         probe_result(
             identity, _inputs_of(members), outcome, dataset, rows, seed=board.seed, budget="quick"
         ),
-        params={**outcome.chosen.params, "weights": _weights(members, outcome.head)},
-        members=tuple(p.id for p in members),
+        members=_weights(members, outcome.head),
         baseline=False,
     )
     return keep(board, result, outcome, dataset.labels[rows.val])
@@ -256,15 +253,14 @@ def _result(
 ) -> EnsembleResult:
     truth = dataset.labels[dataset.rows("val")]
     made = [probe for probe in board.ranked if probe in made]
-    comparisons, weights = [], []
+    comparisons = []
     for line in made:
         best = next(probe for probe in board.ranked if probe.id in line.members)
         own = load_probabilities(board.head_folder(line), line.rows).val_predicted
         other = load_probabilities(board.head_folder(best), best.rows).val_predicted
         comparisons.append(compare(line.id, best.id, own == truth, other == truth))
-        weights.append(dict(line.params["weights"]))
     asked = {member for line in made for member in line.members}
     return EnsembleResult(
-        dataset.name, str(board.path), tuple(made), tuple(weights),
+        dataset.name, str(board.path), tuple(made),
         tuple(p for p in board.ranked if p.id in asked), tuple(comparisons), board.winner.id,
     )  # fmt: skip

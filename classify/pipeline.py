@@ -3,7 +3,7 @@
 import logging
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import numpy as np
 from onepass.cache.errors import StaleError
 from onepass.cache.locks import exclusive
 from onepass.cache.progress import human_seconds
+from onepass.classify.baselines import baseline_probes, make_head
 from onepass.classify.config import ClassifyConfig
-from onepass.classify.floor import floor_probes, make_head
 from onepass.classify.heads.base import Head
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult, command, leaderboard_path
 from onepass.classify.leaderboard.pareto import board_front, extraction_costs
@@ -99,7 +99,7 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
     rows = protocol_rows(dataset.labels, dataset.rows, dataset.class_ids, config.seed)
     every = config.baselines == "all"
     probes = [
-        *floor_probes(config.store, dataset, features, config.seed, every),
+        *baseline_probes(config.store, dataset, features, config.seed, every),
         *((inputs, head) for inputs in features for head in heads),
     ]
     folder = config.runs / dataset.name
@@ -207,7 +207,7 @@ def _result(
         comparison=compare_best(board, dataset.labels[dataset.rows("val")]),
         published=list(dataset.record.get("published", [])),
         notes=list(dataset.record.get("notes", [])),
-        protocol=IN_WORDS.format(seed=config.seed, **board.winner.rows),
+        protocol=IN_WORDS.format(seed=config.seed, **asdict(board.winner.rows)),
         scorings=count_scorings(board.folder, dataset.digest),
         other_seeds=board.other_seeds,
         costs=costs,

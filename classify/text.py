@@ -47,7 +47,7 @@ def classify_text(result: "ClassifyResult") -> str:
     lines.append(f"Protocol: {result.protocol}.")
     lines += _scorings(result)
     lines += [f"Note: {note}" for note in result.notes]
-    split = "test" if result.results[0].rows["test"] else "val"
+    split = "test" if result.results[0].rows.test else "val"
     lines += [
         f"Files: {result.leaderboard}, heads and probabilities in {result.leaderboard.parent / 'heads'}",
         f"Next: onepass finetune --dataset {result.dataset}",
@@ -62,16 +62,14 @@ def ensemble_text(result: "EnsembleResult") -> str:
     rows = [_row("", line)[1:] for line in (*result.ensembles, *result.members)]
     lines += [*table([HEADER[1:-1], *rows]), ""]
     names = _names((*result.ensembles, *result.members))
-    for line, weights, test in zip(
-        result.ensembles, result.weights, result.comparisons, strict=True
-    ):
-        parts = " + ".join(f"{weight:.2f} × {member}" for member, weight in weights.items())
+    for line, test in zip(result.ensembles, result.comparisons, strict=True):
+        parts = " + ".join(f"{weight:.2f} × {member}" for member, weight in line.members.items())
         lines += [
             f"{line.id} = {parts}",
             f"  {_comparison(test, names)}",
             f"  {_calibration(line)}",
         ]
-    split = "test" if result.members[0].rows["test"] else "val"
+    split = "test" if result.members[0].rows.test else "val"
     lines += [
         f"Winner of the leaderboard: {result.winner} ({result.leaderboard})",
         f"Next: onepass predict {result.dataset} --split {split}",
@@ -118,13 +116,12 @@ def _row(rank: str, probe: "ProbeResult") -> tuple[str, ...]:
     from onepass.classify.heads.base import brief  # scikit-learn: too slow for --help
 
     low, high = (100 * bound for bound in probe.val_interval)
-    chosen = {name: value for name, value in probe.params.items() if name != "weights"}
     seen = f" ×{probe.scoring}" if probe.scoring > 1 else ""
     return (
         rank,
         _features(probe),
         probe.head,
-        brief(chosen) or "-",
+        brief(probe.params) or "-",
         percent(probe.selection_top1),
         f"{percent(probe.val_top1)} ({low:.1f} … {high:.1f}){seen}",
         "-" if probe.val_top5 is None else percent(probe.val_top5),
@@ -149,11 +146,11 @@ def _cost(probe: "ProbeResult", result: "ClassifyResult") -> str:
 
 
 def _calibration(probe: "ProbeResult") -> str:
-    found = probe.calibration or {"before": float("nan"), "after": float("nan")}
-    return (
-        f"Calibration of {probe.id}: temperature {probe.temperature:.2f}; expected error on val "
-        f"{percent(found['before'])} before, {percent(found['after'])} after."
-    )
+    text = f"Calibration of {probe.id}: temperature {probe.temperature:.2f}"
+    if probe.calibration is None:
+        return text + "."
+    before, after = percent(probe.calibration.before), percent(probe.calibration.after)
+    return f"{text}; expected calibration error on val {before} before, {after} after."
 
 
 def _scorings(result: "ClassifyResult") -> list[str]:

@@ -11,7 +11,7 @@ from onepass.cache.provenance import digest_array
 from onepass.cache.stopping import StopRequest
 from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.metrics import compare, confidence_interval
-from onepass.classify.protocol.scorings import record_scoring
+from onepass.classify.protocol.scorings import Scoring, record_scoring
 from onepass.finetune.config import AUTO, FinetuneConfig
 from onepass.finetune.errors import analyse_run
 from onepass.finetune.finder import find_rate
@@ -132,9 +132,12 @@ def _scored(result: FinetuneResult, session: Session, classifier: Classifier) ->
     correct = logits.argmax(axis=1) == truth
     frozen = load_probabilities(runs / "heads" / probe.id, probe.rows).val_predicted == truth
     record_scoring(
-        runs, probe=result.run, model=digest_array(logits), features=probe.features_text,
-        inputs=probe.features_digest, head="finetune", dataset_digest=dataset.digest, seed=seed,
-        accuracy=float(correct.mean()),
+        runs,
+        Scoring(
+            probe=result.run, model=digest_array(logits), features=probe.features_text,
+            inputs=probe.features_digest, head="finetune", dataset_digest=dataset.digest, seed=seed,
+            accuracy=float(correct.mean()),
+        ),
     )  # fmt: skip
     return replace(
         result,

@@ -10,7 +10,7 @@ from onepass.cache.provenance import digest_array, digest_json, made_by
 from onepass.classify.heads.storage import load_head
 from onepass.classify.leaderboard.records import model_digest
 from onepass.classify.metrics import accuracy, confidence_interval, log_loss, log_probabilities
-from onepass.classify.protocol.scorings import record_probe, record_scoring
+from onepass.classify.protocol.scorings import Scoring, record_probe, record_scoring
 from onepass.finetune.session.runs import FinishedRun
 from onepass.predict.answers import ENDINGS, encode_answers
 from onepass.predict.config import PredictConfig
@@ -121,12 +121,14 @@ def _record_scoring(
     views = f"views {view_text(predictor.views)}"
     record_scoring(
         folder,
-        probe=predictor.name,
-        model=digest_array(evidence),
-        features=views if predictor.views else predictor.description,
-        inputs=digest_json([config.models, predictor.weights, predictor.temperature]),
-        head="finetune" if predictor.views else "average",
-        dataset_digest=predictor.dataset.digest,
-        seed=0,
-        accuracy=top1,
+        Scoring(
+            probe=predictor.name,
+            model=digest_array(evidence),
+            features=views if predictor.views else predictor.description,
+            inputs=digest_json([config.models, predictor.weights, predictor.temperature]),
+            head="finetune" if predictor.views else "average",
+            dataset_digest=predictor.dataset.digest,
+            seed=0,
+            accuracy=top1,
+        ),
     )

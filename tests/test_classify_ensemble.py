@@ -151,7 +151,6 @@ class TestEnsemble:
             kept = load_probabilities(folder / "runs" / NAME / "heads" / line.id, line.rows)
             assert np.mean(kept.val_predicted == truth) == pytest.approx(line.val_top1)
             assert line.calibration is not None and line.temperature > 0
-            assert set(line.params["weights"]) == set(line.members)
 
     def test_again_it_is_there_already(self, made, said) -> None:
         folder, found = made
@@ -179,7 +178,7 @@ class TestEnsemble:
 
         folder, found = made
         dataset = open_dataset(folder / "store", NAME)
-        best = found.members[0].keys[0]["backbone"]  # of a toy, which no network can be built from
+        best = found.members[0].keys[0].backbone  # of a toy, which no network can be built from
         with pytest.raises(UnknownNameError, match=f"backbone '{best}' is unknown"):
             choose_start(FinetuneConfig(dataset=NAME, **folders(folder)), dataset)
 
@@ -216,8 +215,8 @@ class TestEnsemble:
         planted = next(r for r in board.results if r.features == ("planted@8",))
         assert planted.selection_top1 < 0.3
         for line in ensemble(tmp_path).ensembles:
-            weight = line.params["weights"].get(planted.id, 0.0)
-            assert abs(weight) < 0.25 * max(line.params["weights"].values())
+            weight = line.members.get(planted.id, 0.0)
+            assert abs(weight) < 0.25 * max(line.members.values())
 
     def test_reported_labels_change_no_weight(self, tmp_path: Path) -> None:
         data, weights = digits(), []
@@ -230,7 +229,7 @@ class TestEnsemble:
                 write_features(folder / "store", dataset, data.X[:, k::2].copy(), f"part{k}")
             probe(folder)
             lines = {line.head: line for line in ensemble(folder).ensembles}
-            weights.append([[*lines[h].params["weights"].values()] for h in ("average", "stack")])
+            weights.append([[*lines[h].members.values()] for h in ("average", "stack")])
         assert weights[0] == weights[1]
 
 

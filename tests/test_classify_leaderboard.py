@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,19 @@ from onepass.cache.errors import (
     StaleError,
     UnknownNameError,
 )
-from onepass.classify.leaderboard.board import FORMAT, Leaderboard, ProbeResult, leaderboard_path
+from onepass.cache.features import FeatureKey
+from onepass.classify.leaderboard.board import Leaderboard, leaderboard_path
+from onepass.classify.leaderboard.result import ProbeResult, RowCounts, TrialRecord
 
 
 def result(identity: str, selection: float = 0.5, loss: float = 1.0, **other: Any) -> ProbeResult:
     fields: dict[str, Any] = {
         "id": identity,
         "features": ("toy@8",),
-        "keys": ({"backbone": "toy", "size": 8},),
+        "keys": (FeatureKey("toys", "aaaa1111bbbb", "toy", "sha256:0", 8),),
         "head": "ridge",
         "params": {"penalty": 0.1},
-        "path": ({"params": {"penalty": 0.1}, "accuracy": selection, "log_loss": loss},),
+        "trials": (TrialRecord({"penalty": 0.1}, selection, loss),),
         "selection_top1": selection,
         "selection_log_loss": loss,
         "val_top1": 0.4,
@@ -38,7 +41,7 @@ def result(identity: str, selection: float = 0.5, loss: float = 1.0, **other: An
         "baseline": False,
         "dataset_digest": "aaaa1111bbbb",
         "features_digest": "ffff",
-        "rows": {"fit": 90, "selection": 10, "train": 100, "val": 20, "test": 0},
+        "rows": RowCounts(fit=90, selection=10, train=100, val=20, test=0),
         "made_by": {"command": "onepass classify"},
     }
     return ProbeResult(**{**fields, **other})
@@ -79,19 +82,33 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     assert load(tmp_path).head_folder(written.results[0]) == tmp_path / "heads" / "a"
 
 
-def test_a_leaderboard_of_the_first_format_is_still_read(tmp_path: Path) -> None:
-    board(tmp_path, result("a", seed=3), result("b", seed=3)).save()
+def earlier(result: dict[str, Any]) -> dict[str, Any]:
+    """A line of today as the second format held it."""
+    result = dict(result)
+    weights, trials = result.pop("members"), result.pop("trials")
+    params = {**result["params"], **({"weights": weights} if weights else {})}
+    return {**result, "params": params, "members": list(weights), "path": trials}
+
+
+def test_leaderboards_of_earlier_formats_are_still_read(tmp_path: Path) -> None:
+    ensemble = result("c", 0.4, seed=3, keys=(), members={"a": 0.25, "b": 0.75}, head="average")
+    written = replace(board(tmp_path, result("a", seed=3), result("b", seed=3), ensemble), seed=3)
+    written.save()
     path = leaderboard_path(tmp_path)
     value = json.loads(path.read_text())
+    assert value["format"] == 3
+    second = [earlier(entry) for entry in value["results"]]
+    path.write_text(json.dumps({**value, "format": 2, "results": second}))
+    assert load(tmp_path) == written
     later = ("views", "members", "temperature", "calibration", "scoring")
-    old = [{k: v for k, v in entry.items() if k not in later} for entry in value["results"]]
-    path.write_text(json.dumps({**value, "format": 1, "results": old} | {"seed": None}))
+    first = [{k: v for k, v in entry.items() if k not in later} for entry in second[:2]]
+    path.write_text(json.dumps({"format": 1, "dataset": "toys", "dataset_digest": "aaaa1111bbbb", "results": first}))  # fmt: skip
     found = load(tmp_path)
-    assert [r.id for r in found.ranked] == ["a", "b"] and found.seed == 3
-    first = found.results[0]
-    assert (first.views, first.members, first.temperature, first.calibration, first.scoring) == ((), (), 1.0, None, 1)  # fmt: skip
+    assert found == replace(
+        written, results=written.results[:2]
+    )  # and of the seed of its last line
     found.save()
-    assert json.loads(path.read_text())["format"] == FORMAT == 2 and load(tmp_path) == found
+    assert json.loads(path.read_text())["format"] == 3 and load(tmp_path) == found
     value["format"] = 1  # with the fields of today
     path.write_text(json.dumps(value))
     with pytest.raises(CorruptFileError, match="expected the fields"):

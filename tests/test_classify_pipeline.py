@@ -14,7 +14,7 @@ from conftest import ROOT
 from onepass.cache.features import FeatureKey
 from onepass.cache.locks import exclusive
 from onepass.classify.__main__ import COMMANDS
-from onepass.classify.baselines import area_weights, pixel_features, pixel_plan
+from onepass.classify.baselines import pixel_plan
 from onepass.classify.config import ClassifyConfig
 from onepass.classify.heads.storage import load_head
 from onepass.classify.leaderboard import records
@@ -22,6 +22,7 @@ from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.metrics import apply_temperature
 from onepass.classify.pipeline import ClassifyResult, run_probes
+from onepass.classify.protocol.pixels import area_weights, pixel_features
 from onepass.classify.text import classify_text
 from onepass.data.dataset import ImageDataset
 
@@ -76,8 +77,8 @@ class TestLeaderboard:
         assert best.val_top1 > 0.93 and majority.val_top1 < 0.2
         assert best.val_interval[0] < best.val_top1 < best.val_interval[1]
         assert best.val_top1 < best.val_top5 <= 1
-        assert best.keys[0]["backbone"] == "toy" and best.features == ("toy@8",)
-        assert len(best.path) >= 3 and best.params in [p["params"] for p in best.path]
+        assert best.keys[0].backbone == "toy" and best.features == ("toy@8",)
+        assert len(best.trials) >= 3 and best.params in [trial.params for trial in best.trials]
         assert found.winner == best.id
         board = Leaderboard.load(tmp_path / "runs" / NAME, NAME, dataset.digest)
         assert board.ranked == found.results
@@ -96,7 +97,7 @@ class TestLeaderboard:
         raw = head.predict_proba(data.X[dataset.rows("test")])
         probabilities = apply_temperature(raw, best.temperature)
         np.testing.assert_allclose(kept.test, probabilities, atol=1e-3)
-        assert kept.selection.shape == (best.rows["selection"], 10)
+        assert kept.selection.shape == (best.rows.selection, 10)
 
     def test_what_is_on_the_board_is_not_run_again(self, tmp_path: Path, dataset) -> None:
         first = run_probes(config(tmp_path))
@@ -123,7 +124,7 @@ class TestLeaderboard:
         first = run_probes(config(tmp_path))
         again = run_probes(config(tmp_path, runs_dir=tmp_path / "elsewhere"))
         for one, other in zip(first.results, again.results, strict=True):
-            assert (one.id, one.path, one.val_top1, one.val_interval) == (other.id, other.path, other.val_top1, other.val_interval)  # fmt: skip
+            assert (one.id, one.trials, one.val_top1, one.val_interval) == (other.id, other.trials, other.val_top1, other.val_interval)  # fmt: skip
 
     def test_damaged_files_of_a_probe_are_made_again(self, tmp_path: Path, dataset, said) -> None:
         first = run_probes(config(tmp_path))

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from classify_store import NAME, digits, write_dataset, write_features
 
+from onepass.cache.errors import CorruptFileError
 from onepass.classify.config import ClassifyConfig
 from onepass.classify.leaderboard import records
 from onepass.classify.pipeline import run_probes
 from onepass.classify.protocol.scorings import (
+    Scoring,
     Scorings,
     count_scorings,
     number_of_model,
@@ -30,7 +32,7 @@ def note(folder: Path, model: str = "m", **other: Any) -> None:
         "probe": "p", "model": model, "features": "toy@8", "inputs": "ff", "head": "ridge",
         "dataset_digest": "dd", "seed": 0, "accuracy": 0.5,
     }  # fmt: skip
-    record_scoring(folder, **{**fields, **other})
+    record_scoring(folder, Scoring(**{**fields, **other}))
 
 
 def test_lines_are_added_and_never_changed(tmp_path: Path) -> None:
@@ -39,10 +41,19 @@ def test_lines_are_added_and_never_changed(tmp_path: Path) -> None:
     note(tmp_path / "deep", "n", accuracy=0.6)
     assert scorings_path(tmp_path / "deep").read_bytes().startswith(first)
     lines = read_scorings(tmp_path / "deep", "dd")
-    assert [line["accuracy"] for line in lines] == [0.5, 0.6]
-    assert set(lines[0]) == {
+    assert [line.accuracy for line in lines] == [0.5, 0.6]
+    assert lines[0].time[:2] == "20"
+    assert set(json.loads(first)) == {
         "time", "probe", "model", "features", "inputs", "head", "dataset_digest", "seed", "accuracy", "command",
     }  # fmt: skip
+
+
+def test_a_whole_line_that_is_no_scoring_is_an_error(tmp_path: Path) -> None:
+    note(tmp_path)
+    with scorings_path(tmp_path).open("a") as file:
+        file.write('{"probe": "p"}\n')
+    with pytest.raises(CorruptFileError, match=r"scorings.jsonl: line 2: .*model: missing"):
+        read_scorings(tmp_path, "dd")
 
 
 @pytest.mark.parametrize("kept", [1, 20, -1])
@@ -51,7 +62,7 @@ def test_a_torn_line_costs_itself_only(tmp_path: Path, kept: int) -> None:
     whole = scorings_path(tmp_path).read_bytes()
     scorings_path(tmp_path).write_bytes(whole + whole[:kept])  # every way a power cut may leave it
     note(tmp_path, "b")
-    models = [line["model"] for line in read_scorings(tmp_path, "dd")]
+    models = [line.model for line in read_scorings(tmp_path, "dd")]
     assert models == (["a", "a", "b"] if kept == -1 else ["a", "b"])
     assert all(json.loads(t) for t in scorings_path(tmp_path).read_text().splitlines() if t[-1] == "}")  # fmt: skip
 
@@ -109,9 +120,9 @@ class TestThroughTheCommands:
         for split in ("val", "test"):
             predict_split(PredictConfig(models=(NAME,), split=split, out=tmp_path / "o", **folders))
         lines = read_scorings(folders["runs_dir"] / NAME, found.results[0].dataset_digest)
-        assert len(lines) == 4 and lines[-1]["probe"] == found.winner
-        assert lines[-1]["accuracy"] == pytest.approx(found.results[0].val_top1)
-        assert count_scorings(folders["runs_dir"] / NAME, lines[0]["dataset_digest"]).models == 3
+        assert len(lines) == 4 and lines[-1].probe == found.winner
+        assert lines[-1].accuracy == pytest.approx(found.results[0].val_top1)
+        assert count_scorings(folders["runs_dir"] / NAME, lines[0].dataset_digest).models == 3
 
     def test_it_is_on_record_before_it_is_on_the_leaderboard(self, folders, monkeypatch) -> None:
         """A run that is killed between the two has looked all the same."""

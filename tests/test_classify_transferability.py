@@ -14,9 +14,20 @@ from sklearn.covariance import ledoit_wolf
 from onepass.cache.commandline.command import main
 from onepass.cache.errors import CorruptFileError, InvalidInputError
 from onepass.classify.__main__ import COMMANDS
-from onepass.classify.analysis.transfer import score_features, zero_training
-from onepass.classify.analysis.transfer_records import FeatureScores, agreements
-from onepass.classify.analysis.transferability import Moments, h_score, leep, logme, nce
+from onepass.classify.analysis.transfer_scores import (
+    Moments,
+    h_score,
+    leep,
+    logme,
+    nce,
+    zero_training,
+)
+from onepass.classify.analysis.transferability import (
+    FeatureScores,
+    Transferability,
+    agreements,
+    score_features,
+)
 from onepass.classify.config import ClassifyConfig, TransferConfig
 from onepass.classify.heads import scaler
 from onepass.classify.heads.baselines.imagenet import ImageNet, imagenet_columns
@@ -179,16 +190,19 @@ class TestCommand:
     def test_scores_rank_features_as_the_probes_do(self, tmp_path: Path, capsys) -> None:
         dataset = stored(tmp_path)
         run_probes(config(tmp_path, ClassifyConfig, head=("ridge",)))
-        found = score_features(config(tmp_path))
+        result = score_features(config(tmp_path))
+        found = result.found
         assert [one.features for one in found.scores] == [(f"toy{k}@8",) for k in range(4)]
         assert {one.score: one.count for one in found.agreement} == {"logme": 4, "h_score": 4}
         assert all(one.kendall == 1 and one.spearman == 1 for one in found.agreement)
         first = found.scores[0]
         assert first.mapped_classes == 10 and 0.6 < first.zero_training < 0.99
         assert first.nce < 0 and first.leep < 0 and found.scores[1].leep is None
-        value = json.loads(found.path.read_text())
-        assert value["scores"][0]["logme"] == first.logme and value["format"] == 1
-        assert value["rows"] == len(dataset.rows("train"))
+        assert Transferability.read(result.path) == found
+        assert found.rows == len(dataset.rows("train"))
+        old = {**json.loads(result.path.read_text()), "format": 1, "path": "p", "ran": 4}
+        (tmp_path / "old.json").write_text(json.dumps(old))
+        assert Transferability.read(tmp_path / "old.json") == found
         self.check_text(tmp_path, capsys)
 
     def check_text(self, folder: Path, capsys) -> None:
@@ -196,16 +210,16 @@ class TestCommand:
         capsys.readouterr()
         assert main("classify", COMMANDS, ["transfer", *words]) == 0
         out = capsys.readouterr().out
-        assert "0 sets of features scored, 4 were there" in out
+        assert "0 sets of features scored, 4 cached" in out
         assert "restricted to the 10 that are ImageNet's" in out and "+1.00" in out
 
     def test_reported_rows_change_nothing(self, tmp_path: Path) -> None:
         dataset = stored(tmp_path)
-        before = score_features(config(tmp_path, features=("toy0@8",))).scores[0]
+        before = score_features(config(tmp_path, features=("toy0@8",))).found.scores[0]
         X = digits().X
         X[dataset.rows("val")] = np.eye(64, dtype=np.float16)[dataset.labels[dataset.rows("val")]]
         write_features(tmp_path / "store", dataset, X, "toy0")
-        after = score_features(config(tmp_path, features=("toy0@8",))).scores[0]
+        after = score_features(config(tmp_path, features=("toy0@8",))).found.scores[0]
         assert before.digest != after.digest
         assert (before.logme, before.h_score, before.leep) == (
             after.logme,
@@ -216,13 +230,15 @@ class TestCommand:
     def test_only_what_is_new_is_scored(self, tmp_path: Path) -> None:
         stored(tmp_path)
         first = score_features(config(tmp_path, features=("toy0@8", "toy1@8,toy2@8")))
-        assert first.ran == 2 and first.scores[0].width in (64, 128)
-        assert first.agreement == ()
+        assert first.ran == 2 and first.found.scores[0].width in (64, 128)
+        assert first.found.agreement == ()
         again = score_features(config(tmp_path))
-        assert again.ran == 3 and len(again.scores) == 5
+        assert again.ran == 3 and len(again.found.scores) == 5
         assert score_features(config(tmp_path, fresh=True)).ran == 4
         again.path.write_text("half")
-        assert score_features(config(tmp_path)).ran == 4
+        with pytest.raises(CorruptFileError, match=r"transferability\.json.*--fresh"):
+            score_features(config(tmp_path))
+        assert score_features(config(tmp_path, fresh=True)).ran == 4
 
     def test_nan_in_the_logits_is_named(self, tmp_path: Path) -> None:
         dataset = stored(tmp_path)

@@ -124,7 +124,7 @@ def test_command_with_views_of_features_side_by_side(tmp_path: Path, dataset, ca
     plain = next(r for r in found.results if not r.views)
     assert viewed.id != plain.id and viewed.features == plain.features
     assert viewed.features_digest != plain.features_digest
-    assert [key["view"] for key in viewed.keys] == ["", "", "flip", "flip"]
+    assert [key.view for key in viewed.keys] == ["", "", "flip", "flip"]
     kept = load_probabilities(tmp_path / "runs" / NAME / "heads" / viewed.id, viewed.rows)
     out = tmp_path / "val.csv"
     made = predict_split(PredictConfig(

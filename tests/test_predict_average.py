@@ -99,8 +99,8 @@ def test_a_run_that_is_scored_again_is_the_model_it_was(places) -> None:
     predict(places, f"{NAME}/r1", f"{NAME}/r3", "--split", "val")
     alone, both = read_scorings(runs / NAME, dataset.digest)[-2:]
     arrays = unpack_arrays((runs / NAME / "finetune" / "r1" / "val_logits.npz").read_bytes())
-    assert alone["model"] == digest_array(arrays["logits"]) != both["model"]
-    assert (alone["probe"], both["probe"]) == (f"{NAME}/r1", f"{NAME}/r1 + {NAME}/r3")
+    assert alone.model == digest_array(arrays["logits"]) != both.model
+    assert (alone.probe, both.probe) == (f"{NAME}/r1", f"{NAME}/r1 + {NAME}/r3")
 
 
 def test_weights_and_temperature_come_from_the_selection_rows_alone(places, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_csv_with_names_and_probabilities_of_the_reported_rows(made, tmp_path: P
     assert f"Validation top-1: {100 * best.val_top1:.1f} %" in text and best.id in text
     assert (
         result.record.temperature == best.temperature
-        and result.record.learnt_on == best.rows["selection"]
+        and result.record.learnt_on == best.rows.selection
     )
 
 

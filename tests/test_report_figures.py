@@ -12,7 +12,8 @@ import pytest
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from onepass.classify.leaderboard.board import ProbeResult
+from onepass.cache.features import FeatureKey
+from onepass.classify.leaderboard.result import ProbeResult, RowCounts, TrialRecord
 from onepass.report.artifacts import FinetuneRun
 from onepass.report.figures.comparison import Standing, standing_figure
 from onepass.report.figures.figure import Figure, write_figures
@@ -25,14 +26,14 @@ from onepass.report.plot import Drawing, blank
 
 
 def probe(backbone: str, size: int, val: float, head: str = "logistic", **other: Any) -> ProbeResult:  # fmt: skip
-    key = {"backbone": backbone, "size": size, "variant": "", "layer": "", "view": "", "pooling": "avg"}  # fmt: skip
-    path = tuple({"params": {"C": c}, "accuracy": a, "log_loss": 1.0} for c, a in ((0.1, 0.5), (0.01, 0.6), (1.0, 0.4)))  # fmt: skip
+    key = FeatureKey("toys", "d", backbone, "sha256:0", size)
+    trials = tuple(TrialRecord({"C": c}, a, 1.0) for c, a in ((0.1, 0.5), (0.01, 0.6), (1.0, 0.4)))
     values: dict[str, Any] = {
         "id": f"{head}-{backbone}-{size}", "features": (f"{backbone}@{size}",), "keys": (key,), "head": head,
-        "params": {"C": 0.01}, "path": path, "selection_top1": val, "selection_log_loss": 1.0,
+        "params": {"C": 0.01}, "trials": trials, "selection_top1": val, "selection_log_loss": 1.0,
         "val_top1": val, "val_interval": (val - 0.01, val + 0.01), "val_top5": None, "seconds": 1.0,
         "seed": 0, "budget": "quick", "converged": True, "baseline": False, "dataset_digest": "d",
-        "features_digest": "f", "rows": {}, "made_by": {},
+        "features_digest": "f", "rows": RowCounts(fit=9, selection=1, train=10, val=5, test=0), "made_by": {},
     }  # fmt: skip
     return ProbeResult(**{**values, **other})
 
@@ -52,7 +53,7 @@ def test_size_figure_takes_the_best_ranked_head_of_each_size() -> None:
 
 def test_size_figure_needs_two_sizes_of_plain_features() -> None:
     flipped = probe("a", 64, 0.7)
-    flipped = replace(flipped, keys=({**flipped.keys[0], "view": "flip"},))
+    flipped = replace(flipped, keys=(replace(flipped.keys[0], view="flip"),))
     assert size_figure([flipped, probe("a", 32, 0.5), probe("b", 64, 0.5)]) is None
 
 
@@ -72,7 +73,7 @@ def test_path_figures_walk_in_order_and_mark_what_was_chosen() -> None:
     assert figure.name == "path-logistic" and figure.title == "C path of logistic regression"
     found = [(r["C"], r["selection top-1 (%)"], r["chosen"]) for r in columns(figure)]
     assert found == [(0.01, 60.0, "yes"), (0.1, 50.0, "no"), (1.0, 40.0, "no")]
-    assert path_figures([probe("a", 8, 0.5, path=({"params": {}, "accuracy": 0.1},))]) == []
+    assert path_figures([probe("a", 8, 0.5, trials=(TrialRecord({}, 0.1, 1.0),))]) == []
 
 
 def run(history: list[dict[str, Any]], **result: Any) -> FinetuneRun:

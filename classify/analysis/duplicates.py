@@ -1,10 +1,9 @@
-"""Images that are there twice: neighbours in feature space whose pixels agree as well."""
-
-from dataclasses import dataclass
+"""Images that occur twice: neighbours in feature space whose pixels agree as well."""
 
 import numpy as np
 
-from onepass.classify.baselines import pixel_features
+from onepass.cache.artifacts import record
+from onepass.classify.protocol.pixels import pixel_features
 
 SIDE = 32  # px at which pixels are compared
 HASH = 8  # rows and columns of a difference hash
@@ -15,7 +14,7 @@ CANDIDATES = 20_000  # pairs that are looked at, the most similar ones
 FLAT = 1.0  # grey levels of deviation; less is no picture
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Pair:
     """Two rows that show the same picture.
 

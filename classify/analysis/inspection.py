@@ -3,23 +3,16 @@
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
-from onepass.cache.files import write_json
+from onepass.cache.artifacts import Artifact, record
 from onepass.cache.progress import human_seconds
 from onepass.cache.provenance import made_by
 from onepass.classify.analysis.duplicates import Pair, confirmed_pairs
-from onepass.classify.analysis.inspection_classes import class_reports, confusions
-from onepass.classify.analysis.inspection_records import (
-    FORMAT,
-    DuplicateReport,
-    Inspection,
-    LabelIssue,
-    LabelReport,
-    Outlier,
-)
 from onepass.classify.analysis.out_of_sample import leave_one_out
 from onepass.classify.config import InspectConfig
 from onepass.classify.heads.linear.spectrum import Spectrum
@@ -27,6 +20,7 @@ from onepass.classify.heads.neighbours.nearest import nearest, unit_length
 from onepass.classify.heads.scaler import blocks
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.leaderboard.records import load_probabilities
+from onepass.classify.metrics import accuracy, confused_pairs, confusion_matrix
 from onepass.classify.protocol.evaluate import protocol_rows
 from onepass.classify.protocol.inputs import inputs_of
 from onepass.classify.protocol.views import take
@@ -39,10 +33,191 @@ PARTNERS = 3  # nearest training rows that are looked at as duplicates
 DIRECTIONS = 128  # of the largest variance, in which neighbours are sought
 
 
-def inspect_dataset(config: InspectConfig) -> Inspection:
-    """Judge the data by the features and the predictions of a probe.
+@record
+class LabelIssue:
+    """A row whose label is probably wrong.
 
-    Nothing is chosen by it: the reported rows are looked at, and no head learns from what is seen.
+    Attributes:
+        row: Row of the data set.
+        name: File name.
+        split: "train" or "val".
+        given: Its class.
+        suggested: The class that it looks like.
+        given_probability, suggested_probability: Of these classes, by a head that has not seen the row.
+        score: 0 … 1, lower is worse: cleanlab's normalised margin.
+    """
+
+    row: int
+    name: str
+    split: str
+    given: int
+    suggested: int
+    given_probability: float
+    suggested_probability: float
+    score: float
+
+
+@record
+class LabelReport:
+    """Likely label errors of one split.
+
+    Attributes:
+        split: "train" or "val".
+        rows: How many rows were looked at.
+        suspected: How many are likely errors.
+        accuracy: Top-1 of that head on these rows.
+        judge: By which head they were found.
+        worst: The likeliest errors, worst first.
+    """
+
+    split: str
+    rows: int
+    suspected: int
+    accuracy: float
+    judge: str
+    worst: tuple[LabelIssue, ...]
+
+
+@record
+class DuplicateReport:
+    """Images that occur twice.
+
+    Attributes:
+        counts: How many rows of each split have a near-duplicate among the training rows.
+        exact: How many of them have every pixel in common with one.
+        conflicts: How many pairs carry different labels (test rows have none).
+        pairs: The most alike pairs; those between splits first, as they leak.
+    """
+
+    counts: dict[str, int]
+    exact: dict[str, int]
+    conflicts: int
+    pairs: tuple[Pair, ...]
+
+
+@record
+class Outlier:
+    """A row that is far from every training row.
+
+    Attributes:
+        row: Row of the data set.
+        name: File name.
+        split: Its split.
+        label: Its class, -1 where unknown.
+        distance: 1 - cosine to its tenth nearest training row, 0 … 2.
+    """
+
+    row: int
+    name: str
+    split: str
+    label: int
+    distance: float
+
+
+@record
+class ClassReport:
+    """How one class fares.
+
+    Attributes:
+        label: The class.
+        id, name: Its identity, its name for people.
+        train_rows, val_rows: How many images it has.
+        train_accuracy: Share of its training rows that are right when left out.
+        val_accuracy: Share of its validation rows that the probe has right; None without any.
+        taken_for: The class that its validation rows are most often taken for, or None.
+    """
+
+    label: int
+    id: str
+    name: str
+    train_rows: int
+    val_rows: int
+    train_accuracy: float
+    val_accuracy: float | None
+    taken_for: int | None
+
+
+@record
+class Confusion:
+    """Two classes that the probe mixes up on the validation rows.
+
+    Attributes:
+        first, second: The classes.
+        first_as_second, second_as_first: How many rows of one were taken for the other.
+        share: Of the two classes' rows, 0 … 1.
+    """
+
+    first: int
+    second: int
+    first_as_second: int
+    second_as_first: int
+    share: float
+
+
+@record
+class Inspection(Artifact):
+    """`runs/<data set>/inspection.json`: what a probe's features say about the data.
+
+    Rows are rows of the data set, classes are labels (indices of its class ids and names).
+
+    Attributes:
+        dataset: Name of the data set.
+        dataset_digest: Its state.
+        probe: Id of the probe.
+        features: Key texts whose vectors were compared.
+        head: Kind of the probe's head.
+        val_top1: Its accuracy on the validation rows.
+        class_names: Names for people, by label.
+        labels: Likely label errors of the training rows and of the validation rows.
+        duplicates: Images that occur twice.
+        outliers: The rows farthest from the training rows, farthest first.
+        classes: Every class, the worst on the validation rows first.
+        confusions: The most confused pairs of classes, most first.
+        seconds: Wall time.
+        made_by: Command, time, machine, versions.
+    """
+
+    FORMAT: ClassVar[int] = 2
+    NAME: ClassVar[str] = "inspection.json"
+
+    dataset: str
+    dataset_digest: str
+    probe: str
+    features: tuple[str, ...]
+    head: str
+    val_top1: float
+    class_names: tuple[str, ...]
+    labels: tuple[LabelReport, ...]
+    duplicates: DuplicateReport
+    outliers: tuple[Outlier, ...]
+    classes: tuple[ClassReport, ...]
+    confusions: tuple[Confusion, ...]
+    seconds: float
+    made_by: dict[str, Any]
+
+    @classmethod
+    def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
+        """Format 1 also held its own path."""
+        return {name: item for name, item in value.items() if name != "path"}
+
+
+@dataclass(frozen=True, slots=True)
+class InspectResult:
+    """What `onepass classify inspect` did.
+
+    Attributes:
+        path: Of `inspection.json`.
+        found: What it holds.
+    """
+
+    path: Path
+    found: Inspection
+
+
+def inspect_dataset(config: InspectConfig) -> InspectResult:
+    """Look at the data through the features and the predictions of a probe.
+
+    Nothing is chosen by it: the validation rows are looked at, and no head learns from what is seen.
 
     Args:
         config: Data set, probe, length of the lists, folders.
@@ -55,7 +230,7 @@ def inspect_dataset(config: InspectConfig) -> Inspection:
     folder = config.runs / dataset.name
     board = Leaderboard.load(folder, dataset.name, dataset.digest)
     result = board.find(config.probe)
-    source = board.find(result.members[0]) if result.members else result
+    source = board.find(next(iter(result.members))) if result.members else result
     vectors = inputs_of(config.store, dataset, source).vectors()
     rows = protocol_rows(dataset.labels, dataset.rows, dataset.class_ids, seed=0)
     X, numbers, classes = take(vectors, rows.train), dataset.labels[rows.train], len(dataset.class_ids)  # fmt: skip
@@ -82,12 +257,11 @@ def inspect_dataset(config: InspectConfig) -> Inspection:
         outliers=_outliers(dataset, cosines, config.top),
         classes=class_reports(dataset, left.probabilities.argmax(axis=1), kept.val_predicted),
         confusions=confusions(dataset, kept.val_predicted, config.top),
-        path=folder / "inspection.json",
         seconds=round(time.monotonic() - start, 1),
+        made_by=made_by(),
     )
-    record = {**asdict(found), "path": str(found.path)}
-    write_json(found.path, {"format": FORMAT, **record, "made_by": made_by()})
-    return found
+    found.write(folder / Inspection.NAME)
+    return InspectResult(folder / Inspection.NAME, found)
 
 
 def label_report(
@@ -125,8 +299,8 @@ def label_report(
         )
         for i in order[:top]
     )  # fmt: skip
-    accuracy = float(np.mean(chances.argmax(axis=1) == given))
-    return LabelReport(split, len(rows), int(wrong.sum()), accuracy, judge, issues)
+    right = accuracy(given, chances.argmax(axis=1))
+    return LabelReport(split, len(rows), int(wrong.sum()), right, judge, issues)
 
 
 def _neighbours(
@@ -184,6 +358,49 @@ def _outliers(dataset: ImageDataset, cosines: np.ndarray, top: int) -> tuple[Out
         )
         for row in np.argsort(-distance, kind="stable")[:top]
     )  # fmt: skip
+
+
+def class_reports(
+    dataset: ImageDataset, train_predicted: np.ndarray, val_predicted: np.ndarray
+) -> tuple[ClassReport, ...]:
+    """Return how each class fares, the worst on the validation rows first.
+
+    Args:
+        dataset: Gives the labels.
+        train_predicted: (n,) class of each training row, by a head that has not seen it.
+        val_predicted: (m,) class of each validation row.
+    """
+    classes = len(dataset.class_ids)
+    train, val = (dataset.labels[dataset.rows(name)] for name in ("train", "val"))
+    matrix = confusion_matrix(val, val_predicted, classes)
+    wrong = matrix - np.diag(np.diag(matrix))
+    train_rows, val_rows = np.bincount(train, minlength=classes), matrix.sum(axis=1)
+    right = np.bincount(train[train_predicted == train], minlength=classes)
+    found = [
+        ClassReport(
+            label=k,
+            id=dataset.class_ids[k],
+            name=dataset.class_names[k],
+            train_rows=int(train_rows[k]),
+            val_rows=int(val_rows[k]),
+            train_accuracy=float(right[k] / train_rows[k]),
+            val_accuracy=float(matrix[k, k] / val_rows[k]) if val_rows[k] else None,
+            taken_for=int(wrong[k].argmax()) if wrong[k].any() else None,
+        )
+        for k in range(classes)
+    ]
+    return tuple(sorted(found, key=lambda c: (c.val_accuracy is None, c.val_accuracy, c.label)))
+
+
+def confusions(dataset: ImageDataset, val_predicted: np.ndarray, top: int) -> tuple[Confusion, ...]:
+    """Return the pairs of classes that are most often mixed up on the validation rows."""
+    classes = len(dataset.class_ids)
+    matrix = confusion_matrix(dataset.labels[dataset.rows("val")], val_predicted, classes)
+    size = matrix.sum(axis=1)
+    return tuple(
+        Confusion(a, b, int(matrix[a, b]), int(matrix[b, a]), float(both / (size[a] + size[b])))
+        for a, b, both in confused_pairs(matrix, top, symmetric=True)
+    )
 
 
 def _since(start: float) -> str:

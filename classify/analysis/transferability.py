@@ -1,187 +1,277 @@
-"""How well features will do, said before anything is trained on them.
+"""Rank stored features before a head is trained, and say how well that agrees with the heads."""
 
-LogME and the H-score look at vectors and labels; NCE, LEEP and the zero-training baseline at the
-ImageNet logits that the backbone gave for the same rows. Higher is better for each. None of them
-sees a reported row: the caller passes training rows only.
-"""
-
-from dataclasses import dataclass
+import logging
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, eigh
+from scipy.stats import kendalltau, spearmanr
 
-from onepass.classify.heads.scaler import blocks
-from onepass.classify.metrics import softmax
+from onepass.cache.artifacts import Artifact, record
+from onepass.cache.errors import CorruptFileError, InvalidInputError
+from onepass.cache.features import list_features, resolve_features
+from onepass.cache.progress import human_seconds
+from onepass.cache.provenance import made_by
+from onepass.classify.analysis.transfer_scores import (
+    Moments,
+    h_score,
+    leep,
+    logme,
+    nce,
+    zero_training,
+)
+from onepass.classify.config import TransferConfig
+from onepass.classify.heads.baselines.imagenet import ABSENT, imagenet_columns
+from onepass.classify.leaderboard.board import Leaderboard, ProbeResult, leaderboard_path
+from onepass.classify.protocol.evaluate import protocol_rows
+from onepass.classify.protocol.inputs import Inputs, feature_inputs
+from onepass.classify.protocol.views import take
+from onepass.data.dataset import ImageDataset, open_dataset
 
-ROUNDS = 100  # of LogME's fixed point; it has settled after about ten
-SETTLED = 1e-4  # relative change of the ratio of the two precisions
-PRECISE = 1e6  # largest β: with more features than rows the labels may be fitted without any noise
-TINY = np.finfo(np.float64).tiny
+log = logging.getLogger(__name__)
+
+VERSION = 1  # raised when the same vectors would be scored otherwise
+FEWEST = 3  # feature sets that a rank agreement takes
+SCORES = ("logme", "h_score", "nce", "leep", "zero_training")
+
+
+@record
+class FeatureScores:
+    """What is said of one set of features, from training rows only; higher is better.
+
+    Attributes:
+        features: Key texts.
+        digest: Of the vectors.
+        width: Numbers of a vector.
+        logme: Log-evidence of the labels, a row (nats).
+        h_score: H-score with shrinkage, at most K - 1.
+        shrinkage: Share of the identity in its covariance, 0 … 1.
+        nce, leep: From the logits (nats, at most 0); None where no logits are stored.
+        zero_training: Top-1 of the backbone's own classes among those that the data set has, on the
+            training rows of these; None without logits or without such classes.
+        mapped_classes: How many of the classes are ImageNet's.
+        seconds: Wall time.
+        probe: Id of the best probe of these features on the leaderboard, or None.
+        head: Its kind.
+        selection_top1: Its accuracy on the selection split.
+    """
+
+    features: tuple[str, ...]
+    digest: str
+    width: int
+    logme: float
+    h_score: float
+    shrinkage: float
+    nce: float | None
+    leep: float | None
+    zero_training: float | None
+    mapped_classes: int
+    seconds: float
+    probe: str | None = None
+    head: str | None = None
+    selection_top1: float | None = None
+
+
+@record
+class Agreement:
+    """How a score orders the features that were probed, against the probes' selection accuracy.
+
+    Attributes:
+        score: Name of the score, a field of `FeatureScores`.
+        count: How many sets of features have both.
+        kendall: Kendall's τ-b, -1 … 1.
+        spearman: Spearman's ρ, -1 … 1.
+    """
+
+    score: str
+    count: int
+    kendall: float
+    spearman: float
+
+
+@record
+class Transferability(Artifact):
+    """`runs/<data set>/transferability.json`: what is known of the features before a head is trained.
+
+    Attributes:
+        version: VERSION of the scores.
+        dataset: Name of the data set.
+        dataset_digest: Its state.
+        classes: How many classes it has.
+        rows: Training rows that were read.
+        scores: Best LogME first.
+        agreement: One entry for each score that three probed sets of features have.
+        seconds: Wall time of the last run.
+        made_by: Its command, time, machine, versions.
+    """
+
+    FORMAT: ClassVar[int] = 2
+    NAME: ClassVar[str] = "transferability.json"
+
+    version: int
+    dataset: str
+    dataset_digest: str
+    classes: int
+    rows: int
+    scores: tuple[FeatureScores, ...]
+    agreement: tuple[Agreement, ...]
+    seconds: float
+    made_by: dict[str, Any]
+
+    @classmethod
+    def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
+        """Format 1 also held its own path and how many sets were scored last."""
+        return {name: item for name, item in value.items() if name not in ("path", "ran")}
 
 
 @dataclass(frozen=True, slots=True)
-class Moments:
-    """All that LogME and the H-score need of n rows X (n, D), from two reads of them.
-
-    Products are float32 within a block of rows and float64 across blocks.
+class TransferResult:
+    """What `onepass classify transfer` did.
 
     Attributes:
-        counts: (K,) rows of each class.
-        mean: (D,) float64.
-        class_means: (K, D) float64.
-        scatter: (D, D) float64, sum of the centred rows' outer products.
-        fourth: Sum over rows of ||x - mean||⁴, for the amount of shrinkage.
+        path: Of `transferability.json`.
+        found: What it holds.
+        ran: How many sets of features were scored now; the others were cached.
     """
 
-    counts: np.ndarray
-    mean: np.ndarray
-    class_means: np.ndarray
-    scatter: np.ndarray
-    fourth: float
-
-    @classmethod
-    def of(cls, X: np.ndarray, numbers: np.ndarray, classes: int) -> "Moments":
-        """Read the rows X (n, D), float16 or float32, with class numbers (n,); each class has one."""
-        counts, features = np.bincount(numbers, minlength=classes), X.shape[1]
-        mean = sum(X[b].sum(axis=0, dtype=np.float64) for b in blocks(X)) / len(X)
-        sums, scatter = np.zeros((classes, features)), np.zeros((features, features))
-        fourth = 0.0
-        for block in blocks(X):
-            rows = X[block].astype(np.float32)
-            rows -= mean.astype(np.float32)
-            scatter += rows.T @ rows
-            indicators = np.zeros((classes, len(rows)), np.float32)
-            indicators[numbers[block], np.arange(len(rows))] = 1
-            sums += indicators @ rows
-            squares = np.einsum("ij,ij->i", rows, rows).astype(np.float64)
-            fourth += float(squares @ squares)
-        return cls(counts, mean, sums / counts[:, None] + mean, scatter, fourth)
-
-    @property
-    def rows(self) -> int:
-        """How many rows there are."""
-        return int(self.counts.sum())
+    path: Path
+    found: Transferability
+    ran: int
 
 
-def logme(moments: Moments) -> float:
-    """Return the logarithm of the maximum evidence of the labels given the features, a row.
+def score_features(config: TransferConfig) -> TransferResult:
+    """Score sets of features on the training rows and compare the order with that of the probes.
 
-    You, Liu, Wang and Long, "LogME: Practical Assessment of Pre-trained Models for Transfer
-    Learning", ICML 2021 (arXiv 2102.11005), equations 2 to 4 and algorithm 1: Bayesian linear
-    regression onto each class's 0/1 indicator, its two precisions α and β at a fixed point; the mean
-    over the classes. All classes walk together in the eigenbasis of XᵀX, which is not centred.
-    """
-    n = moments.rows
-    gram = moments.scatter + n * np.outer(moments.mean, moments.mean)
-    eigenvalues, basis = eigh(gram, overwrite_a=True)
-    noise = eigenvalues <= np.finfo(np.float32).eps * np.trace(moments.scatter)
-    eigenvalues = np.where(noise, 0, eigenvalues)[:, None]
-    targets = moments.counts.astype(np.float64)  # yᵀy of 0/1 indicators
-    aligned = basis.T @ (moments.class_means * targets[:, None]).T  # (D, K), Xᵀy
-    aligned[noise] = 0
-    alpha, beta = np.ones_like(targets), np.ones_like(targets)
-    for _ in range(ROUNDS):
-        weights = beta * aligned / (alpha + beta * eigenvalues)
-        norm, residual = _norms(weights, aligned, eigenvalues, targets)
-        effective = np.sum(beta * eigenvalues / (alpha + beta * eigenvalues), axis=0)
-        before = alpha / beta
-        alpha, beta = effective / norm, np.minimum((n - effective) / residual, PRECISE)
-        if np.all(np.abs(alpha / beta - before) <= SETTLED * before):
-            break
-    weights = beta * aligned / (alpha + beta * eigenvalues)
-    norm, residual = _norms(weights, aligned, eigenvalues, targets)
-    evidence = (
-        n * np.log(beta)
-        + len(eigenvalues) * np.log(alpha)
-        - n * np.log(2 * np.pi)
-        - beta * residual
-        - alpha * norm
-        - np.log(alpha + beta * eigenvalues).sum(axis=0)
-    ) / 2
-    return float(np.mean(evidence / n))
-
-
-def _norms(
-    weights: np.ndarray, aligned: np.ndarray, eigenvalues: np.ndarray, targets: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return ||w||² and ||Xw - y||² of each class, both above 0."""
-    squares = weights**2
-    fit = np.sum(eigenvalues * squares - 2 * weights * aligned, axis=0)
-    return np.maximum(squares.sum(axis=0), TINY), np.maximum(targets + fit, TINY)
-
-
-def h_score(moments: Moments, shrink: bool = True) -> tuple[float, float]:
-    """Return the share of the features' variance that the classes explain, and the shrinkage.
-
-    tr(cov(X)⁻¹ cov(E[X|y])): Bao et al., "An Information-Theoretic Approach to Transferability in
-    Task Transfer Learning", ICIP 2019. With shrinkage: Ibrahim, Ponomareva and Mazumder, "Newer is
-    not always better", 2021 (arXiv 2110.06893): the covariance is mixed with a multiple of the
-    identity by Ledoit and Wolf's amount, and the other one is scaled down by the same.
+    What was scored before is not scored again.
 
     Args:
-        moments: Of the training rows.
-        shrink: False is the original, whose inverse has a meaning only with many more rows than
-            features.
+        config: Data set, features, folders.
 
-    Returns:
-        The score, at most K - 1, and the share of the identity, 0 … 1.
+    Raises:
+        OnepassError: Something is missing, unknown, stale or damaged; one line says what.
     """
-    n, features = moments.rows, len(moments.mean)
-    covariance = moments.scatter / n
-    sphere = float(np.trace(covariance)) / features
-    amount = _ledoit_wolf(covariance, sphere, moments.fourth, n) if shrink else 0.0
-    between = (moments.class_means - moments.mean) * np.sqrt(moments.counts / n)[:, None]
-    # the tiny part keeps features that never move from dividing by zero
-    mixed = (1 - amount) * covariance
-    mixed.flat[:: features + 1] += amount * sphere + 1e-9 * max(sphere, TINY)
-    solved = cho_solve(cho_factor(mixed, lower=True, overwrite_a=True), between.T)
-    return float((1 - amount) * np.sum(between.T * solved)), amount
+    start = time.monotonic()
+    dataset = open_dataset(config.store, config.dataset)
+    inputs = feature_inputs(config.store, dataset, config.features)
+    rows = protocol_rows(dataset.labels, dataset.rows, dataset.class_ids, seed=0).train
+    folder = config.runs / dataset.name
+    path = folder / Transferability.NAME
+    cached = {} if config.fresh else _cached_scores(path, config.store, dataset)
+    scores, ran = dict(cached), 0
+    for number, one in enumerate(inputs, 1):
+        label = f"[{number}/{len(inputs)}] {' & '.join(one.features)}"
+        if one.features in cached and cached[one.features].digest == one.digest:
+            log.info(f"{label}: cached")
+            continue
+        new = _score(config.store, dataset, one, rows)
+        log.info(f"{label}: LogME {new.logme:.4f} · {human_seconds(new.seconds)}")
+        scores[one.features], ran = new, ran + 1
+    probed = _with_probes(list(scores.values()), folder, dataset)
+    ranked = tuple(sorted(probed, key=lambda s: (-s.logme, s.features)))
+    found = Transferability(
+        VERSION, dataset.name, dataset.digest, len(dataset.class_ids), len(rows), ranked,
+        agreements(ranked), round(time.monotonic() - start, 1), made_by(),
+    )  # fmt: skip
+    found.write(path)
+    return TransferResult(path, found, ran)
 
 
-def _ledoit_wolf(covariance: np.ndarray, sphere: float, fourth: float, n: int) -> float:
-    """Return Ledoit and Wolf's optimal share of the identity (J. Multivariate Analysis 88, 2004)."""
-    squared = float(np.sum(covariance**2))
-    distance = squared - len(covariance) * sphere**2
-    error = (fourth / n - squared) / n
-    return min(1.0, max(0.0, error / distance)) if distance > 0 else 1.0
+def _cached_scores(
+    path: Path, store: Path, dataset: ImageDataset
+) -> dict[tuple[str, ...], FeatureScores]:
+    """Return what was scored before, by key texts, as long as its feature files are stored."""
+    try:
+        kept = Transferability.read_optional(path)
+    except CorruptFileError as error:
+        again = f"onepass classify transfer --dataset {dataset.name} --fresh"
+        raise CorruptFileError(f"{error}. Score everything again with: {again}") from error
+    if kept is None or (kept.version, kept.dataset_digest) != (VERSION, dataset.digest):
+        return {}
+    stored = {file.stem for file in list_features(store, dataset.name)}
+    return {one.features: one for one in kept.scores if stored.issuperset(one.features)}
 
 
-def nce(logits: np.ndarray, numbers: np.ndarray, classes: int) -> float:
-    """Return minus the entropy (nats) of the label once the backbone's own class is known.
+def _score(store: Path, dataset: ImageDataset, inputs: Inputs, rows: np.ndarray) -> FeatureScores:
+    """Read the training rows of one set of features and, where they are stored, of its logits."""
+    start = time.monotonic()
+    X, numbers, classes = take(inputs.vectors(), rows), dataset.labels[rows], len(dataset.class_ids)
+    moments = Moments.of(X, numbers, classes)
+    score, shrinkage = h_score(moments)
+    logits = _logits(store, dataset, inputs)
+    columns = imagenet_columns(dataset.class_ids, 0 if logits is None else logits.shape[1])
+    own = None if logits is None else take(logits, rows)
+    return FeatureScores(
+        features=inputs.features,
+        digest=inputs.digest,
+        width=X.shape[1],
+        logme=logme(moments),
+        h_score=score,
+        shrinkage=shrinkage,
+        nce=None if own is None else nce(own, numbers, classes),
+        leep=None if own is None else leep(own, numbers, classes),
+        zero_training=None if own is None else zero_training(own, numbers, columns),
+        mapped_classes=sum(column != ABSENT for column in columns),
+        seconds=round(time.monotonic() - start, 2),
+    )
 
-    Tran, Nguyen and Hassner, "Transferability and Hardness of Supervised Classification Tasks",
-    ICCV 2019, with the backbone's most probable class as the source label. 0 at best.
 
-    Args:
-        logits: (n, Z) of the backbone.
-        numbers: (n,) class numbers.
-        classes: How many classes there are.
+def agreements(scores: tuple[FeatureScores, ...]) -> tuple[Agreement, ...]:
+    """Return how each score orders the features that were probed."""
+    found = []
+    for name in SCORES:
+        pairs = [
+            (getattr(one, name), one.selection_top1)
+            for one in scores
+            if getattr(one, name) is not None and one.selection_top1 is not None
+        ]
+        if len(pairs) < FEWEST or min(len(set(column)) for column in zip(*pairs, strict=True)) < 2:
+            continue
+        said, done = zip(*pairs, strict=True)
+        tau, rho = kendalltau(said, done).statistic, spearmanr(said, done).statistic
+        found.append(Agreement(name, len(pairs), round(float(tau), 3), round(float(rho), 3)))
+    return tuple(found)
+
+
+def _logits(store: Path, dataset: ImageDataset, inputs: Inputs) -> np.ndarray | None:
+    """Return the ImageNet logits (N, Z) beside a single set of features, where they are stored."""
+    if len(inputs.features) > 1:
+        return None
+    logits = resolve_features(store, dataset.name, inputs.features)[0].logits
+    if logits is not None and not np.isfinite(logits).all():
+        raise InvalidInputError(
+            f"{inputs.features[0]}: its logits hold NaN or Inf; delete them with onepass cache delete"
+            " and run the extract command again"
+        )
+    return logits
+
+
+def _with_probes(
+    scores: list[FeatureScores], folder: Path, dataset: ImageDataset
+) -> list[FeatureScores]:
+    """Set beside each set of features its best probe.
+
+    Among kinds of head that all probed sets have, if there are any: otherwise a set would look good
+    only because a better head was tried on it.
     """
-    joint = np.zeros((classes, logits.shape[1]))
-    for block in blocks(logits):
-        np.add.at(joint, (numbers[block], logits[block].argmax(axis=1)), 1 / len(numbers))
-    present = joint[joint > 0]
-    marginal = joint.sum(axis=0)
-    marginal = marginal[marginal > 0]
-    return float(np.sum(present * np.log(present)) - np.sum(marginal * np.log(marginal)))
+    if not leaderboard_path(folder).exists():
+        return [replace(one, probe=None, head=None, selection_top1=None) for one in scores]
+    ranked = Leaderboard.load(folder, dataset.name, dataset.digest).ranked
+    probes = {
+        digest: [r for r in ranked if r.features_digest == digest]
+        for digest in (s.digest for s in scores)
+    }
+    kinds = [{probe.head for probe in those} for those in probes.values() if those]
+    common = set.intersection(*kinds) if kinds else set()
+    return [
+        _beside(one, [p for p in probes[one.digest] if p.head in common or not common])
+        for one in scores
+    ]
 
 
-def leep(logits: np.ndarray, numbers: np.ndarray, classes: int) -> float:
-    """Return the mean log-probability (nats) of the labels by the expected empirical predictor.
-
-    Nguyen, Hassner, Seeger and Archambeau, "LEEP: A New Measure to Evaluate Transferability of
-    Learned Representations", ICML 2020, equations 1 and 2. 0 at best. Arguments as `nce`.
-    """
-    joint = np.zeros((classes, logits.shape[1]))
-    for block in blocks(logits):
-        source = softmax(logits[block].astype(np.float32))
-        indicators = np.zeros((classes, len(source)), np.float32)
-        indicators[numbers[block], np.arange(len(source))] = 1
-        joint += indicators @ source
-    given = (joint / np.maximum(joint.sum(axis=0), TINY)).astype(np.float32)
-    total = 0.0
-    for block in blocks(logits):
-        source = softmax(logits[block].astype(np.float32))
-        own = np.einsum("ij,ij->i", source, given[numbers[block]])
-        total += float(np.log(np.maximum(own, TINY), dtype=np.float64).sum())
-    return total / len(numbers)
+def _beside(scores: FeatureScores, probes: list[ProbeResult]) -> FeatureScores:
+    if not probes:
+        return replace(scores, probe=None, head=None, selection_top1=None)
+    best = probes[0]
+    return replace(scores, probe=best.id, head=best.head, selection_top1=best.selection_top1)

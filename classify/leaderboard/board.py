@@ -1,16 +1,15 @@
 """The leaderboard: every probe of a data set, ranked, with all that made its numbers.
 
 `runs/<data set>/leaderboard.json` holds the figures, `heads/<probe id>/` the head itself
-(`onepass.classify.heads.storage`), `probabilities.npz` and `calibration.json`.
-
-FORMAT is the number of this layout. Whoever changes it raises it, keeps a reader of the old one,
-and proves with a test that the old one is still read.
+(`onepass.classify.heads.storage`), `probabilities.npz` and `calibration.json`
+(`onepass.classify.leaderboard.records`).
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, ClassVar, Self
 
+from onepass.cache.artifacts import Artifact, record
 from onepass.cache.errors import (
     CorruptFileError,
     InvalidInputError,
@@ -18,10 +17,47 @@ from onepass.cache.errors import (
     StaleError,
     unknown_name,
 )
-from onepass.cache.files import read_json, write_json
 from onepass.classify.leaderboard.result import ProbeResult
 
-FORMAT = 2  # 1 knew no views, ensembles, calibration and seed of the board
+
+@record
+class LeaderboardFile(Artifact):
+    """`runs/<data set>/leaderboard.json`; the attributes are those of `Leaderboard`."""
+
+    FORMAT: ClassVar[int] = 3
+
+    dataset: str
+    dataset_digest: str
+    seed: int
+    results: tuple[ProbeResult, ...]
+
+    @classmethod
+    def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
+        """Format 1 had no views, ensembles, calibration and seed of the board.
+
+        Format 2 had the weights of an ensemble's members among its hyper-parameters, and `path` for
+        `trials`.
+        """
+        results = value["results"]
+        if found == 1:
+            later = {
+                "views": [],
+                "members": [],
+                "temperature": 1.0,
+                "calibration": None,
+                "scoring": 1,
+            }
+            results = [{**result, **later} for result in results]
+            value = {**value, "seed": results[-1]["seed"] if results else 0}
+        return {**value, "results": [_result_of_format_2(dict(result)) for result in results]}
+
+
+def _result_of_format_2(result: dict[str, Any]) -> dict[str, Any]:
+    """Return a line of format 2 as one of format 3."""
+    params = dict(result.pop("params"))
+    weights = params.pop("weights") if result["members"] else {}
+    trials = result.pop("path")
+    return {**result, "params": params, "members": weights, "trials": trials}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +98,12 @@ class Leaderboard:
 
     @property
     def baselines(self) -> tuple[ProbeResult, ...]:
-        """The seed's floor lines, best first."""
+        """The seed's baselines, best first."""
         return tuple(sorted((r for r in self._of_seed if r.baseline), key=_rank))
 
     @property
     def other_seeds(self) -> dict[int, int]:
-        """How many probes of each other seed are kept, floor lines apart."""
+        """How many probes of each other seed are kept, baselines apart."""
         kept = [r.seed for r in self.results if not r.baseline and r.seed != self.seed]
         return {seed: kept.count(seed) for seed in sorted(set(kept))}
 
@@ -112,16 +148,7 @@ class Leaderboard:
 
     def save(self) -> None:
         """Write `leaderboard.json` atomically."""
-        write_json(
-            self.path,
-            {
-                "format": FORMAT,
-                "dataset": self.dataset,
-                "dataset_digest": self.dataset_digest,
-                "seed": self.seed,
-                "results": [asdict(result) for result in self.results],
-            },
-        )
+        LeaderboardFile(self.dataset, self.dataset_digest, self.seed, self.results).write(self.path)
 
     @classmethod
     def load(cls, folder: Path, dataset: str, dataset_digest: str) -> Self:
@@ -140,19 +167,12 @@ class Leaderboard:
         path = leaderboard_path(folder)
         if not path.exists():
             raise MissingFileError(f"{path}: no leaderboard yet; run: {command(dataset)}")
-        value = read_json(path)
         try:
-            if value["format"] not in (1, FORMAT):
-                raise ValueError(f"format {value['format']}, this version reads 1 and {FORMAT}")
-            read = ProbeResult.from_format_1 if value["format"] == 1 else ProbeResult.from_json
-            results = tuple(read(result) for result in value["results"])
-            last = results[-1].seed if results else 0
-            seed = last if value["format"] == 1 else value["seed"]
-            board = cls(folder, value["dataset"], value["dataset_digest"], results, seed)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            file = LeaderboardFile.read(path)
+            board = cls(folder, file.dataset, file.dataset_digest, file.results, file.seed)
+        except (CorruptFileError, InvalidInputError) as error:
             raise CorruptFileError(
-                f"{path}: expected a leaderboard, but it cannot be read ({error}). "
-                f"Start a new one with: {command(dataset)} --fresh"
+                f"{error}. Start a new leaderboard with: {command(dataset)} --fresh"
             ) from error
         if (board.dataset, board.dataset_digest) != (dataset, dataset_digest):
             raise StaleError(

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from onepass.cache.errors import OnepassError
 from onepass.cache.features import FeatureKey
@@ -25,7 +24,7 @@ def extraction_costs(store: Path, board: Leaderboard) -> dict[str, float | None]
     files: dict[Path, float | None] = {}
     costs: dict[str, float | None] = {}
     for result in board.results:
-        paths = {FeatureKey(**key).file(store) for key in _keys(result, by_id)}
+        paths = {key.file(store) for key in _keys(result, by_id)}
         for path in paths - files.keys():
             files[path] = _milliseconds(path)
         parts = [files[path] for path in sorted(paths)]
@@ -66,7 +65,7 @@ def board_front(board: Leaderboard, costs: Mapping[str, float | None]) -> tuple[
     return pareto_front(points)
 
 
-def _keys(result: ProbeResult, by_id: Mapping[str, ProbeResult]) -> Iterable[dict[str, Any]]:
+def _keys(result: ProbeResult, by_id: Mapping[str, ProbeResult]) -> Iterable[FeatureKey]:
     yield from result.keys
     for member in result.members:
         if member in by_id:

@@ -15,7 +15,13 @@ from onepass.cache.progress import human_seconds
 from onepass.cache.provenance import digest_array, digest_json, made_by
 from onepass.classify.heads.base import Head
 from onepass.classify.heads.storage import load_head, pack_arrays, save_head, unpack_arrays
-from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
+from onepass.classify.leaderboard.board import Leaderboard
+from onepass.classify.leaderboard.result import (
+    CalibrationErrors,
+    ProbeResult,
+    RowCounts,
+    TrialRecord,
+)
 from onepass.classify.metrics import (
     Reliability,
     accuracy,
@@ -117,10 +123,7 @@ def probe_result(
         keys=inputs.keys,
         head=outcome.head.kind,
         params=outcome.chosen.params,
-        path=tuple(
-            {"params": p.params, "accuracy": p.accuracy, "log_loss": p.log_loss}
-            for p in outcome.trials
-        ),
+        trials=tuple(TrialRecord(p.params, p.accuracy, p.log_loss) for p in outcome.trials),
         selection_top1=outcome.chosen.accuracy,
         selection_log_loss=outcome.chosen.log_loss,
         val_top1=accuracy(truth, predicted),
@@ -136,7 +139,7 @@ def probe_result(
         rows=rows.counts(),
         made_by=made_by(),
         temperature=outcome.temperature,
-        calibration={"before": calibration.before.error, "after": calibration.after.error},
+        calibration=CalibrationErrors(calibration.before.error, calibration.after.error),
     )
 
 
@@ -198,12 +201,12 @@ def keep(
     return board, result
 
 
-def load_probabilities(folder: Path, rows: dict[str, int]) -> Probabilities:
+def load_probabilities(folder: Path, rows: RowCounts) -> Probabilities:
     """Read what a probe said of the rows.
 
     Args:
         folder: Of the probe.
-        rows: How many there were: "selection", "val" and "test" of `ProbeResult.rows`.
+        rows: How many there were.
 
     Raises:
         CorruptFileError: The file is missing, damaged, or of another number of rows.
@@ -213,7 +216,7 @@ def load_probabilities(folder: Path, rows: dict[str, int]) -> Probabilities:
         arrays = unpack_arrays(path.read_bytes())
         found = Probabilities(**arrays)
         lengths = {field.name: len(arrays[field.name]) for field in fields(Probabilities)}
-        if any(lengths[name] != rows[name.removesuffix("_predicted")] for name in lengths):
+        if any(lengths[name] != getattr(rows, name.removesuffix("_predicted")) for name in lengths):
             raise ValueError(f"expected rows {rows}, received {lengths}")
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CorruptFileError(

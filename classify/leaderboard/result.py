@@ -1,12 +1,54 @@
 """One line of the leaderboard: a probe, or an ensemble of probes, and all that made its numbers."""
 
-from dataclasses import MISSING, dataclass, fields
-from typing import Any, Self
+from dataclasses import field
+from typing import Any
 
+from onepass.cache.artifacts import record
 from onepass.cache.errors import InvalidInputError
+from onepass.cache.features import FeatureKey
 
 
-@dataclass(frozen=True, slots=True)
+@record
+class TrialRecord:
+    """One setting of a head's hyper-parameters, evaluated on the selection split.
+
+    Attributes:
+        params: The hyper-parameters.
+        accuracy: Top-1, 0 … 1.
+        log_loss: In nats.
+    """
+
+    params: dict[str, Any]
+    accuracy: float
+    log_loss: float
+
+
+@record
+class CalibrationErrors:
+    """Expected calibration error on the validation split, 0 … 1, before and after temperature scaling."""
+
+    before: float
+    after: float
+
+
+@record
+class RowCounts:
+    """How many rows a probe was fitted on, selected on and so on.
+
+    Attributes:
+        fit, selection: The two parts of the training rows.
+        train: Both together.
+        val, test: Of these splits; test may be 0.
+    """
+
+    fit: int
+    selection: int
+    train: int
+    val: int
+    test: int
+
+
+@record
 class ProbeResult:
     """One head on one set of features, chosen and scored by the protocol.
 
@@ -14,39 +56,38 @@ class ProbeResult:
         id: Digest of everything the numbers depend on, behind the head's name.
         features: Key texts of the features, side by side where there are several; for a baseline
             what it looks at, such as "pixels@32".
-        keys: The same keys in full (the fields of `onepass.cache.features.FeatureKey`); none for a baseline.
+        keys: The same keys in full, those of the views after the plain ones; none for a baseline.
         head: Kind of head.
         params: The hyper-parameters that were chosen.
-        path: Every setting tried: {"params", "accuracy", "log_loss"}.
+        trials: Every setting tried, in order.
         selection_top1: Accuracy on the selection split, 0 … 1; what the ranking goes by.
         selection_log_loss: Log-loss there (nats); settles ties.
-        val_top1: Accuracy on the reported split, 0 … 1.
-        val_interval: Its 95 % bootstrap interval.
-        val_top5: Share of reported rows with the true class among the five most probable; None
+        val_top1: Accuracy on the validation split, 0 … 1.
+        val_interval: Its 95 % interval.
+        val_top5: Share of validation rows with the true class among the five most probable; None
             where there are five classes or fewer.
         seconds: Wall time of the probe.
-        seed: Of selection split, head and bootstrap.
-        budget: How far the hyper-parameters were walked.
+        seed: Of selection split, head and interval.
+        budget: How far the hyper-parameters were searched.
         converged: Whether the solver reached its tolerance.
-        baseline: Whether it is a floor line and cannot win.
+        baseline: Whether it is a baseline and cannot win.
         dataset_digest: Of the data set.
         features_digest: Of the vectors.
-        rows: How many rows were fitted on, selected on, and so on.
+        rows: How many rows each step read.
         made_by: Command, time, machine, versions.
         views: Other views of the images that it was fitted on and whose mean it predicts.
-        members: Ids of the probes that an ensemble asks; none for a probe.
+        members: Weight of each probe of an ensemble, by its id; empty for a probe.
         temperature: Divides the logarithms of its probabilities (`onepass.classify.metrics.apply_temperature`).
-        calibration: Expected calibration error on the reported rows, {"before", "after"}; None in
-            results of an older version.
-        scoring: The how-manyth model of its kind on its features that the reported rows were shown.
+        calibration: None in results of an older version.
+        scoring: The how-manyth model of its kind on its features that the validation split was shown.
     """
 
     id: str
     features: tuple[str, ...]
-    keys: tuple[dict[str, Any], ...]
+    keys: tuple[FeatureKey, ...]
     head: str
     params: dict[str, Any]
-    path: tuple[dict[str, Any], ...]
+    trials: tuple[TrialRecord, ...]
     selection_top1: float
     selection_log_loss: float
     val_top1: float
@@ -59,12 +100,12 @@ class ProbeResult:
     baseline: bool
     dataset_digest: str
     features_digest: str
-    rows: dict[str, int]
+    rows: RowCounts
     made_by: dict[str, Any]
     views: tuple[str, ...] = ()
-    members: tuple[str, ...] = ()
+    members: dict[str, float] = field(default_factory=dict)
     temperature: float = 1.0
-    calibration: dict[str, float] | None = None
+    calibration: CalibrationErrors | None = None
     scoring: int = 1
 
     def __post_init__(self) -> None:
@@ -85,24 +126,6 @@ class ProbeResult:
     def features_text(self) -> str:
         """The key texts, joined by " & ", and their views."""
         return features_text(self.features, self.views)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Self:
-        """Return the result that `dataclasses.asdict` and JSON stored."""
-        wanted = {field.name for field in fields(cls)}
-        if set(value) != wanted:
-            raise ValueError(f"expected the fields {sorted(wanted)}, received {sorted(value)}")
-        names = ("features", "keys", "path", "val_interval", "views", "members")
-        return cls(**{**value, **{name: tuple(value[name]) for name in names}})
-
-    @classmethod
-    def from_format_1(cls, value: dict[str, Any]) -> Self:
-        """Return the result that the first format stored: what came later is at its default."""
-        known = {field.name for field in fields(cls) if field.default is MISSING}
-        if set(value) != known:
-            raise ValueError(f"expected the fields {sorted(known)}, received {sorted(value)}")
-        later = {f.name: f.default for f in fields(cls) if f.default is not MISSING}
-        return cls.from_json({**value, **later})
 
 
 def features_text(features: tuple[str, ...], views: tuple[str, ...]) -> str:

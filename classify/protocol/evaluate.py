@@ -7,7 +7,7 @@ before the last step of `run_probe` reads a reported row.
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from onepass.cache.errors import InvalidInputError
 from onepass.classify.heads.base import Head
+from onepass.classify.leaderboard.result import RowCounts
 from onepass.classify.metrics import apply_temperature, fit_temperature, log_probabilities
 from onepass.classify.protocol.views import (
     Vectors,
@@ -62,9 +63,9 @@ class ProtocolRows:
                 f"{len(self.fit)}, {len(self.selection)} and {len(self.val)}"
             )
 
-    def counts(self) -> dict[str, int]:
-        """Return how many rows there are of each kind."""
-        return {name: len(getattr(self, name)) for name in self.__dataclass_fields__}
+    def counts(self) -> RowCounts:
+        """Return how many rows each step reads."""
+        return RowCounts(**{field.name: len(getattr(self, field.name)) for field in fields(self)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,10 +16,10 @@ from onepass.cache.features import (
     resolve_features,
 )
 from onepass.cache.provenance import differences, digest_bytes
-from onepass.classify.baselines import pixel_features
 from onepass.classify.heads.scaler import blocks
 from onepass.classify.leaderboard.board import ProbeResult, command
 from onepass.classify.leaderboard.result import features_text
+from onepass.classify.protocol.pixels import pixel_features
 from onepass.data.dataset import ImageDataset
 
 PIXELS = "pixels@"
@@ -41,7 +40,7 @@ class Inputs:
 
     vectors: Callable[[], np.ndarray]
     features: tuple[str, ...]
-    keys: tuple[dict[str, Any], ...]
+    keys: tuple[FeatureKey, ...]
     digest: str
     views: tuple[str, ...] = ()
     viewed: tuple[Callable[[], np.ndarray], ...] = ()
@@ -169,7 +168,7 @@ def _checked(
     return Inputs(
         vectors=plain,
         features=tuple(str(key) for one in sets for key in one.keys),
-        keys=tuple(asdict(key) for group in groups for one in group for key in one.keys),
+        keys=tuple(key for group in groups for one in group for key in one.keys),
         digest=digest_bytes(*map(str.encode, digests)) if views else digests[0],
         views=views,
         viewed=tuple(viewed),

@@ -1,25 +1,52 @@
-"""Every look at the reported rows, in the order it was taken.
+"""Every look at the validation split, in the order it was taken.
 
-`runs/<data set>/scorings.jsonl` grows by one line a scoring, and `--fresh` leaves it alone: val is an
-honest judge once, and whoever shows it one changed model after another should see how often.
-A line: {"time", "probe" (id), "model" (digest of what was learnt), "features", "inputs" (digest of the
-vectors), "head", "dataset_digest", "seed", "accuracy", "command"}.
+`runs/<data set>/scorings.jsonl` grows by one line a scoring, and `--fresh` leaves it alone: the split is
+an honest judge once, and whoever shows it one changed model after another should see how often.
 """
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from onepass.cache.artifacts import from_json, record, to_json
+from onepass.cache.errors import CorruptFileError
 from onepass.cache.files import FULL_DISK, fsync_folder, out_of_space
 from onepass.cache.provenance import made_by
 from onepass.classify.leaderboard.board import ProbeResult
 
 
+@record
+class Scoring:
+    """One line of the record: a model was scored on the validation split.
+
+    Attributes:
+        probe: Id of the probe or name of the run.
+        model: Digest of what was learnt.
+        features: What it looks at.
+        inputs: Digest of that.
+        head: Kind of head.
+        dataset_digest: State of the data set.
+        seed: Of the selection split.
+        accuracy: Top-1, 0 … 1.
+        time, command: When, and by which command; `record_scoring` fills them in.
+    """
+
+    probe: str
+    model: str
+    features: str
+    inputs: str
+    head: str
+    dataset_digest: str
+    seed: int
+    accuracy: float
+    time: str = ""
+    command: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Scorings:
-    """How often val was looked at.
+    """How often the validation split was looked at.
 
     Attributes:
         times: Lines of the record.
@@ -30,40 +57,18 @@ class Scorings:
     models: int
 
 
-def record_scoring(
-    folder: Path,
-    *,
-    probe: str,
-    model: str,
-    features: str,
-    inputs: str,
-    head: str,
-    dataset_digest: str,
-    seed: int,
-    accuracy: float,
-) -> None:
+def record_scoring(folder: Path, scoring: Scoring) -> None:
     """Append a scoring to the record in one synced write; a kill leaves a whole line or none.
 
     Args:
         folder: `runs/<data set>`.
-        probe: Id of the probe or name of the run.
-        model: Digest of what was learnt.
-        features: What it looks at.
-        inputs: Digest of that.
-        head: Kind of head.
-        dataset_digest: State of the data set.
-        seed: Of the selection split.
-        accuracy: Top-1 on val, 0 … 1.
+        scoring: What was scored; the time and the command are those of now.
 
     Raises:
         OutOfSpaceError: The disk is full.
     """
     made = made_by()
-    line = {
-        "time": made["created"], "probe": probe, "model": model, "features": features, "inputs": inputs,
-        "head": head, "dataset_digest": dataset_digest, "seed": seed, "accuracy": accuracy,
-        "command": made["command"],
-    }  # fmt: skip
+    line = to_json(replace(scoring, time=made["created"], command=made["command"]))
     path = scorings_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -83,26 +88,33 @@ def record_scoring(
     fsync_folder(folder)
 
 
-def read_scorings(folder: Path, dataset_digest: str) -> list[dict[str, Any]]:
-    """Return the scorings of one state of a data set; a line that a power cut tore is left out."""
+def read_scorings(folder: Path, dataset_digest: str) -> list[Scoring]:
+    """Return the scorings of one state of a data set; a line that a power cut tore is left out.
+
+    Raises:
+        CorruptFileError: A whole line is no scoring.
+    """
     path = scorings_path(folder)
     if not path.exists():
         return []
-    lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    found = []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, text in enumerate(lines, 1):
         try:
-            line = json.loads(text)
+            value = json.loads(text)
         except ValueError:
             continue
-        if isinstance(line, dict) and line.get("dataset_digest") == dataset_digest:
-            lines.append(line)
-    return lines
+        try:
+            found.append(from_json(Scoring, value))
+        except CorruptFileError as error:
+            raise CorruptFileError(f"{path}: line {number}: {error}; delete that line") from error
+    return [scoring for scoring in found if scoring.dataset_digest == dataset_digest]
 
 
 def count_scorings(folder: Path, dataset_digest: str) -> Scorings:
-    """Return how often val was scored in this state of the data set, and how many models."""
-    lines = read_scorings(folder, dataset_digest)
-    return Scorings(len(lines), len({line.get("model") for line in lines}))
+    """Return how often the validation split was scored in this state of the data set."""
+    found = read_scorings(folder, dataset_digest)
+    return Scorings(len(found), len({scoring.model for scoring in found}))
 
 
 def number_of_model(folder: Path, dataset_digest: str, features: str, head: str, model: str) -> int:
@@ -115,9 +127,9 @@ def number_of_model(folder: Path, dataset_digest: str, features: str, head: str,
         model: Digest of what was learnt; one that was scored before keeps its number.
     """
     seen = dict.fromkeys(
-        line.get("model")
-        for line in read_scorings(folder, dataset_digest)
-        if (line.get("features"), line.get("head")) == (features, head)
+        scoring.model
+        for scoring in read_scorings(folder, dataset_digest)
+        if (scoring.features, scoring.head) == (features, head)
     )
     return ([*seen, model] if model not in seen else [*seen]).index(model) + 1
 
@@ -125,9 +137,12 @@ def number_of_model(folder: Path, dataset_digest: str, features: str, head: str,
 def record_probe(folder: Path, result: ProbeResult, model: str) -> None:
     """Append the scoring of a probe on the leaderboard."""
     record_scoring(
-        folder, probe=result.id, model=model, features=result.features_text,
-        inputs=result.features_digest, head=result.head, dataset_digest=result.dataset_digest,
-        seed=result.seed, accuracy=result.val_top1,
+        folder,
+        Scoring(
+            probe=result.id, model=model, features=result.features_text,
+            inputs=result.features_digest, head=result.head, dataset_digest=result.dataset_digest,
+            seed=result.seed, accuracy=result.val_top1,
+        ),
     )  # fmt: skip
 
 

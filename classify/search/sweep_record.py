@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from onepass.cache.artifacts import Artifact, record
+from onepass.classify.leaderboard.result import RowCounts
 from onepass.classify.search.learning_curve import CurvePoint, LearningCurve
 
 
@@ -86,7 +87,7 @@ class SweepRecord(Artifact):
     heads: tuple[HeadOfSweep, ...]
     probe: str
     seed: int
-    rows: dict[str, int]
+    rows: RowCounts
     seconds: float
     made_by: dict[str, Any]
 

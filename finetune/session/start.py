@@ -50,7 +50,7 @@ def choose_start(config: FinetuneConfig, dataset: ImageDataset) -> Start:
     for probe in board.ranked:
         if len(probe.keys) != 1 or (wanted and probe.features_text not in wanted):
             continue
-        key = FeatureKey(**probe.keys[0])
+        key = probe.keys[0]
         if key.view or not (board.head_folder(probe) / "head.json").exists():
             continue
         head = load_head(board.head_folder(probe))

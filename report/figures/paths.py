@@ -26,7 +26,7 @@ def path_figures(probes: Sequence[ProbeResult]) -> list[Figure]:
 
 def _walk(probe: ProbeResult) -> tuple[str, list[tuple[float, float]]] | None:
     """Return the one hyper-parameter that varied and its (value, accuracy %), by value."""
-    points = [(step["params"], 100 * float(step["accuracy"])) for step in probe.path]
+    points = [(trial.params, 100 * trial.accuracy) for trial in probe.trials]
     for name in points[0][0] if points else ():
         values = [params.get(name) for params, _ in points]
         if all(isinstance(v, int | float) for v in values) and len(set(values)) > 2:

@@ -1,8 +1,8 @@
 """What the choice of backbone and input size does: accuracy against size and against cost."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from onepass.cache.features import FeatureKey
 from onepass.classify.leaderboard.board import ProbeResult
 from onepass.report.figures.figure import Figure
 from onepass.report.palette import Style, series_style
@@ -22,8 +22,8 @@ def size_figure(probes: Sequence[ProbeResult]) -> Figure | None:
     best: dict[str, dict[int, ProbeResult]] = {}
     for probe in probes:
         if len(probe.keys) == 1 and _is_plain(probe.keys[0]):
-            sizes = best.setdefault(probe.keys[0]["backbone"], {})
-            sizes.setdefault(int(probe.keys[0]["size"]), probe)
+            sizes = best.setdefault(probe.keys[0].backbone, {})
+            sizes.setdefault(probe.keys[0].size, probe)
     if not any(len(sizes) > 1 for sizes in best.values()):
         return None
     names = list(best)[:MOST]
@@ -56,9 +56,8 @@ def size_figure(probes: Sequence[ProbeResult]) -> Figure | None:
     )
 
 
-def _is_plain(key: dict[str, Any]) -> bool:
-    usual = {"variant": "", "layer": "", "view": "", "pooling": "avg"}
-    return all(key.get(name, value) == value for name, value in usual.items())
+def _is_plain(key: FeatureKey) -> bool:
+    return (key.variant, key.layer, key.view, key.pooling) == ("", "", "", "avg")
 
 
 @styled

@@ -69,7 +69,7 @@ def _row(
     return Row(
         rank=rank,
         probe=probe,
-        chosen=brief({k: v for k, v in probe.params.items() if not isinstance(v, dict)}),
+        chosen=brief(probe.params),
         rate=material.images_per_second(probe),
         bar=interval_bar(probe, ends),
         ahead=ahead,

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from onepass.classify.text import percent, table
 
 if TYPE_CHECKING:
-    from onepass.classify.analysis.inspection_records import Inspection
-    from onepass.classify.analysis.transfer_records import FeatureScores, TransferResult
+    from onepass.classify.analysis.inspection import Inspection, InspectResult
+    from onepass.classify.analysis.transferability import FeatureScores, TransferResult
 
 SHOWN = 5  # lines of each list; the file holds more
 NAMES = {
@@ -20,30 +20,31 @@ NAMES = {
 
 def transfer_text(result: "TransferResult") -> str:
     """Return the scores as a table, and how well each agrees with the probes."""
-    known = max((one.mapped_classes for one in result.scores), default=0)
+    found = result.found
+    known = max((one.mapped_classes for one in found.scores), default=0)
     lines = [
-        f"{result.dataset}: {result.rows:,} training rows, {result.classes} classes; "
-        f"{result.ran} sets of features scored, {len(result.scores) - result.ran} were there",
+        f"{found.dataset}: {found.rows:,} training rows, {found.classes} classes; "
+        f"{result.ran} sets of features scored, {len(found.scores) - result.ran} cached",
         "",
-        *table([("features", *NAMES.values(), "probe (selection)", "time"), *map(_scores, result.scores)]),
+        *table([("features", *NAMES.values(), "probe (selection)", "time"), *map(_scores, found.scores)]),
         "",
     ]  # fmt: skip
     if known:
         lines.append(
             f"Zero-training: the backbone's own classes, restricted to the {known} that are ImageNet's."
         )
-    if result.agreement:
-        lines.append(f"Agreement with the probes of {result.agreement[0].count} sets of features:")
+    if found.agreement:
+        lines.append(f"Agreement with the probes of {found.agreement[0].count} sets of features:")
         header = ("score", "sets", "Kendall's tau", "Spearman's rho")
         rows = [
             (NAMES[one.score], str(one.count), f"{one.kendall:+.2f}", f"{one.spearman:+.2f}")
-            for one in result.agreement
+            for one in found.agreement
         ]
         lines += [f"  {line}" for line in table([header, *rows])]
         lines.append("A few sets prove little; the scores advise, the selection split decides.")
     else:
         lines.append("Agreement: it takes three probed sets of features that differ.")
-    lines += [f"File: {result.path}", f"Next: onepass classify --dataset {result.dataset}"]
+    lines += [f"File: {result.path}", f"Next: onepass classify --dataset {found.dataset}"]
     return "\n".join(lines)
 
 
@@ -62,15 +63,16 @@ def _scores(one: "FeatureScores") -> tuple[str, ...]:
     )
 
 
-def inspect_text(result: "Inspection") -> str:
+def inspect_text(result: "InspectResult") -> str:
     """Return what was found, a few lines of each kind."""
+    found = result.found
     lines = [
-        f"{result.dataset}: inspected with {' & '.join(result.features)}, probe {result.probe} "
-        f"(val {percent(result.val_top1)}), {result.seconds:.0f} s"
+        f"{found.dataset}: inspected with {' & '.join(found.features)}, probe {found.probe} "
+        f"(val {percent(found.val_top1)}), {found.seconds:.0f} s"
     ]
-    for part in (_labels(result), _duplicates(result), _outliers(result), _classes(result)):
+    for part in (_labels(found), _duplicates(found), _outliers(found), _classes(found)):
         lines += ["", *part]
-    lines += ["", f"File: {result.path}", f"Next: onepass report --dataset {result.dataset}"]
+    lines += ["", f"File: {result.path}", f"Next: onepass report --dataset {found.dataset}"]
     return "\n".join(lines)
 
 
@@ -78,7 +80,7 @@ def _labels(result: "Inspection") -> list[str]:
     lines = ["Likely label errors (suspected, not proved: look at the images)"]
     for part in result.labels:
         share = percent(part.suspected / part.rows)
-        lines.append(f"  {part.split}: {part.suspected:,} of {part.rows:,} ({share}), judged by {part.judge}, {percent(part.accuracy)} right")  # fmt: skip
+        lines.append(f"  {part.split}: {part.suspected:,} of {part.rows:,} ({share}), found by {part.judge}, {percent(part.accuracy)} right")  # fmt: skip
         rows = [
             (f"    {one.name}", f"given {result.class_names[one.given]}",
              f"looks like {result.class_names[one.suggested]} ({percent(one.suggested_probability)})")
