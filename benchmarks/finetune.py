@@ -39,12 +39,14 @@ def pixels_of(folder: Path, count: int) -> tuple[np.ndarray, np.ndarray, str]:
 
 def classifier_of(size: int, recipe):
     """Return the network; random weights are as fast as trained ones."""
-    from onepass.extract.backbones.registry import find_backbone
+    from onepass.extract.backbones.registry import WeightsChoice, find_backbone
     from onepass.extract.network.model import build_extractor
     from onepass.finetune.training.model import assemble
 
     spec = find_backbone("efficientnet_lite0")
-    return assemble(build_extractor(spec, size, (64, 64, 3), weights="none"), CLASSES, recipe)
+    return assemble(
+        build_extractor(spec, size, (64, 64, 3), weights=WeightsChoice("none")), CLASSES, recipe
+    )
 
 
 def bare(size: int, recipe, pixels, labels, steps: int) -> Callable[[], float]:

@@ -27,9 +27,7 @@ class ExtractionJob:
         outputs: (layer, pooling) of each file.
         keys: One key for each output.
         precision: Arithmetic of the backbone.
-        weights: What `registry.build_backbone` takes.
-        weights_sha256: What the local weights file must be, if that is to be checked.
-        seed: For random weights.
+        weights: Of the backbone.
     """
 
     spec: BackboneSpec
@@ -38,9 +36,7 @@ class ExtractionJob:
     outputs: tuple[tuple[str, str], ...]
     keys: tuple[FeatureKey, ...]
     precision: str
-    weights: registry.Weights
-    weights_sha256: str | None
-    seed: int
+    weights: registry.WeightsChoice
 
     def __str__(self) -> str:
         more = f" and {len(self.keys) - 1} more" if len(self.keys) > 1 else ""
@@ -48,7 +44,7 @@ class ExtractionJob:
 
     def model_options(self) -> dict[str, Any]:
         """Return the keyword arguments of `onepass.extract.network.model.build_extractor`."""
-        names = ("view", "weights", "weights_sha256", "seed", "precision")
+        names = ("view", "weights", "precision")
         return {name: getattr(self, name) for name in names}
 
 
@@ -73,8 +69,8 @@ def make_jobs(config: ExtractConfig, dataset: ImageDataset) -> list[ExtractionJo
 def _job(
     config: ExtractConfig, dataset: ImageDataset, spec: BackboneSpec, size: int, view: str
 ) -> ExtractionJob:
-    weights = config.weights_source
-    identity = registry.weights_identity(spec, weights, config.seed)
+    weights = registry.WeightsChoice(config.weights_source, config.weights_sha256, config.seed)
+    identity = registry.weights_identity(spec, weights.source, weights.seed)
     variant = (
         "" if identity == spec.weights else identity.replace("sha256:", "").replace(":", "")[:8]
     )
@@ -85,17 +81,7 @@ def _job(
     )  # fmt: skip
     outputs = (*product(config.layer, config.pooling), *([("", "logits")] if config.logits else []))
     keys = tuple(replace(base, layer=layer, pooling=pooling) for layer, pooling in outputs)
-    return ExtractionJob(
-        spec,
-        size,
-        view,
-        outputs,
-        keys,
-        precision,
-        weights,
-        config.weights_sha256,
-        config.seed,
-    )
+    return ExtractionJob(spec, size, view, outputs, keys, precision, weights)
 
 
 def unfinished(job: ExtractionJob, store: Path) -> ExtractionJob | None:

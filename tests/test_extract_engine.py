@@ -1,6 +1,8 @@
 """Reader, step and writer: order kept, errors handed on, no thread left behind."""
 
 import threading
+import time
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -36,8 +38,26 @@ def test_every_row_reaches_the_sink_once_and_in_order() -> None:
     )
     stream.run(cut_batches(PIXELS, SHARDS, 3))
     np.testing.assert_array_equal(np.concatenate(got), PIXELS.reshape(10, -1))
-    assert stream.bound() in ("read", "device", "write")
     assert no_thread_is_left()
+
+
+@pytest.mark.parametrize("slow", ["read", "device", "write"])
+def test_the_slowest_part_is_what_bounds_the_run(slow: str) -> None:
+    def work(part: str) -> None:
+        time.sleep(0.01 if part == slow else 0)
+
+    def reader() -> Iterator[PixelBatch]:
+        for batch in cut_batches(PIXELS, SHARDS * 4, 3):
+            work("read")
+            yield batch
+
+    def step(batch: PixelBatch) -> list[np.ndarray]:
+        work("device")
+        return [batch.pixels]
+
+    stream = Stream(step, lambda batch, arrays: work("write"))
+    stream.run(reader())
+    assert stream.bound() == slow
 
 
 def broken(*_: object) -> None:

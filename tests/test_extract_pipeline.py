@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import processes
 import pytest
 
+from conftest import ROOT
 from onepass.cache.commandline.command import STOPPED
 from onepass.cache.features import open_features
 from onepass.cache.progress import ProgressUpdate, progress_to
@@ -248,6 +250,19 @@ def test_loky_workers_give_the_same_bits(store: Path, tmp_path: Path) -> None:
     assert (
         features(fresh, "efficientnet_lite0@32").tobytes()
         == features(store, "efficientnet_lite0@32").tobytes()
+    )
+
+
+def test_jax_gives_the_vectors_of_tensorflow(store: Path, tmp_path: Path) -> None:
+    """Within two units in the last place of float16, which is what rounding may do to nearly equal sums."""
+    fresh = with_pixels(store, tmp_path)
+    command = [sys.executable, "-m", "extract", *BASE, "--size", "32", "--cache-dir", str(fresh)]
+    with_jax = {**os.environ, "KERAS_BACKEND": "jax"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=with_jax)
+    assert done.returncode == 0 and "computed, 1,797 of 1,797 rows" in done.stdout, done
+    ours, theirs = (features(place, "efficientnet_lite0@32") for place in (fresh, store))
+    np.testing.assert_allclose(
+        ours.astype(np.float32), theirs.astype(np.float32), rtol=2e-3, atol=2e-3
     )
 
 

@@ -4,6 +4,7 @@ Nothing here imports Keras before `build_backbone`, `build_top` or, for a KerasH
 `preprocessing_of` is called.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,23 @@ from onepass.extract.backbones.weights_files import check_exists, checked_digest
 from onepass.extract.spec import BackboneSpec, Preprocessing
 
 Weights = Path | str  # a local file or preset folder, "imagenet" (the published ones) or "none"
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsChoice:
+    """Which weights a backbone gets.
+
+    Attributes:
+        source: "imagenet" (the published ones), "none" (random), or a local file or preset folder.
+        sha256: What the SHA-256 (hex) of the local file or folder must be, if that is to be checked.
+        seed: Of random weights.
+    """
+
+    source: Weights = "imagenet"
+    sha256: str | None = None
+    seed: int = 0
+
+
 FAMILIES: dict[str, ModuleType] = {
     "lite": lite,
     "applications": applications,

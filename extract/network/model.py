@@ -13,6 +13,7 @@ from onepass.extract.network.batchnorm_folding import fold_batch_norms
 from onepass.extract.network.resize import random_seed, view_matrices
 from onepass.extract.spec import BackboneSpec, Preprocessing
 
+PUBLISHED = registry.WeightsChoice()
 GEM_POWER = 3.0  # the exponent of Radenović et al., arXiv 1711.02512, where it is not learnt
 
 
@@ -161,9 +162,7 @@ def build_extractor(
     outputs: Sequence[tuple[str, str]] = (("", "avg"),),
     *,
     view: str = "",
-    weights: registry.Weights = "imagenet",
-    weights_sha256: str | None = None,
-    seed: int = 0,
+    weights: registry.WeightsChoice = PUBLISHED,
     precision: str = "float32",
     inference: bool = False,
 ) -> keras.Model:
@@ -176,9 +175,7 @@ def build_extractor(
         outputs: (layer, pooling) of each vector wanted; layer "" is the last one, and pooling
             "logits" is the backbone's own ImageNet head.
         view: How the image is looked at; see `onepass.extract.network.resize.view_matrices`.
-        weights: "imagenet", "none" (random, from `seed`), or a local file or folder.
-        weights_sha256: What the local file's SHA-256 must be.
-        seed: For random weights.
+        weights: Of the backbone.
         precision: Keras dtype policy of the backbone; resize and pooling are always float32.
         inference: Whether BatchNorms are folded into convolutions: faster, and not to be trained.
 
@@ -194,10 +191,10 @@ def build_extractor(
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
-        backbone = registry.build_backbone(spec, size, weights, weights_sha256, seed)
+        backbone = registry.build_backbone(spec, size, weights.source, weights.sha256, weights.seed)
     finally:
         keras.config.set_dtype_policy(before)
-    preprocessing = registry.preprocessing_of(spec, weights)
+    preprocessing = registry.preprocessing_of(spec, weights.source)
     tapped = tap_layers(backbone, [layer for layer, _ in outputs])
     tapped = fold_batch_norms(tapped) if inference else tapped
     pixels = keras.Input(pixel_shape, dtype="uint8", name="pixels")
@@ -213,7 +210,7 @@ def build_extractor(
     vectors = []
     for i, (feature_map, (_, pooling)) in enumerate(zip(as_list(tapped(x)), outputs, strict=True)):
         vector = Pool("avg" if pooling == "logits" else pooling, name=f"pool_{i}")(feature_map)
-        vectors.append(_own_head(spec, weights, vector) if pooling == "logits" else vector)
+        vectors.append(_own_head(spec, weights.source, vector) if pooling == "logits" else vector)
     return keras.Model(inputs if len(inputs) > 1 else pixels, vectors, name="extractor")
 
 

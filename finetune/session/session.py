@@ -12,7 +12,7 @@ from onepass.classify.protocol.evaluate import protocol_rows
 from onepass.classify.protocol.inputs import inputs_of
 from onepass.classify.protocol.views import take
 from onepass.data.dataset import ImageDataset, open_dataset
-from onepass.extract.backbones.registry import find_backbone
+from onepass.extract.backbones.registry import WeightsChoice, find_backbone
 from onepass.extract.backend import default_precision
 from onepass.extract.network.model import build_extractor
 from onepass.finetune.config import AUTO, FinetuneConfig
@@ -113,7 +113,7 @@ class Session:
         key, config = self.start.key, self.config
         extractor = build_extractor(
             find_backbone(key.backbone), key.size, self.dataset.pixels.shape[1:],
-            [(key.layer, key.pooling)], weights=config.weights_source, seed=config.seed,
+            [(key.layer, key.pooling)], weights=WeightsChoice(config.weights_source, seed=config.seed),
             precision=default_precision(),
         )  # fmt: skip
         classes = len(self.dataset.class_ids)

@@ -9,7 +9,7 @@ from onepass.cache.files import write_atomic
 from onepass.cache.progress import Progress
 from onepass.classify.heads.storage import pack_arrays
 from onepass.data.dataset import ImageDataset
-from onepass.extract.backbones.registry import find_backbone
+from onepass.extract.backbones.registry import WeightsChoice, find_backbone
 from onepass.extract.backend import compile_step
 from onepass.extract.network.model import build_extractor
 from onepass.extract.stream.engine import PixelBatch, Stream, cut_batches
@@ -63,7 +63,7 @@ def restore(folder: Path, identity: RunIdentity, dataset: ImageDataset) -> Class
     key = identity.key
     extractor = build_extractor(
         find_backbone(key.backbone), key.size, dataset.pixels.shape[1:],
-        [(key.layer, key.pooling)], weights="none",
+        [(key.layer, key.pooling)], weights=WeightsChoice("none"),
     )  # fmt: skip
     classifier = assemble(
         extractor, len(dataset.class_ids), identity.recipe,
