@@ -105,7 +105,7 @@ def parse_key_text(text: str) -> dict[str, str]:
     return {name: value for name, value in match.groupdict().items() if value is not None}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class FeatureSet:
     """Feature vectors of every image of a data set, in its row order.
 
@@ -132,6 +132,10 @@ class FeatureSet:
     digest: str
     logits: np.ndarray | None
     record: dict[str, Any]
+
+    def __repr__(self) -> str:
+        rows, dim = self.X.shape
+        return f"<FeatureSet {self.text} of {self.keys[0].dataset}: {rows:,} × {dim:,} {self.X.dtype}, digest {self.digest[:8]}>"
 
     @property
     def text(self) -> str:

@@ -1,4 +1,8 @@
-"""One writer at a time, by a lock that dies with its process."""
+"""One writer at a time, by a lock that dies with its process.
+
+The package filelock takes the same lock of the system, but leaves its file beside every row file and
+cannot say which process holds it, which is what the user who is refused wants to know.
+"""
 
 import fcntl
 import os

@@ -26,7 +26,7 @@ from onepass.cache.shards import Column, RowLayout, shard_digest
 FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RowFile:
     """A finished file of rows, open for reading; any number of processes may read it.
 
@@ -53,6 +53,10 @@ class RowFile:
     shard_digests: list[str]
     digest: str
     side_digest: str
+
+    def __repr__(self) -> str:
+        columns = ", ".join(f"{n} {a.shape} {a.dtype}" for n, a in self.columns.items())
+        return f"<RowFile {self.path}: {columns}, digest {self.digest[:8]}>"
 
     def __reduce__(self) -> tuple:
         return RowFile.open, (self.path,)  # a memory map would be pickled as all its bytes

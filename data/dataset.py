@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ImageDataset:
     """N images in a fixed order: row i is the same image everywhere, forever.
 
@@ -82,6 +82,11 @@ class ImageDataset:
             raise InvalidInputError(
                 f"{self.path}: expected splits 0 to {len(SPLITS) - 1}, found others"
             )
+
+    def __repr__(self) -> str:
+        count, *shape = self.pixels.shape
+        size = " × ".join(map(str, shape))
+        return f"<ImageDataset {self.name}: {count:,} images of {size}, {len(self.class_ids)} classes, digest {self.digest[:8]}>"
 
     def __reduce__(self) -> tuple:
         return _open, (self.path, self.name)  # a memory map would be pickled as all its bytes

@@ -1,4 +1,8 @@
-"""URL → file: with progress, resumed after a cut, and never used before its digest is right."""
+"""URL → file: with progress, resumed after a cut, and never used before its digest is right.
+
+The package pooch begins at the first byte again after a cut and keeps nothing of what came before, which
+a slow line may never outlive; so this is our own.
+"""
 
 import hashlib
 import http.client

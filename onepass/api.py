@@ -2,8 +2,9 @@
 
 Every function takes the flags of its command as keyword arguments, with `_` for `-`: `--time-limit 8h`
 is `time_limit=8 * 3600`. Where a flag takes several values, one value or a sequence will do.
-`progress` is called, in the calling thread, with a `ProgressUpdate` now and then; `stop` is a
-`StopRequest` that another thread may ask. Errors are `onepass.cache.errors.OnepassError`.
+`progress` is called with a `ProgressUpdate` now and then, from whichever thread does the work; `stop` is a
+`StopRequest` that another thread may ask. Errors are `onepass.cache.errors.OnepassError`; `remedy` of an
+error names the step that mends it.
 """
 
 import dataclasses
