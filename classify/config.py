@@ -34,11 +34,11 @@ class ClassifyConfig(RunsConfig):
     )
     baselines: str = flag(
         "few",
-        "few: majority and linear on pixels; all: also a random guess, the backbone's own classes, "
+        "few: largest class and linear on pixels; all: also a random guess, the backbone's own classes, "
         "a single-layer network and a small convolutional one on pixels",
         choices=("few", "all"),
     )
-    budget: str = flag("quick", "how far hyper-parameters are walked", choices=BUDGETS)
+    budget: str = flag("quick", "how far hyper-parameters are searched", choices=BUDGETS)
     seed: int = flag(0, "of the selection split, the heads and the intervals")
     fresh: bool = flag(False, "start a new leaderboard; the old one and its heads are deleted")
 
@@ -118,7 +118,9 @@ class SweepConfig(RunsConfig):
     ema: float = flag(0.99, "share of the weights' running mean that a step keeps; 0: no mean")
     batch_size: int = flag(256, "rows of a step, about")
     epochs: int = flag(20, "passes over the rows of the heads that are never dropped")
-    keep: int = flag(4, "one head of so many goes on after a rung; 1: all, to the end")
+    keep: int = flag(
+        4, "one head of so many stays after each rung of successive halving; 1: all stay"
+    )
     seed: int = flag(0, "of the selection split, the order of the rows and the interval")
     fresh: bool = flag(False, "run again what was run before or was interrupted")
 

@@ -1,8 +1,8 @@
 """Probes of the leaderboard together: their probabilities averaged or stacked.
 
 The weights are learnt on the selection split, from what each member said of it before it was
-refitted. An ensemble's own selection figures are cross-fitted: each fold of these rows is judged by
-weights that were learnt on the other folds, so they stand fairly beside those of its members.
+refitted. An ensemble's own selection figures are cross-fitted: each fold of these rows is predicted
+with weights that were learnt on the other folds, so they stand fairly beside those of its members.
 """
 
 import logging
@@ -52,14 +52,14 @@ LEAST = 0.01  # weight of a member that is worth its extraction
 
 @dataclass(frozen=True, slots=True)
 class EnsembleResult:
-    """The ensembles that were made or were there.
+    """The ensembles that were made or were on the leaderboard already.
 
     Attributes:
         dataset: Name of the data set.
         leaderboard: Where they lie.
         ensembles: Their lines on the leaderboard, best first.
         members: The lines of all members, best first.
-        comparisons: Each ensemble against its best member on the reported rows.
+        comparisons: Each ensemble against its best member on the validation rows.
         winner: Id of the leaderboard's winner now.
     """
 
@@ -159,7 +159,7 @@ def _ensemble(
     identity = f"{method}-{digest_json(depends)[:12]}"
     known = next((result for result in board.results if result.id == identity), None)
     if known and intact(board.head_folder(known), known):
-        log.info(f"{method}: on the leaderboard already")
+        log.info(f"{method}: cached")
         return board, known
     start = time.monotonic()
     truth = dataset.labels[rows.selection]
@@ -189,7 +189,7 @@ def _worthy(
 def _outcome(
     method: str, said: list[Probabilities], truth: np.ndarray, seed: int, start: float
 ) -> Outcome:
-    """Fit on the selection rows, evaluate by cross-fitting, and ask for the reported rows once."""
+    """Fit on the selection rows, evaluate by cross-fitting, and predict the validation rows once."""
     X = member_inputs([one.selection for one in said])
     head = find_head(method)(members=len(said))
     trials, crossed = [], []

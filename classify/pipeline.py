@@ -44,8 +44,8 @@ class ClassifyResult:
         leaderboard: Path of the leaderboard.
         winner: Id of the best probe.
         results: All probes on the leaderboard, best first.
-        baselines: The floor lines, best first.
-        comparison: Winner and runner-up (the best floor line where there is only one probe).
+        baselines: Best first.
+        comparison: Winner and runner-up (the best baseline where there is only one probe).
         published: What others reported on this data set: {"method", "accuracy" in %, "source"}.
         notes: What a reader of the numbers has to know of the data set.
         protocol: How the numbers were made, in a sentence.
@@ -80,8 +80,8 @@ class ClassifyResult:
 def run_probes(config: ClassifyConfig) -> ClassifyResult:
     """Fit, choose, refit and score every head on every set of features.
 
-    A probe that stands on the leaderboard for the same inputs is not run again. Each probe is kept
-    as soon as it is done, so an interrupted run goes on where it stopped.
+    A probe that is on the leaderboard with the same inputs is not run again. Each probe is kept
+    as soon as it is done, so an interrupted run resumes after it.
 
     Args:
         config: Data set, features, heads, budget, seed, folders.
@@ -119,11 +119,11 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
 
 
 def compare_best(board: Leaderboard, labels: np.ndarray) -> Comparison | None:
-    """Compare the winner with the runner-up, or with the best floor line where it is alone.
+    """Compare the winner with the runner-up, or with the best baseline where it is alone.
 
     Args:
         board: With one probe at least.
-        labels: Of the reported rows, (n,).
+        labels: Of the validation rows, (n,).
     """
     rivals = [*board.ranked[1:2], *board.baselines[:1]]
     if not rivals:
@@ -177,7 +177,7 @@ def _probe(
     identity = probe_id(inputs, head, seed, budget, dataset.digest)
     known = next((result for result in board.results if result.id == identity), None)
     if known and known.calibration and intact(board.head_folder(known), known):
-        log.info(f"{label}: on the leaderboard already")
+        log.info(f"{label}: cached")
         return board, False
     outcome = run_probe(
         head, inputs.all_views(), dataset.labels, rows, budget=budget, note=Narrator(label)

@@ -27,18 +27,20 @@ HEADER = (
 
 
 def classify_text(result: "ClassifyResult") -> str:
-    """Return the leaderboard as a table, with what a reader needs to judge it."""
-    lines = [f"{result.dataset}: {result.classes} classes, {result.ran} probes run, {result.reused} were there", ""]  # fmt: skip
+    """Return the leaderboard as a table, with what a reader needs to interpret it."""
+    lines = [f"{result.dataset}: {result.classes} classes, {result.ran} probes run, {result.reused} cached", ""]  # fmt: skip
     rows = [(*_row(str(rank), p), _cost(p, result)) for rank, p in enumerate(result.results, 1)]
-    rows += [(*_row("floor", p), _cost(p, result)) for p in result.baselines]
+    rows += [(*_row("baseline", p), _cost(p, result)) for p in result.baselines]
     lines += [*table([HEADER, *rows]), ""]
     if result.comparison:
         names = _names((*result.results, *result.baselines))
         lines.append(f"Winner: {_comparison(result.comparison, names)}")
     if result.front:
-        lines.append("* none is both cheaper and better on the selection split (the Pareto front).")
+        lines.append(
+            "* on the Pareto front: no other is both cheaper to extract and better on the selection split."
+        )
     if unsettled := [probe.id for probe in result.results if not probe.converged]:
-        lines.append(f"Stopped before it converged: {', '.join(unsettled)}")
+        lines.append(f"Did not converge: {', '.join(unsettled)}")
     lines += [
         f"Published: {paper['accuracy']} % {paper['method']} ({paper['source']})"
         for paper in result.published
@@ -154,25 +156,25 @@ def _calibration(probe: "ProbeResult") -> str:
 
 
 def _scorings(result: "ClassifyResult") -> list[str]:
-    """Say how often val has been looked at, and what is not ranked."""
+    """Say how often the validation split was scored, and which probes are not ranked."""
     times, models = result.scorings.times, result.scorings.models
-    lines = [f"val has been scored {times} times, {models} models (scorings.jsonl)."]
+    lines = [
+        f"The validation split has been scored {times} times, for {models} models (scorings.jsonl)."
+    ]
     if any(probe.scoring > 1 for probe in (*result.results, *result.baselines)):
-        lines.append("×N: the Nth model of that head on these features that val was shown.")
+        lines.append("×N: the Nth model of that head on these features to be scored on val.")
     if result.other_seeds:
         kept = ", ".join(f"seed {seed}: {count}" for seed, count in result.other_seeds.items())
-        lines.append(
-            f"Not ranked here, because they were selected on other rows: probes of {kept}."
-        )
+        lines.append(f"Not ranked, because they were selected on other rows: probes of {kept}.")
     return lines
 
 
 def _comparison(test: "Comparison", names: dict[str, str]) -> str:
-    counts = (
-        f"of {test.rows:,} val rows {test.only_first:,} only it has right and {test.only_second:,} "
-        f"only {names[test.second]}: {100 * test.gain:+.1f} points, mid-p McNemar {p_value(test.p_value)}"
+    return (
+        f"{names[test.first]} ({test.first}), {100 * test.gain:+.1f} points against {names[test.second]}: "
+        f"of {test.rows:,} val rows {test.only_first:,} only the first has right and "
+        f"{test.only_second:,} only the second, mid-p McNemar {p_value(test.p_value)}, {test.verdict}."
     )
-    return f"{names[test.first]} ({test.first}); {counts}: {test.verdict}."
 
 
 def percent(share: float) -> str:

@@ -156,7 +156,7 @@ class TestEnsemble:
         folder, found = made
         said.clear()
         assert ensemble(folder).ensembles == found.ensembles
-        assert said.text.count("on the leaderboard already") == 2
+        assert said.text.count(": cached") == 2
 
     @pytest.mark.parametrize("split", ["val", "test"])
     def test_predict_asks_the_members_on_their_own_features(self, made, tmp_path, split) -> None:

@@ -112,7 +112,7 @@ class TestLeaderboard:
         )  # what seed 0 selected is not ranked beside it
         assert more.other_seeds == {0: 2} and {r.seed for r in more.baselines} == {1}
         assert (
-            "Not ranked here, because they were selected on other rows: probes of seed 0: 2"
+            "Not ranked, because they were selected on other rows: probes of seed 0: 2"
             in classify_text(more)
         )
         back = run_probes(config(tmp_path))
@@ -132,7 +132,7 @@ class TestLeaderboard:
         (folder / "probabilities.npz").write_bytes(b"half")
         again = run_probes(config(tmp_path))
         assert (again.ran, again.reused) == (1, 3)
-        assert "it is probed again" in said.text
+        assert "it is run again" in said.text
         load_probabilities(folder, again.results[0].rows)
 
     def test_an_interrupted_run_goes_on(self, tmp_path: Path, dataset, monkeypatch) -> None:
@@ -195,7 +195,7 @@ class TestText:
         found = run_probes(config(tmp_path))
         text = classify_text(found)
         for words in (
-            "toy@8", "logistic", "majority", "floor", "McNemar", "97.2 % a paper (X 2019)", "Protocol:",
+            "toy@8", "logistic", "majority", "baseline", "McNemar", "97.2 % a paper (X 2019)", "Protocol:",
             "Note: n", "leaderboard.json", "onepass finetune --dataset digits-test",
             "onepass predict digits-test --split test",
         ):  # fmt: skip

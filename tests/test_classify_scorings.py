@@ -105,7 +105,7 @@ class TestThroughTheCommands:
     def test_a_changed_model_is_counted_even_after_a_fresh_start(self, folders) -> None:
         first = self.run(folders)
         assert (first.scorings, first.results[0].scoring) == (Scorings(3, 3), 1)
-        assert "val has been scored 3 times, 3 models" in classify_text(first)
+        assert "validation split has been scored 3 times, for 3 models" in classify_text(first)
         assert self.run(folders).scorings == Scorings(3, 3)  # nothing was scored
         again = self.run(folders, fresh=True)
         assert (again.scorings, again.results[0].scoring) == (Scorings(6, 3), 1)

@@ -70,7 +70,7 @@ def logme(moments: Moments) -> float:
     You, Liu, Wang and Long, "LogME: Practical Assessment of Pre-trained Models for Transfer
     Learning", ICML 2021 (arXiv 2102.11005), equations 2 to 4 and algorithm 1: Bayesian linear
     regression onto each class's 0/1 indicator, its two precisions α and β at a fixed point; the mean
-    over the classes. All classes walk together in the eigenbasis of XᵀX, which is not centred.
+    over the classes. All classes are solved together in the eigenbasis of XᵀX, which is not centred.
     """
     n = moments.rows
     gram = moments.scatter + n * np.outer(moments.mean, moments.mean)

@@ -13,7 +13,7 @@ def extraction_costs(store: Path, board: Leaderboard) -> dict[str, float | None]
     """Return the extraction cost of each probe of the leaderboard, in ms an image, by its id.
 
     The sum over the feature files that the probe reads: sizes, backbones and views side by side, and
-    for an ensemble those of all members, each file once. A floor line costs nothing; None where a
+    for an ensemble those of all members, each file once. A baseline costs nothing; None where a
     file is gone or was not measured.
 
     Args:

@@ -104,7 +104,7 @@ def probe_result(
     seed: int,
     budget: str,
 ) -> ProbeResult:
-    """Return the probe's line for the leaderboard; the reported rows are scored here, once.
+    """Return the probe's line for the leaderboard; the validation rows are scored here, once.
 
     Args:
         identity: From `probe_id`.
@@ -162,7 +162,7 @@ def save_outcome(folder: Path, outcome: Outcome, truth: np.ndarray) -> None:
     Args:
         folder: Of the probe.
         outcome: What it found.
-        truth: Labels of the reported rows, (n,).
+        truth: Labels of the validation rows, (n,).
     """
     parts = {name: getattr(outcome, name) for name in ("selection", "val", "test")}
     arrays = {name: array.astype(np.float16) for name, array in parts.items()}
@@ -184,7 +184,7 @@ def keep(
         board: Where it belongs.
         result: Its line.
         outcome: What it found.
-        truth: Labels of the reported rows, (n,).
+        truth: Labels of the validation rows, (n,).
 
     Returns:
         The leaderboard with the line, and the line with the number of its scoring.
@@ -232,7 +232,7 @@ def intact(folder: Path, result: ProbeResult) -> bool:
         load_head(folder)
         load_probabilities(folder, result.rows)
     except OnepassError as error:
-        log.info(f"{error}; it is probed again")
+        log.info(f"{error}; it is run again")
         return False
     return True
 

@@ -1,7 +1,7 @@
-"""The protocol of honest numbers: choose on the selection split, refit, score the reported split once.
+"""The protocol of honest numbers: choose on the selection split, refit, score the validation split once.
 
 The selection split is 10 % of the training rows, stratified and seeded (`onepass.data.splits`). Nothing
-before the last step of `run_probe` reads a reported row.
+before the last step of `run_probe` reads a validation row.
 """
 
 import time
@@ -34,7 +34,7 @@ FRACTION = 0.1
 SMALL = 1_000_000_000  # multiplications of one pass of a linear head
 IN_WORDS = (
     "heads and hyper-parameters chosen on {selection:,} of the {train:,} training rows (stratified, "
-    "seed {seed}), refitted on all of them, val ({val:,} rows) scored once; 95 % bootstrap intervals"
+    "seed {seed}), refitted on all of them, val ({val:,} rows) scored once; 95 % intervals"
 )
 
 
@@ -46,7 +46,7 @@ class ProtocolRows:
         fit: Training rows to fit the candidates on.
         selection: Training rows to choose among them.
         train: All training rows: fit and selection.
-        val: The reported rows.
+        val: The validation rows.
         test: Rows to predict, whose labels may be unknown; may be empty.
     """
 
@@ -59,7 +59,7 @@ class ProtocolRows:
     def __post_init__(self) -> None:
         if not (len(self.fit) and len(self.selection) and len(self.val)):
             raise InvalidInputError(
-                "expected rows to fit on, to select on and to report on, received "
+                "expected rows to fit on, to select on and to validate on, received "
                 f"{len(self.fit)}, {len(self.selection)} and {len(self.val)}"
             )
 
@@ -77,12 +77,12 @@ class Outcome:
         chosen: The trial that won.
         trials: All of them, in order.
         selection: Probabilities of the selection rows by the head before refitting, float32 (n, K).
-        val: Probabilities of the reported rows, float32 (n, K).
+        val: Probabilities of the validation rows, float32 (n, K).
         test: Probabilities of the test rows, float32 (n, K).
         seconds: Wall time of it all.
         converged: Whether the solver of the refit reached its tolerance.
         temperature: Learnt on the selection rows; all three probabilities are calibrated by it.
-        raw_val: Probabilities of the reported rows as they were without it.
+        raw_val: Probabilities of the validation rows as they were without it.
     """
 
     head: Head
@@ -111,7 +111,7 @@ class Outcome:
 
         Args:
             head, chosen, trials, seconds, converged: As the attributes.
-            raw: Probabilities of the selection, the reported and the test rows as the heads give them.
+            raw: Probabilities of the selection, validation and test rows as the heads give them.
             truth: Column of the true class of each selection row.
         """
         temperature = fit_temperature(truth, log_probabilities(raw[0]))
@@ -136,11 +136,11 @@ def protocol_rows(
         seed: Of the selection split.
 
     Raises:
-        InvalidInputError: A training or reported row has no label, a class has less than two
+        InvalidInputError: A training or validation row has no label, a class has fewer than two
             training rows, or there is one class only.
     """
     train, val = rows_of("train"), rows_of("val")
-    for name, part, use in (("train", train, "learn from"), ("val", val, "report on")):
+    for name, part, use in (("train", train, "learn from"), ("val", val, "validate on")):
         unknown = int(np.sum(labels[part] < 0))
         if unknown or not len(part):
             raise InvalidInputError(
@@ -187,7 +187,7 @@ def run_probe(
     strategy: Strategy | None = None,
     note: Note | None = None,
 ) -> Outcome:
-    """Choose, refit, and score the reported rows once.
+    """Choose, refit, and predict the validation rows once.
 
     Args:
         head: Gives the kind and the hyper-parameters that are not searched.

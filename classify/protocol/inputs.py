@@ -164,7 +164,7 @@ def _checked(
         check_fresh(store, one, dataset.digest)
         check_finite(path, one.X, one.names)
     digests = [FeatureSet.join_digest(group) for group in groups]
-    plain, *viewed = (partial(_joined, group) for group in groups)
+    plain, *viewed = (partial(_side_by_side, group) for group in groups)
     return Inputs(
         vectors=plain,
         features=tuple(str(key) for one in sets for key in one.keys),
@@ -175,8 +175,8 @@ def _checked(
     )
 
 
-def _joined(sets: list[FeatureSet]) -> np.ndarray:
-    """Return the vectors side by side; joined when they are needed and not kept."""
+def _side_by_side(sets: list[FeatureSet]) -> np.ndarray:
+    """Return the vectors side by side; concatenated when they are needed and not kept."""
     return FeatureSet.join(sets).X
 
 
