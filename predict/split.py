@@ -8,6 +8,11 @@ from onepass.cache.errors import UsageError
 from onepass.cache.files import write_atomic
 from onepass.cache.provenance import digest_array, digest_json, made_by
 from onepass.classify.heads.storage import load_head
+from onepass.classify.leaderboard.prediction_record import (
+    MemberRecord,
+    PredictionRecord,
+    record_path,
+)
 from onepass.classify.leaderboard.records import model_digest
 from onepass.classify.metrics import accuracy, confidence_interval, log_loss, log_probabilities
 from onepass.classify.protocol.scorings import Scoring, record_probe, record_scoring
@@ -17,7 +22,6 @@ from onepass.predict.config import PredictConfig
 from onepass.predict.models import Model, make_predictor, open_models
 from onepass.predict.predictor import Prediction, Predictor, view_text
 from onepass.predict.probes import Probe
-from onepass.predict.record import MemberRecord, PredictionRecord, record_path
 
 
 @dataclass(frozen=True, slots=True)

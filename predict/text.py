@@ -6,8 +6,8 @@ from onepass.cache.commandline.advice import onepass_command
 from onepass.predict.predictor import view_text
 
 if TYPE_CHECKING:
+    from onepass.classify.leaderboard.prediction_record import PredictionRecord
     from onepass.predict.export import ExportResult
-    from onepass.predict.record import PredictionRecord
     from onepass.predict.split import PredictResult
 
 SPLITS = {"val": "validation", "test": "test"}

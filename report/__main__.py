@@ -1,4 +1,4 @@
-"""onepass report: one self-contained page of what the stages left."""
+"""onepass report: one self-contained HTML page of a data set's results."""
 
 import sys
 from typing import Any

@@ -1,4 +1,4 @@
-"""Everything `onepass report` can be told."""
+"""The flags of `onepass report`."""
 
 from dataclasses import dataclass
 

@@ -1,39 +1,48 @@
-"""All that a page is made of, opened once: data set, leaderboard, runs, feature files, references."""
+"""What the page is made of, opened once: data set, leaderboard, runs, feature files, other artifacts."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-from onepass.cache.errors import OnepassError
+from onepass.cache.errors import CorruptFileError
+from onepass.classify.analysis.inspection import Inspection
+from onepass.classify.analysis.transferability import Transferability
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
 from onepass.classify.leaderboard.pareto import extraction_costs
+from onepass.classify.leaderboard.prediction_record import PredictionRecord
 from onepass.classify.leaderboard.records import load_probabilities
-from onepass.classify.references import report_numbers
+from onepass.classify.metrics import softmax
+from onepass.classify.search.sweep_record import SweepRecord
 from onepass.data.dataset import ImageDataset, open_dataset
-from onepass.report.artifacts import FeatureFile, FinetuneRun, feature_files, finetune_runs
+from onepass.finetune.ablation import ABLATION, Ablation
+from onepass.finetune.errors import ERRORS, RunErrors
+from onepass.finetune.session.result import FinetuneResult
+from onepass.finetune.session.runs import Run, load_logits, logits_path, read_run, run_folders
+from onepass.report.feature_files import FeatureFile, feature_files
 from onepass.report.names import display_names
-from onepass.report.optional import Record, read_ensembles, read_optional
 
-OPTIONAL = (
-    "transferability",
-    "inspection",
-    "tables",
-    "finetune/ablation",
-)  # files under runs/<data set>
+
+class _OfDataset(Protocol):
+    """An artifact that belongs to one state of a data set."""
+
+    @property
+    def dataset_digest(self) -> str: ...
+
+
+A = TypeVar("A", bound=_OfDataset)
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """What a probe or a fine-tuned run says of the reported rows.
+class EvaluatedModel:
+    """What a probe or a fine-tuned run predicts for the validation rows.
 
     Attributes:
         stage: "frozen" or "fine-tuned".
         name: Its name in full.
         probabilities: (n, K) float32.
-        predicted: (n,) most probable class.
+        predicted: (n,) predicted class.
         truth: (n,) true class.
     """
 
@@ -50,21 +59,37 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
-    """What the stages left, ready to be shown.
+class ComparedRun:
+    """The finished run that is compared with the winner.
+
+    Attributes:
+        run: The run.
+        result: What it found.
+        errors: Its error analysis; None where that was not made.
+    """
+
+    run: Run
+    result: FinetuneResult
+    errors: RunErrors | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportContext:
+    """The results of a data set, ready to be shown.
 
     Attributes:
         dataset: The data set.
-        class_names: Class k's name, short enough to be read, and its own.
+        class_names: A short, unique name for each class.
         board: The leaderboard; it has a winner.
-        costs: Of the extraction of each probe's features, ms an image, by its id; None where unknown.
+        costs: Of the extraction of each probe's features, ms per image, by its id; None where unknown.
         files: The feature files of this state of the data set.
-        runs: The runs of fine-tuning, in the order they were begun.
-        run: The run that is compared with the winner; None where none is finished.
-        judged: The winner and that run, where their probabilities can be read.
-        reference: Results of the report that is followed: title, source, lines; may be empty.
-        ensembles: Scored predictions of several runs or views, in the order they were made.
-        records: What other commands left, by the names in OPTIONAL; only what is there.
+        runs: The fine-tuning runs, in the order they were started.
+        compared: The run that is compared with the winner; None where none is finished.
+        frozen: The winner on the validation split.
+        tuned: The compared run on the validation split.
+        ensembles: Scored predictions of several models or views, in the order they were made.
+        sweeps: Searches over many neural heads.
+        transferability, inspection, ablation: What those commands found; None where they were not run.
         notes: What was left out, and why.
     """
 
@@ -73,12 +98,15 @@ class Material:
     board: Leaderboard
     costs: dict[str, float | None]
     files: list[FeatureFile]
-    runs: list[FinetuneRun]
-    run: FinetuneRun | None
-    judged: list[Judged]
-    reference: Mapping[str, Any]
-    ensembles: list[Record]
-    records: dict[str, Record]
+    runs: list[Run]
+    compared: ComparedRun | None
+    frozen: EvaluatedModel
+    tuned: EvaluatedModel | None
+    ensembles: list[PredictionRecord]
+    sweeps: list[SweepRecord]
+    transferability: Transferability | None
+    inspection: Inspection | None
+    ablation: Ablation | None
     notes: list[str]
 
     @property
@@ -86,8 +114,13 @@ class Material:
         """The best probe."""
         return self.board.winner
 
+    @property
+    def evaluated(self) -> list[EvaluatedModel]:
+        """The winner and, where there is one, the compared run."""
+        return [self.frozen, *([self.tuned] if self.tuned else [])]
+
     def images_per_second(self, probe: ProbeResult) -> float:
-        """Return how fast the features of a probe are made; 0 where it was not measured."""
+        """Return how fast the features of a probe are extracted; 0 where it was not measured."""
         cost = self.costs.get(probe.id)
         return 1000 / cost if cost else 0.0
 
@@ -96,68 +129,112 @@ def probe_name(probe: ProbeResult) -> str:
     """Return what a probe is, in a few words."""
     if probe.members:
         return f"{probe.head} of {len(probe.members)} probes"
-    if probe.baseline and probe.head == "majority":
-        return "always the largest class"
-    return f"{probe.features_text} + {probe.head}"
+    if probe.features:
+        return f"{probe.features_text} + {probe.head}"
+    return {"majority": "majority class", "guess": "random guess"}.get(probe.head, probe.head)
 
 
-def gather(store: Path, runs_root: Path, name: str) -> Material:
-    """Open what there is of a data set.
+def open_context(store: Path, runs_root: Path, name: str) -> ReportContext:
+    """Open the results of a data set. What another state of it left is left out, with a note.
 
     Raises:
         MissingFileError: It is not prepared, or no probe was made yet.
         StaleError: The leaderboard was made from another state of the data set.
+        CorruptFileError: A file that belongs on the page is damaged; the message names it.
     """
     dataset = open_dataset(store, name)
-    board = Leaderboard.load(runs_root / name, name, dataset.digest)
-    winner = board.winner
-    files, notes = feature_files(store, dataset)
-    runs, more = finetune_runs(runs_root / name / "finetune", dataset)
-    notes += more
-    run = compared_run(runs)
-    judged = []
-    for source in (winner, run):
-        try:
-            judged += [_judge(dataset, board, source)] if source else []
-        except OnepassError as error:
-            notes.append(str(error))
     folder = runs_root / name
-    records = {file: read_optional(folder / f"{file}.json", dataset.digest, notes) for file in OPTIONAL}  # fmt: skip
-    reference = report_numbers(str(dataset.record.get("kind", "")))
-    return Material(
+    board = Leaderboard.load(folder, name, dataset.digest)
+    files, notes = feature_files(store, dataset)
+    runs = _runs(folder / "finetune", dataset, notes)
+    compared = compared_run(runs)
+    transferability, inspection = folder / Transferability.NAME, folder / Inspection.NAME
+    sweeps = [(path, SweepRecord.read(path)) for path in sorted(folder.glob("sweeps/*.json"))]
+    return ReportContext(
         dataset=dataset,
         class_names=display_names(dataset.class_ids, dataset.class_names),
         board=board,
         costs=extraction_costs(store, board),
         files=files,
         runs=runs,
-        run=run,
-        judged=judged,
-        reference=reference if reference["lines"] else {},
-        ensembles=read_ensembles(folder, dataset.digest, notes),
-        records={file: record for file, record in records.items() if record},
+        compared=compared,
+        frozen=_evaluate_probe(dataset, board),
+        tuned=_evaluate_run(dataset, compared.run) if compared else None,
+        ensembles=_ensembles(folder, dataset, notes),
+        sweeps=[
+            found for path, sweep in sweeps if (found := _current(path, sweep, dataset, notes))
+        ],
+        transferability=_current(
+            transferability, Transferability.read_optional(transferability), dataset, notes
+        ),
+        inspection=_current(inspection, Inspection.read_optional(inspection), dataset, notes),
+        ablation=Ablation.read_optional(folder / "finetune" / ABLATION),
         notes=notes,
     )
 
 
-def compared_run(runs: list[FinetuneRun]) -> FinetuneRun | None:
-    """Return the run to compare with the winner: best on the selection split, else begun last.
+def _current(path: Path, found: A | None, dataset: ImageDataset, notes: list[str]) -> A | None:
+    """Return an artifact; None, with a note, where it was made from another state of the data set."""
+    if found is not None and found.dataset_digest != dataset.digest:
+        notes.append(f"{path}: made from another state of the data set.")
+        return None
+    return found
 
-    Nothing is chosen on the reported split: a run without a selection score is taken for its date.
+
+def _runs(place: Path, dataset: ImageDataset, notes: list[str]) -> list[Run]:
+    """Return the runs of this state of the data set in the order they were started."""
+    found = [read_run(folder) for folder in run_folders(place)]
+    runs = [run for run in found if _current(run.folder, run.identity, dataset, notes)]
+    return sorted(runs, key=lambda run: (str(run.config.made_by.get("created", "")), run.name))
+
+
+def compared_run(runs: list[Run]) -> ComparedRun | None:
+    """Return the run to compare with the winner: best on the selection split, else started last.
+
+    Nothing is chosen on the validation split: runs without a selection score are taken by date.
     """
-    finished = [run for run in runs if run.finished]
+    finished = [
+        (run.result.selection_top1 or -1.0, place, run, run.result)
+        for place, run in enumerate(runs)
+        if run.result is not None and run.result.val_top1 is not None
+    ]
     if not finished:
         return None
-    by_date = {run.name: place for place, run in enumerate(finished)}
-    return max(finished, key=lambda r: (r.result.get("selection_top1") or -1.0, by_date[r.name]))
+    *_, run, result = max(finished, key=lambda entry: entry[:2])
+    return ComparedRun(run, result, RunErrors.read_optional(run.folder / ERRORS))
 
 
-def _judge(dataset: ImageDataset, board: Leaderboard, source: ProbeResult | FinetuneRun) -> Judged:
+def _ensembles(folder: Path, dataset: ImageDataset, notes: list[str]) -> list[PredictionRecord]:
+    """Return the scored predictions of several models or views."""
+    paths = [*folder.glob("predictions/*.json"), *folder.glob("finetune/*/val*.json")]
+    found = [_current(path, PredictionRecord.read(path), dataset, notes) for path in sorted(paths)]
+    several = [
+        record
+        for record in found
+        if record
+        and record.val_top1 is not None
+        and (len(record.members) > 1 or any(record.members[0].views))
+    ]
+    return sorted(several, key=lambda record: str(record.made_by.get("created", "")))
+
+
+def _evaluate_probe(dataset: ImageDataset, board: Leaderboard) -> EvaluatedModel:
+    probe = board.winner
+    found = load_probabilities(board.head_folder(probe), probe.rows)
     truth = dataset.labels[dataset.rows("val")]
-    if isinstance(source, FinetuneRun):
-        given = source.val_probabilities(dataset)
-        return Judged("fine-tuned", source.name, given, given.argmax(axis=1), truth)
-    found = load_probabilities(board.head_folder(source), source.rows)
-    return Judged(
-        "frozen", probe_name(source), found.val.astype(np.float32), found.val_predicted, truth
+    return EvaluatedModel(
+        "frozen", probe_name(probe), found.val.astype(np.float32), found.val_predicted, truth
     )
+
+
+def _evaluate_run(dataset: ImageDataset, run: Run) -> EvaluatedModel:
+    path = logits_path(run.folder, "val")
+    logits, rows = load_logits(path, len(dataset.class_ids))
+    if not np.array_equal(rows, dataset.rows("val")):
+        raise CorruptFileError(
+            f"{path}: expected the logits of the validation rows, received those of other rows; "
+            "delete the run's folder and train it again"
+        )
+    probabilities = softmax(logits)
+    predicted = probabilities.argmax(axis=1)
+    return EvaluatedModel("fine-tuned", run.name, probabilities, predicted, dataset.labels[rows])

@@ -1,4 +1,4 @@
-"""The errors of a model on the reported rows: class by class, pair by pair, picture by picture."""
+"""The mistakes of a model on the validation rows: by class, by pair of classes, as pictures."""
 
 import base64
 import io
@@ -9,9 +9,8 @@ import numpy as np
 from PIL import Image
 
 from onepass.classify import metrics
-from onepass.classify.metrics import confusion_matrix
 from onepass.data.dataset import ImageDataset
-from onepass.report.context import Judged
+from onepass.report.context import EvaluatedModel
 
 PICTURES, PAIRS, EXAMPLES = 24, 12, 3
 SIDE = 128  # px, of a thumbnail
@@ -20,13 +19,13 @@ TINY = 32  # px, up to which pixels are shown as they are
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """An image that was taken for another class.
+    """A misclassified image.
 
     Attributes:
         row: Of the data set.
         name: Its file name.
-        truth, taken: Its class and the one it was taken for.
-        share: Probability of the latter, 0 … 1.
+        truth, predicted: Its true and its predicted class.
+        confidence: Probability of the predicted class, 0 … 1.
         uri: The image, small, as a data URI.
         tiny: Whether it has so few pixels that they should be shown as they are.
     """
@@ -34,127 +33,132 @@ class Mistake:
     row: int
     name: str
     truth: int
-    taken: int
-    share: float
+    predicted: int
+    confidence: float
     uri: str
     tiny: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Images of class `truth` that were taken for class `taken`.
+    """Images of class `truth` that were predicted as class `predicted`.
 
     Attributes:
-        truth, taken: The classes.
+        truth, predicted: The classes.
         count: How many images.
         share: Of the images of the true class.
-        back: How many of the other class were taken for this one.
+        reverse: How many images of the predicted class were predicted as the true one.
         examples: Some of them, the most confident first.
     """
 
     truth: int
-    taken: int
+    predicted: int
     count: int
     share: float
-    back: int
+    reverse: int
     examples: list[Mistake]
 
 
 @dataclass(frozen=True, slots=True)
 class ClassLine:
-    """How one class fares.
+    """How the models do on one class.
 
     Attributes:
-        label: Which.
-        count: Its reported images.
-        found: Share of them that each model has right, in the order of the models.
-        precision: Share of what the last model took for this class that is; None where it took nothing.
-        taken: The class its images are mistaken for most; None where none is.
-        times: How often.
+        label: The class.
+        count: Its validation images.
+        accuracies: Share of them that each model has right, in the order of the models.
+        precision: Share of the images that the last model predicted as this class that are of it;
+            None where there are none.
+        confused_with: The class that its images are most often misclassified as; None where none is.
+        confusions: How often.
     """
 
     label: int
     count: int
-    found: list[float]
+    accuracies: list[float]
     precision: float | None
-    taken: int | None
-    times: int
+    confused_with: int | None
+    confusions: int
 
     @property
-    def gained(self) -> float:
-        """What the last model has right more than the first, as a share."""
-        return self.found[-1] - self.found[0]
+    def difference(self) -> float:
+        """Accuracy of the last model less that of the first."""
+        return self.accuracies[-1] - self.accuracies[0]
 
 
-def class_lines(judged: Sequence[Judged], classes: int) -> list[ClassLine]:
-    """Return the classes that have reported images, the worst for the last model first."""
-    tables = [confusion_matrix(model.truth, model.predicted, classes) for model in judged]
+def class_lines(evaluated: Sequence[EvaluatedModel], classes: int) -> list[ClassLine]:
+    """Return the classes that have validation images, the worst for the last model first."""
+    tables = [metrics.confusion_matrix(m.truth, m.predicted, classes) for m in evaluated]
+    accuracies = [metrics.class_accuracy(table) for table in tables]
     last = tables[-1]
     lines = []
-    for k in np.flatnonzero(last.sum(axis=1)):
+    for k in metrics.worst_classes(last, classes):
         off = last[k].copy()
         off[k] = 0
-        taken = int(last[:, k].sum())
+        predicted = int(last[:, k].sum())
         lines.append(
             ClassLine(
-                label=int(k),
+                label=k,
                 count=int(last[k].sum()),
-                found=[float(table[k, k] / table[k].sum()) for table in tables],
-                precision=float(last[k, k] / taken) if taken else None,
-                taken=int(off.argmax()) if off.any() else None,
-                times=int(off.max()),
+                accuracies=[float(share[k]) for share in accuracies],
+                precision=float(last[k, k] / predicted) if predicted else None,
+                confused_with=int(off.argmax()) if off.any() else None,
+                confusions=int(off.max()),
             )
         )
-    return sorted(lines, key=lambda line: (line.found[-1], line.label))
+    return lines
 
 
-def confident_mistakes(dataset: ImageDataset, model: Judged) -> list[Mistake]:
-    """Return the mistakes that the model was surest of."""
-    return [_mistake(dataset, model, i) for i in _surest(model)[:PICTURES]]
+def confident_mistakes(dataset: ImageDataset, model: EvaluatedModel) -> list[Mistake]:
+    """Return the most confident mistakes, the most confident first."""
+    return [_mistake(dataset, model, i) for i in _by_confidence(model)[:PICTURES]]
 
 
-def confused_pairs(dataset: ImageDataset, model: Judged, counts: np.ndarray) -> list[Pair]:
-    """Return the pairs of classes that are confused most, with examples.
+def confused_pairs(dataset: ImageDataset, model: EvaluatedModel, counts: np.ndarray) -> list[Pair]:
+    """Return the most confused pairs of classes, with examples.
 
     Args:
         dataset: Of the images.
         model: Whose mistakes they are.
-        counts: (K, K), from `confusion_matrix`.
+        counts: (K, K), from `onepass.classify.metrics.confusion_matrix`.
     """
-    surest, pairs = _surest(model), []
+    order, pairs = _by_confidence(model), []
     for i, j, count in metrics.confused_pairs(counts, PAIRS):
-        which = surest[(model.truth[surest] == i) & (model.predicted[surest] == j)][:EXAMPLES]
+        which = order[(model.truth[order] == i) & (model.predicted[order] == j)][:EXAMPLES]
         examples = [_mistake(dataset, model, n) for n in which]
         pairs.append(Pair(i, j, count, count / int(counts[i].sum()), int(counts[j, i]), examples))
     return pairs
 
 
-def _surest(model: Judged) -> np.ndarray:
+def _by_confidence(model: EvaluatedModel) -> np.ndarray:
     """Return the positions of the mistakes, the most confident first."""
     return metrics.confident_mistakes(model.truth, model.predicted, model.probabilities)
 
 
-def _mistake(dataset: ImageDataset, model: Judged, i: int) -> Mistake:
+def _mistake(dataset: ImageDataset, model: EvaluatedModel, i: int) -> Mistake:
     row = int(dataset.rows("val")[i])
-    truth, taken = int(model.truth[i]), int(model.predicted[i])
-    pixels = dataset.pixels[row]
-    share = float(model.probabilities[i, taken])
+    pixels, predicted = dataset.pixels[row], int(model.predicted[i])
     return Mistake(
-        row,
-        dataset.names[row],
-        truth,
-        taken,
-        share,
-        thumbnail(pixels),
-        max(pixels.shape[:2]) <= TINY,
+        row=row,
+        name=dataset.names[row],
+        truth=int(model.truth[i]),
+        predicted=predicted,
+        confidence=float(model.probabilities[i, predicted]),
+        uri=thumbnail(pixels),
+        tiny=is_tiny(pixels),
     )
+
+
+def is_tiny(pixels: np.ndarray) -> bool:
+    """Return whether an image (H, W, C) has so few pixels that they should be shown as they are."""
+    return max(pixels.shape[:2]) <= TINY
 
 
 def thumbnail(pixels: np.ndarray) -> str:
     """Return an image, uint8 (H, W, 1 or 3), as a data URI: PNG where it is tiny, else a small JPEG."""
     array = np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     image, buffer = Image.fromarray(array), io.BytesIO()
-    kind = "png" if max(image.size) <= TINY else "jpeg"
+    kind = "png" if is_tiny(pixels) else "jpeg"
     image.thumbnail((SIDE, SIDE))
     image.save(buffer, kind, quality=86, optimize=True)
     return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,16 +1,16 @@
-"""Names for people: short enough for a table, and no two classes alike."""
+"""Class names for people: short enough for a table, and unique."""
 
 from collections import Counter
 
-LONG = 28  # a name of more letters is cut to its first synonym
+LONG = 28  # characters; a longer name is cut to its first synonym
 LONGEST = 60
 
 
 def display_names(class_ids: list[str], class_names: list[str]) -> list[str]:
-    """Return a name for each class, all different.
+    """Return a unique name for each class.
 
     WordNet's names list synonyms, such as "koala, koala bear, kangaroo bear, native bear": the first
-    is enough where no other class begins with it. A name that two classes share gets its class's id.
+    is enough where no other class begins with it. A name that two classes share gets the class's id.
     """
     first = [name.split(",")[0].strip() for name in class_names]
     shared = Counter(first) + Counter(n for n, f in zip(class_names, first, strict=True) if n != f)

@@ -1,4 +1,4 @@
-"""How numbers are written on the page and in its figures."""
+"""How numbers are formatted on the page and in its figures."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from onepass.cache.progress import human_seconds
 from onepass.classify.text import p_value as plain_p_value
 from onepass.classify.text import percent as plain_percent
 
-FIXED = "\u00a0"  # a space at which no line is broken
+FIXED = "\u00a0"  # no-break space
 
 
 def percent(share: float | None) -> str:
@@ -19,8 +19,10 @@ def interval(pair: Sequence[float] | None) -> str:
     return "–" if not pair else f"{100 * pair[0]:.1f} … {100 * pair[1]:.1f} %".replace(" ", FIXED)
 
 
-def points(difference: float) -> str:
-    """Return a difference of shares in points, as `+3.1` or `−0.4`."""
+def points(difference: float | None) -> str:
+    """Return a difference of shares in points, as `+3.1` or `−0.4`; `–` where there is none."""
+    if difference is None:
+        return "–"
     text = f"{100 * difference:+.1f}".replace("-", "−")
     return "0.0" if text in ("+0.0", "−0.0") else text
 
@@ -28,6 +30,11 @@ def points(difference: float) -> str:
 def p_value(p: float | None) -> str:
     """Return a p-value as `p = 0.16` or `p < 0.001`."""
     return "" if p is None else plain_p_value(p).replace(" ", FIXED)
+
+
+def number(value: float | None) -> str:
+    """Return a number as the script sorts it; "" where there is none."""
+    return "" if value is None else str(value)
 
 
 def thousands(number: float) -> str:

@@ -1,4 +1,4 @@
-"""The page: what is on disk goes in, one HTML file comes out."""
+"""The page: artifacts go in, one HTML file comes out."""
 
 import base64
 import hashlib
@@ -14,7 +14,7 @@ from onepass.cache.errors import UsageError
 from onepass.cache.files import write_atomic
 from onepass.report import numbers
 from onepass.report.config import ReportConfig
-from onepass.report.context import Material, gather
+from onepass.report.context import ReportContext, open_context
 from onepass.report.figures.figure import write_figures
 from onepass.report.palette import COLOURS
 from onepass.report.sections import build_sections
@@ -31,8 +31,8 @@ class PageResult:
         dataset: Name of the data set.
         path: The page.
         bytes: Its size.
-        probes: Probes on it, floor lines apart.
-        runs: Fine-tuned runs on it.
+        probes: How many probes it shows, without baselines.
+        runs: How many fine-tuning runs it shows.
         sections: Names of its sections.
         figures: Folder of the figures as PNG and CSV.
         figure_names: Names of the figures there.
@@ -51,16 +51,17 @@ class PageResult:
 
 
 def write_page(config: ReportConfig) -> PageResult:
-    """Write `runs/<data set>/report.html` and `figures/` from the leaderboard, the runs and the store.
+    """Write `runs/<data set>/report.html` and the figures in `figures/` beside it.
 
     Raises:
         MissingFileError: The data set is not prepared, or nothing was classified yet.
         StaleError: The leaderboard was made from another state of the data set.
+        CorruptFileError: A file that belongs on the page is damaged.
     """
     name = config.dataset or only_dataset(config)
-    material = gather(config.store, config.runs, name)
-    sections = build_sections(material)
-    content = render(material, sections).encode()
+    context = open_context(config.store, config.runs, name)
+    sections = build_sections(context)
+    content = render(context, sections).encode()
     folder = config.runs / name
     figures = [figure for section in sections for figure in [*section.figures, *section.files]]
     write_figures(folder / "figures", figures)
@@ -72,12 +73,12 @@ def write_page(config: ReportConfig) -> PageResult:
         dataset=name,
         path=path,
         bytes=len(content),
-        probes=len(material.board.ranked),
-        runs=len(material.runs),
+        probes=len(context.board.ranked),
+        runs=len(context.runs),
         sections=[section.name for section in sections],
         figures=folder / "figures",
         figure_names=[figure.name for figure in figures],
-        notes=material.notes,
+        notes=context.notes,
     )
 
 
@@ -90,14 +91,16 @@ def only_dataset(config: RunsConfig) -> str:
     known = sorted(path.parent.name for path in config.runs.glob("*/leaderboard.json"))
     if len(known) != 1:
         found = ", ".join(known) or f"no results in {config.runs} yet"
-        raise UsageError(f"expected --dataset NAME, for there is not exactly one: {found}")
+        raise UsageError(
+            f"expected --dataset NAME, as there is not exactly one data set with results: {found}"
+        )
     return known[0]
 
 
-def render(material: Material, sections: list[Section]) -> str:
-    """Return the page. Class and file names are hostile: everything is escaped, nothing may be loaded.
+def render(context: ReportContext, sections: list[Section]) -> str:
+    """Return the page. Class and file names are untrusted: everything is escaped, nothing is loaded.
 
-    The policy allows the page's own style and script, by their digests, and pictures inside it.
+    The Content-Security-Policy allows the page's own style and script, by their digests, and data URIs.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -106,7 +109,16 @@ def render(material: Material, sections: list[Section]) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    for name in ("percent", "interval", "points", "p_value", "thousands", "rate", "duration"):
+    for name in (
+        "percent",
+        "interval",
+        "points",
+        "p_value",
+        "number",
+        "thousands",
+        "rate",
+        "duration",
+    ):
         environment.filters[name] = getattr(numbers, name)
     style = environment.get_template("page.css").render(colours=COLOURS).strip()
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8").strip()
@@ -115,9 +127,9 @@ def render(material: Material, sections: list[Section]) -> str:
         f"script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
     )
     return environment.get_template("page.html").render(
-        material=material,
-        dataset=material.dataset,
-        winner=material.winner,
+        context=context,
+        dataset=context.dataset,
+        winner=context.winner,
         sections=sections,
         style=Markup(style),  # noqa: S704  our own file
         script=Markup(script),  # noqa: S704  our own file

@@ -1,6 +1,6 @@
-"""The colours, once: the page's style sheet, its SVG and the PNG files take them from here.
+"""The colours of the page's style sheet, its SVG and the PNG files.
 
-Contrast to the paper (WCAG): text at least 4.5, marks at least 3; a test computes it.
+Contrast with the background (WCAG): text at least 4.5, markers at least 3; a test computes it.
 """
 
 from dataclasses import dataclass
@@ -28,25 +28,21 @@ SHAPES = ("circle", "square", "diamond", "triangle")
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How one series is told from the others, by colour and by shape.
+    """How one series looks: it differs from the others in colour and in shape.
 
     Attributes:
         colour: Name in COLOURS.
-        shape: Of its marks, one of SHAPES; "" for a line without any.
-        dash: Whether its line is broken.
+        shape: Of its markers, one of SHAPES; "" for a line without any.
+        line: As matplotlib writes it: "-" solid, "--" dashed, "" none.
+        hollow: Whether its markers are outlines.
     """
 
     colour: str
     shape: str = "circle"
-    dash: bool = False
+    line: str = "-"
+    hollow: bool = False
 
 
 def series_style(number: int) -> Style:
     """Return the style of the series of this number, from 0; they repeat after eight."""
     return Style(SERIES[number % len(SERIES)], SHAPES[number % len(SHAPES)])
-
-
-def rgb(name: str, dark: bool = False) -> tuple[int, int, int]:
-    """Return a colour as red, green and blue, 0 … 255."""
-    text = COLOURS[name][dark]
-    return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)

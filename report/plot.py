@@ -1,4 +1,4 @@
-"""Figures drawn once, by matplotlib: as SVG for the page and as PNG for papers."""
+"""Figures drawn by matplotlib: as SVG for the page and as PNG for papers."""
 
 import io
 import warnings
@@ -17,14 +17,14 @@ from onepass.report.palette import COLOURS, Style
 from onepass.report.svg import page_svg
 
 WIDTH, HEIGHT = 380.0, 260.0  # points; one is one unit of the SVG
-SMALL = 10.5  # size of the letters
+SMALL = 10.5  # points, of the font
 ROW = 16.0  # height of a line of the legend
 POINT = 72.0  # points per inch
 DPI = 180  # of the PNG files
-LONGEST = 46  # letters of a name in a figure
+LONGEST = 46  # characters of a name in a figure
 MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle": "^", "": ""}
 INK, MUTED, GRID, PAPER = (COLOURS[name][0] for name in ("ink", "muted", "grid", "paper"))
-# A name of a class is text, never a formula; letters stay letters in the SVG.
+# A class name is text, never a formula; text stays text in the SVG.
 styled = matplotlib.rc_context(
     {
         "font.family": "DejaVu Sans", "font.size": SMALL, "text.parse_math": False, "text.color": INK,
@@ -39,18 +39,18 @@ styled = matplotlib.rc_context(
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A picture and its words for those who do not see it.
+    """A picture and its description for screen readers.
 
     Attributes:
         canvas: The matplotlib figure.
-        alt: What it shows; "" for a mere ornament.
+        alt: What it shows, in words.
     """
 
     canvas: Canvas
     alt: str
 
     def svg(self, name: str) -> Markup:
-        """Return it for the page; `name` keeps its identifiers apart from those of other figures."""
+        """Return it for the page; `name` keeps its ids distinct from those of other figures."""
         return page_svg(self._saved("svg", name, {"Date": None}).decode(), self.alt)
 
     def png(self) -> bytes:
@@ -61,7 +61,7 @@ class Drawing:
     def _saved(self, kind: str, salt: str, metadata: dict[str, Any]) -> bytes:
         buffer = io.BytesIO()
         with matplotlib.rc_context({"svg.hashsalt": salt}), warnings.catch_warnings():
-            # The one font of the PNG files lacks letters of many scripts; the page has them all.
+            # The font of the PNG files lacks the letters of many scripts; the browser has them.
             warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
             self.canvas.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
         return buffer.getvalue()
@@ -73,31 +73,31 @@ def colour(name: str) -> str:
 
 
 def shorten(text: str, longest: int = LONGEST) -> str:
-    """Return a name in one line of printable letters, cut where it is long."""
+    """Return a name in one line of printable characters, truncated where it is long."""
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def tip(text: str) -> str:
-    """Return the group id by which `page_svg` knows what is told where the pointer rests."""
+    """Return the group id that `page_svg` turns into the tooltip `text`."""
     return "tip:" + shorten(text, 200)
 
 
 def blank(width: float, height: float, **options: Any) -> tuple[Canvas, Axes]:
-    """Return a canvas (points) with one pair of axes; to be used under `styled`."""
+    """Return a canvas of a size in points with one pair of axes; use it under `styled`."""
     canvas = Canvas((width / POINT, height / POINT), layout="constrained")
     return canvas, canvas.add_subplot(**options)
 
 
 class Plot:
-    """A chart with two axes, to be filled with lines and marks; to be used under `styled`.
+    """A chart with two axes, to be filled with lines and markers; use it under `styled`.
 
     Args:
-        x_title, y_title: What is counted, with its unit.
+        x_title, y_title: Quantities, with their units.
         legend: (name, style) of each series; no legend where there is only one.
-        log: Whether equal ways along x are equal ratios.
-        ticks: Where x has its ticks, where these are few numbers such as sizes or epochs.
-        unit: Whether both axes go from 0 to 1.
+        log: Whether the x axis is logarithmic.
+        ticks: Values of x to place the ticks at, such as sizes or epochs; used where they are few.
+        unit: Whether both axes run from 0 to 1.
     """
 
     def __init__(
@@ -136,41 +136,36 @@ class Plot:
     def curve(
         self, points: Sequence[tuple[float, float]], style: Style, labels: Sequence[str] = ()
     ) -> None:
-        """Draw a line through points; where `labels` are given, each point is marked and told."""
-        if len(points) > 1:
-            line: dict[str, Any] = {
-                "color": colour(style.colour),
-                "lw": 1.6,
-                "ls": "--" if style.dash else "-",
-            }
-            self.axes.plot(*zip(*points, strict=True), **line)
+        """Draw a line through points; `labels` give each point a marker with a tooltip."""
+        if len(points) > 1 and style.line:
+            self.axes.plot(*zip(*points, strict=True), **_line(style))
         for (x, y), label in zip(points, labels, strict=False):
             self.axes.plot([x], [y], gid=tip(label), **_mark(style))
 
     def span(self, x: float, low: float, high: float, name: str) -> None:
-        """Draw an upright interval in a colour of the palette."""
+        """Draw a vertical interval in a colour of the palette."""
         bars = [[(high - low) / 2], [(high - low) / 2]]
         self.axes.errorbar(
             [x], [(low + high) / 2], bars, ecolor=colour(name), elinewidth=1, capsize=2.5, fmt="none"
         )  # fmt: skip
 
     def diagonal(self) -> None:
-        """Draw the line where both axes say the same."""
+        """Draw the line on which both axes are equal."""
         self.axes.axline((0, 0), slope=1, color=MUTED, lw=1, ls="--")
 
     def name(self, x: float, y: float, text: str) -> None:
-        """Write a name beside a point."""
+        """Write a name beside a point when the figure is finished."""
         self.names.append((x, y, shorten(text, 26)))
 
     def drawing(self, alt: str) -> Drawing:
-        """Return what was drawn, with its words for those who do not see it."""
+        """Return what was drawn; `alt` describes it for screen readers."""
         self.axes.autoscale_view()  # else the limits are known only when the picture is saved
         scale = self.axes.transScale + self.axes.transLimits
         taken: list[tuple[float, float]] = []
         for x, y, text in self.names:
             across, up = scale.transform((x, y))
             if any(abs(across - a) < 0.5 and abs(up - b) < 0.07 for a, b in taken):
-                continue  # it would print over another name; its sign still tells it
+                continue  # it would overlap another name; its marker still has the tooltip
             taken.append((across, up))
             place: dict[str, Any] = {"xytext": (6, 6)}
             if across > 0.5:
@@ -179,20 +174,23 @@ class Plot:
         return Drawing(self.canvas, alt)
 
 
+def _line(style: Style) -> dict[str, Any]:
+    return {"color": colour(style.colour), "lw": 1.6, "ls": style.line}
+
+
 def _mark(style: Style) -> dict[str, Any]:
-    face = PAPER if style.dash else colour(style.colour)
+    face = PAPER if style.hollow else colour(style.colour)
     return {
         "marker": MARKERS[style.shape], "ms": 5, "mfc": face, "mec": colour(style.colour), "mew": 1.4, "ls": "",
     }  # fmt: skip
 
 
 def _handle(name: str, style: Style) -> Line2D:
-    line = {"color": colour(style.colour), "lw": 1.6}
-    return Line2D([], [], label=name, **{**_mark(style), **line, "ls": "--" if style.dash else "-"})
+    return Line2D([], [], label=name, **{**_mark(style), **_line(style)})
 
 
 def _apart(ticks: Sequence[float], log: bool) -> list[float]:
-    """Return the ticks, less those that would print over their neighbours."""
+    """Return the ticks without those whose labels would overlap their neighbours."""
     if log:
         return sorted(set(ticks))
     span, kept = max(ticks) - min(ticks), list[float]()

@@ -1,7 +1,7 @@
-"""matplotlib's SVG, made fit to stand inside the page.
+"""matplotlib's SVG, adapted to stand inside the page.
 
 The page's policy forbids styles inside elements, so they become attributes, which also lets the style
-sheet exchange the colours in dark mode. Groups that `tip` named get a `<title>` that browsers show.
+sheet replace the colours in dark mode. Groups named by `tip` get a `<title>`, which browsers show as a tooltip.
 """
 
 import xml.etree.ElementTree as ElementTree
@@ -18,27 +18,25 @@ def page_svg(text: str, alt: str) -> Markup:
 
     Args:
         text: SVG as matplotlib writes it.
-        alt: Read out by screen readers; "" hides the picture from them.
+        alt: Description for screen readers.
     """
     root = ElementTree.fromstring(text)  # noqa: S314  our own drawing
     for element in list(root.iter()):
         _plain(element)
-    for child in list(
-        root
-    ):  # who made it, a style for everything, and clips of what is never outside
+    for child in list(root):
+        # The author, a global style, and clips of what never leaves them.
         if child.tag in (f"{{{SVG}}}metadata", f"{{{SVG}}}defs"):
             root.remove(child)
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
-    known = {"role": "img", "aria-label": alt} if alt else {"aria-hidden": "true"}
-    root.attrib.update(known)
+    root.attrib.update({"role": "img", "aria-label": alt})
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
     return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704  escaped there
 
 
 def _plain(element: ElementTree.Element) -> None:
-    """Turn the style of one element into attributes, drop its id unless something refers to it."""
+    """Turn the style of one element into attributes and the id of a group into its tooltip."""
     for rule in element.attrib.pop("style", "").split(";"):
         name, _, value = rule.partition(":")
         if value and name.strip() not in DROPPED:

@@ -1,7 +1,8 @@
-"""What a person reads at the end of the command."""
+"""What the command prints at its end."""
 
 from typing import TYPE_CHECKING
 
+from onepass.cache.commandline.advice import onepass_command
 from onepass.cache.progress import human_bytes
 
 if TYPE_CHECKING:
@@ -9,16 +10,15 @@ if TYPE_CHECKING:
 
 
 def page_text(result: "PageResult") -> str:
-    """Return what is on the page, what was left out, and where everything lies."""
+    """Return what is on the page, what was left out, and where the files are."""
     lines = [
         f"{result.dataset}: {_count(result.probes, 'probe')}, {_count(result.runs, 'fine-tuned run')}"
     ]
     lines += [f"Left out: {note}" for note in result.notes]
     lines.append(f"Figures: {result.figures} (PNG, and their numbers as CSV)")
     lines.append(f"Page: {result.path} ({human_bytes(result.bytes)}, needs no network)")
-    lines.append(
-        f"Next: onepass report --dataset {result.dataset} --open, or send the file as it is"
-    )
+    command = onepass_command("report", "--dataset", result.dataset, "--open")
+    lines.append(f"Next: {command}, or send the file as it is")
     return "\n".join(lines)
 
 

@@ -1,7 +1,6 @@
-"""A data set with hostile names, its leaderboard and runs of fine-tuning, as the stages leave them."""
+"""A data set with hostile names, its leaderboard and fine-tuning runs, made by the real writers."""
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +8,27 @@ import numpy as np
 from classify_store import Digits, digits
 
 from onepass.cache.features import FeatureKey
-from onepass.cache.files import write_json
+from onepass.cache.files import write_atomic
 from onepass.cache.provenance import digest_bytes, made_by
 from onepass.cache.rows import Column, RowLayout, RowWriter
 from onepass.classify.config import ClassifyConfig
 from onepass.classify.heads.storage import pack_arrays
+from onepass.classify.leaderboard.board import Leaderboard
+from onepass.classify.leaderboard.prediction_record import (
+    MemberRecord,
+    PredictionRecord,
+    record_path,
+)
 from onepass.classify.pipeline import run_probes
 from onepass.data.dataset import ImageDataset, dataset_digest, dataset_path, open_dataset
+from onepass.finetune.errors import analyse_run
+from onepass.finetune.recipes import Recipe
+from onepass.finetune.session.history import EpochRow
+from onepass.finetune.session.result import RESULT, FinetuneResult
+from onepass.finetune.session.run_identity import CONFIG, RunConfig, RunIdentity
+from onepass.finetune.session.runs import logits_path, open_run
 from onepass.report.config import ReportConfig
-from onepass.report.context import gather
+from onepass.report.context import open_context
 from onepass.report.page import PageResult, render, write_page
 from onepass.report.sections import build_sections
 
@@ -28,7 +39,22 @@ RECORD = {
     "licence": "CC <i>BY</i>",
     "kind": "digits",
     "seed": 0,
-    "published": [{"method": HOSTILE, "accuracy": 91.25, "source": "nobody"}, {"method": "bad"}],
+    "published": [
+        {"method": HOSTILE, "accuracy": 91.25, "source": "nobody"},
+        {
+            "method": "frozen features",
+            "accuracy": 58.2,
+            "source": "Someone (2020)",
+            "stage": "frozen",
+        },
+        {
+            "method": "fine-tuned",
+            "accuracy": 75.7,
+            "source": "Someone (2020)",
+            "stage": "fine-tuned",
+        },
+        {"method": "bad"},
+    ],
     "notes": ["A note <script>alert(3)</script> for the reader."],
     "citation": ["Someone: Something."],
 }
@@ -55,18 +81,18 @@ class Place:
 
     def page(self) -> str:
         """The page, not written, with its unbreakable spaces as plain ones."""
-        material = gather(self.store, self.runs, self.name)
-        return render(material, build_sections(material)).replace("\u00a0", " ")
+        context = open_context(self.store, self.runs, self.name)
+        return render(context, build_sections(context)).replace("\u00a0", " ")
 
-    def change(self, file: str, path: tuple[Any, ...], value: Any) -> None:
-        """Change one value of a JSON file under the runs."""
-        target = self.folder / file
-        content = json.loads(target.read_text())
-        inner = content
-        for step in path[:-1]:
-            inner = inner[step]
-        inner[path[-1]] = value
-        target.write_text(json.dumps(content))
+    def change_winner(self, **changes: Any) -> None:
+        """Change the winner's line of the leaderboard."""
+        board = Leaderboard.load(self.folder, self.name, self.dataset.digest)
+        board.holding(replace(board.winner, **changes)).save()
+
+    def change_result(self, run: str, **changes: Any) -> None:
+        """Change what a finished run found."""
+        path = self.folder / "finetune" / run / RESULT
+        replace(FinetuneResult.read(path), **changes).write(path)
 
 
 def make_place(root: Path, classes: int = 10, name: str = "digits-test") -> Place:
@@ -113,30 +139,47 @@ def write_features(
 
 
 def add_run(place: Place, name: str, *, wrong: int = 5, **result: Any) -> Path:
-    """Write a finished run of fine-tuning that has all but `wrong` reported rows right."""
+    """Write a finished run of fine-tuning that misclassifies the first `wrong` validation rows."""
     dataset = place.dataset
     rows = dataset.rows("val")
-    truth = dataset.labels[rows]
-    logits = np.eye(len(dataset.class_ids), dtype=np.float32)[truth] * 4
+    logits = np.eye(len(dataset.class_ids), dtype=np.float32)[dataset.labels[rows]] * 4
     logits[:wrong] = np.roll(logits[:wrong], 1, axis=1)
     folder = begin_run(place, name)
-    (folder / "val_logits.npz").write_bytes(pack_arrays({"logits": logits, "rows": rows}))
+    arrays = pack_arrays({"logits": logits, "rows": rows})  # `save_logits` would import Keras
+    write_atomic(logits_path(folder, "val"), arrays)
     accuracy = float(1 - wrong / len(rows))
-    history = [{"epoch": e, "loss": 1 / e, "accuracy": 0.9 + e / 100, "seconds": 2.0} for e in (1, 2, 3)]  # fmt: skip
-    found = {
-        "run": f"{place.name}/{name}", "folder": name, "start": "toy@16 + logistic",
-        "warm_start_difference": 1e-6, "history": history, "stopped": "", "probe_top1": 0.9,
-        "val_top1": accuracy, "val_interval": [accuracy - 0.01, 1.0], "p_value": 0.03, "seconds": 9.0,
-    }  # fmt: skip
-    write_json(folder / "result.json", {**found, **result})
+    found = FinetuneResult(
+        run=f"{place.name}/{name}", folder=Path(name), start="toy@16 + logistic",
+        warm_start_difference=1e-6, stopped="", probe_top1=0.9, val_top1=accuracy,
+        val_interval=(accuracy - 0.01, 1.0), p_value=0.03, seconds=9.0,
+        history=tuple(EpochRow(e, 1 / e, 0.9 + e / 100, 2.0) for e in (1, 2, 3)),
+    )  # fmt: skip
+    replace(found, **result).write(folder / RESULT)
+    analyse_run(open_run(place.store, place.runs, f"{place.name}/{name}"), place.runs)
     return folder
 
 
-def begin_run(place: Place, name: str, **identity: Any) -> Path:
+def begin_run(place: Place, name: str, created: str = "", **identity: Any) -> Path:
     """Write what a run that is not finished has left."""
     folder = place.folder / "finetune" / name
-    recipe = {"epochs": 3, "batch": 32, "learning_rate": 1e-5, "dropout": 0.0, "flip": True}
-    known = {"dataset_digest": place.dataset.digest, "recipe": recipe, "rows": 0, "seed": 0}
+    board = Leaderboard.load(place.folder, place.name, place.dataset.digest)
+    which = RunIdentity(
+        dataset=place.name, dataset_digest=place.dataset.digest, probe=board.winner.id,
+        features=board.winner.keys[0].inputs(), recipe=Recipe(epochs=3, batch=32, learning_rate=1e-5),
+        unfreeze="all", select=True, rows=0, weights="imagenet", seed=0,
+    )  # fmt: skip
     made = {**made_by(), "command": f"onepass finetune --run {name}"}
-    write_json(folder / "config.json", {"identity": {**known, **identity}, "made_by": made})
+    made |= {"created": created} if created else {}
+    RunConfig(replace(which, **identity), made).write(folder / CONFIG)
     return folder
+
+
+def add_ensemble(place: Place, *members: MemberRecord, accuracy: float = 0.4321) -> None:
+    """Write the record of predictions for the validation split by several models or views."""
+    record = PredictionRecord(
+        dataset=place.name, dataset_digest=place.dataset.digest, split="val",
+        rows=len(place.dataset.rows("val")), file_format="csv", members=members, weights="equal",
+        temperature=1.25, learnt_on=0, note="", val_top1=accuracy, val_interval=(0.4, 0.46),
+        log_loss=1.0, made_by=made_by(),
+    )  # fmt: skip
+    record.write(record_path(place.folder / "predictions" / "val-average.csv"))

@@ -13,13 +13,13 @@ from onepass.cache.commandline.command import main
 from onepass.cache.errors import InvalidInputError, UsageError
 from onepass.cache.provenance import digest_array
 from onepass.classify.heads.storage import pack_arrays, unpack_arrays
+from onepass.classify.leaderboard.prediction_record import MemberRecord, PredictionRecord
 from onepass.classify.metrics import log_loss, log_probabilities, softmax
 from onepass.classify.protocol.scorings import read_scorings
 from onepass.data.dataset import ImageDataset
 from onepass.predict.__main__ import COMMANDS
 from onepass.predict.average import learn_weights, mix
 from onepass.predict.config import PredictConfig
-from onepass.predict.record import MemberRecord, PredictionRecord
 from onepass.predict.split import predict_split
 
 

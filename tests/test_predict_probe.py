@@ -21,6 +21,7 @@ from onepass.cache.errors import (  # fmt: skip
 )
 from onepass.classify.config import ClassifyConfig
 from onepass.classify.heads.storage import load_head
+from onepass.classify.leaderboard.prediction_record import PredictionRecord
 from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.pipeline import ClassifyResult, run_probes
 from onepass.data.dataset import open_dataset
@@ -28,7 +29,6 @@ from onepass.predict.__main__ import COMMANDS
 from onepass.predict.answers import encode_answers
 from onepass.predict.config import PredictConfig
 from onepass.predict.models import load_predictor
-from onepass.predict.record import PredictionRecord
 from onepass.predict.split import predict_split
 from onepass.predict.text import predict_text
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,22 @@ from matplotlib.text import Text
 
 from onepass.cache.features import FeatureKey
 from onepass.classify.leaderboard.result import ProbeResult, RowCounts, TrialRecord
-from onepass.report.artifacts import FinetuneRun
-from onepass.report.figures.comparison import Standing, standing_figure
-from onepass.report.figures.figure import Figure, write_figures
+from onepass.finetune.recipes import Recipe
+from onepass.finetune.session.history import EpochRow
+from onepass.finetune.session.result import FinetuneResult
+from onepass.finetune.session.run_identity import RunConfig, RunIdentity
+from onepass.finetune.session.runs import Run
+from onepass.report.figures.comparison import ComparedResult, comparison_figure
+from onepass.report.figures.confusion import ALL, confusion_figure, shown_classes
+from onepass.report.figures.figure import (
+    INDEX,
+    Figure,
+    FigureIndex,
+    FigureTexts,
+    write_figures,
+)
 from onepass.report.figures.learning import learning_figures
-from onepass.report.figures.matrix import ALL, matrix_figure, shown_classes
-from onepass.report.figures.paths import path_figures
+from onepass.report.figures.search import search_figures
 from onepass.report.figures.timing import MOST, time_figure
 from onepass.report.figures.tradeoffs import cost_figure, size_figure
 from onepass.report.plot import Drawing, blank
@@ -61,61 +70,68 @@ def test_cost_figure_marks_the_front() -> None:
     probes = [probe("slow", 8, 0.8), probe("fast", 8, 0.6), probe("bad", 8, 0.5), probe("unknown", 8, 0.9)]  # fmt: skip
     ids = [one.id for one in probes]
     costs = dict(zip(ids, (100.0, 10.0, 20.0, None), strict=True))
-    figure = cost_figure(probes, costs, ids[:2])
+    figure = cost_figure(probes, costs)
     assert figure is not None
-    found = {r["features"]: (r["ms an image"], r["on the Pareto front"]) for r in columns(figure)}
+    found = {r["features"]: (r["ms per image"], r["on the Pareto front"]) for r in columns(figure)}
     assert found == {"fast@8": (10.0, "yes"), "bad@8": (20.0, "no"), "slow@8": (100.0, "yes")}
-    assert cost_figure(probes[:1], costs, ids[:1]) is None
+    assert cost_figure(probes[:1], costs) is None
 
 
-def test_path_figures_walk_in_order_and_mark_what_was_chosen() -> None:
-    (figure,) = path_figures([probe("a", 8, 0.5)])
-    assert figure.name == "path-logistic" and figure.title == "C path of logistic regression"
+def test_search_figures_are_in_order_and_mark_what_was_chosen() -> None:
+    (figure,) = search_figures([probe("a", 8, 0.5)])
+    assert figure.name == "search-logistic" and figure.title == "logistic: accuracy by C"
     found = [(r["C"], r["selection top-1 (%)"], r["chosen"]) for r in columns(figure)]
     assert found == [(0.01, 60.0, "yes"), (0.1, 50.0, "no"), (1.0, 40.0, "no")]
-    assert path_figures([probe("a", 8, 0.5, trials=(TrialRecord({}, 0.1, 1.0),))]) == []
+    assert search_figures([probe("a", 8, 0.5, trials=(TrialRecord({}, 0.1, 1.0),))]) == []
 
 
-def run(history: list[dict[str, Any]], **result: Any) -> FinetuneRun:
-    return FinetuneRun(Path("r"), "r", {}, {"history": history, **result}, {}, {})
+def run(*history: EpochRow, name: str = "r") -> Run:
+    recipe = Recipe(epochs=2, batch=32, learning_rate=1e-5)
+    identity = RunIdentity("d", "0", "p", {}, recipe, "all", True, 0, "imagenet", 0)
+    result = FinetuneResult("d/r", Path("r"), "a@8", None, history, "", 0.6, 0.65)
+    return Run(Path(name), RunConfig(identity, {}), result)
 
 
-def test_learning_curves_show_training_and_the_two_known_validation_scores() -> None:
-    history = [{"epoch": e, "loss": 1.0 / e, "accuracy": 0.7 + e / 10} for e in (1, 2)]
-    accuracy, loss = learning_figures([run(history, probe_top1=0.6, val_top1=0.65)])
-    found = [(r["images"], r["epoch"], r["top-1 (%)"]) for r in columns(accuracy)]
-    assert found == [("training", 1, 80.0), ("training", 2, pytest.approx(90.0)), ("validation", 0, 60.0), ("validation", 2, 65.0)]  # fmt: skip
-    assert [r["loss (nats)"] for r in columns(loss)] == [1.0, 0.5]
+def test_learning_curves_show_training_selection_and_the_two_validation_scores() -> None:
+    rows = [EpochRow(e, 1.0 / e, 0.7 + e / 10, 1.0, 1.5, 0.5) for e in (1, 2)]
+    accuracy, loss = learning_figures([run(*rows)])
+    found = [(r["split"], r["epoch"], r["top-1 (%)"]) for r in columns(accuracy)]
+    assert found == [
+        ("training", 1, 80.0), ("training", 2, pytest.approx(90.0)), ("selection", 1, 50.0), ("selection", 2, 50.0),
+        ("validation", 0, 60.0), ("validation", 2, 65.0),
+    ]  # fmt: skip
+    assert [r["loss (nats)"] for r in columns(loss)] == [1.0, 0.5, 1.5, 1.5]
+    assert learning_figures([run()]) == []
 
 
-def test_learning_curves_prefer_validation_by_epoch() -> None:
-    history = [{"epoch": 1, "accuracy": 0.7, "val_accuracy": 0.5, "loss": 1.0, "val_loss": 1.5}]
-    accuracy, loss = learning_figures([run(history, probe_top1=0.6, val_top1=0.65)])
-    assert ("r", "validation", 1, 50.0) in accuracy.rows and len(accuracy.rows) == 2
-    assert ("r", "validation", 1, 1.5) in loss.rows
-    assert learning_figures([run([])]) == []
+def test_learning_curves_of_several_runs_name_them() -> None:
+    row = EpochRow(1, 1.0, 0.8, 1.0)
+    accuracy, loss = learning_figures([run(row, name="a"), run(row, name="b")])
+    assert {r["split"] for r in columns(accuracy)} == {"training", "validation"}
+    texts = {text.get_text() for text in loss.drawing.canvas.findobj(Text)}
+    assert {"a · training", "b · training"} <= texts
 
 
-def test_standing_is_ordered_and_says_whose_results_they_are() -> None:
-    figure = standing_figure(
+def test_comparison_is_ordered_and_says_whose_results_they_are() -> None:
+    figure = comparison_figure(
         [
-            Standing("floor", "chance", 0.1),
-            Standing("ours", "frozen", 0.6, (0.5, 0.7)),
-            Standing("published", "paper", 0.8),
+            ComparedResult("baseline", "chance", 0.1),
+            ComparedResult("ours", "frozen", 0.6, (0.5, 0.7)),
+            ComparedResult("published", "paper", 0.8),
         ]
     )
-    assert [row[:3] for row in figure.rows] == [("published", "paper", 80.0), ("ours", "frozen", 60.0), ("floor", "chance", 10.0)]  # fmt: skip
+    assert [row[:3] for row in figure.rows] == [("published", "paper", 80.0), ("ours", "frozen", 60.0), ("baseline", "chance", 10.0)]  # fmt: skip
     assert figure.rows[1][3:] == (50.0, 70.0) and figure.rows[0][3:] == ("", "")
 
 
 def test_matrix_shows_all_of_few_classes_and_the_worst_pairs_of_many() -> None:
     small = np.array([[5, 2], [1, 7]])
-    figure = matrix_figure(small, ["a", "b"])
+    figure = confusion_figure(small, ["a", "b"])
     assert [row[2] for row in figure.rows] == [5, 2, 1, 7]
     many = np.eye(40, dtype=int) * 10
     many[3, 30], many[30, 3], many[7, 8] = 4, 3, 5
     assert shown_classes(many)[:4] == [3, 30, 7, 8] and len(shown_classes(many)) <= ALL
-    figure = matrix_figure(many, [f"c{k}" for k in range(40)])
+    figure = confusion_figure(many, [f"c{k}" for k in range(40)])
     assert ("c3", "c30", 4) in figure.rows and ("c7", "another class", 0) in figure.rows
     numbers = {text.get_text() for text in figure.drawing.canvas.findobj(Text)}
     assert {"4", "3", "5", "other"} <= numbers
@@ -152,14 +168,23 @@ def test_figures_are_written_and_those_of_before_go(tmp_path: Path) -> None:
     write_figures(tmp_path, [figure_of("one"), figure_of("two")])
     assert {p.name for p in tmp_path.iterdir()} == {"one.png", "one.csv", "two.png", "two.csv", "index.json"}  # fmt: skip
     (tmp_path / "mine.png").write_bytes(b"kept")
-    index = json.loads((tmp_path / "index.json").read_text())
-    assert index["one"] == {"title": "Title", "caption": "Caption"}
+    index = FigureIndex.read(tmp_path / INDEX)
+    assert index.figures["one"] == FigureTexts("Title", "Caption")
     outside = tmp_path.parent / "outside.png"
     outside.write_bytes(b"kept")
-    (tmp_path / "index.json").write_text(json.dumps({**index, "../outside": {}}))
+    replace(index, figures={**index.figures, "../outside": index.figures["one"]}).write(
+        tmp_path / INDEX
+    )
     write_figures(tmp_path, [figure_of("one")])
     assert {p.name for p in tmp_path.iterdir()} == {"one.png", "one.csv", "mine.png", "index.json"}
     assert outside.exists()
+
+
+def test_an_index_of_the_first_format_is_read(tmp_path: Path) -> None:
+    (tmp_path / INDEX).write_text('{"old": {"title": "Title", "caption": "Caption"}}')
+    (tmp_path / "old.png").write_bytes(b"gone")
+    write_figures(tmp_path, [figure_of("one")])
+    assert {p.name for p in tmp_path.iterdir()} == {"one.png", "one.csv", INDEX}
 
 
 def test_a_name_that_is_no_file_name_is_refused() -> None:

@@ -1,6 +1,5 @@
 """The page: every number from a file, nothing loaded from anywhere, hostile names shown as text."""
 
-import ast
 import base64
 import csv
 import hashlib
@@ -10,18 +9,29 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
-from report_place import HOSTILE, NAMES, Place, add_run, begin_run, make_place
+from report_place import HOSTILE, NAMES, Place, add_ensemble, add_run, begin_run, make_place
 
 from conftest import ROOT
-from onepass.cache.errors import MissingFileError, StaleError, UsageError
-from onepass.cache.files import write_json
-from onepass.classify.references import report_numbers
-from onepass.report.artifacts import feature_files
+from onepass.cache.errors import CorruptFileError, MissingFileError, StaleError, UsageError
+from onepass.classify.analysis.inspection import inspect_dataset
+from onepass.classify.analysis.transferability import Transferability, score_features
+from onepass.classify.config import InspectConfig, SweepConfig, TransferConfig
+from onepass.classify.leaderboard.board import Leaderboard
+from onepass.classify.leaderboard.prediction_record import MemberRecord
+from onepass.classify.metrics import Verdict
+from onepass.classify.search.sweep import run_sweeps
+from onepass.finetune.ablation import ABLATION, Ablation, AblationLine
+from onepass.finetune.recipes import DE2020_AUGMENTATION
+from onepass.finetune.session.history import EpochRow
 from onepass.report.config import ReportConfig
+from onepass.report.context import open_context
+from onepass.report.feature_files import feature_files
 from onepass.report.page import write_page
 
 
@@ -121,20 +131,18 @@ def test_the_use_of_the_gpus_stands_beside_them_only_where_it_is_known(place: Pl
 def test_the_page_holds_after_classify_alone(place: Place) -> None:
     result = place.write()
     assert result.runs == 0 and "finetuning" not in result.sections
-    assert {"headline", "leaderboard", "tradeoffs", "trust", "mistakes", "time", "reproduce"} == set(result.sections)  # fmt: skip
-    assert {"standing", "accuracy-size", "accuracy-cost", "path-logistic", "path-ridge", "reliability", "confusion", "mistakes", "time"} == set(result.figure_names)  # fmt: skip
+    assert {"headline", "leaderboard", "tradeoffs", "calibration", "mistakes", "time", "reproduce"} == set(result.sections)  # fmt: skip
+    assert {"comparison", "accuracy-size", "accuracy-cost", "search-logistic", "search-ridge", "reliability", "confusion", "mistakes", "time"} == set(result.figure_names)  # fmt: skip
 
 
 def test_numbers_come_from_the_leaderboard(place: Place) -> None:
     before = place.page()
-    results = json.loads((place.folder / "leaderboard.json").read_text())["results"]
-    best = max(range(len(results)), key=lambda i: (not results[i]["baseline"], results[i]["selection_top1"], -results[i]["selection_log_loss"]))  # fmt: skip
-    assert f'<p class="huge">{100 * results[best]["val_top1"]:.1f} %</p>' in before
+    winner = Leaderboard.load(place.folder, place.name, place.dataset.digest).winner
+    assert f'<p class="huge">{100 * winner.val_top1:.1f} %</p>' in before
     assert "12.3 %" not in before and "11.1 … 13.9 %" not in before
-    place.change("leaderboard.json", ("results", best, "val_interval"), [0.111, 0.139])
-    place.change("leaderboard.json", ("results", best, "val_top1"), 0.123)
-    place.change("leaderboard.json", ("results", best, "selection_top1"), 0.998)
-    place.change("leaderboard.json", ("results", best, "seconds"), 7384.0)
+    place.change_winner(
+        val_interval=(0.111, 0.139), val_top1=0.123, selection_top1=0.998, seconds=7384.0
+    )
     page = place.page()
     assert '<p class="huge">12.3 %</p>' in page and "11.1 … 13.9 %" in page
     assert "99.8 %" in page and "2 h 03 min" in page
@@ -143,18 +151,14 @@ def test_numbers_come_from_the_leaderboard(place: Place) -> None:
 def test_numbers_come_from_the_run(place: Place) -> None:
     add_run(place, "tuned", wrong=5)
     count = len(place.dataset.rows("val"))
-    assert f"5 of {count} reported images" in place.page()
-    place.change("finetune/tuned/result.json", ("val_top1",), 0.4321)
-    place.change("finetune/tuned/result.json", ("p_value",), 0.2)
-    place.change("finetune/tuned/result.json", ("history", 2, "accuracy"), 0.7777)
+    assert f"5 of {count} validation images" in place.page()
+    history = (EpochRow(1, 0.5, 0.7777, 2.0),)
+    place.change_result("tuned", val_top1=0.4321, p_value=0.2, history=history)
     page = place.page()
-    assert (
-        "43.2 %" in page
-        and "77.8 %" in page
-        and "no significant difference (McNemar, p = 0.2)" in page
-    )
+    assert "43.2 %" in page and "77.8 %" in page
+    assert f"{Verdict.TIE} (McNemar, p = 0.2)" in page
     add_run(place, "tuned", wrong=8)
-    assert f"8 of {count} reported images" in place.page()
+    assert f"8 of {count} validation images" in place.page()
 
 
 def test_numbers_come_from_the_store(made: Place, place: Place) -> None:
@@ -170,47 +174,36 @@ def test_numbers_come_from_the_store(made: Place, place: Place) -> None:
     assert place.dataset.digest in page and all(file.digest in page for file in files)
 
 
-def test_published_results_and_the_report_stand_beside_ours(place: Place) -> None:
+def test_published_results_stand_beside_ours(place: Place) -> None:
     page = place.page()
-    assert "91.2 %" in page and "The report" not in page  # 91.25, and a line without a number
-    from onepass.report.context import gather
-
-    material = gather(place.store, place.runs, place.name)
-    assert material.reference == {}
-    reference = report_numbers("tiny-imagenet")
-    assert [line["accuracy"] for line in reference["lines"]] == [58.2, 75.7, 74.8]
-
-
-def test_tiny_imagenet_is_shown_beside_the_report(place: Place) -> None:
-    from dataclasses import replace
-
-    from onepass.report.context import gather
-    from onepass.report.page import render
-    from onepass.report.sections import build_sections
-
-    material = gather(place.store, place.runs, place.name)
-    reference = report_numbers("tiny-imagenet")
-    material = replace(material, reference=reference)
-    page = render(material, build_sections(material)).replace("\u00a0", " ")
-    assert all(f"{number} %" in page for number in (58.2, 75.7, 74.8))
-    assert page.count("not run yet") == 2  # fine-tuned and ensemble
+    assert "91.2 %" in page  # 91.25; a line without a number is left out
+    headline = page.split('id="leaderboard"')[0]
+    assert "58.2 %" in headline and "Someone (2020): frozen features" in headline
+    assert headline.count("not run yet") == 1  # fine-tuned, of which there is a published result
+    rows = (place.write().figures / "comparison.csv").read_text()
+    assert 'published,"frozen features, Someone (2020)",58.2' in rows
 
 
-def test_unfinished_damaged_and_foreign_runs_do_not_end_the_page(place: Place) -> None:
+def test_a_run_that_is_unfinished_or_of_another_state_does_not_end_the_page(place: Place) -> None:
     begin_run(place, "waiting")
-    begin_run(place, "foreign", dataset_digest="0" * 64)
-    broken = begin_run(place, "broken")
-    (broken / "config.json").write_text("{")
-    short = add_run(place, "short", wrong=2)
-    (short / "val_logits.npz").write_bytes(b"no archive")
+    begin_run(place, "stale", dataset_digest="0" * 64)
     result = place.write()
     page = result.path.read_text()
-    assert "go on with: <code>onepass finetune --run waiting</code>" in page
-    assert any("foreign" in note for note in result.notes)
-    assert any(note.startswith("broken") for note in result.notes)
-    assert any("val_logits.npz" in note for note in result.notes)
-    assert all(f"{note}"[:40] in page for note in result.notes if "<" not in note)
-    assert result.runs == 2 and "What is still wrong" in page
+    assert "resume with: <code>onepass finetune --run waiting</code>" in page
+    (note,) = result.notes
+    assert "finetune/stale" in note and note in page
+    assert result.runs == 1 and "Error analysis" in page
+
+
+def test_a_run_that_is_damaged_is_an_error_that_names_the_file(place: Place) -> None:
+    run = add_run(place, "tuned", wrong=2)
+    (run / "val_logits.npz").write_bytes(b"no archive")
+    with pytest.raises(CorruptFileError, match=r"tuned/val_logits\.npz"):
+        place.page()
+    add_run(place, "tuned", wrong=2)
+    (run / "config.json").write_text("{")
+    with pytest.raises(CorruptFileError, match=r"tuned/config\.json"):
+        place.page()
 
 
 def test_a_damaged_feature_file_is_named(made: Place, tmp_path: Path) -> None:
@@ -223,15 +216,20 @@ def test_a_damaged_feature_file_is_named(made: Place, tmp_path: Path) -> None:
     assert len(result.notes) == 1 and "toy@8.h5" in result.notes[0]
 
 
-def test_the_run_begun_last_is_compared_unless_one_was_better_on_the_selection_split(place: Place) -> None:  # fmt: skip
-    from onepass.report.context import gather
-
+def test_the_run_started_last_is_compared_unless_one_was_better_on_the_selection_split(place: Place) -> None:  # fmt: skip
     add_run(place, "b-first", wrong=1)
-    place.change("finetune/b-first/config.json", ("made_by", "created"), "2020-01-01")
+    begin_run(place, "b-first", created="2020-01-01")
     add_run(place, "a-second", wrong=50)
-    assert gather(place.store, place.runs, place.name).run.name == "a-second"  # type: ignore[union-attr]
-    place.change("finetune/b-first/result.json", ("selection_top1",), 0.9)
-    assert gather(place.store, place.runs, place.name).run.name == "b-first"  # type: ignore[union-attr]
+    assert compared(place) == "a-second"
+    place.change_result("b-first", selection_top1=0.9)
+    assert compared(place) == "b-first"
+
+
+def compared(place: Place) -> str:
+    """Name of the run that the page compares with the winner."""
+    found = open_context(place.store, place.runs, place.name).compared
+    assert found is not None
+    return found.run.name
 
 
 def test_ten_runs_fit_on_the_page(place: Place) -> None:
@@ -257,9 +255,9 @@ def test_two_classes_are_told_apart_by_sensitivity_and_specificity(two: Place) -
 def test_the_commands_versions_and_the_protocol_are_there(place: Place) -> None:
     add_run(place, "tuned")
     page = place.page()
-    rows = json.loads((place.folder / "leaderboard.json").read_text())["results"][0]["rows"]
+    rows = Leaderboard.load(place.folder, place.name, place.dataset.digest).winner.rows
     assert "onepass finetune --run tuned" in page
-    assert f"{rows['selection']} of the {rows['train']:,} training images" in page
+    assert f"{rows.selection} of the {rows.train:,} training images" in page
     assert "scikit-learn" in page and "A note" in page
 
 
@@ -275,87 +273,79 @@ def test_what_is_missing_or_stale_is_one_clear_error(place: Place, tmp_path: Pat
     config = {"dataset": place.name, "cache_dir": place.store}
     with pytest.raises(MissingFileError, match="onepass classify --dataset"):
         write_page(ReportConfig(**config, runs_dir=tmp_path / "none"))
-    for number in range(len(json.loads((place.folder / "leaderboard.json").read_text())["results"])):  # fmt: skip
-        place.change("leaderboard.json", ("results", number, "dataset_digest"), "f" * 64)
-    place.change("leaderboard.json", ("dataset_digest",), "f" * 64)
+    stale = Leaderboard(place.folder, place.name, "f" * 64)
+    stale.save()
     with pytest.raises(StaleError, match="ffffffff"):
         write_page(ReportConfig(**config, runs_dir=place.runs))
 
 
-def test_what_is_read_of_a_run_is_what_finetune_writes() -> None:
-    """The report may not import finetune; this test reads it, and notices when a field is renamed."""
-    written = {
-        statement.target.id
-        for path in (ROOT / "finetune").glob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ClassDef) and node.name in ("FinetuneResult", "EpochRow")
-        for statement in node.body
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
-    }
-    read = ("history", "start", "probe_top1", "val_top1", "val_interval", "p_value", "epoch", "loss", "accuracy", "seconds")  # fmt: skip
-    assert set(read) <= written
-
-
-def test_what_other_commands_left_is_shown_and_said_to_be_missing_before(place: Place) -> None:
+def test_what_analyses_found_is_shown_and_said_to_be_missing_before(place: Place) -> None:
     before = place.page()
-    for command in ("classify transfer", "classify inspect", "finetune tables", "finetune ablate"):
-        assert f"<code>python -m {command} --dataset {place.name}</code>" in before
-    digest = {"dataset_digest": place.dataset.digest}
-    score = {"features": [HOSTILE], "logme": 1.2345, "h_score": 2.0, "nce": None, "leep": None, "zero_training": None, "head": "ridge", "selection_top1": 0.8, "seconds": 1.0}  # fmt: skip
-    agreement = [{"score": "logme", "count": 3, "kendall": 0.91, "spearman": -0.82}]
-    write_json(place.folder / "transferability.json", {**digest, "scores": [score, score], "agreement": agreement})  # fmt: skip
-    row = int(place.dataset.rows("train")[0])
-    issue = {"row": row, "given": 0, "suggested": 1, "suggested_probability": 0.765}
-    pair = {"row": int(place.dataset.rows("val")[0]), "other": row, "exact": True, "mirrored": False}  # fmt: skip
-    write_json(
-        place.folder / "inspection.json",
-        {
-            **digest, "features": ["toy@8"],
-            "labels": [{"split": "train", "rows": 1200, "suspected": 37, "worst": [issue]}],
-            "duplicates": {"counts": {"val": 11}, "exact": {"val": 1}, "conflicts": 3, "pairs": [pair]},
-            "outliers": [{"row": row, "distance": 1.23}],
-        },
-    )  # fmt: skip
-    tables = {"backbones": [{"backbone": "vgg16", "val": 0.4567, "report_val": 0.582}], "heads": [], "finetune": []}  # fmt: skip
-    write_json(place.folder / "tables.json", tables)
-    whole = {"left_out": "", "selection_accuracy": 0.8, "interval": [0.7, 0.9], "difference": None, "difference_interval": None, "p_value": None, "epochs": 2, "rows": 99, "seconds": 3.0}  # fmt: skip
-    without = {**whole, "left_out": "flip", "difference": -0.0123, "difference_interval": [-0.02, 0.01], "p_value": 0.3}  # fmt: skip
-    write_json(place.folder / "finetune" / "ablation.json", {"start": "toy", "lines": [whole, without]})  # fmt: skip
+    for command in ("classify transfer", "classify inspect", "finetune ablate"):
+        assert f"<code>onepass {command} --dataset {place.name}</code>" in before
+    config: dict[str, Any] = {"dataset": place.name, "cache_dir": place.store, "runs_dir": place.runs}  # fmt: skip
+    scores = score_features(TransferConfig(**config)).found
+    found = inspect_dataset(InspectConfig(**config)).found
+    whole = AblationLine("", 0.8, (0.7, 0.9), None, None, None, 2, 99, 3.0)
+    without = AblationLine("flip", 0.7877, (0.7, 0.9), -0.0123, (-0.02, 0.01), 0.3, 2, 99, 3.0)
+    ablation = Ablation("digits-test", "toy@8 + ridge", "de2020", DE2020_AUGMENTATION, 1, 2, 99, (whole, without))  # fmt: skip
+    ablation.write(place.folder / "finetune" / ABLATION)
     page = place.page()
     assert "without flip" in page and "−1.2 (p = 0.3)" in page
-    assert "1.234" in page and "+0.91" in page and "-0.82" in page
-    assert "37 of 1,200 labels" in page and "76.5 %" in page and "every pixel the same" in page
-    assert "11 val images" in page and "distance 1.23" in page
-    assert "45.7 %" in page and "58.2 %" in page
-    assert "classify transfer" not in page and "classify inspect" not in page
+    assert all(f"{one.logme:.3f}" in page for one in scores.scores)
+    assert all(f"{one.kendall:+.2f}" in page for one in scores.agreement) and scores.agreement
+    train = found.labels[0]
+    assert f"{train.suspected:,} of {train.rows:,} labels" in page
+    assert f"{found.duplicates.counts['val']} validation" in page
+    assert f"distance {found.outliers[0].distance:.2f}" in page
+    assert "<code>onepass classify transfer" not in page and "<code>onepass classify inspect" not in page  # fmt: skip
+
+
+def test_a_sweep_is_shown_with_its_best_head(place: Place) -> None:
+    result = run_sweeps(
+        SweepConfig(
+            dataset=place.name, cache_dir=place.store, runs_dir=place.runs, features=("toy@8",),
+            head="dense", learning_rate=(1e-3, 1e-2), epochs=2,
+        )
+    )  # fmt: skip
+    best = result.sweeps[0].best.best
+    assert best is not None
+    part = place.page().split(">Sweeps<")[1].split("</section>")[0]
+    assert f"{100 * best.accuracy:.1f} %" in part and "toy@8" in part
 
 
 def test_an_ensemble_is_the_third_headline_number(place: Place) -> None:
     add_run(place, "tuned")
-    members = [{"name": f"{place.name}/tuned", "views": ["", "flip"], "weight": 1.0}]
-    record = {"members": members, "weights": "equal", "temperature": 1.25, "val_top1": 0.4321, "val_interval": [0.4, 0.46]}  # fmt: skip
-    write_json(place.folder / "finetune" / "tuned" / "val+flip.csv.json", record)
+    viewed = MemberRecord(f"{place.name}/tuned", ("", "flip"), 1.0)
+    add_ensemble(place, viewed)
     page = place.page()
     headline = page.split('id="leaderboard"')[0]
     assert "ensemble" in headline and "43.2 %" in headline and "plain, flip" in page
-    many = [
-        members[0],
-        {**members[0], "name": "b"},
-        {"name": "ridge-1", "views": [], "weight": 0.1},
-    ]
-    write_json(
-        place.folder / "finetune" / "tuned" / "val+flip.csv.json", {**record, "members": many}
-    )
+    add_ensemble(place, viewed, replace(viewed, name="b"), MemberRecord("ridge-1", (), 0.1))
     headline = place.page().split('id="leaderboard"')[0]
     assert "2 fine-tuned and 1 frozen" in headline and "ridge-1" not in headline
-    plain = {**record, "members": [{**members[0], "views": [""]}]}
-    write_json(place.folder / "finetune" / "tuned" / "val+flip.csv.json", plain)
-    assert "43.2 %" not in place.page()  # one network, one view: nothing was put together
+    add_ensemble(place, replace(viewed, views=("",)))
+    assert "43.2 %" not in place.page()  # one network, one view: nothing was combined
 
 
-def test_an_optional_file_that_is_damaged_or_foreign_is_left_out_and_named(place: Place) -> None:
-    (place.folder / "inspection.json").write_text("{")
-    write_json(place.folder / "tables.json", {"dataset_digest": "0" * 64})
-    write_json(place.folder / "transferability.json", {"dataset_digest": place.dataset.digest})
+def test_an_artifact_that_is_damaged_is_an_error_that_names_it(place: Place) -> None:
+    path = place.folder / "inspection.json"
+    for content in ("{", "{}", '{"format": 99}'):
+        path.write_text(content)
+        with pytest.raises(CorruptFileError, match=r"inspection\.json"):
+            place.write()
+
+
+def test_an_artifact_of_another_state_of_the_data_set_is_left_out_with_a_note(place: Place) -> None:
+    config: dict[str, Any] = {"dataset": place.name, "cache_dir": place.store, "runs_dir": place.runs}  # fmt: skip
+    path = score_features(TransferConfig(**config)).path
+    replace(Transferability.read(path), dataset_digest="0" * 64).write(path)
     result = place.write()
-    assert len(result.notes) == 3 and not {"data", "tables", "transfer"} & set(result.sections)
+    assert "transferability" not in result.sections
+    assert result.notes == [f"{path}: made from another state of the data set."]
+
+
+def test_the_page_reads_artifacts_and_parses_nothing_itself() -> None:
+    for path in (ROOT / "report").rglob("*.py"):
+        text = path.read_text()
+        assert "import json" not in text and "read_json" not in text, path

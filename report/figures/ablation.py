@@ -1,8 +1,8 @@
-"""What each part of the augmentation is worth."""
+"""Ablation of the augmentation: what each part contributes."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from onepass.finetune.ablation import AblationLine
 from onepass.report.figures.figure import Figure
 from onepass.report.plot import MUTED, WIDTH, Drawing, blank, colour, shorten, styled, tip
 
@@ -10,17 +10,14 @@ ROW = 24.0  # points
 
 
 @styled
-def ablation_figure(lines: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """Return the change of selection accuracy when each part is left out; None where nothing was.
-
-    Args:
-        lines: Those of `ablation.json`.
-    """
-    rows = [
-        (left_out_words(one["left_out"]), *(100 * v for v in (one["difference"], *one["difference_interval"])))
-        for one in lines
-        if one["difference"] is not None
-    ]  # fmt: skip
+def ablation_figure(lines: Sequence[AblationLine]) -> Figure | None:
+    """Return the change of selection accuracy when each part is left out; None where nothing was."""
+    rows: list[tuple[str, float, float, float]] = []
+    for one in lines:
+        if one.difference is not None and one.difference_interval is not None:
+            low, high = one.difference_interval
+            name = left_out_words(one.left_out)
+            rows.append((name, 100 * one.difference, 100 * low, 100 * high))
     if not rows:
         return None
     canvas, axes = blank(WIDTH, ROW * len(rows) + 40, xlabel="change of selection top-1 (points)")
@@ -36,8 +33,8 @@ def ablation_figure(lines: Sequence[Mapping[str, Any]]) -> Figure | None:
     words = "; ".join(f"{name} {change:+.2f}" for name, change, *_ in rows)
     return Figure(
         "ablation",
-        "What each augmentation is worth",
-        "Left of the line: accuracy is lost without it. Bars are 95 % intervals.",
+        "Contribution of each augmentation",
+        "Left of the line: leaving it out costs accuracy. Bars are 95 % intervals.",
         Drawing(canvas, f"Dot plot of points gained or lost. {words}"),
         ("left out", "points", "low", "high"),
         rows,
@@ -45,5 +42,5 @@ def ablation_figure(lines: Sequence[Mapping[str, Any]]) -> Figure | None:
 
 
 def left_out_words(part: str) -> str:
-    """Return what a line of the study leaves out, for people."""
-    return f"without {part.replace('_', ' ')}" if part else "all of it"
+    """Return what a line of the study leaves out, in words."""
+    return f"without {part.replace('_', ' ')}" if part else "all parts"

@@ -1,4 +1,4 @@
-"""Where our results stand among the floor lines and what others published."""
+"""Our results beside baselines and published ones."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,20 @@ ROW = 24.0  # points
 STYLES = {
     "ours": Style("s1"),
     "published": Style("s2", "diamond"),
-    "floor": Style("s8", "square"),
+    "baseline": Style("s8", "square"),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """One result: whose it is, its accuracy 0 … 1, and its 95 % interval where one is known."""
+class ComparedResult:
+    """One result.
+
+    Attributes:
+        kind: "ours", "published" or "baseline".
+        name: What it is of.
+        accuracy: Top-1, 0 … 1.
+        interval: Its 95 % interval; None where it is not known.
+    """
 
     kind: str
     name: str
@@ -25,15 +32,15 @@ class Standing:
 
 
 @styled
-def standing_figure(results: list[Standing]) -> Figure:
-    """Return the results under each other, the best on top."""
+def comparison_figure(results: list[ComparedResult]) -> Figure:
+    """Return the results as a dot plot, the best on top."""
     results = sorted(results, key=lambda result: -result.accuracy)
     drawing = _draw(results)
     return Figure(
-        name="standing",
-        title="Where the results stand",
-        caption="Top-1 accuracy on the reported images, with 95 % intervals where they are known. "
-        "Circles: ours; diamonds: published; squares: floor lines that any result has to beat.",
+        name="comparison",
+        title="Results in comparison",
+        caption="Top-1 on the validation split, with 95 % intervals where they are known. "
+        "Circles: ours; diamonds: published; squares: baselines.",
         drawing=drawing,
         columns=("kind", "result", "top-1 (%)", "low (%)", "high (%)"),
         rows=[
@@ -48,7 +55,7 @@ def standing_figure(results: list[Standing]) -> Figure:
     )
 
 
-def _draw(results: list[Standing]) -> Drawing:
+def _draw(results: list[ComparedResult]) -> Drawing:
     canvas, axes = blank(WIDTH, ROW * len(results) + 34, xlabel="top-1 (%)")
     for place, result in enumerate(results):
         style, ours = STYLES[result.kind], result.kind == "ours"

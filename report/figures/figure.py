@@ -1,4 +1,4 @@
-"""A figure: its drawing for the page and for papers, and the numbers it was drawn from."""
+"""A figure: its drawing, and the numbers it was drawn from."""
 
 import csv
 import io
@@ -10,13 +10,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-from onepass.cache.errors import OnepassError
-from onepass.cache.files import read_json, write_atomic, write_json
+from onepass.cache.artifacts import Artifact, record
+from onepass.cache.files import write_atomic
 from onepass.report.plot import Drawing
 
+INDEX = "index.json"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-FEW = 40  # rows of a table that may stand below its figure
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
+FEW = 40  # rows of numbers that the page shows below a figure
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for a formula
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +25,12 @@ class Figure:
     """One figure.
 
     Attributes:
-        name: Of its files and of its place on the page.
+        name: Of its files and of its anchor on the page.
         title: What it shows, in a few words.
         caption: How to read it.
         drawing: The picture.
         columns: Names of the columns of its numbers.
-        rows: The numbers, as they were drawn.
+        rows: The numbers, as drawn.
     """
 
     name: str
@@ -50,16 +51,16 @@ class Figure:
 
     @property
     def few(self) -> bool:
-        """Whether its numbers are few enough to stand below it."""
+        """Whether its numbers are few enough to be shown below it."""
         return 0 < len(self.rows) <= FEW
 
     @property
     def table(self) -> list[list[str]]:
-        """The numbers as text for people."""
+        """The numbers as text."""
         return [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in row] for row in self.rows]
 
     def csv(self) -> str:
-        """Return the numbers as CSV; a text that a spreadsheet would run gets a ' before it."""
+        """Return the numbers as CSV; text that a spreadsheet would run gets a ' in front."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(self.columns)
@@ -71,25 +72,50 @@ def _harmless(value: Any) -> Any:
     return "'" + value if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
+@record
+class FigureTexts:
+    """What a figure shows.
+
+    Attributes:
+        title: In a few words.
+        caption: How to read it.
+    """
+
+    title: str
+    caption: str
+
+
+@record
+class FigureIndex(Artifact):
+    """`figures/index.json`: the figures of the page, by name.
+
+    Attributes:
+        figures: Title and caption of each.
+    """
+
+    figures: dict[str, FigureTexts]
+
+    @classmethod
+    def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
+        """Format 0 had the figures at its top level."""
+        return {"figures": value}
+
+
 def write_figures(folder: Path, figures: Sequence[Figure]) -> None:
     """Write each figure as PNG and CSV, and what they show to `index.json`.
 
     Files of figures that an earlier page had and this one has not are deleted.
+
+    Raises:
+        CorruptFileError: The index of the earlier page is damaged.
     """
-    index = folder / "index.json"
-    before = _listed(index)
+    index = folder / INDEX
+    earlier = FigureIndex.read_optional(index)
     for figure in figures:
         write_atomic(folder / f"{figure.name}.png", figure.drawing.png())
         write_atomic(folder / f"{figure.name}.csv", figure.csv().encode())
-    write_json(index, {f.name: {"title": f.title, "caption": f.caption} for f in figures})
-    for name in before - {figure.name for figure in figures}:
+    FigureIndex({f.name: FigureTexts(f.title, f.caption) for f in figures}).write(index)
+    gone = set(earlier.figures if earlier else ()) - {figure.name for figure in figures}
+    for name in filter(NAME.fullmatch, gone):
         for ending in ("png", "csv"):
             (folder / f"{name}.{ending}").unlink(missing_ok=True)
-
-
-def _listed(index: Path) -> set[str]:
-    """Return the names of the figures that were written before."""
-    try:
-        return {name for name in read_json(index) if NAME.fullmatch(name)}
-    except (OnepassError, TypeError):
-        return set()

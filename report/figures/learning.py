@@ -1,84 +1,114 @@
 """Learning curves of fine-tuning."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from onepass.report.artifacts import FinetuneRun
+from onepass.finetune.session.runs import Run
 from onepass.report.figures.figure import Figure
 from onepass.report.palette import Style, series_style
 from onepass.report.plot import Plot, styled
 
 MOST = 6  # runs in one figure
-# What an epoch may have measured: field, name, whether it is drawn broken and hollow.
-ACCURACIES = (
-    ("accuracy", "training", False),
-    ("selection_accuracy", "selection", True),
-    ("val_accuracy", "validation", True),
-)
-LOSSES = (
-    ("loss", "training", False),
-    ("selection_loss", "selection", True),
-    ("val_loss", "validation", True),
-)
+SPLITS = ("training", "selection", "validation")
 
 
-def learning_figures(runs: Sequence[FinetuneRun]) -> list[Figure]:
-    """Return accuracy and loss by epoch of the latest runs that have finished one epoch at least.
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One measure of one run by epoch.
 
-    Where no epoch was scored on validation images, the two scores that there are make a line: the
-    probe's, which is the network's before its first step, and the finished network's.
+    Attributes:
+        run: Name of the run.
+        split: One of SPLITS.
+        points: (epoch, value); epoch 0 is the frozen probe.
     """
-    shown = [run for run in runs if run.history][-MOST:]
-    found = [
-        _figure(shown, ACCURACIES, 100, ("learning-accuracy", "Learning: accuracy", "top-1 (%)")),
-        _figure(shown, LOSSES, 1, ("learning-loss", "Learning: loss", "loss (nats)")),
+
+    run: str
+    split: str
+    points: list[tuple[float, float]]
+
+
+def learning_figures(runs: Sequence[Run]) -> list[Figure]:
+    """Return accuracy and loss by epoch of the latest finished runs.
+
+    The validation split is scored twice only: for the frozen probe, which is the network before its
+    first step, and for the finished network.
+    """
+    shown = [run for run in runs if run.result and run.result.history][-MOST:]
+    accuracy = [curve for run in shown for curve in _accuracies(run)]
+    loss = [curve for run in shown for curve in _losses(run)]
+    return [
+        _figure(curves, *words)
+        for curves, words in (
+            (accuracy, ("learning-accuracy", "Accuracy by epoch", "top-1 (%)")),
+            (loss, ("learning-loss", "Loss by epoch", "loss (nats)")),
+        )
+        if curves
     ]
-    return [figure for figure in found if figure]
+
+
+def _accuracies(run: Run) -> list[Curve]:
+    result = run.result
+    assert result is not None
+    training = [(float(row.epoch), 100 * row.accuracy) for row in result.history]
+    selection = [
+        (float(row.epoch), 100 * row.selection_accuracy)
+        for row in result.history
+        if row.selection_accuracy is not None
+    ]
+    validation = [(0.0, 100 * result.probe_top1)]
+    if result.val_top1 is not None:
+        validation.append((float(len(result.history)), 100 * result.val_top1))
+    return _known(run, training, selection, validation)
+
+
+def _losses(run: Run) -> list[Curve]:
+    assert run.result is not None
+    history = run.result.history
+    training = [(float(row.epoch), row.loss) for row in history]
+    selection = [
+        (float(row.epoch), row.selection_loss) for row in history if row.selection_loss is not None
+    ]
+    return _known(run, training, selection, [])
+
+
+def _known(run: Run, *measures: list[tuple[float, float]]) -> list[Curve]:
+    """Return a curve for each of SPLITS that was measured."""
+    pairs = zip(SPLITS, measures, strict=True)
+    return [Curve(run.name, split, points) for split, points in pairs if points]
 
 
 @styled
-def _figure(
-    runs: Sequence[FinetuneRun],
-    fields: Sequence[tuple[str, str, bool]],
-    factor: float,
-    words: tuple[str, str, str],
-) -> Figure | None:
-    """Return one figure of the fields that the epochs hold; None where they hold none."""
-    lines = [
-        (run.name, name, Style(series_style(i).colour, series_style(i).shape, dash), line)
-        for i, run in enumerate(runs)
-        for field, name, dash in fields
-        if (line := _line(run, field, factor))
-    ]
-    if not lines:
-        return None
-    slug, title, unit = words
-    several = len({run for run, *_ in lines}) > 1
+def _figure(curves: Sequence[Curve], slug: str, title: str, unit: str) -> Figure:
+    names = list(dict.fromkeys(curve.run for curve in curves))
+    several = len(names) > 1
+    styles = [_style(curve.split, names.index(curve.run) if several else None) for curve in curves]
+    texts = [f"{c.run} · {c.split}" if several else c.split for c in curves]
     plot = Plot(
         "epoch",
         unit,
-        [(f"{run} · {name}" if several else name, style) for run, name, style, _ in lines],
-        ticks=[x for *_, line in lines for x, _ in line],
+        list(zip(texts, styles, strict=True)),
+        ticks=[x for curve in curves for x, _ in curve.points],
     )
     rows: list[tuple[Any, ...]] = []
-    for run, name, style, line in lines:
-        plot.curve(line, style, [f"{run}, {name}, epoch {x:g}: {y:.4g}" for x, y in line])
-        rows += [(run, name, int(x), y) for x, y in line]
-    ends = "; ".join(f"{run} {name} {line[-1][1]:.3g}" for run, name, _, line in lines)
+    for curve, style in zip(curves, styles, strict=True):
+        labels = [f"{curve.run}, {curve.split}, epoch {x:g}: {y:.4g}" for x, y in curve.points]
+        plot.curve(curve.points, style, labels)
+        rows += [(curve.run, curve.split, int(x), y) for x, y in curve.points]
+    ends = "; ".join(f"{c.run} {c.split} {c.points[-1][1]:.3g}" for c in curves)
+    frozen = " Validation at epoch 0 is the frozen probe." if "validation" in texts[-1] else ""
     return Figure(
         slug,
         title,
-        "Training figures are of the images as they were seen: augmented, and while the weights still moved. "
-        "Validation at epoch 0 is the frozen probe.",
+        f"Training values are running means over the epoch, on augmented images.{frozen}",
         plot.drawing(f"Line chart by epoch. At the end: {ends}"),
-        ("run", "images", "epoch", unit),
+        ("run", "split", "epoch", unit),
         rows,
     )
 
 
-def _line(run: FinetuneRun, field: str, factor: float) -> list[tuple[float, float]]:
-    found = [(r["epoch"], factor * r[field]) for r in run.history if r.get(field) is not None]
-    before, after = run.result.get("probe_top1"), run.result.get("val_top1")
-    if field == "val_accuracy" and not found and before is not None and after is not None:
-        return [(0, factor * before), (len(run.history), factor * after)]
-    return found
+def _style(split: str, run: int | None) -> Style:
+    """Return a curve's style: colours tell the runs apart, or the splits of a single run."""
+    place = SPLITS.index(split)
+    base = series_style(place if run is None else run)
+    return Style(base.colour, base.shape, line=("-", "--", "")[place], hollow=place > 0)

@@ -1,4 +1,4 @@
-"""Where the time went, as bars."""
+"""Wall time as a bar chart."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ Spent = tuple[str, str, float]  # stage, what, seconds
 
 @styled
 def time_figure(spent: Sequence[Spent]) -> Figure:
-    """Return bars of what took time, by stage, the longest first in each."""
+    """Return wall times as bars, grouped by stage, the longest first in each."""
     order = list(STAGES)
     spent = sorted(spent, key=lambda line: (order.index(line[0]), -line[2]))
     largest = sorted(spent, key=lambda line: -line[2])[:MOST]
@@ -24,7 +24,7 @@ def time_figure(spent: Sequence[Spent]) -> Figure:
     return Figure(
         "time",
         "Wall time",
-        f"Extraction in blue, classification in green, fine-tuning in orange.{left_out}",
+        f"Blue: extraction; green: classification; orange: fine-tuning.{left_out}",
         _draw(shown, f"Bar chart of wall time. {words}"),
         ("stage", "what", "seconds"),
         spent,

@@ -1,9 +1,10 @@
-"""What the choice of backbone and input size does: accuracy against size and against cost."""
+"""Accuracy against input size and against the cost of extraction."""
 
 from collections.abc import Mapping, Sequence
 
 from onepass.cache.features import FeatureKey
 from onepass.classify.leaderboard.board import ProbeResult
+from onepass.classify.leaderboard.pareto import pareto_front
 from onepass.report.figures.figure import Figure
 from onepass.report.palette import Style, series_style
 from onepass.report.plot import Plot, styled
@@ -16,8 +17,8 @@ def size_figure(probes: Sequence[ProbeResult]) -> Figure | None:
     """Return accuracy against input size, a line per backbone; None where no backbone has two sizes.
 
     Args:
-        probes: Best first; the best of each backbone and size counts. Only features of one backbone
-            as they come by default are compared.
+        probes: Best first; the best of each backbone and size is drawn. Only features of a single
+            backbone with default layer, view and pooling are compared.
     """
     best: dict[str, dict[int, ProbeResult]] = {}
     for probe in probes:
@@ -49,7 +50,7 @@ def size_figure(probes: Sequence[ProbeResult]) -> Figure | None:
     return Figure(
         "accuracy-size",
         "Accuracy against input size",
-        "The head that was best on the selection split, for each backbone and size; bars are 95 % intervals.",
+        "For each backbone and size, the head that was best on the selection split; bars are 95 % intervals.",
         plot.drawing(f"Line chart of accuracy against input size. {words}"),
         ("backbone", "size (px)", "head", "val top-1 (%)", "low (%)", "high (%)"),
         rows,
@@ -61,15 +62,12 @@ def _is_plain(key: FeatureKey) -> bool:
 
 
 @styled
-def cost_figure(
-    probes: Sequence[ProbeResult], costs: Mapping[str, float | None], front: Sequence[str]
-) -> Figure | None:
+def cost_figure(probes: Sequence[ProbeResult], costs: Mapping[str, float | None]) -> Figure | None:
     """Return accuracy against the time of extraction with its Pareto front; None below two points.
 
     Args:
-        probes: Best first; the best of each set of features counts.
-        costs: ms an image by the probe's id; None where it was not measured.
-        front: Ids of the probes that none beats in cost without losing accuracy.
+        probes: Best first; the best of each feature set is drawn.
+        costs: ms per image by the probe's id; None where it was not measured.
     """
     best: dict[str, tuple[float, ProbeResult]] = {}
     for probe in probes:
@@ -78,17 +76,18 @@ def cost_figure(
     if len(best) < 2:
         return None
     places = sorted(best.values(), key=lambda place: (place[0], -place[1].val_top1))
+    front = pareto_front({p.id: (cost, p.selection_top1) for cost, p in places})
     spread = places[-1][0] > 3 * places[0][0]
     styles = {True: Style("s1"), False: Style("s8", "square")}
     plot = Plot(
-        "extraction, ms an image",
+        "extraction (ms per image)",
         "val top-1 (%)",
         [("Pareto front", styles[True]), ("others", styles[False])] if len(front) < len(places) else [],
         log=spread,
         ticks=_round_costs([cost for cost, _ in places]) if spread else (),
     )  # fmt: skip
     first = [(cost, 100 * p.val_top1) for cost, p in places if p.id in front]
-    plot.curve(first, Style("s1", "", dash=True))
+    plot.curve(first, Style("s1", "", "--"))
     for cost, probe in places:
         style, accuracy = styles[probe.id in front], 100 * probe.val_top1
         low, high = (100 * v for v in probe.val_interval)
@@ -104,12 +103,12 @@ def cost_figure(
     return Figure(
         "accuracy-cost",
         "Accuracy against the cost of extraction",
-        "On the Pareto front nothing is both faster and better on the selection split; bars are 95 % intervals. "
-        "Times hold for the machine that extracted; features side by side cost the sum of theirs.",
+        "On the Pareto front: no cheaper features do as well on the selection split. Bars are 95 % intervals. "
+        "Times are of the machine that extracted; concatenated features cost the sum of their parts.",
         plot.drawing(
-            f"Scatter plot of accuracy against milliseconds an image. Pareto front: {words}"
+            f"Scatter plot of accuracy against milliseconds per image. Pareto front: {words}"
         ),
-        ("features", "head", "ms an image", "val top-1 (%)", "on the Pareto front"),
+        ("features", "head", "ms per image", "val top-1 (%)", "on the Pareto front"),
         rows,
     )
 
@@ -119,7 +118,7 @@ def _short(probe: ProbeResult) -> str:
 
 
 def _round_costs(costs: list[float]) -> list[float]:
-    """Return round numbers between the least and the greatest cost, some beyond, for the ticks."""
+    """Return round tick values around the range of the costs."""
     powers = [10.0**p for p in range(-6, 7)]
     for factors in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
         ticks = [f * p for p in powers for f in factors if min(costs) * 0.8 <= f * p <= max(costs) * 1.25]  # fmt: skip

@@ -1,14 +1,15 @@
-"""What the features say about the data: likely label errors, images that are there twice, outliers."""
+"""What the features say about the data: likely label errors, duplicates, outliers."""
 
 from dataclasses import dataclass
-from typing import Any
 
-from onepass.data.dataset import SPLITS, ImageDataset
-from onepass.report.context import Material
-from onepass.report.mistakes import TINY, thumbnail
+from onepass.classify.analysis.inspection import LabelIssue, LabelReport
+from onepass.data.dataset import SPLITS
+from onepass.report.context import ReportContext
+from onepass.report.mistakes import is_tiny, thumbnail
 from onepass.report.sections.section import Section
 
 SHOWN = 16  # pictures of each kind
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class Picture:
 
     Attributes:
         name: Its file name.
-        split: "train", "val" or "test".
+        split: Name of its split, one of SPLIT_NAMES.
         label: Its class in words.
         uri: The image, small, as a data URI.
         tiny: Whether it has so few pixels that they should be shown as they are.
@@ -30,44 +31,58 @@ class Picture:
     tiny: bool
 
 
-def build(material: Material) -> Section | None:
+@dataclass(frozen=True, slots=True)
+class LabelIssues:
+    """Likely label errors of one split.
+
+    Attributes:
+        report: What the inspection found.
+        pictures: The most likely errors: the image, and the class that was suggested.
+    """
+
+    report: LabelReport
+    pictures: list[tuple[Picture, str, LabelIssue]]
+
+
+def build(context: ReportContext) -> Section | None:
     """Return what `onepass classify inspect` found; nothing where it was not run."""
-    record = material.records.get("inspection")
-    if record is None:
+    found = context.inspection
+    if found is None:
         return None
-    names = material.class_names
-    labels = [
-        {**report, "worst": [_issue(material, issue) for issue in report["worst"][:SHOWN]]}
-        for report in record["labels"]
-    ]
-    doubles = record["duplicates"]
-    pairs = [
-        {**pair, "pictures": [_picture(material.dataset, names, pair[one]) for one in ("row", "other")]}
-        for pair in doubles["pairs"][:SHOWN]
-    ]  # fmt: skip
-    outliers = [
-        (_picture(material.dataset, names, one["row"]), one["distance"])
-        for one in record["outliers"][:SHOWN]
-    ]
     facts = {
-        "features": " & ".join(record["features"]), "labels": labels, "duplicates": doubles,
-        "pairs": pairs, "outliers": outliers,
-    }  # fmt: skip
-    return Section("data", "What the features say about the data", "Data", facts)
+        "features": " & ".join(found.features),
+        "split_names": SPLIT_NAMES,
+        "labels": [_label_issues(context, report) for report in found.labels if report.worst],
+        "duplicates": found.duplicates,
+        "pairs": [
+            (pair, _picture(context, pair.row), _picture(context, pair.other))
+            for pair in found.duplicates.pairs[:SHOWN]
+        ],
+        "outliers": [
+            (_picture(context, outlier.row), outlier.distance) for outlier in found.outliers[:SHOWN]
+        ],
+    }
+    return Section("data", "Data quality", "Data", facts)
 
 
-def _issue(material: Material, issue: dict[str, Any]) -> dict[str, Any]:
-    names = material.class_names
-    picture = _picture(material.dataset, names, issue["row"])
-    return {**issue, "picture": picture, "given": names[issue["given"]], "suggested": names[issue["suggested"]]}  # fmt: skip
+def _label_issues(context: ReportContext, report: LabelReport) -> LabelIssues:
+    names = context.class_names
+    return LabelIssues(
+        report,
+        [
+            (_picture(context, issue.row), names[issue.suggested], issue)
+            for issue in report.worst[:SHOWN]
+        ],
+    )
 
 
-def _picture(dataset: ImageDataset, names: list[str], row: int) -> Picture:
+def _picture(context: ReportContext, row: int) -> Picture:
+    dataset = context.dataset
     label, pixels = int(dataset.labels[row]), dataset.pixels[row]
     return Picture(
-        dataset.names[row],
-        SPLITS[dataset.split[row]],
-        names[label] if label >= 0 else "unknown",
-        thumbnail(pixels),
-        max(pixels.shape[:2]) <= TINY,
+        name=dataset.names[row],
+        split=SPLIT_NAMES[SPLITS[dataset.split[row]]],
+        label=context.class_names[label] if label >= 0 else "unknown",
+        uri=thumbnail(pixels),
+        tiny=is_tiny(pixels),
     )

@@ -1,10 +1,14 @@
-"""The runs of fine-tuning: what each gained, and its curves."""
+"""The fine-tuning runs: what each gained, learning curves, ablation and ensembles."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from onepass.report.artifacts import FinetuneRun
-from onepass.report.context import Material
+from onepass.cache.artifacts import to_json
+from onepass.data.dataset import ImageDataset
+from onepass.finetune.session.result import FinetuneResult
+from onepass.finetune.session.runs import Run
+from onepass.report.context import ReportContext
 from onepass.report.figures.ablation import ablation_figure, left_out_words
 from onepass.report.figures.learning import learning_figures
 from onepass.report.sections.section import Section
@@ -15,62 +19,85 @@ class Line:
     """A finished run.
 
     Attributes:
-        run: The run.
+        name: Of the run.
+        result: What it found.
         rows: Images it was trained on.
-        training: Accuracy on the training images in its last epoch, 0 … 1; None where unknown.
         recipe: Its recipe in words.
+        compared: Whether it is the one that the page compares with the winner.
     """
 
-    run: FinetuneRun
+    name: str
+    result: FinetuneResult
     rows: int
-    training: float | None
     recipe: str
+    compared: bool
+
+    @property
+    def gain(self) -> float | None:
+        """Validation accuracy less that of the frozen probe; None before it is scored."""
+        val = self.result.val_top1
+        return None if val is None else val - self.result.probe_top1
+
+    @property
+    def training(self) -> float | None:
+        """Accuracy on the training images in the last epoch; None without an epoch."""
+        return self.result.history[-1].accuracy if self.result.history else None
 
     @property
     def gap(self) -> float | None:
         """Training accuracy less validation accuracy."""
-        return None if self.training is None else self.training - self.run.result["val_top1"]
+        known = self.training is not None and self.result.val_top1 is not None
+        return self.training - self.result.val_top1 if known else None  # type: ignore[operator]
 
 
-def build(material: Material) -> Section | None:
-    """Return the runs; nothing where there is none."""
-    ablation = material.records.get("finetune/ablation")
-    if not (material.runs or material.ensembles or ablation):
+def build(context: ReportContext) -> Section | None:
+    """Return runs, ablation and ensembles; nothing where there is none of them."""
+    ablation = context.ablation
+    if not (context.runs or context.ensembles or ablation):
         return None
-    study = ablation_figure(ablation["lines"]) if ablation else None
+    study = ablation_figure(ablation.lines) if ablation else None
     facts = {
-        "lines": [_line(run, material) for run in material.runs if run.finished],
-        "waiting": [run for run in material.runs if not run.finished],
-        "compared": material.run,
-        "ensembles": material.ensembles,
+        "lines": [_line(run, run.result, context) for run in context.runs if run.result],
+        "unfinished": [
+            (run.name, run.config.made_by.get("command", ""))
+            for run in context.runs
+            if not run.result
+        ],
+        "ensembles": context.ensembles,
         "ablation": ablation,
         "left_out_words": left_out_words,
     }
-    return Section(
-        "finetuning",
-        "Fine-tuning",
-        "Fine-tuning",
-        facts,
-        [*learning_figures(material.runs), *([study] if study else [])],
+    figures = [*learning_figures(context.runs), *([study] if study else [])]
+    return Section("finetuning", "Fine-tuning", "Fine-tuning", facts, figures)
+
+
+def _line(run: Run, result: FinetuneResult, context: ReportContext) -> Line:
+    return Line(
+        name=run.name,
+        result=result,
+        rows=trained_rows(run, context.dataset),
+        recipe=recipe_words(to_json(run.identity.recipe)),
+        compared=context.compared is not None and run is context.compared.run,
     )
 
 
-def _line(run: FinetuneRun, material: Material) -> Line:
-    training = run.history[-1].get("accuracy") if run.history else None
-    return Line(run, run.rows(material.dataset), training, _recipe(run.identity.get("recipe")))
+def trained_rows(run: Run, dataset: ImageDataset) -> int:
+    """Return how many images a run was trained on."""
+    if run.result and run.result.trained_rows:
+        return run.result.trained_rows
+    train = len(dataset.rows("train"))
+    return min(run.identity.rows or train, train)
 
 
-def _recipe(recipe: Any) -> str:
-    """Return what a recipe says, in words; switches that are off and numbers that are 0 are left out."""
-    if not isinstance(recipe, dict):
-        return ""
+def recipe_words(recipe: Mapping[str, Any]) -> str:
+    """Return a recipe in words; switches that are off and numbers that are 0 are left out."""
     words = []
     for name, value in recipe.items():
         text = name.replace("_", " ")
         if value is True:
             words.append(text)
-        elif isinstance(value, dict):  # the augmentation
-            words += [_recipe(value)] if _recipe(value) else []
+        elif isinstance(value, Mapping):  # the augmentation
+            words += [recipe_words(value)] if recipe_words(value) else []
         elif value and name != "epochs":  # which have a column of their own
             number = isinstance(value, int | float)
             words.append(f"{text} {value:g}" if number else f"{text} {value}")

@@ -1,17 +1,18 @@
-"""The first screen: who won, by how much, at what cost, and what is still wrong."""
+"""The first screen: the winner, its margin and cost, and the errors that are left."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from onepass.classify.leaderboard.board import ProbeResult
+from onepass.classify.leaderboard.prediction_record import MemberRecord
 from onepass.classify.metrics import confused_pairs, confusion_matrix, verdict
 from onepass.classify.pipeline import compare_best
-from onepass.report.context import Material, probe_name
+from onepass.report.context import ReportContext, probe_name
 from onepass.report.numbers import p_value, points
 from onepass.report.sections.section import Section
 
 STAGES = ("frozen", "fine-tuned", "ensemble")
-Ours = tuple[str, float | None, tuple[float, float] | None]  # name, accuracy, interval
-NONE: Ours = ("", None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,84 +20,88 @@ class Number:
     """One of the headline numbers.
 
     Attributes:
-        stage: "frozen", "fine-tuned" or "ensemble".
-        what: What gave it; "" where it was not run.
-        accuracy: Ours, 0 … 1; None where it was not run.
-        interval: Its 95 % interval.
-        reference: The accuracy of the report that is followed, in %; None where there is none.
-        method: How it got that.
+        stage: One of STAGES.
+        name: What reached it; "" where it was not run.
+        accuracy: Top-1 on the validation split, 0 … 1; None where it was not run.
+        interval: Its 95 % interval; None where it was not run.
+        published: Published results of that stage; see `published_results`.
     """
 
     stage: str
-    what: str
-    accuracy: float | None
-    interval: tuple[float, float] | None
-    reference: float | None
-    method: str
+    name: str = ""
+    accuracy: float | None = None
+    interval: tuple[float, float] | None = None
+    published: Sequence[dict[str, Any]] = ()
 
 
-def build(material: Material) -> Section:
+def build(context: ReportContext) -> Section:
     """Return the first screen."""
-    published = published_results(material)
+    numbers = headline_numbers(context)
+    published = published_results(context)
     facts = {
-        "numbers": headline_numbers(material),
-        "verdict": _verdict(material),
-        "gain": _gain(material),
-        "wrong": _wrong(material),
-        "name": probe_name(material.winner),
-        "rate": material.images_per_second(material.winner),
-        "published": published,
-        "reference": material.reference,
-        "notes": [str(note) for note in material.dataset.record.get("notes", [])],
+        "numbers": numbers,
+        "compared": any(number.published for number in numbers),
+        "verdict": _verdict(context),
+        "gain": _gain(context),
+        "errors": _errors(context),
+        "name": probe_name(context.winner),
+        "rate": context.images_per_second(context.winner),
+        "published": [line for line in published if line.get("stage") not in STAGES],
+        "notes": [str(note) for note in context.dataset.record.get("notes", [])],
     }
     return Section("headline", "Result", "Result", facts)
 
 
-def headline_numbers(material: Material) -> list[Number]:
-    """Return ours beside the report's, for each stage that either has.
-
-    Its third number was measured on the test images; it stands beside our ensembles.
-    """
-    theirs = {line["stage"]: line for line in material.reference.get("lines", [])}
-    numbers = []
-    for stage, ours in zip(STAGES, (_frozen(material), _tuned(material), _together(material)), strict=True):  # fmt: skip
-        line = theirs.get(stage)
-        if ours != NONE or line:
-            words = (line["accuracy"], line["method"]) if line else (None, "")
-            numbers.append(Number(stage, *ours, *words))
-    return numbers
+def headline_numbers(context: ReportContext) -> list[Number]:
+    """Return our best result of each stage, beside what others published of it."""
+    published = published_results(context)
+    numbers = [
+        replace(number, published=[one for one in published if one.get("stage") == number.stage])
+        for number in (_frozen(context), _tuned(context), _ensemble(context))
+    ]
+    return [number for number in numbers if number.accuracy is not None or number.published]
 
 
-def _frozen(material: Material) -> Ours:
-    single = [probe for probe in material.board.ranked if not probe.members]
-    return (probe_name(single[0]), single[0].val_top1, single[0].val_interval) if single else NONE
+def _of_probe(stage: str, probes: Sequence[ProbeResult]) -> Number:
+    """Return the number of the first probe."""
+    if not probes:
+        return Number(stage)
+    return Number(stage, probe_name(probes[0]), probes[0].val_top1, probes[0].val_interval)
 
 
-def _tuned(material: Material) -> Ours:
-    run = material.run
-    return (run.name, run.result["val_top1"], run.result.get("val_interval")) if run else NONE
+def _frozen(context: ReportContext) -> Number:
+    return _of_probe("frozen", [probe for probe in context.board.ranked if not probe.members])
 
 
-def _together(material: Material) -> Ours:
-    """Return the last ensemble of fine-tuned runs, else the best of frozen probes on the selection split."""
-    if material.ensembles:
-        last = material.ensembles[-1]
-        return _members(last["members"]), last["val_top1"], last.get("val_interval")
-    joined = [probe for probe in material.board.ranked if probe.members]
-    return (probe_name(joined[0]), joined[0].val_top1, joined[0].val_interval) if joined else NONE
+def _tuned(context: ReportContext) -> Number:
+    if context.compared is None:
+        return Number("fine-tuned")
+    result = context.compared.result
+    return Number("fine-tuned", context.compared.run.name, result.val_top1, result.val_interval)
 
 
-def _members(members: list[dict[str, Any]]) -> str:
-    """Name two members; count more: they are listed below, under fine-tuning."""
+def _ensemble(context: ReportContext) -> Number:
+    """Return the latest ensemble of fine-tuned runs, else the best one of frozen probes."""
+    if context.ensembles:
+        last = context.ensembles[-1]
+        return Number("ensemble", _members(last.members), last.val_top1, last.val_interval)
+    return _of_probe("ensemble", [probe for probe in context.board.ranked if probe.members])
+
+
+def _members(members: Sequence[MemberRecord]) -> str:
+    """Name up to two members and count more, which are listed under fine-tuning."""
     if len(members) <= 2:
-        return " + ".join(str(member["name"]) for member in members)
-    runs = sum(bool(member["views"]) for member in members)  # a probe looks at no image itself
-    return f"{runs} fine-tuned and {len(members) - runs} frozen, weighed together"
+        return " + ".join(member.name for member in members)
+    runs = sum(bool(member.views) for member in members)  # a probe has no views of its own
+    return f"weighted average of {runs} fine-tuned and {len(members) - runs} frozen models"
 
 
-def published_results(material: Material) -> list[dict[str, Any]]:
-    """Return what others reported, where it is stated as the data set's record should: in %."""
-    lines = material.dataset.record.get("published") or []
+def published_results(context: ReportContext) -> list[dict[str, Any]]:
+    """Return the published results in the data set's record.
+
+    Each has an `accuracy` (%), and maybe `method`, `source` and `stage` (one of STAGES).
+    """
+    lines = context.dataset.record.get("published") or []
     return [
         line
         for line in lines
@@ -104,33 +109,32 @@ def published_results(material: Material) -> list[dict[str, Any]]:
     ]
 
 
-def _verdict(material: Material) -> str:
-    """Say by how much the winner leads, and whether a paired test believes it."""
-    test = compare_best(material.board, material.dataset.labels[material.dataset.rows("val")])
+def _verdict(context: ReportContext) -> str:
+    """Say by how much the winner leads, and whether a paired test confirms it."""
+    truth = context.dataset.labels[context.dataset.rows("val")]
+    test = compare_best(context.board, truth)
     if test is None:
         return ""
-    rival = material.board.find(test.second)
-    against = f"{points(test.gain)} points against the runner-up, {probe_name(rival)}"
-    return f"{against}: {test.verdict} (McNemar, {p_value(test.p_value)})"
+    runner_up = probe_name(context.board.find(test.second))
+    ahead = f"{points(test.gain)} points against the runner-up, {runner_up}"
+    return f"{ahead}: {test.verdict} (McNemar, {p_value(test.p_value)})"
 
 
-def _gain(material: Material) -> str:
+def _gain(context: ReportContext) -> str:
     """Say what fine-tuning gained over the probe it started from."""
-    if material.run is None or material.run.result.get("probe_top1") is None:
+    if context.compared is None:
         return ""
-    result, p = material.run.result, material.run.result.get("p_value")
-    gain = result["val_top1"] - result["probe_top1"]
-    text = f"{points(gain)} points over its frozen probe"
+    result = context.compared.result
+    assert result.val_top1 is not None
+    gain, p = result.val_top1 - result.probe_top1, result.p_value
+    text = f"{points(gain)} points against its frozen probe"
     return text if p is None else f"{text}: {verdict(gain, p)} (McNemar, {p_value(p)})"
 
 
-def _wrong(material: Material) -> dict[str, Any]:
-    """Say what is still wrong: how many images, and the pair that is confused most."""
-    if not material.judged:
-        return {}
-    model, names = material.judged[-1], material.class_names
-    counts = confusion_matrix(model.truth, model.predicted, len(names))
-    pairs = confused_pairs(counts, 1)
+def _errors(context: ReportContext) -> dict[str, Any]:
+    """Count the errors of the last stage, and name its most confused pair."""
+    model, names = context.evaluated[-1], context.class_names
+    pairs = confused_pairs(confusion_matrix(model.truth, model.predicted, len(names)), 1)
     return {
         "stage": model.stage,
         "count": int((~model.correct).sum()),

@@ -1,39 +1,36 @@
-"""What is still wrong: worst classes, pairs that are confused, confident mistakes as pictures."""
+"""Error analysis: worst classes, confused pairs, the most confident mistakes as pictures."""
 
 from typing import Any
 
 from onepass.classify.metrics import confusion_matrix
-from onepass.report.context import Material
-from onepass.report.figures.matrix import matrix_figure
-from onepass.report.figures.sheet import sheet_figure
+from onepass.report.context import ReportContext
+from onepass.report.figures.confusion import confusion_figure
+from onepass.report.figures.contact_sheet import contact_sheet_figure
 from onepass.report.mistakes import class_lines, confident_mistakes, confused_pairs
 from onepass.report.sections.section import Section
 
 WORST = 10
 
 
-def build(material: Material) -> Section | None:
-    """Return the errors of the last stage that was scored; nothing where there is none."""
-    if not material.judged:
-        return None
-    model = material.judged[-1]
-    names = material.class_names
+def build(context: ReportContext) -> Section:
+    """Return the mistakes of the compared run where there is one, else of the winner."""
+    model, names = context.evaluated[-1], context.class_names
     counts = confusion_matrix(model.truth, model.predicted, len(names))
-    mistakes = confident_mistakes(material.dataset, model)
-    lines = class_lines(material.judged, len(names))
+    mistakes = confident_mistakes(context.dataset, model)
+    lines = class_lines(context.evaluated, len(names))
+    errors = context.compared.errors if context.compared else None
     facts: dict[str, Any] = {
         "model": model,
         "wrong": int((~model.correct).sum()),
         "names": names,
         "classes": lines,
         "worst": lines[:WORST] if len(lines) > 2 * WORST else [],
-        "both": len(material.judged) > 1,
-        "pairs": confused_pairs(material.dataset, model, counts),
+        "both": len(context.evaluated) > 1,
+        "pairs": confused_pairs(context.dataset, model, counts),
         "mistakes": mistakes,
-        "against": material.run.errors.get("probe") if material.run else None,
-        "sample": material.run.errors.get("sample") if material.run else None,
+        "against": errors.probe if errors else None,
+        "sample": errors.sample if errors and errors.sample.rows < len(model.truth) else None,
     }
-    files = [sheet_figure(material.dataset, mistakes, names)] if mistakes else []
-    return Section(
-        "mistakes", "What is still wrong", "Mistakes", facts, [matrix_figure(counts, names)], files
-    )
+    files = [contact_sheet_figure(context.dataset, mistakes, names)] if mistakes else []
+    figures = [confusion_figure(counts, names)]
+    return Section("mistakes", "Error analysis", "Errors", facts, figures, files)

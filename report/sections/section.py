@@ -11,11 +11,11 @@ class Section:
     """A part of the page under a heading of its own.
 
     Attributes:
-        name: Of its template and of its place on the page.
+        name: Of its template and of its anchor on the page.
         title: Its heading.
-        label: Its entry in the list of contents.
+        label: Its entry in the table of contents.
         facts: What its template shows.
-        figures: What the page shows of figures; each is also written as PNG and CSV.
+        figures: Shown on the page; each is also written as PNG and CSV.
         files: Figures that are written as files only, because the page shows them in another way.
     """
 

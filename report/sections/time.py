@@ -1,11 +1,12 @@
-"""Where the time went: extraction, classification, fine-tuning."""
+"""Speed and wall time of extraction, classification and fine-tuning."""
 
 from collections import defaultdict
 from dataclasses import dataclass
 
-from onepass.report.artifacts import FeatureFile, devices_text
-from onepass.report.context import Material
+from onepass.report.context import ReportContext
+from onepass.report.feature_files import FeatureFile, devices_text
 from onepass.report.figures.timing import Spent, time_figure
+from onepass.report.sections.finetuning import trained_rows
 from onepass.report.sections.section import Section
 
 
@@ -28,13 +29,13 @@ class RunSpeed:
     machine: str
 
 
-def build(material: Material) -> Section | None:
+def build(context: ReportContext) -> Section | None:
     """Return the speeds and times that were measured."""
-    files = [file for file in material.files if file.rate]
-    runs = _runs(material)
-    probes = _probe_seconds(material)
-    spent: list[Spent] = [("extract", name, s) for name, s in _jobs(files)]
-    spent += [("classify", name or "floor lines", seconds) for name, _, seconds in probes]
+    files = [file for file in context.files if file.rate]
+    runs = _runs(context)
+    probes = _probe_seconds(context)
+    spent: list[Spent] = [("extract", name, s) for name, s in _forward_passes(files)]
+    spent += [("classify", name or "baselines", seconds) for name, _, seconds in probes]
     spent += [("finetune", run.name, run.seconds) for run in runs]
     if not spent:
         return None
@@ -42,35 +43,38 @@ def build(material: Material) -> Section | None:
     return Section("time", "Where the time went", "Time", facts, [time_figure(spent)])
 
 
-def _jobs(files: list[FeatureFile]) -> list[tuple[str, float]]:
+def _forward_passes(files: list[FeatureFile]) -> list[tuple[str, float]]:
     """Return each pass over the pixels once, however many files came out of it."""
-    jobs: dict[tuple, list[FeatureFile]] = defaultdict(list)
+    passes: dict[tuple, list[FeatureFile]] = defaultdict(list)
     for file in files:
-        jobs[file.job].append(file)
+        passes[file.forward_pass].append(file)
     return [
         (
             f"{group[0].key}{f' and {len(group) - 1} more' if len(group) > 1 else ''}",
             max(f.seconds for f in group),
         )
-        for group in jobs.values()
+        for group in passes.values()
     ]
 
 
-def _probe_seconds(material: Material) -> list[tuple[str, int, float]]:
-    """Return features ("" for the floor lines), how many probes looked at them, and their seconds."""
+def _probe_seconds(context: ReportContext) -> list[tuple[str, int, float]]:
+    """Return for each feature set ("" for the baselines) how many probes used it, and their seconds."""
     found: dict[str, list[float]] = defaultdict(list)
-    for probe in material.board.results:
+    for probe in context.board.results:
         found["" if probe.baseline else probe.features_text].append(probe.seconds)
     return [(name, len(seconds), sum(seconds)) for name, seconds in found.items()]
 
 
-def _runs(material: Material) -> list[RunSpeed]:
+def _runs(context: ReportContext) -> list[RunSpeed]:
     runs = []
-    for run in material.runs:
-        seconds = sum(float(row.get("seconds", 0.0)) for row in run.history)
-        if seconds:
-            images = run.rows(material.dataset) * len(run.history)
-            rate = run.result.get("images_per_second") or images / seconds
-            where = devices_text(run.result) or str(run.made.get("machine", ""))
-            runs.append(RunSpeed(run.name, len(run.history), rate, seconds, where))
+    for run in context.runs:
+        result = run.result
+        seconds = sum(row.seconds for row in result.history) if result else 0.0
+        if result and seconds:
+            epochs = len(result.history)
+            images = trained_rows(run, context.dataset) * epochs
+            rate = result.images_per_second or images / seconds
+            machine = str(run.config.made_by.get("machine", ""))
+            where = devices_text(result.devices, result.gpu_use) or machine
+            runs.append(RunSpeed(run.name, epochs, rate, seconds, where))
     return runs

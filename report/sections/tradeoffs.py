@@ -1,71 +1,88 @@
-"""How the results compare, and what size, backbone and penalty do."""
+"""How the results compare, and what input size, backbone and hyper-parameters do."""
+
+from dataclasses import dataclass
+from typing import Any
 
 from onepass.classify.heads.base import brief
-from onepass.classify.leaderboard.pareto import board_front
-from onepass.report.context import Material, probe_name
-from onepass.report.figures.comparison import Standing, standing_figure
-from onepass.report.figures.paths import path_figures
+from onepass.classify.search.sweep_record import SweepRecord
+from onepass.report.context import ReportContext, probe_name
+from onepass.report.figures.comparison import ComparedResult, comparison_figure
+from onepass.report.figures.search import search_figures
 from onepass.report.figures.tradeoffs import cost_figure, size_figure
-from onepass.report.optional import Record, read_optional
 from onepass.report.sections.headline import headline_numbers, published_results
 from onepass.report.sections.section import Section
 
 
-def build(material: Material) -> Section:
-    """Return the figures for which there are results."""
-    probes = material.board.ranked
-    front = board_front(material.board, material.costs)
+@dataclass(frozen=True, slots=True)
+class SweepLine:
+    """A sweep of many heads, and its best head by the selection split.
+
+    Attributes:
+        head: Kind of head.
+        features: What they were trained on.
+        heads: How many.
+        params: Hyper-parameters of the best one, in words.
+        epochs: Of the best one; None where none was evaluated, as the next two.
+        training, selection: Its accuracy there, 0 … 1.
+        seconds: Of the sweep.
+    """
+
+    head: str
+    features: str
+    heads: int
+    params: str
+    epochs: float | None
+    training: float | None
+    selection: float | None
+    seconds: float
+
+
+def build(context: ReportContext) -> Section:
+    """Return the figures for which there are results, and the sweeps."""
+    probes = context.board.ranked
     figures = [
-        standing_figure(_standings(material)),
+        comparison_figure(_results(context)),
         size_figure(probes),
-        cost_figure(probes, material.costs, front),
-        *path_figures(probes),
+        cost_figure(probes, context.costs),
+        *search_figures(probes),
     ]
-    found = [figure for figure in figures if figure]
-    facts = {"sweeps": [_sweep_line(record) for record in read_sweeps(material)]}
-    return Section("tradeoffs", "How the choices compare", "Comparison", facts, found)
+    shown = [figure for figure in figures if figure]
+    facts = {"sweeps": [_sweep_line(sweep) for sweep in context.sweeps]}
+    return Section("tradeoffs", "Comparison and trade-offs", "Trade-offs", facts, shown)
 
 
-def read_sweeps(material: Material) -> list[Record]:
-    """Return what `onepass classify sweep` left, for this state of the data set."""
-    paths = sorted((material.board.folder / "sweeps").glob("*.json"))
-    digest = material.dataset.digest
-    found = [read_optional(path, digest, material.notes) for path in paths]
-    return [record for record in found if record]
+def _sweep_line(sweep: SweepRecord) -> SweepLine:
+    best = sweep.best.best
+    return SweepLine(
+        head=sweep.head,
+        features=" & ".join(sweep.features),
+        heads=len(sweep.heads),
+        params=brief(sweep.best.params) if best else "",
+        epochs=best.epochs if best else None,
+        training=best.train_accuracy if best else None,
+        selection=best.accuracy if best else None,
+        seconds=sweep.seconds,
+    )
 
 
-def _sweep_line(record: Record) -> Record:
-    """Return a sweep in numbers: its best head by the selection split, and what it cost."""
-    judged = [head for head in record["heads"] if head.get("best")]
-    best = min(judged, key=lambda head: head["rank"]) if judged else None
-    return {
-        "head": record["head"], "features": " & ".join(record["features"]), "heads": len(record["heads"]),
-        "params": brief(best["params"]) if best else "", "seconds": float(record["seconds"]),
-        "best": best["best"] if best else {"epochs": None, "accuracy": None, "train_accuracy": None},
-    }  # fmt: skip
-
-
-def _standings(material: Material) -> list[Standing]:
-    """Return our results, those of others, and the floor lines."""
-    numbers = headline_numbers(material)
+def _results(context: ReportContext) -> list[ComparedResult]:
+    """Return our best result of each stage, published ones, and the baselines."""
     ours = [
-        Standing("ours", f"{n.stage}, ours", n.accuracy, n.interval)
-        for n in numbers
-        if n.accuracy is not None
+        ComparedResult("ours", f"{number.stage}, ours", number.accuracy, number.interval)
+        for number in headline_numbers(context)
+        if number.accuracy is not None
     ]
-    theirs = [
-        Standing(
-            "published", f"{n.stage}, {material.reference['title'].lower()}", n.reference / 100
-        )
-        for n in numbers
-        if n.reference is not None
+    published = [
+        ComparedResult("published", _published_name(line), line["accuracy"] / 100)
+        for line in published_results(context)
     ]
-    others = [
-        Standing("published", str(p.get("method", "published")), p["accuracy"] / 100)
-        for p in published_results(material)
+    baselines = [
+        ComparedResult("baseline", probe_name(probe), probe.val_top1, probe.val_interval)
+        for probe in context.board.baselines
     ]
-    floor = [
-        Standing("floor", probe_name(b), b.val_top1, b.val_interval)
-        for b in material.board.baselines
-    ]
-    return [*ours, *theirs, *others, *floor]
+    return [*ours, *published, *baselines]
+
+
+def _published_name(line: dict[str, Any]) -> str:
+    known = [str(line[name]) for name in ("method", "source") if line.get(name)]
+    return ", ".join(known) or "published"

@@ -1,4 +1,4 @@
-"""A confusion matrix as a picture: what the rows are, what the columns were taken for."""
+"""The confusion matrix: true classes in rows, predicted ones in columns."""
 
 from collections.abc import Sequence
 
@@ -11,38 +11,38 @@ from onepass.report.figures.figure import Figure
 from onepass.report.plot import INK, PAPER, WIDTH, Drawing, blank, colour, shorten, styled, tip
 
 ALL = 12  # with so many classes or fewer, all are shown
-PALE, STRONG = 0.35, 0.85  # opacities: on a paler cell the number is ink, on a stronger one paper
+PALE, STRONG = 0.35, 0.85  # opacities: up to PALE the number is dark, from STRONG on it is light
 
 
 @styled
-def matrix_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
-    """Return the confusions among all classes, or among those that are confused most.
+def confusion_figure(counts: np.ndarray, names: Sequence[str]) -> Figure:
+    """Return the confusion matrix of all classes, or of those that are confused most.
 
     Args:
-        counts: (K, K) how often class i was taken for class j.
+        counts: (K, K) how often true class i was predicted as class j.
         names: K names.
     """
     shown = shown_classes(counts)
     whole = len(shown) == len(names)
     part = counts[np.ix_(shown, shown)]
-    if not whole:  # what the shown classes were taken for besides
+    if not whole:  # predictions of classes that are not shown
         part = np.column_stack([part, counts[shown].sum(axis=1) - part.sum(axis=1)])
     labels = [names[k] for k in shown]
-    taken = labels if whole else [*labels, "another class"]
+    columns = labels if whole else [*labels, "another class"]
     rows = [
-        (is_, taken_for, int(part[i, j]))
-        for i, is_ in enumerate(labels)
-        for j, taken_for in enumerate(taken)
+        (true, predicted, int(part[i, j]))
+        for i, true in enumerate(labels)
+        for j, predicted in enumerate(columns)
     ]
-    errors = "; ".join(f"{a} taken for {b}: {n}" for a, b, n in rows if n and a != b)
+    errors = "; ".join(f"{a} predicted as {b}: {n}" for a, b, n in rows if n and a != b)
     words = "all classes" if whole else f"the {len(shown)} classes of the most confused pairs"
     return Figure(
         "confusion",
-        "Confusion" if whole else "Confusion of the worst pairs",
-        f"Images of {words}: a row is what they are, a column what they were taken for. "
-        "Blue is right, orange is wrong.",
-        _draw(part, labels, taken, f"Confusion matrix. {errors}"),
-        ("is", "taken for", "images"),
+        "Confusion matrix" if whole else "Confusion matrix of the worst pairs",
+        f"Images of {words}: true class in rows, predicted class in columns. "
+        "Blue: right; orange: wrong.",
+        _draw(part, labels, columns, f"Confusion matrix. {errors}"),
+        ("true class", "predicted class", "images"),
         rows,
     )
 
@@ -60,25 +60,25 @@ def shown_classes(counts: np.ndarray) -> list[int]:
     return chosen or list(range(ALL - 2))
 
 
-def _draw(part: np.ndarray, labels: list[str], taken: list[str], alt: str) -> Drawing:
+def _draw(part: np.ndarray, labels: list[str], columns: list[str], alt: str) -> Drawing:
     canvas, axes = blank(WIDTH, 26 + max(26.0 if len(labels) > 2 else 40.0, 24) * len(labels))
     totals = np.maximum(part.sum(axis=1), 1)
-    for i, label in enumerate(labels):
-        for j, taken_for in enumerate(taken):
-            told = f"{label} taken for {taken_for}: {part[i, j]}"
-            _cell(axes, (j, i), int(part[i, j]), float(part[i, j] / totals[i]), told)
-    heads = [str(j + 1) if j < len(labels) else "other" for j in range(len(taken))]
-    axes.set_xticks(range(len(taken)), heads)
+    for i, true in enumerate(labels):
+        for j, predicted in enumerate(columns):
+            label = f"{true} predicted as {predicted}: {part[i, j]}"
+            _cell(axes, (j, i), int(part[i, j]), float(part[i, j] / totals[i]), label)
+    heads = [str(j + 1) if j < len(labels) else "other" for j in range(len(columns))]
+    axes.set_xticks(range(len(columns)), heads)
     axes.set_yticks(range(len(labels)), [f"{shorten(n, 24)}  {i}" for i, n in enumerate(labels, 1)])
     axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
     axes.tick_params(axis="y", labelcolor=INK)
-    axes.set(xlim=(-0.5, len(taken) - 0.5), ylim=(len(labels) - 0.5, -0.5))
+    axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(labels) - 0.5, -0.5))
     axes.grid(False)
     axes.spines[:].set_visible(False)
     return Drawing(canvas, alt)
 
 
-def _cell(axes: Axes, place: tuple[int, int], count: int, share: float, told: str) -> None:
+def _cell(axes: Axes, place: tuple[int, int], count: int, share: float, label: str) -> None:
     """Draw a cell whose colour deepens with the share of its row; no number for a zero."""
     (j, i), strong = place, share >= 0.4
     corner = (j - 0.46, i - 0.46)
@@ -87,5 +87,5 @@ def _cell(axes: Axes, place: tuple[int, int], count: int, share: float, told: st
         return
     shade = STRONG + 0.15 * share if strong else 0.1 + (PALE - 0.1) * share / 0.4
     ink = colour("s1" if i == j else "s2")
-    axes.add_patch(Rectangle(corner, 0.92, 0.92, color=ink, alpha=shade, lw=0, gid=tip(told)))
+    axes.add_patch(Rectangle(corner, 0.92, 0.92, color=ink, alpha=shade, lw=0, gid=tip(label)))
     axes.text(j, i, str(count), ha="center", va="center", color=PAPER if strong else INK)

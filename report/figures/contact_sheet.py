@@ -1,4 +1,4 @@
-"""The contact sheet of mistakes as one picture, for papers; the page shows its images one by one."""
+"""The contact sheet of mistakes as a single picture; the page shows the images one by one."""
 
 from collections.abc import Sequence
 
@@ -15,10 +15,10 @@ CELL, HIGH = 100.0, 128.0  # points
 
 
 @styled
-def sheet_figure(
+def contact_sheet_figure(
     dataset: ImageDataset, mistakes: Sequence[Mistake], names: Sequence[str]
 ) -> Figure:
-    """Return the images with both class names; the first is what they are."""
+    """Return the images with their true and predicted class names."""
     lines = -(-len(mistakes) // COLUMNS)
     canvas = Canvas((CELL * COLUMNS / POINT, HIGH * lines / POINT))
     cells = canvas.subplots(lines, COLUMNS, squeeze=False).ravel()
@@ -28,15 +28,15 @@ def sheet_figure(
     for cell, mistake in zip(cells, mistakes, strict=False):
         pixels = dataset.pixels[mistake.row]
         cell.imshow(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
-        truth, taken = (shorten(names[k], 18) for k in (mistake.truth, mistake.taken))
+        truth, predicted = (shorten(names[k], 18) for k in (mistake.truth, mistake.predicted))
         below = {"transform": cell.transAxes, "fontsize": 8, "va": "top"}
         cell.text(0, -0.04, truth, fontweight="bold", **below)
-        cell.text(0, -0.17, taken, color=colour("s2"), **below)
+        cell.text(0, -0.17, predicted, color=colour("s2"), **below)
     return Figure(
         "mistakes",
-        "The most confident mistakes",
-        "Bold: what they are. Below: what they were taken for.",
+        "Most confident mistakes",
+        "Bold: true class. Below: predicted class.",
         Drawing(canvas, "Contact sheet of mistakes"),
-        ("file", "is", "taken for", "probability"),
-        [(m.name, names[m.truth], names[m.taken], m.share) for m in mistakes],
+        ("file", "true class", "predicted class", "probability"),
+        [(m.name, names[m.truth], names[m.predicted], m.confidence) for m in mistakes],
     )

@@ -1,0 +1,66 @@
+"""Classes, two-class detection and names, against counts by hand."""
+
+import numpy as np
+import pytest
+
+from onepass.report.context import EvaluatedModel
+from onepass.report.figures.calibration import precision_recall_figure, roc_figure
+from onepass.report.mistakes import class_lines
+from onepass.report.names import display_names
+from onepass.report.sections.calibration import detection
+
+
+def model(stage: str, truth: list[int], predicted: list[int], classes: int) -> EvaluatedModel:
+    chosen = np.array(predicted)
+    probabilities = np.eye(classes, dtype=np.float32)[chosen]
+    return EvaluatedModel(stage, stage, probabilities, chosen, np.array(truth))
+
+
+def test_detection_by_hand() -> None:
+    found = detection(model("frozen", [1, 0, 1, 0, 1, 0], [1, 1, 0, 0, 1, 0], 2))
+    assert (found.sensitivity, found.specificity, found.precision) == (2 / 3, 2 / 3, 2 / 3)
+    assert (found.true_positive, found.false_negative, found.false_positive) == (2, 1, 1)
+    assert detection(model("frozen", [1, 1, 0], [0, 0, 0], 2)).precision is None
+
+
+def test_curves_end_where_they_must_and_pass_through_the_decision() -> None:
+    rng = np.random.default_rng(0)
+    positive = rng.random(400) < 0.3
+    scores = np.clip(0.35 * positive + rng.random(400) * 0.65, 0, 1)
+    probabilities = np.column_stack([1 - scores, scores])
+    one = EvaluatedModel("frozen", "f", probabilities, (scores > 0.5).astype(int), positive * 1)
+    curve = roc_figure([one], "ill")
+    x, y = (np.array([row[i] for row in curve.rows]) for i in (1, 2))
+    assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
+    pairs = scores[positive][:, None] - scores[~positive][None, :]
+    area = (pairs > 0).mean() + 0.5 * (pairs == 0).mean()
+    assert f"AUC {area:.3f}" in curve.drawing.alt
+    found = detection(one)
+    assert found.auc == pytest.approx(area)
+    expected = f"false positive rate {1 - found.specificity:.3f}, true positive rate {found.sensitivity:.3f}"
+    assert expected in str(curve.svg)
+    recall = precision_recall_figure([one], "ill")
+    assert f"recall {found.sensitivity:.3f}, precision {found.precision:.3f}" in str(recall.svg)
+
+
+def test_classes_are_listed_the_worst_first_with_what_they_are_confused_with() -> None:
+    truth = [0, 0, 0, 1, 1, 2]
+    frozen = model("frozen", truth, [0, 1, 1, 1, 1, 0], 4)
+    tuned = model("fine-tuned", truth, [0, 0, 1, 1, 0, 2], 4)
+    lines = class_lines([frozen, tuned], 4)
+    assert [line.label for line in lines] == [1, 0, 2]  # class 3 has no validation image
+    middle = lines[1]
+    assert middle.accuracies == pytest.approx([1 / 3, 2 / 3])
+    assert middle.difference == pytest.approx(1 / 3)
+    assert (middle.confused_with, middle.confusions, middle.precision) == (1, 1, pytest.approx(2 / 3))  # fmt: skip
+    assert lines[2].confused_with is None
+
+
+def test_names_are_short_and_all_different() -> None:
+    ids = [f"n{k}" for k in range(7)]
+    names = ["koala, koala bear, kangaroo bear, native bear", "crane, a machine for heavy loads",
+             "crane, a bird with long legs and neck", "twin", "twin", "", "y" * 99]  # fmt: skip
+    shown = display_names(ids, names)
+    assert shown[0] == "koala" and shown[1:3] == names[1:3]
+    assert shown[3:6] == ["twin (n3)", "twin (n4)", "(n5)"]
+    assert len(shown[6]) <= 60 and len(set(shown)) == 7
