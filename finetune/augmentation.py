@@ -28,7 +28,7 @@ OPERATIONS = {
     "angle": np.deg2rad(30), "slant_x": 0.3, "slant_y": 0.3, "shift_x": 0.45, "shift_y": 0.45,
     "gain": 0.9, "contrast": 0.9, "identity": 0.0,
 }  # fmt: skip
-OPERATIONS_AN_IMAGE = 2
+OPERATIONS_PER_IMAGE = 2
 CROP_ASPECT = 4 / 3  # of a crop's sides at most, as in Inception's training
 ERASED = (0.02, 0.4)  # least and largest share of the area that is erased, and
 ERASED_ASPECT = 0.3  # the flattest rectangle: Zhong et al., section 3.2
@@ -38,7 +38,7 @@ SMALLEST_FRAME = 1e-3
 
 
 class _Streams:
-    """One random stream a part of the augmentation, for one step."""
+    """One random stream per part of the augmentation, for one step."""
 
     def __init__(self, seed: int, epoch: int, step: int, count: int) -> None:
         self.place, self.count = (seed, epoch, step, 1), count
@@ -138,7 +138,7 @@ def _changes(augmentation: Augmentation, streams: _Streams) -> dict[str, np.ndar
     }  # fmt: skip
     if augmentation.randaugment:
         random = streams.of("randaugment")
-        shape = (OPERATIONS_AN_IMAGE, streams.count)
+        shape = (OPERATIONS_PER_IMAGE, streams.count)
         which = random.integers(0, len(OPERATIONS), shape)
         signs = random.choice([-1.0, 1.0], shape)
         for i, (name, most) in enumerate(OPERATIONS.items()):
@@ -296,7 +296,7 @@ class Augment(keras.layers.Layer):
         return self.resize(x)
 
     def _warped(self, x: Any, draws: dict[str, Any]) -> Any:
-        """Two matrix products an image enlarge the frame; turning takes four neighbours of that."""
+        """Two matrix products per image enlarge the frame; rotation then interpolates between four neighbours."""
         x = ops.cast(ops.transpose(x, (0, 3, 1, 2)), "float32")
         top, left, height, width = (draws["frame"][:, i : i + 1] for i in range(4))
         vertical = self._matrices(top, height, x.shape[2])

@@ -1,4 +1,4 @@
-"""Everything `onepass finetune` can be told."""
+"""The flags of `onepass finetune` and its further commands."""
 
 import math
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class FinetuneConfig(RunsConfig):
     )
     recipe: str = flag("default", "how to train", choices=tuple(RECIPES))
     epochs: int = flag(0, "passes over the training rows (default: the recipe's)")
-    batch: int = flag(0, "images a step (default: the recipe's)")
+    batch: int = flag(0, "images per step (default: the recipe's)")
     learning_rate: float | str = flag(
         0.0, "the highest; auto: look for it first, as find-lr does (default: the recipe's)",
         metavar="RATE", parse=parse_rate,
@@ -106,7 +106,7 @@ class AblateConfig(FinetuneConfig):
     augmentation: str = flag("de2020", "what is taken apart", choices=tuple(STUDIES))
     rows: int = flag(2000, "train on this many rows only, drawn with the seed (0: all)")
     epochs: int = flag(2, "passes over the training rows (0: the recipe's)")
-    seeds: int = flag(1, "runs a line, with the seeds from --seed on")
+    seeds: int = flag(1, "runs per line, with the seeds from --seed on")
 
     def __post_init__(self) -> None:
         FinetuneConfig.__post_init__(self)

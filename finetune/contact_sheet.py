@@ -1,4 +1,4 @@
-"""A contact sheet: mistakes as pictures, each with its true class and the one it was taken for."""
+"""A contact sheet: mistakes as pictures, each with its true class and the one it was mistaken for."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -52,11 +52,11 @@ class ClassErrors:
 
 @record
 class ConfusedPair:
-    """How often one class was taken for another.
+    """How often images of one class were predicted as another.
 
     Attributes:
         true_id, true_name: The images' own class.
-        predicted_id, predicted_name: The class they were taken for.
+        predicted_id, predicted_name: The class they were mistaken for.
         count: How many images.
     """
 
@@ -69,13 +69,13 @@ class ConfusedPair:
 
 @record
 class Mistake:
-    """One image that was taken for another class.
+    """One image that was mistaken for another class.
 
     Attributes:
         row: Of the data set.
         file: Its name there.
         true_id, true_name: Its class.
-        predicted_id, predicted_name: The class it was taken for.
+        predicted_id, predicted_name: The class it was mistaken for.
         confidence: Probability of that class, 0 … 1.
         true_probability: Probability of its own class, 0 … 1.
     """
@@ -255,15 +255,15 @@ def analyse_run(run: FinishedRun, runs: Path, *, seed: int = 0, pictures: int = 
     logits, rows = run.logits("val")
     dataset, truth = run.dataset, run.dataset.labels[rows]
     probabilities = softmax(logits)
-    taken = probabilities.argmax(axis=1)
-    sure = confident_mistakes(truth, taken, probabilities, pictures)
+    predicted = probabilities.argmax(axis=1)
+    sure = confident_mistakes(truth, predicted, probabilities, pictures)
     mistakes = [_mistake(dataset, probabilities[i], int(rows[i])) for i in sure]
     frozen = _probe_predictions(run, runs)
     found = RunErrors(
-        run=run.name, split="val", **_counted(dataset, truth, taken),
-        sample=_sample(dataset, truth, taken, seed), mistakes=tuple(mistakes),
-        probe=None if frozen is None else _against(run, truth, taken, frozen),
-        classes=_by_class(dataset, truth, taken, frozen), **_gaps(run, accuracy(truth, taken)),
+        run=run.name, split="val", **_counted(dataset, truth, predicted),
+        sample=_sample(dataset, truth, predicted, seed), mistakes=tuple(mistakes),
+        probe=None if frozen is None else _against(run, truth, predicted, frozen),
+        classes=_by_class(dataset, truth, predicted, frozen), **_gaps(run, accuracy(truth, predicted)),
         contact_sheet=SHEET if mistakes else None,
     )  # fmt: skip
     sheet = run.folder / SHEET if mistakes else None
@@ -273,11 +273,11 @@ def analyse_run(run: FinishedRun, runs: Path, *, seed: int = 0, pictures: int = 
     return ErrorReport(run.folder / ERRORS, sheet, found)
 
 
-def _counted(dataset: ImageDataset, truth: np.ndarray, taken: np.ndarray) -> dict[str, Any]:
+def _counted(dataset: ImageDataset, truth: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
     """Return counts, worst classes and most-confused pairs of some rows."""
-    confusion = confusion_matrix(truth, taken, len(dataset.class_ids))
+    confusion = confusion_matrix(truth, predicted, len(dataset.class_ids))
     share, total = class_accuracy(confusion), confusion.sum(axis=1)
-    wrong = int(np.sum(truth != taken))
+    wrong = int(np.sum(truth != predicted))
     return {
         "rows": len(truth), "wrong": wrong, "top1": 1 - wrong / len(truth),
         "worst_classes": tuple(
@@ -291,12 +291,14 @@ def _counted(dataset: ImageDataset, truth: np.ndarray, taken: np.ndarray) -> dic
     }  # fmt: skip
 
 
-def _sample(dataset: ImageDataset, truth: np.ndarray, taken: np.ndarray, seed: int) -> SampleErrors:
+def _sample(
+    dataset: ImageDataset, truth: np.ndarray, predicted: np.ndarray, seed: int
+) -> SampleErrors:
     """Return the same of random rows, as De (2020) looked at."""
     count = min(SAMPLE, len(truth))
     chosen = np.sort(np.random.default_rng(seed).permutation(len(truth))[:count])
-    interval = confidence_interval(truth[chosen] == taken[chosen], seed)
-    return SampleErrors(seed, interval, **_counted(dataset, truth[chosen], taken[chosen]))
+    interval = confidence_interval(truth[chosen] == predicted[chosen], seed)
+    return SampleErrors(seed, interval, **_counted(dataset, truth[chosen], predicted[chosen]))
 
 
 def _named(dataset: ImageDataset, k: int, prefix: str = "class") -> dict[str, str]:
@@ -304,11 +306,11 @@ def _named(dataset: ImageDataset, k: int, prefix: str = "class") -> dict[str, st
 
 
 def _mistake(dataset: ImageDataset, probabilities: np.ndarray, row: int) -> Mistake:
-    true, taken = int(dataset.labels[row]), int(probabilities.argmax())
+    true, predicted = int(dataset.labels[row]), int(probabilities.argmax())
     return Mistake(
         row=row, file=dataset.names[row],
-        **_named(dataset, true, "true"), **_named(dataset, taken, "predicted"),
-        confidence=float(probabilities[taken]), true_probability=float(probabilities[true]),
+        **_named(dataset, true, "true"), **_named(dataset, predicted, "predicted"),
+        confidence=float(probabilities[predicted]), true_probability=float(probabilities[true]),
     )  # fmt: skip
 
 
@@ -325,11 +327,11 @@ def _probe_predictions(run: FinishedRun, runs: Path) -> np.ndarray | None:
 
 
 def _against(
-    run: FinishedRun, truth: np.ndarray, taken: np.ndarray, frozen: np.ndarray
+    run: FinishedRun, truth: np.ndarray, predicted: np.ndarray, frozen: np.ndarray
 ) -> AgainstProbe:
     """Return what fine-tuning bought and what it broke."""
-    test = compare("fine-tuned", "probe", taken == truth, frozen == truth)
-    changes = [(c.difference or 0.0, c) for c in _by_class(run.dataset, truth, taken, frozen)]
+    test = compare("fine-tuned", "probe", predicted == truth, frozen == truth)
+    changes = [(c.difference or 0.0, c) for c in _by_class(run.dataset, truth, predicted, frozen)]
     changes.sort(key=lambda change: change[0])
     return AgainstProbe(
         id=run.identity.probe, top1=accuracy(truth, frozen), gained=test.only_first,
@@ -340,12 +342,12 @@ def _against(
 
 
 def _by_class(
-    dataset: ImageDataset, truth: np.ndarray, taken: np.ndarray, frozen: np.ndarray | None
+    dataset: ImageDataset, truth: np.ndarray, predicted: np.ndarray, frozen: np.ndarray | None
 ) -> tuple[ClassChange, ...]:
     """Return accuracy by class, of the run and of the frozen probe, in the order of the labels."""
     count = len(dataset.class_ids)
     rows = np.bincount(truth, minlength=count)
-    ours = class_accuracy(confusion_matrix(truth, taken, count))
+    ours = class_accuracy(confusion_matrix(truth, predicted, count))
     theirs = None if frozen is None else class_accuracy(confusion_matrix(truth, frozen, count))
     changes = []
     for k in range(count):

@@ -32,10 +32,10 @@ log = logging.getLogger(__name__)
 HIGHEST = 1e-1  # the first rate is a millionth of it
 STEPS = 100
 SMOOTHING = 0.9  # of the running mean of the loss
-SETTLED = 10  # steps until that mean says something; their own mean is the level it starts from
-CHANGED = 0.02  # of that level: less is taken for chance
+SETTLED = 10  # steps until that mean is meaningful; their own mean is the level it starts from
+CHANGED = 0.02  # of that level: a smaller change is taken for noise
 TOO_HIGH = 3.0  # times that level: it will not come back
-BEFORE = 10  # what the rate of the turning point is divided by
+BACK_OFF = 10  # what the rate of the turning point is divided by
 
 
 def find_learning_rate(config: FinetuneConfig) -> RateSearch:
@@ -51,10 +51,10 @@ def find_learning_rate(config: FinetuneConfig) -> RateSearch:
 
 
 def find_rate(session: Session) -> RateSearch:
-    """Do the same for a session that is open already."""
-    rates, losses = _watch(replace(session, folder=None))
+    """Do the same for a session that is already open."""
+    rates, losses = _range_test(replace(session, folder=None))
     turn, why = turning_point(losses)
-    suggested = float(f"{rates[turn] / BEFORE:.1e}")
+    suggested = float(f"{rates[turn] / BACK_OFF:.1e}")
     log.info(f"learning rate {suggested:g}: {why}")
     config = session.config
     return RateSearch(
@@ -63,8 +63,8 @@ def find_rate(session: Session) -> RateSearch:
     )  # fmt: skip
 
 
-def _watch(session: Session) -> tuple[list[float], list[float]]:
-    """Return the rates and the running mean of the loss, up to where it is lost."""
+def _range_test(session: Session) -> tuple[list[float], list[float]]:
+    """Return the rates and the running mean of the loss, up to where it diverges."""
     recipe, schedule = replace(session.recipe, ema=0.0), rising(HIGHEST, STEPS)
     dataset, rows = session.dataset, session.rows.fit
     classifier = session.build()
@@ -82,7 +82,7 @@ def _watch(session: Session) -> tuple[list[float], list[float]]:
             loss, _ = step(dataset.pixels[chosen], dataset.labels[chosen], draws)
             seen.append(float(keras.ops.convert_to_numpy(loss)))
             progress.advance(1)
-            if lost(seen):
+            if diverged(seen):
                 break
     losses = running_mean(seen)
     return [float(schedule(n)) for n in range(len(losses))], losses
@@ -109,8 +109,8 @@ def running_mean(values: Sequence[float]) -> list[float]:
     return means
 
 
-def lost(values: Sequence[float]) -> bool:
-    """Say whether the loss is so high, or no number, that higher rates need not be tried."""
+def diverged(values: Sequence[float]) -> bool:
+    """Say whether the loss is NaN, or so high that higher rates need not be tried."""
     if not math.isfinite(values[-1]):
         return True
     level = float(np.mean(values[:SETTLED]))

@@ -1,4 +1,4 @@
-"""How the winner is trained: one frozen dataclass a recipe."""
+"""How the winner is trained: one frozen dataclass per recipe."""
 
 from dataclasses import fields, replace
 from typing import Any
@@ -9,7 +9,7 @@ from onepass.cache.errors import InvalidInputError, UsageError, unknown_name
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "constant", "inverse")
 BATCHNORMS = ("frozen", "train")
-# The largest value of each number, itself allowed; beyond it no image would be left, or none is meant.
+# The largest value of each number, inclusive; beyond it no image would be left.
 LIMITS = {
     "rotation": 180.0, "shear": 45.0, "scale": 0.5, "crop": 0.9, "translate": 0.5, "brightness": 1.0,
     "contrast": 1.0, "erase": 1.0, "randaugment": 10.0, "mixup": 100.0, "cutmix": 100.0,
@@ -88,15 +88,15 @@ class Recipe:
 
     Attributes:
         epochs: Passes over the training rows, at most.
-        batch: Images a step.
+        batch: Images per step.
         learning_rate: The highest, of the head; the schedule and `layer_decay` lower it.
         optimizer: "adamw" (Loshchilov & Hutter, ICLR 2019; without weight decay it is Adam) or "sgd".
         schedule: "cosine" (after the warm-up down to 0), "constant", or "inverse":
             `learning_rate / (1 + rate_decay · step)`, which Keras once called `decay`.
-        rate_decay: Of the inverse schedule, a step.
+        rate_decay: Of the inverse schedule, per step.
         warmup: Share of all steps in which the rate rises from 0 to its highest.
         momentum: Nesterov's, of sgd.
-        weight_decay: Decoupled: `rate · weight_decay · weight` is taken off at each step; kernels only.
+        weight_decay: Decoupled: `rate · weight_decay · weight` is subtracted at each step; kernels only.
         layer_decay: Factor of the rate from each group of layers to the one below it (Clark et al.,
             ELECTRA, ICLR 2020; see `onepass.finetune.training.layers`); 1 treats all alike.
         clip: Largest global norm of the gradient; 0 for none.

@@ -68,7 +68,7 @@ def train_text(result: "FinetuneResult") -> str:
 
 
 def ablation_text(result: "AblationResult") -> str:
-    """Return the table of an ablation, a line for each part that was left out."""
+    """Return the table of an ablation, one line for each part that was left out."""
     lines = [f"From {result.start}; top-1 on the selection split"]
     for line in result.lines:
         low, high = (100 * edge for edge in line.interval)
@@ -99,12 +99,12 @@ def errors_text(report: "ErrorReport") -> str:
         ),
         "Most often confused:",
         *(
-            f"  {pair.count:>4} times  {_short(pair.true_name)} taken for {_short(pair.predicted_name)}"
+            f"  {pair.count:>4} times  {_short(pair.true_name)} mistaken for {_short(pair.predicted_name)}"
             for pair in found.confused_pairs[:SHOWN]
         ),
         "Most confident mistakes:",
         *(
-            f"  {_percent(m.confidence):>7}  {m.file}: {_short(m.true_name)} taken for {_short(m.predicted_name)}"
+            f"  {_percent(m.confidence):>7}  {m.file}: {_short(m.true_name)} mistaken for {_short(m.predicted_name)}"
             for m in found.mistakes[:SHOWN]
         ),
         *_probe_lines(found.probe),

@@ -7,7 +7,7 @@ import pytest
 
 from onepass.cache.errors import InvalidInputError, UsageError
 from onepass.finetune.config import AUTO, AblateConfig, FinetuneConfig, parse_rate
-from onepass.finetune.finder import STEPS, lost, running_mean, turning_point
+from onepass.finetune.finder import STEPS, diverged, running_mean, turning_point
 from onepass.finetune.recipes import RECIPES
 
 RATES = np.logspace(-7, -1, STEPS)
@@ -48,9 +48,9 @@ def test_the_mean_is_that_of_a_loop_and_ends_before_what_is_no_number() -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_it_ends_where_the_loss_is_lost(bad: float) -> None:
-    assert lost([1.0, bad]) and not lost([1.0, 2.0])
-    assert not lost([1.0] * 20) and not lost([1.0, 9.0])  # one batch is no trend
-    assert lost([1.0] * 20 + [30.0, 30.0])
+    assert diverged([1.0, bad]) and not diverged([1.0, 2.0])
+    assert not diverged([1.0] * 20) and not diverged([1.0, 9.0])  # one batch is no trend
+    assert diverged([1.0] * 20 + [30.0, 30.0])
     assert len(running_mean([1.0, 0.9, 0.8, bad])) == 3
     with pytest.raises(InvalidInputError, match="not a number from the first step"):
         turning_point(running_mean([1.0, bad]))

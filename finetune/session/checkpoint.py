@@ -1,7 +1,7 @@
 """Variables and what else a run needs to resume, in one file that is whole or is not there.
 
-Each variable is stored under its name in the model, so that it is never taken for another one of the same
-shape. Files of earlier versions hold the variables by position; they are still read.
+Each variable is stored under its name in the model, so that it is never mistaken for another one of
+the same shape. Files of earlier versions hold the variables by position; they are still read.
 """
 
 import json
@@ -48,7 +48,7 @@ def load_variables(path: Path, groups: Mapping[str, Variables]) -> dict[str, Any
         state: dict[str, Any] = json.loads(arrays.pop(STATE).tobytes())
     except (OSError, ValueError, KeyError, zlib.error) as error:
         raise CorruptFileError(
-            f"{path}: expected a checkpoint, but it cannot be read ({error}); delete it to start anew"
+            f"{path}: expected a checkpoint, but it cannot be read ({error}); delete it to start over"
         ) from error
     names = _names_by_position(groups)
     if arrays and arrays.keys() <= names.keys():

@@ -1,4 +1,4 @@
-"""The epochs that are done, and what follows from them."""
+"""The finished epochs, and what follows from them."""
 
 from collections.abc import Sequence
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from onepass.cache.errors import InvalidInputError, MissingFileError
+from onepass.cache.errors import InvalidInputError, MissingFileError, Remedy
 from onepass.cache.features import FeatureKey
 from onepass.classify.heads.base import Head
 from onepass.classify.heads.storage import load_head
@@ -63,8 +63,9 @@ def choose_start(config: FinetuneConfig, dataset: ImageDataset) -> Start:
         return Start(probe, key, head, _at_random(config, key))
     which = f"of {config.from_} " if wanted else ""
     raise MissingFileError(
-        f"{board.path}: no linear probe {which}on one backbone and the plain view; make one with: "
-        f"onepass classify --dataset {config.dataset} --head logistic"
+        f"{board.path}: expected a linear probe {which}on one backbone and the plain view, such as one "
+        "of --head logistic; received none",
+        remedy=Remedy("classify", config.dataset),
     )
 
 

@@ -39,12 +39,12 @@ class Examples:
 class StepPlan:
     """The order of all images over all epochs, cut into steps.
 
-    The batch that an epoch leaves incomplete is filled with the first images of the next one, which
-    begins behind them, so every image is seen once an epoch and no batch is short.
+    A batch that an epoch leaves incomplete is filled with the first images of the next epoch, which then
+    starts after them, so every image is seen once per epoch and no batch is short.
 
     Attributes:
         rows: (n,) rows to train on.
-        batch: Images a step, at most n.
+        batch: Images per step, at most n.
         seed: Of the order and the draws.
         augmentation: What may be drawn.
         pixel_shape: (H, W, C) of a stored image.
@@ -57,7 +57,7 @@ class StepPlan:
     pixel_shape: tuple[int, ...]
 
     def steps(self, epochs: int) -> int:
-        """Return how many steps some epochs have, all together."""
+        """Return how many steps this many epochs have in all."""
         return -(-epochs * len(self.rows) // self.batch)
 
     def step_rows(self, epoch: int, place: int) -> np.ndarray:
@@ -71,7 +71,7 @@ class StepPlan:
         return np.concatenate([order, more])[first : first + self.batch]
 
     def draws(self, epoch: int, place: int) -> dict[str, np.ndarray]:
-        """Return what is changed of the images of a step."""
+        """Return the random changes of a step's images."""
         return draw(self.augmentation, self.pixel_shape, self.seed, epoch, place, self.batch)
 
 
@@ -94,7 +94,7 @@ class Feed:
             self.resident = keras.ops.convert_to_tensor(self.pixels[plan.rows])
 
     def epoch(self, epoch: int, place: int) -> Iterator[tuple[Any, np.ndarray, dict]]:
-        """Yield the batches of an epoch from a step on; closing the iterator ends the reader."""
+        """Yield the batches of an epoch from the step `place` on; closing the iterator ends the reader."""
         channel = Channel()
         reader = threading.Thread(target=self._read, args=(channel, epoch, place), name="reader")
         reader.start()

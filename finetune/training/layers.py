@@ -113,7 +113,7 @@ def rate_factors(
 def describe(
     groups: list[list[keras.layers.Layer]], others: list[keras.layers.Layer], decay: float
 ) -> list[Group]:
-    """Return one line a group and one a layer above the backbone, from the pixels upwards."""
+    """Return one line per group and one per layer above the backbone, from the pixels upwards."""
     rows = []
     for g, group in enumerate(groups):
         ends = [group[0].name, group[-1].name]

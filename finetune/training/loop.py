@@ -40,8 +40,8 @@ class TrainingState:
     """Where a training stands; it lies in the checkpoint beside the variables.
 
     Attributes:
-        history: The epochs that are done.
-        place: The next step of the epoch under way, from 0.
+        history: The finished epochs.
+        place: The next step of the current epoch, from 0.
         loss: Sum of that epoch's losses so far (nats).
         correct: Its right answers so far.
         seconds: Its time so far.
@@ -59,7 +59,7 @@ class Training:
 
     Args:
         classifier: Warm-started.
-        examples: What it is trained on, and chosen on.
+        examples: What it is trained on, and what epochs are chosen on.
         recipe: How.
         seed: Decides order and augmentation.
         checkpoint: The file to resume from, and to write to.
@@ -87,10 +87,9 @@ class Training:
         self.evaluate = None if examples.selection is None else Evaluator(predictor, examples)
         self.best = BestEpochs(checkpoint.parent / "epochs", predictor, recipe.soup)
         self.history: list[EpochRow] = []
-        self.place = self.fetched = (
-            0  # the next step of the epoch under way; steps that count in its loss
-        )
-        self.loss = self.seconds = 0.0  # of that epoch so far
+        self.place = 0  # the next step of the current epoch
+        self.fetched = 0  # its steps that count in its loss so far
+        self.loss = self.seconds = 0.0  # of the current epoch so far
         self.correct = 0
         self.images, self.timed = 0, 0.0  # of this process, for the rate
         self.use = watch_gpus(len(self.devices))  # the same
@@ -100,7 +99,7 @@ class Training:
 
     @property
     def steps(self) -> int:
-        """Steps of the epoch under way."""
+        """Steps of the current epoch."""
         epoch = len(self.history)
         return self.plan.steps(epoch + 1) - self.plan.steps(epoch)
 
@@ -120,14 +119,14 @@ class Training:
         return why_ended(self.history, self.recipe.epochs, self.recipe.patience)
 
     def run(self, stop: Callable[[], str], until: int | None = None) -> str:
-        """Train until all epochs are done, or until `stop()` gives a reason; a checkpoint is written either way.
+        """Train until all epochs are finished, or until `stop()` gives a reason; a checkpoint is written either way.
 
         Args:
             stop: Asked after each step.
             until: How many epochs are enough for now.
 
         Returns:
-            Why it stopped early; "" if it is done.
+            Why it stopped early; "" if it did not.
 
         Raises:
             DivergedError: The loss is not finite; the last checkpoint stays.
@@ -192,7 +191,7 @@ class Training:
         )  # fmt: skip
 
     def _stepped(self, arrays: tuple[Any, Any, Any]) -> tuple[Any, Any]:
-        """Take a step; where the memory does not hold the batch, cut it in halves from now on."""
+        """Take a step; where the memory does not hold the batch, halve it from now on."""
         while True:
             try:
                 loss, correct = self.step(*arrays)
@@ -205,7 +204,7 @@ class Training:
                     raise
                 if self.plan.batch % parts:
                     raise OnepassError(
-                        f"the device's memory does not hold {self.plan.batch // self.step.parts} images a step; "
+                        f"the device's memory does not hold {self.plan.batch // self.step.parts} images per step; "
                         "choose a smaller --size or backbone, or a --batch that is a power of two"
                     ) from error
             log.info(f"{self.plan.batch * 2 // parts} images at once do not fit into the device's memory; adding up {parts} parts of {self.plan.batch // parts}")  # fmt: skip

@@ -90,7 +90,7 @@ class Layerwise:
         factors: Of each trainable variable.
         decay: Weight decay.
         ema: Momentum; 0 keeps no average.
-        held: Which variables stay as they are in the first steps.
+        held: Which variables are frozen in the first steps.
         held_steps: How many those are.
     """
 
@@ -151,7 +151,7 @@ def build_optimizer(
         recipe: Rates, decay, clipping, averaging.
         factors: Of the learning rate of each trainable variable.
         held: Which of them the head-only phase leaves alone.
-        steps: How many steps some epochs have, all together.
+        steps: How many steps a number of epochs has in all.
         schedule: Of the learning rate; the recipe's own if None.
     """
     common: dict[str, Any] = {

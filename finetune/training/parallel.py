@@ -33,7 +33,7 @@ def devices_for(images: int) -> int:
 
 
 class Sharing:
-    """How the arrays of a step lie on the devices: images are divided, weights are everywhere.
+    """How the arrays of one step lie on the devices: images are divided, weights are everywhere.
 
     The compiled step remains the program of the whole batch. XLA divides it along the images and adds the
     gradients up, so the numbers differ from those of one device by the order of sums only.

@@ -59,7 +59,7 @@ class Evaluator:
 
 
 class BestEpochs:
-    """The weights of the best epochs, a file each.
+    """The weights of the best epochs, one file per epoch.
 
     Args:
         folder: Where they lie.
