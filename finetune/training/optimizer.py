@@ -24,28 +24,23 @@ RISE = 1e6  # how many times the last rate of a rising schedule is the first
 class Warmup(LearningRateSchedule):
     """`highest · (n + 1) / steps` in steps n = 0 … `steps` - 1, then another schedule's rate of step n.
 
-    Keras' own warm-up, in `CosineDecay`, has rate 0 in its first step, which is lost by that, and no other
+    Keras' own warm-up, in `CosineDecay`, has rate 0 in its first step, which is thus lost, and no other
     schedule has one.
 
     Args:
         highest: The rate that the warm-up leads to.
         steps: Of the warm-up.
-        after: What follows: a Keras schedule, or None for the highest rate to the end.
+        after: Returns the rate of the steps that follow.
     """
 
-    def __init__(
-        self, highest: float, steps: int, after: LearningRateSchedule | None = None
-    ) -> None:
+    def __init__(self, highest: float, steps: int, after: Callable[[Any], Any]) -> None:
         super().__init__()
         self.highest, self.steps, self.after = highest, steps, after
 
     def __call__(self, step: Any) -> Any:
         n = ops.cast(step, "float32")
-        rate = self.after(n) if self.after else ops.ones_like(n) * self.highest
-        return ops.where(n < self.steps, self.highest * (n + 1.0) / max(self.steps, 1), rate)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"highest": self.highest, "steps": self.steps, "after": self.after}
+        rate = self.highest * (n + 1.0) / max(self.steps, 1)
+        return ops.where(n < self.steps, rate, self.after(n))
 
 
 def rising(highest: float, total: int) -> LearningRateSchedule:
@@ -65,13 +60,12 @@ def schedule_of(recipe: Recipe, total: int) -> LearningRateSchedule:
         total: Steps of the whole training.
     """
     highest, warmup = recipe.learning_rate, round(recipe.warmup * total)
-    after: LearningRateSchedule | None = None
     if recipe.schedule == "cosine":
-        cycle = max(total - warmup, 1)
-        after = CosineDecay(0.0, cycle, warmup_target=highest, warmup_steps=warmup) if warmup else CosineDecay(highest, cycle)  # fmt: skip
-    elif recipe.schedule == "inverse":
-        after = InverseTimeDecay(highest, 1, recipe.rate_decay)
-    return Warmup(highest, warmup, after)
+        cycle = CosineDecay(highest, max(total - warmup, 1))
+        return Warmup(highest, warmup, lambda n: cycle(n - warmup))
+    if recipe.schedule == "inverse":
+        return Warmup(highest, warmup, InverseTimeDecay(highest, 1, recipe.rate_decay))
+    return Warmup(highest, warmup, lambda n: highest)
 
 
 class Layerwise:
