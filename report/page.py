@@ -127,7 +127,6 @@ def render(context: ReportContext, sections: list[Section]) -> str:
         f"script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
     )
     return environment.get_template("page.html").render(
-        context=context,
         dataset=context.dataset,
         winner=context.winner,
         sections=sections,

@@ -96,11 +96,12 @@ def _figure(curves: Sequence[Curve], slug: str, title: str, unit: str) -> Figure
         plot.curve(curve.points, style, labels)
         rows += [(curve.run, curve.split, int(x), y) for x, y in curve.points]
     ends = "; ".join(f"{c.run} {c.split} {c.points[-1][1]:.3g}" for c in curves)
-    frozen = " Validation at epoch 0 is the frozen probe." if "validation" in texts[-1] else ""
+    scored = any(curve.split == "validation" for curve in curves)
+    frozen = " Validation at epoch 0 is the frozen probe." if scored else ""
     return Figure(
         slug,
         title,
-        f"Training values are running means over the epoch, on augmented images.{frozen}",
+        f"Training values are means over the steps of the epoch, on augmented images.{frozen}",
         plot.drawing(f"Line chart by epoch. At the end: {ends}"),
         ("run", "split", "epoch", unit),
         rows,

@@ -54,7 +54,6 @@ def build(context: ReportContext) -> Section:
         "rates": any(row.rate for row in rows),
         "unconverged": [row for row in rows if not row.probe.converged],
         "scorings": count_scorings(context.board.folder, context.dataset.digest),
-        "seeds": sorted({probe.seed for probe in probes}),
     }
     return Section("leaderboard", "Leaderboard", "Leaderboard", facts)
 
