@@ -85,6 +85,11 @@ def test_search_figures_are_in_order_and_mark_what_was_chosen() -> None:
     assert search_figures([probe("a", 8, 0.5, trials=(TrialRecord({}, 0.1, 1.0),))]) == []
 
 
+def test_a_grid_of_several_hyper_parameters_is_no_curve() -> None:
+    grid = tuple(TrialRecord({"l2": a, "rate": b}, 0.1, 1.0) for a in (1, 2, 3) for b in (4, 5, 6))
+    assert search_figures([probe("a", 8, 0.5, trials=grid)]) == []
+
+
 def run(*history: EpochRow, name: str = "r") -> Run:
     recipe = Recipe(epochs=2, batch=32, learning_rate=1e-5)
     identity = RunIdentity("d", "0", "p", {}, recipe, "all", True, 0, "imagenet", 0)

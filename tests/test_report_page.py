@@ -321,6 +321,7 @@ def test_an_ensemble_is_the_third_headline_number(place: Place) -> None:
     page = place.page()
     headline = page.split('id="leaderboard"')[0]
     assert "ensemble" in headline and "43.2 %" in headline and "plain, flip" in page
+    assert f"{place.name}/tuned (2 views)" in headline
     add_ensemble(place, viewed, replace(viewed, name="b"), MemberRecord("ridge-1", (), 0.1))
     headline = place.page().split('id="leaderboard"')[0]
     assert "2 fine-tuned and 1 frozen" in headline and "ridge-1" not in headline

@@ -45,11 +45,14 @@ def search_figures(probes: Sequence[ProbeResult]) -> list[Figure]:
 
 
 def _search(probe: ProbeResult) -> Search | None:
-    """Return a probe's search over the first number of which it tried three values or more."""
+    """Return a probe's search over the first number of which it tried three values or more, each once.
+
+    The trials of a grid over several hyper-parameters lie on no line; its sweep has a table.
+    """
     tried = [(trial.params, 100 * trial.accuracy) for trial in probe.trials]
     for name in tried[0][0] if tried else ():
         values = [params.get(name) for params, _ in tried]
-        if all(isinstance(v, int | float) for v in values) and len(set(values)) > 2:
+        if all(isinstance(v, int | float) for v in values) and 2 < len(set(values)) == len(values):
             points = sorted((float(params[name]), accuracy) for params, accuracy in tried)
             return Search(probe, name, points)
     return None

@@ -91,9 +91,14 @@ def _ensemble(context: ReportContext) -> Number:
 def _members(members: Sequence[MemberRecord]) -> str:
     """Name up to two members and count more, which are listed under fine-tuning."""
     if len(members) <= 2:
-        return " + ".join(member.name for member in members)
+        return " + ".join(_member(member) for member in members)
     runs = sum(bool(member.views) for member in members)  # a probe has no views of its own
     return f"weighted average of {runs} fine-tuned and {len(members) - runs} frozen models"
+
+
+def _member(member: MemberRecord) -> str:
+    views = len(member.views)
+    return f"{member.name} ({views} views)" if views > 1 else member.name
 
 
 def published_results(context: ReportContext) -> list[dict[str, Any]]:
