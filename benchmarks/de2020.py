@@ -75,7 +75,7 @@ def make_tables(store: Path, runs: Path, name: str) -> dict[str, Any]:
     dataset = open_dataset(store, name)
     folder = runs / dataset.name
     board = Leaderboard.load(folder, dataset.name, dataset.digest)
-    theirs = paper(str(dataset.record.get("kind", dataset.name)))
+    theirs = paper(dataset.record.kind or dataset.name)
     ours = {
         "backbones": backbone_rows(board),
         "heads": head_rows(folder / "sweeps", dataset.digest),

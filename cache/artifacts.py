@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
@@ -97,10 +98,10 @@ def from_json(kind: type[T], value: Any) -> T:
     Raises:
         CorruptFileError: Fields are unknown, missing or of another type; each is named.
     """
-    from pydantic import TypeAdapter, ValidationError  # 0.2 s that `--help` need not pay
+    from pydantic import ValidationError  # 0.2 s that `--help` need not pay
 
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
+        return _adapter(kind).validate_json(json.dumps(value), strict=True)  # type: ignore[arg-type]
     except ValidationError as error:
         wrong = []
         for problem in error.errors(include_url=False):
@@ -110,6 +111,13 @@ def from_json(kind: type[T], value: Any) -> T:
         raise CorruptFileError(
             f"expected the fields of {kind.__name__}; received {'; '.join(wrong)}"
         ) from error
+
+
+@cache
+def _adapter(kind: type) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def to_json(value: Any) -> Any:

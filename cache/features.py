@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from onepass.cache.artifacts import from_json, record
 from onepass.cache.errors import (
     CorruptFileError,
     InvalidInputError,
@@ -86,6 +87,35 @@ class FeatureKey:
     def inputs(self) -> dict[str, Any]:
         """Return what the rows depend on, for the row store."""
         return {"kind": "features", **asdict(self)}
+
+
+@record
+class ExtractionRecord:
+    """How the rows of a feature file were computed by the run that finished it.
+
+    Attributes:
+        rows_per_second: Of that run.
+        computed_rows: Rows that it computed; earlier runs computed the others.
+        devices: What it ran on, such as "gpu:0".
+        bound: What held it up: "read", "device" or "write".
+        gpu_use: Mean use of the GPUs, 0 … 1; None where it is not known.
+    """
+
+    rows_per_second: float
+    computed_rows: int
+    devices: list[str]
+    bound: str
+    gpu_use: float | None = None
+
+    @classmethod
+    def of(cls, rows: RowFile) -> "ExtractionRecord | None":
+        """Return the record of a feature file; None where it has none.
+
+        Raises:
+            CorruptFileError: It has another form.
+        """
+        value = rows.attributes.get("extraction")
+        return None if value is None else from_json(cls, value)
 
 
 _DEFAULTS = {field.name: field.default for field in fields(FeatureKey)}

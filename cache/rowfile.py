@@ -19,6 +19,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from onepass.cache.artifacts import from_json, to_json
 from onepass.cache.errors import CorruptFileError, MissingFileError
 from onepass.cache.provenance import digest_array, digest_bytes, digest_json
 from onepass.cache.shards import Column, RowLayout, shard_digest
@@ -93,7 +94,7 @@ class RowFile:
             name: json.loads(file["onepass"][name][()])
             for name in ("inputs", "attributes", "made_by", "layout")
         }
-        layout = RowLayout.from_json(meta["layout"])
+        layout = from_json(RowLayout, meta["layout"])
         columns = {name: _map_column(path, file[name], layout, name) for name in layout.columns}
         side = {
             name: _read_side(file[name])
@@ -168,7 +169,7 @@ def write_skeleton(
             kind = h5py.string_dtype() if isinstance(value, list) else value.dtype
             file.create_dataset(name, data=value, dtype=kind)
         group = file.create_group("onepass")
-        for name, content in {**meta, "layout": layout.to_json()}.items():
+        for name, content in {**meta, "layout": to_json(layout)}.items():
             group.create_dataset(name, data=json.dumps(content), dtype=h5py.string_dtype())
         group.create_dataset("shard_digests", data=digests, dtype=h5py.string_dtype())
         digest = digest_bytes(*(d.encode() for d in digests))

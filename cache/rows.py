@@ -8,20 +8,19 @@ import logging
 import os
 import shutil
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from onepass.cache.artifacts import Artifact, record, to_json
 from onepass.cache.errors import (
     CorruptFileError,
     InvalidInputError,
-    MissingFileError,
     OutOfSpaceError,
 )
-from onepass.cache.files import TEMPORARY, atomic_path, leftovers, read_json, write_json
+from onepass.cache.files import TEMPORARY, atomic_path, leftovers
 from onepass.cache.locks import exclusive
 from onepass.cache.progress import human_bytes
 from onepass.cache.provenance import BLOCK, differences, digest_json, made_by
@@ -52,9 +51,9 @@ SHARD_BYTES = 16_000_000
 SLACK = 8_000_000  # bytes kept free for HDF5's own structures, side arrays and the file system
 
 
-@dataclass(frozen=True, slots=True)
-class RowFilePlan:
-    """What a file under construction will be.
+@record
+class RowFilePlan(Artifact):
+    """What a file under construction will be: `plan.json` beside its shards.
 
     Attributes:
         layout: Columns, rows, shards.
@@ -69,9 +68,12 @@ class RowFilePlan:
     @property
     def digest(self) -> str:
         """SHA-256 of the plan; every shard carries it."""
-        return digest_json(
-            {"layout": self.layout.to_json(), "inputs": self.inputs, "how": self.how}
-        )
+        return digest_json({"layout": to_json(self.layout), "inputs": self.inputs, "how": self.how})
+
+    @classmethod
+    def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
+        """Format 0 had the same fields."""
+        return value
 
 
 def parts_folder(path: Path) -> Path:
@@ -82,9 +84,8 @@ def parts_folder(path: Path) -> Path:
 def read_plan(path: Path) -> RowFilePlan | None:
     """Return the plan of the file under construction at `path`; None where there is none that can be read."""
     try:
-        value = read_json(parts_folder(path) / "plan.json")
-        return RowFilePlan(RowLayout.from_json(value["layout"]), value["inputs"], value["how"])
-    except (MissingFileError, CorruptFileError, KeyError, TypeError, ValueError):
+        return RowFilePlan.read_optional(_plan_path(path))
+    except CorruptFileError:
         return None
 
 
@@ -129,7 +130,7 @@ class RowWriter:
             self._stack.enter_context(exclusive(self.path))
             self._recover()
             _preflight(self.path, 2 * self.layout.total_bytes + SLACK - self._committed_bytes())
-            write_json(self.folder / "plan.json", _plan_json(self.plan))
+            self.plan.write(_plan_path(self.path))
         except BaseException:
             self._stack.close()
             raise
@@ -185,7 +186,11 @@ class RowWriter:
             _reserve(temporary, self.layout.total_bytes + SLACK)
             digests = [self.digests[index] for index in range(self.layout.shards)]
             made = {**made_by(), **self.plan.how}
-            meta = {"inputs": self.plan.inputs, "attributes": attributes or {}, "made_by": made}
+            meta = {
+                "inputs": self.plan.inputs,
+                "attributes": to_json(attributes or {}),
+                "made_by": made,
+            }
             offsets = write_skeleton(temporary, self.layout, digests, side, meta)
             self._fill(temporary, offsets)
             RowFile.open(temporary).verify()
@@ -226,8 +231,8 @@ class RowWriter:
                     file.write(np.ascontiguousarray(array).data.cast("B"))
 
 
-def _plan_json(plan: RowFilePlan) -> dict[str, Any]:
-    return {"layout": plan.layout.to_json(), "inputs": plan.inputs, "how": plan.how}
+def _plan_path(path: Path) -> Path:
+    return parts_folder(path) / "plan.json"
 
 
 def _preflight(path: Path, needed: int) -> None:

@@ -1,19 +1,19 @@
 """Immutable shards: the unit that a killed run keeps or loses."""
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
 
+from onepass.cache.artifacts import record
 from onepass.cache.errors import CorruptFileError, InvalidInputError
 from onepass.cache.files import write_atomic
 from onepass.cache.provenance import digest_array, digest_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """One array of a row file: its shape per row and its dtype (as NumPy writes it)."""
 
     shape: tuple[int, ...]
@@ -25,7 +25,7 @@ class Column:
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RowLayout:
     """What a row file holds, and the fixed map from rows to shards.
 
@@ -60,21 +60,6 @@ class RowLayout:
         """Return the rows [start, stop) of a shard."""
         start = index * self.shard_rows
         return start, min(start + self.shard_rows, self.rows)
-
-    def to_json(self) -> dict:
-        """Return the layout as JSON values; `from_json` reads it."""
-        columns = {
-            name: [list(column.shape), column.dtype] for name, column in self.columns.items()
-        }
-        return {"columns": columns, "rows": self.rows, "shard_rows": self.shard_rows}
-
-    @classmethod
-    def from_json(cls, value: dict) -> "RowLayout":
-        """Return the layout that `to_json` wrote."""
-        columns = {
-            name: Column(tuple(shape), dtype) for name, (shape, dtype) in value["columns"].items()
-        }
-        return cls(columns, value["rows"], value["shard_rows"])
 
 
 def shard_path(folder: Path, index: int) -> Path:

@@ -5,7 +5,6 @@ import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -30,6 +29,7 @@ from onepass.classify.protocol.evaluate import IN_WORDS, ProtocolRows, protocol_
 from onepass.classify.protocol.inputs import Inputs, feature_inputs
 from onepass.classify.protocol.scorings import Scorings, count_scorings
 from onepass.data.dataset import ImageDataset, open_dataset
+from onepass.data.record import PublishedResult
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class ClassifyResult:
         results: All probes on the leaderboard, best first.
         baselines: Best first.
         comparison: Winner and runner-up (the best baseline where there is only one probe).
-        published: What others reported on this data set: {"method", "accuracy" in %, "source"}.
+        published: What others reported on this data set.
         notes: What a reader of the numbers has to know of the data set.
         protocol: How the numbers were made, in a sentence.
         scorings: How often val was scored in all, and how many models.
@@ -65,7 +65,7 @@ class ClassifyResult:
     results: tuple[ProbeResult, ...]
     baselines: tuple[ProbeResult, ...]
     comparison: Comparison | None
-    published: list[dict[str, Any]]
+    published: list[PublishedResult]
     notes: list[str]
     protocol: str
     scorings: Scorings
@@ -205,8 +205,8 @@ def _result(
         results=board.ranked,
         baselines=board.baselines,
         comparison=compare_best(board, dataset.labels[dataset.rows("val")]),
-        published=list(dataset.record.get("published", [])),
-        notes=list(dataset.record.get("notes", [])),
+        published=dataset.record.published,
+        notes=dataset.record.notes,
         protocol=IN_WORDS.format(seed=config.seed, **asdict(board.winner.rows)),
         scorings=count_scorings(board.folder, dataset.digest),
         other_seeds=board.other_seeds,

@@ -42,7 +42,7 @@ def classify_text(result: "ClassifyResult") -> str:
     if unsettled := [probe.id for probe in result.results if not probe.converged]:
         lines.append(f"Did not converge: {', '.join(unsettled)}")
     lines += [
-        f"Published: {paper['accuracy']} % {paper['method']} ({paper['source']})"
+        f"Published: {paper.accuracy} % {paper.method} ({paper.source})"
         for paper in result.published
     ]
     lines.append(_calibration(result.results[0]))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from onepass.cache.artifacts import from_json
 from onepass.cache.errors import (
     CorruptFileError,
     InvalidInputError,
@@ -16,6 +17,7 @@ from onepass.cache.errors import (
 from onepass.cache.features import SPLITS
 from onepass.cache.provenance import digest_array, digest_bytes, digest_json
 from onepass.cache.rows import RowFile
+from onepass.data.record import DatasetRecord
 from onepass.data.sources import SOURCES
 
 __all__ = [
@@ -55,7 +57,7 @@ class ImageDataset:
     class_ids: list[str]
     class_names: list[str]
     digest: str
-    record: dict[str, Any]
+    record: DatasetRecord
     extra: dict[str, Any]
 
     def __post_init__(self) -> None:
@@ -150,9 +152,7 @@ def _open(path: Path, name: str) -> ImageDataset:
     rows = RowFile.open(path)
     try:
         side = dict(rows.side)
-        kept = {
-            key: rows.attributes[key] for key in ("class_ids", "class_names", "digest", "record")
-        }
+        kept = {key: rows.attributes[key] for key in ("class_ids", "class_names", "digest")}
         digest = dataset_digest(rows.digest, side, kept["class_ids"], kept["class_names"])
         main = {key: side.pop(key) for key in ("labels", "split", "names")}
         pixels = rows.columns["pixels"]
@@ -160,9 +160,17 @@ def _open(path: Path, name: str) -> ImageDataset:
         raise CorruptFileError(
             f"{path}: expected a prepared data set, but {error} is missing"
         ) from error
+    try:
+        record = from_json(DatasetRecord, rows.attributes.get("record"))
+    except CorruptFileError as error:
+        raise CorruptFileError(
+            f"{path}: {error}; delete the file and prepare {name} again"
+        ) from error
     if digest != kept["digest"]:
         raise CorruptFileError(
             f"{path}: its labels, splits, names or classes differ from what was prepared "
             f"({kept['digest'][:8]}, now {digest[:8]}); delete the file and prepare {name} again"
         )
-    return ImageDataset(name=name, path=path, pixels=pixels, extra=side, **main, **kept)
+    return ImageDataset(
+        name=name, path=path, pixels=pixels, extra=side, record=record, **main, **kept
+    )

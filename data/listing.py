@@ -9,6 +9,7 @@ from onepass.cache.errors import CorruptFileError, MissingFileError, OnepassErro
 from onepass.cache.rowfile import RowFile
 from onepass.data.config import ListConfig, ShowConfig, VerifyConfig
 from onepass.data.dataset import SPLITS, dataset_path, open_dataset, prepared_names
+from onepass.data.record import DatasetRecord
 from onepass.data.sources import SOURCES
 from onepass.data.summary import Summary, summarise, summary_lines
 
@@ -30,7 +31,7 @@ class Shown:
     counts: dict[str, list[int]]
     class_names: dict[str, str]
     names: dict[str, list[str]]
-    record: dict[str, Any]
+    record: DatasetRecord
     made_by: dict[str, Any]
 
 
@@ -116,15 +117,13 @@ def list_text(summaries: list[Summary]) -> str:
 def show_text(shown: Shown) -> str:
     """Return all that is known of a data set, for a person."""
     record, made = shown.record, shown.made_by
-    lines = [f"{shown.summary.name}: {record['title']}", *summary_lines(shown.summary)]
-    lines += [f"  source    {record['source']}", f"  licence   {record['licence'] or 'not stated'}"]
+    lines = [f"{shown.summary.name}: {record.title}", *summary_lines(shown.summary)]
+    lines += [f"  source    {record.source}", f"  licence   {record.licence or 'not stated'}"]
     lines += [f"  made by   {made['command']} ({made['created']})"]
-    lines += [f"  cite      {text}" for text in record["citation"]]
-    lines += [
-        f"  published {p['accuracy']} %  {p['method']} ({p['source']})" for p in record["published"]
-    ]
-    lines += [f"  note      {note}" for note in record["notes"]]
-    lines += [f"  left out  {entry['why']}" for entry in record["skipped"]]
+    lines += [f"  cite      {text}" for text in record.citation]
+    lines += [f"  published {p.accuracy} %  {p.method} ({p.source})" for p in record.published]
+    lines += [f"  note      {note}" for note in record.notes]
+    lines += [f"  left out  {image.why}" for image in record.skipped]
     for split, names in shown.names.items():
         if names:
             lines.append(f"  {split:<9} {', '.join(names)}, …")

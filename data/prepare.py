@@ -3,7 +3,7 @@
 import logging
 import re
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from onepass.cache.rows import RowWriter
 from onepass.cache.stopping import StopRequest
 from onepass.data.config import NAME, PrepareConfig
 from onepass.data.dataset import ImageDataset, dataset_digest, dataset_path, open_dataset
+from onepass.data.record import DatasetRecord, SkippedImage
 from onepass.data.sources import open_source
 from onepass.data.sources.base import Request, Source, Survey, check_classes
 from onepass.data.summary import Prepared, PreparedState, summarise
@@ -59,7 +60,7 @@ def prepare_dataset(config: PrepareConfig, stop: StopRequest | None = None) -> P
         state=state,
         name=name,
         summary=summarise(dataset),
-        skipped=dataset.record["skipped"],
+        skipped=dataset.record.skipped,
         stale=_stale_features(config.store, dataset),
         seconds=time.monotonic() - start,
     )
@@ -164,21 +165,20 @@ def _pack(source: Source, path: Path, config: PrepareConfig, stop: StopRequest) 
         log.info(f"{path.parent.name}: {len(bad)} images cannot be used; packing the others")
 
 
-def _record(source: Source, geometry: "Geometry", bad: dict[str, str]) -> dict[str, Any]:
+def _record(source: Source, geometry: "Geometry", bad: dict[str, str]) -> DatasetRecord:
     """Return what is to be known of a data set besides its rows."""
-    seed = {"seed": source.identity["seed"]} if "seed" in source.identity else {}
-    return {
-        **source.record,
-        "kind": source.kind,
-        "source": source.where,
-        **seed,
-        "geometry": asdict(geometry),
-        "skipped": [{"name": name, "why": why} for name, why in bad.items()],
-    }
+    return replace(
+        source.record,
+        kind=source.kind,
+        source=source.where,
+        seed=source.identity.get("seed"),
+        geometry=asdict(geometry),
+        skipped=[SkippedImage(name, why) for name, why in bad.items()],
+    )
 
 
 def _finish(
-    writer: RowWriter, source: Source, rows: list[int], record: dict[str, Any], survey: Survey
+    writer: RowWriter, source: Source, rows: list[int], record: DatasetRecord, survey: Survey
 ) -> None:
     """Join the shards, with labels, splits, names and classes beside them."""
     items = [source.items[row] for row in rows]

@@ -9,6 +9,7 @@ import numpy as np
 from onepass.cache.commandline.advice import command_of
 from onepass.cache.progress import human_bytes, human_seconds
 from onepass.data.dataset import SPLITS, ImageDataset
+from onepass.data.record import SkippedImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Prepared:
             "stopped" where work is left, which the same command resumes.
         name: Name in the store.
         summary: What lies there, in numbers; None where the run was stopped.
-        skipped: Images left out ("name") and the reason ("why").
+        skipped: Images that were left out.
         stale: Feature files that were made from the data set as it was before.
         seconds: How long it took.
     """
@@ -60,7 +61,7 @@ class Prepared:
     state: PreparedState
     name: str
     summary: Summary | None = None
-    skipped: list[dict[str, str]] = field(default_factory=list)
+    skipped: list[SkippedImage] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -109,7 +110,7 @@ def prepared_text(prepared: Prepared) -> str:
         head = f"{prepared.name}: prepared in {human_seconds(prepared.seconds)}"
     lines = [head, *summary_lines(prepared.summary)]
     if prepared.skipped:
-        first = ", ".join(entry["name"] for entry in prepared.skipped[:3])
+        first = ", ".join(image.name for image in prepared.skipped[:3])
         lines.append(
             f"  left out  {len(prepared.skipped)} images that cannot be used: {first} (all: data show)"
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from onepass.cache.features import FeatureKey
+from onepass.cache.features import ExtractionRecord, FeatureKey
 from onepass.cache.rows import RowFile, RowWriter
 from onepass.cache.stopping import StopRequest
 from onepass.data.dataset import ImageDataset, open_dataset
@@ -130,11 +130,21 @@ def _run_job(
         begin = time.monotonic()
         use = watch_gpus(len(extractor.devices))
         bound = run_tasks(task, extractor, writers, config, stop, use)
-        speed = {"devices": extractor.devices, "bound": bound, "gpu_use": use.mean}
+        run = _Run(time.monotonic() - begin, extractor.devices, bound, use.mean)
         return [
-            _close(writer, dataset, key, had, begin, speed)
+            _close(writer, dataset, key, had, run)
             for writer, key, had in zip(writers, job.keys, before, strict=True)
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What the files of one job share: seconds it took, devices, what bounded it, use of the GPUs."""
+
+    seconds: float
+    devices: list[str]
+    bound: str
+    gpu_use: float | None
 
 
 def _stored_rows(writer: RowWriter) -> int:
@@ -142,24 +152,23 @@ def _stored_rows(writer: RowWriter) -> int:
 
 
 def _close(
-    writer: RowWriter, dataset: ImageDataset, key: FeatureKey, had: int, begin: float, speed: dict
+    writer: RowWriter, dataset: ImageDataset, key: FeatureKey, had: int, run: _Run
 ) -> FileReport:
     """Join a file whose shards are all there; report either way."""
     rows = _stored_rows(writer)
+    computed = rows - had
     state: FileState = "unfinished" if writer.missing else "computed"
     if not writer.missing:
         side = {"labels": dataset.labels, "split": dataset.split, "names": dataset.names}
-        rate = (rows - had) / max(time.monotonic() - begin, 1e-9)
+        rate = computed / max(run.seconds, 1e-9)
         attributes = {
             "class_ids": dataset.class_ids,
             "class_names": dataset.class_names,
             "record": dataset.record,
-            "extraction": {**speed, "computed_rows": rows - had, "rows_per_second": rate},
+            "extraction": ExtractionRecord(rate, computed, run.devices, run.bound, run.gpu_use),
         }
         writer.finish(side, attributes)
-    seconds = time.monotonic() - begin
     dim = writer.layout.columns["features"].shape[0]
     return FileReport(
-        str(key), writer.path, state, rows, dim, rows - had, seconds, speed["bound"],
-        speed["gpu_use"],
-    )  # fmt: skip
+        str(key), writer.path, state, rows, dim, computed, run.seconds, run.bound, run.gpu_use
+    )

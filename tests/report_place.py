@@ -53,7 +53,6 @@ RECORD = {
             "source": "Someone (2020)",
             "stage": "fine-tuned",
         },
-        {"method": "bad"},
     ],
     "notes": ["A note <script>alert(3)</script> for the reader."],
     "citation": ["Someone: Something."],

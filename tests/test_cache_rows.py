@@ -1,5 +1,6 @@
 """The row store: what is committed stays, what is not whole is made again."""
 
+import json
 import os
 import pickle
 import resource
@@ -52,6 +53,26 @@ def make(path: Path, **kwargs: object) -> RowFile:
         fill(writer)
         side = {"labels": np.arange(100, dtype="int32"), "names": [f"ä{i}.png" for i in range(100)]}
         return writer.finish(side, {"licence": "none"})
+
+
+def test_the_plan_of_an_earlier_version_is_resumed(tmp_path: Path) -> None:
+    """Its shards stay good: the digest of a plan is what that version wrote into them."""
+    path, how = tmp_path / "a.h5", {"batch": 32}
+    with RowWriter(path, layout(), INPUTS, how) as writer:
+        writer.write(2, arrays(*writer.shard_range(2)))
+        assert (
+            writer.plan.digest == "437c4324d7fafaf17f7fef9c3b7a73ba342fbb572bfe449758d1860943dbd1d3"
+        )
+    plan = parts_folder(path) / "plan.json"
+    columns = {"features": [[5], "float16"], "logits": [[2, 3], "float32"]}
+    old = {
+        "layout": {"columns": columns, "rows": 100, "shard_rows": 16},
+        "inputs": INPUTS,
+        "how": how,
+    }
+    plan.write_text(json.dumps(old))
+    with RowWriter(path, layout(), INPUTS, how) as writer:
+        assert list(writer.digests) == [2] and json.loads(plan.read_text()) == {"format": 1, **old}
 
 
 def test_finished_file_is_contiguous_and_reads_without_a_copy(tmp_path: Path) -> None:

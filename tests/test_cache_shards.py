@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
+from onepass.cache.artifacts import from_json, to_json
 from onepass.cache.errors import CorruptFileError, InvalidInputError
 from onepass.cache.rows import RowWriter
 from onepass.cache.shards import (
@@ -39,7 +40,13 @@ def test_shards_cover_every_row_once_and_in_order(rows: int, each: int) -> None:
 def test_layout_counts_bytes_and_survives_json() -> None:
     assert LAYOUT.columns["a"].row_bytes == 6 and LAYOUT.columns["b"].row_bytes == 4
     assert LAYOUT.total_bytes == 100
-    assert RowLayout.from_json(LAYOUT.to_json()) == LAYOUT
+    written = to_json(
+        LAYOUT
+    )  # part of every shard's digest: another form would make all of them stale
+    assert written["columns"] == {n: [list(c.shape), c.dtype] for n, c in LAYOUT.columns.items()}
+    assert from_json(RowLayout, written) == LAYOUT
+    with pytest.raises(CorruptFileError, match="shard_rows: missing"):
+        from_json(RowLayout, {"columns": written["columns"], "rows": 3})
     assert Column((1 << 20, 1 << 20, 4), "float32").row_bytes == 1 << 44  # beyond 32 bits
 
 

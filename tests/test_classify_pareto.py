@@ -34,7 +34,7 @@ def test_equal_points_give_one_name_whatever_their_order() -> None:
 
 def measured(folder: Path, backbone: str, rate: float, view: str = "") -> None:
     """Say in a feature file how fast it was extracted."""
-    from onepass.cache.features import open_features
+    from onepass.cache.features import ExtractionRecord, open_features
 
     found = open_features(folder / "store" / NAME / "features" / f"{backbone}@8{view and '+' + view}.h5")  # fmt: skip
     X, (key,) = found.X.copy(), found.keys
@@ -45,7 +45,7 @@ def measured(folder: Path, backbone: str, rate: float, view: str = "") -> None:
             {"labels": found.labels, "split": found.split, "names": found.names},
             {
                 "class_ids": found.class_ids, "class_names": found.class_names, "record": {},
-                "extraction": {"rows_per_second": rate},
+                "extraction": ExtractionRecord(rate, len(X), ["cpu:0"], "device"),
             },
         )  # fmt: skip
 

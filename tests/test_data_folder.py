@@ -68,7 +68,7 @@ def test_without_val_a_quarter_of_each_class_is_held_out(above, place, tmp_path)
     split = np.array([item.split for item in source.items])
     labels = np.array([item.label for item in source.items])
     assert [int(np.sum(split[labels == k] == VAL)) for k in (0, 1)] == [2, 2]
-    assert source.identity["seed"] == 0 and "25%" in source.record["notes"][0]
+    assert source.identity["seed"] == 0 and "25%" in source.record.notes[0]
     splits = {tuple(i.split for i in load(tmp_path / place, seed).items) for seed in range(6)}
     assert len(splits) > 1
 

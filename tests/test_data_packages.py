@@ -54,9 +54,9 @@ def test_a_quarter_of_the_solar_cells_is_reported_by_class_and_type(cells):
 
 
 def test_solar_cells_say_their_licence_and_what_is_published(cells):
-    assert cells.record["licence"] == "CC BY-NC-SA 4.0"
-    assert [p["accuracy"] for p in cells.record["published"]] == [82.44, 88.42, 90.1]
-    assert all(p["source"] for p in cells.record["published"])
+    assert cells.record.licence == "CC BY-NC-SA 4.0"
+    assert [p.accuracy for p in cells.record.published] == [82.44, 88.42, 90.1]
+    assert all(p.source for p in cells.record.published)
 
 
 def test_the_code_of_the_package_is_not_run(cells, monkeypatch):

@@ -170,7 +170,7 @@ def test_another_seed_is_another_split(prepare, tmp_path):
     assert "(seed: 0, now 3)" in prepare("--seed", 3)[2]
     second = opened(tmp_path)
     assert not np.array_equal(first.split, second.split)
-    assert second.record["seed"] == 3 and np.array_equal(first.pixels, second.pixels)
+    assert second.record.seed == 3 and np.array_equal(first.pixels, second.pixels)
 
 
 BAD = {
@@ -196,7 +196,7 @@ def test_bad_images_are_left_out_counted_and_listed(prepare, data, tmp_path):
     dataset = opened(tmp_path)
     assert len(dataset.names) == 16 and not set(BAD) & set(dataset.names)
     assert np.all(dataset.pixels[dataset.names.index("dog/7.png")] == 107)
-    assert [entry["name"] for entry in dataset.record["skipped"]] == list(BAD)
+    assert [image.name for image in dataset.record.skipped] == list(BAD)
     assert "left out  cat/bad1.png: not an image" in data("show", "photos")[1]
     assert "nothing to do" in prepare("--on-bad", "skip")[1]
     assert prepare()[0] == 1, "without --on-bad skip they are an error again"
@@ -225,7 +225,7 @@ def test_a_name_is_not_given_to_images_of_another_kind(prepare, data, tmp_path):
     assert code == 1 and "photos is made from digits already; choose another --name" in last_line(
         err
     )
-    assert opened(tmp_path).record["kind"] == "digits"
+    assert opened(tmp_path).record.kind == "digits"
 
 
 def test_a_damaged_data_set_is_prepared_anew(prepare, tmp_path):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from onepass.cache.errors import OnepassError
-from onepass.cache.features import FeatureKey
+from onepass.cache.features import ExtractionRecord, FeatureKey
 from onepass.cache.rowfile import RowFile
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
 
@@ -75,7 +75,7 @@ def _keys(result: ProbeResult, by_id: Mapping[str, ProbeResult]) -> Iterable[Fea
 def _milliseconds(path: Path) -> float | None:
     """Return what a row of a feature file took to extract (ms), where that was measured."""
     try:
-        rate = RowFile.open(path).attributes.get("extraction", {}).get("rows_per_second")
+        extraction = ExtractionRecord.of(RowFile.open(path))
     except OnepassError:
         return None
-    return 1000 / rate if rate else None
+    return 1000 / extraction.rows_per_second if extraction else None

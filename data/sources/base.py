@@ -14,6 +14,7 @@ from onepass.cache.errors import InvalidInputError, UsageError
 from onepass.cache.provenance import digest_bytes
 from onepass.data.archive import Tree, open_tree
 from onepass.data.download import Download, fetch
+from onepass.data.record import DatasetRecord
 from onepass.data.splits import TRAIN
 
 VALIDATION_FRACTION = 0.25  # of a data set that comes without a validation split
@@ -79,7 +80,7 @@ class Source:
         class_names: K names for people.
         items: The images. Their order is the row order.
         identity: JSON that changes when the images, labels or splits do, found without reading them.
-        record: Licence, citation, published results (accuracy in %), notes.
+        record: Title, licence, citation, published results, notes; the rest is filled in later.
         survey: Where every image is known to be alike; None asks for a look at each.
         side: Further arrays or lists with one entry an item.
     """
@@ -90,7 +91,7 @@ class Source:
     class_names: list[str]
     items: list[Item]
     identity: dict[str, Any]
-    record: dict[str, Any]
+    record: DatasetRecord
     survey: Survey | None = None
     side: dict[str, Any] = field(default_factory=dict)
 

@@ -7,21 +7,21 @@ from functools import partial
 import numpy as np
 
 from onepass.cache.provenance import digest_array
+from onepass.data.record import DatasetRecord
 from onepass.data.sources.base import VALIDATION_FRACTION, Item, Request, Source, refuse_location
 from onepass.data.splits import validation_split
 
-RECORD = {
-    "title": "Optical recognition of handwritten digits (scikit-learn's copy of the test part)",
-    "licence": "CC BY 4.0",
-    "citation": [
+RECORD = DatasetRecord(
+    title="Optical recognition of handwritten digits (scikit-learn's copy of the test part)",
+    licence="CC BY 4.0",
+    citation=[
         "E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits. UCI Machine Learning "
         "Repository, 1998. doi:10.24432/C50P49"
     ],
-    "published": [],
-    "notes": [
+    notes=[
         "Frozen ImageNet features lose to raw pixels here: good for tests, not for a demonstration."
     ],
-}
+)
 
 
 @contextmanager

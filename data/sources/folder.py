@@ -10,6 +10,7 @@ import numpy as np
 from onepass.cache.errors import InvalidInputError
 from onepass.data.archive import Tree
 from onepass.data.images import SUFFIXES
+from onepass.data.record import DatasetRecord
 from onepass.data.sources.base import VALIDATION_FRACTION, Item, Request, Source, open_location
 from onepass.data.splits import SPLITS, TEST, TRAIN, VAL, validation_split
 
@@ -52,13 +53,7 @@ def open_source(request: Request) -> Iterator[Source]:
             class_names=class_ids,
             items=items,
             identity=identity,
-            record={
-                "title": whole.path.stem,
-                "licence": "",
-                "citation": [],
-                "published": [],
-                "notes": notes,
-            },
+            record=DatasetRecord(title=whole.path.stem, notes=notes),
         )
 
 

@@ -6,6 +6,7 @@ line). The package's code is not run; only its images and labels.csv are read.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 
 from onepass.cache.errors import CorruptFileError, MissingFileError
 from onepass.cache.provenance import digest_file
+from onepass.data.record import DatasetRecord, PublishedResult
 from onepass.data.sources.base import VALIDATION_FRACTION, Item, Request, Source, refuse_location
 from onepass.data.splits import validation_split
 
@@ -21,10 +23,10 @@ PACKAGE = "elpv-dataset"
 CLASS_IDS = ["functional", "defective"]  # in this order, so that label 1 is the defect
 DEFECTIVE_FROM = 0.5
 
-RECORD = {
-    "title": "Solar cells in electroluminescence imagery (ELPV)",
-    "licence": "CC BY-NC-SA 4.0",
-    "citation": [
+RECORD = DatasetRecord(
+    title="Solar cells in electroluminescence imagery (ELPV)",
+    licence="CC BY-NC-SA 4.0",
+    citation=[
         "C. Buerhop-Lutz et al.: A Benchmark for Visual Identification of Defective Solar Cells in "
         "Electroluminescence Imagery. EU PVSEC, 2018. doi:10.4229/35thEUPVSEC20182018-5CV.3.15",
         "S. Deitsch et al.: Automatic classification of defective photovoltaic module cells in "
@@ -32,12 +34,12 @@ RECORD = {
         "S. Deitsch et al.: Segmentation of photovoltaic module cells in uncalibrated electroluminescence "
         "images. Machine Vision and Applications 32, 2021. doi:10.1007/s00138-021-01191-9",
     ],
-    "published": [
-        {"method": "SVM on hand-made features", "accuracy": 82.44, "source": "Deitsch et al. 2019, arXiv 1807.02894"},
-        {"method": "VGG19, fine-tuned", "accuracy": 88.42, "source": "Deitsch et al. 2019, arXiv 1807.02894"},
-        {"method": "ResNet152 with over-sampling", "accuracy": 90.1, "source": "PMC12391306"},
+    published=[
+        PublishedResult("SVM on hand-made features", 82.44, "Deitsch et al. 2019, arXiv 1807.02894"),
+        PublishedResult("VGG19, fine-tuned", 88.42, "Deitsch et al. 2019, arXiv 1807.02894"),
+        PublishedResult("ResNet152 with over-sampling", 90.1, "PMC12391306"),
     ],
-}  # fmt: skip
+)  # fmt: skip
 
 
 @contextmanager
@@ -85,7 +87,7 @@ def open_source(request: Request) -> Iterator[Source]:
             "labels": digest_file(folder / "labels.csv"),
             "seed": request.seed,
         },
-        record={**RECORD, "notes": [note]},
+        record=replace(RECORD, notes=[note]),
         side={"probability": probability, "type": types},
     )
 

@@ -9,6 +9,7 @@ from onepass.cache.errors import InvalidInputError, Remedy
 from onepass.data.archive import Tree
 from onepass.data.download import Download
 from onepass.data.images import SUFFIXES
+from onepass.data.record import DatasetRecord, PublishedResult
 from onepass.data.sources.base import Item, Request, Source, Survey, open_location
 from onepass.data.splits import TEST, TRAIN, VAL
 
@@ -18,34 +19,26 @@ DIGEST = "md5:90528d7ca1a48142e341f4ef8d21d0de"  # as public loaders quote it
 SIDE = 64  # px
 ANNOTATIONS = "val/val_annotations.txt"
 
-RECORD = {
-    "title": "Tiny ImageNet",
-    "licence": "images of ImageNet: research and education, not commercial; the archive states no licence of its own",
-    "citation": [
+RECORD = DatasetRecord(
+    title="Tiny ImageNet",
+    licence="images of ImageNet: research and education, not commercial; the archive states no licence of its own",
+    citation=[
         "Y. Le, X. Yang: Tiny ImageNet Visual Recognition Challenge. CS 231N, Stanford University, 2015.",
         "O. Russakovsky et al.: ImageNet Large Scale Visual Recognition Challenge. International Journal "
         "of Computer Vision 115, 2015.",
     ],
-    "published": [
-        {"stage": "frozen", "method": "Xception, frozen", "accuracy": 58.2, "source": "De 2020"},
-        {
-            "stage": "fine-tuned",
-            "method": "Xception, fine-tuned on 90,000 images",
-            "accuracy": 75.7,
-            "source": "De 2020",
-        },
-        {
-            "stage": "ensemble",
-            "method": "its last headline number, probably of the test images",
-            "accuracy": 74.8,
-            "source": "De 2020",
-        },
+    published=[
+        PublishedResult("Xception, frozen", 58.2, "De 2020", "frozen"),
+        PublishedResult("Xception, fine-tuned on 90,000 images", 75.7, "De 2020", "fine-tuned"),
+        PublishedResult(
+            "its last headline number, probably of the test images", 74.8, "De 2020", "ensemble"
+        ),
     ],
-    "notes": [
+    notes=[
         "Tiny ImageNet is cut out of ImageNet, which most backbones were trained on: "
         "its frozen features are better here than on images of another origin."
     ],
-}
+)
 
 
 @contextmanager

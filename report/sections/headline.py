@@ -8,6 +8,7 @@ from onepass.classify.leaderboard.board import ProbeResult
 from onepass.classify.leaderboard.prediction_record import MemberRecord
 from onepass.classify.metrics import confused_pairs, confusion_matrix, verdict
 from onepass.classify.pipeline import compare_best
+from onepass.data.record import PublishedResult
 from onepass.report.context import ReportContext, probe_name
 from onepass.report.numbers import p_value, points
 from onepass.report.sections.section import Section
@@ -24,20 +25,20 @@ class Number:
         name: What reached it; "" where it was not run.
         accuracy: Top-1 on the validation split, 0 … 1; None where it was not run.
         interval: Its 95 % interval; None where it was not run.
-        published: Published results of that stage; see `published_results`.
+        published: Published results that it is comparable to.
     """
 
     stage: str
     name: str = ""
     accuracy: float | None = None
     interval: tuple[float, float] | None = None
-    published: Sequence[dict[str, Any]] = ()
+    published: Sequence[PublishedResult] = ()
 
 
 def build(context: ReportContext) -> Section:
     """Return the first screen."""
     numbers = headline_numbers(context)
-    published = published_results(context)
+    published = context.dataset.record.published
     facts = {
         "numbers": numbers,
         "compared": any(number.published for number in numbers),
@@ -46,17 +47,17 @@ def build(context: ReportContext) -> Section:
         "errors": _errors(context),
         "name": probe_name(context.winner),
         "rate": context.images_per_second(context.winner),
-        "published": [line for line in published if line.get("stage") not in STAGES],
-        "notes": [str(note) for note in context.dataset.record.get("notes", [])],
+        "published": [line for line in published if line.stage not in STAGES],
+        "notes": context.dataset.record.notes,
     }
     return Section("headline", "Result", "Result", facts)
 
 
 def headline_numbers(context: ReportContext) -> list[Number]:
     """Return our best result of each stage, beside what others published of it."""
-    published = published_results(context)
+    published = context.dataset.record.published
     numbers = [
-        replace(number, published=[one for one in published if one.get("stage") == number.stage])
+        replace(number, published=[one for one in published if one.stage == number.stage])
         for number in (_frozen(context), _tuned(context), _ensemble(context))
     ]
     return [number for number in numbers if number.accuracy is not None or number.published]
@@ -99,19 +100,6 @@ def _members(members: Sequence[MemberRecord]) -> str:
 def _member(member: MemberRecord) -> str:
     views = len(member.views)
     return f"{member.name} ({views} views)" if views > 1 else member.name
-
-
-def published_results(context: ReportContext) -> list[dict[str, Any]]:
-    """Return the published results in the data set's record.
-
-    Each has an `accuracy` (%), and maybe `method`, `source` and `stage` (one of STAGES).
-    """
-    lines = context.dataset.record.get("published") or []
-    return [
-        line
-        for line in lines
-        if isinstance(line, dict) and isinstance(line.get("accuracy"), int | float)
-    ]
 
 
 def _verdict(context: ReportContext) -> str:

@@ -92,6 +92,6 @@ def _seeds(context: ReportContext) -> list[tuple[str, str]]:
     if context.runs:
         runs = {run.identity.seed for run in context.runs}
         seeds.append(("order of the images and augmentation", runs))
-    if (own := context.dataset.record.get("seed")) is not None:
+    if (own := context.dataset.record.seed) is not None:
         seeds.append(("split of the data set", {own}))
     return [(what, ", ".join(map(str, sorted(values)))) for what, values in seeds]

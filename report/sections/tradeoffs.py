@@ -1,7 +1,6 @@
 """How the results compare, and what input size, backbone and hyper-parameters do."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from onepass.classify.heads.base import brief
 from onepass.classify.search.sweep_record import SweepRecord
@@ -9,7 +8,7 @@ from onepass.report.context import ReportContext, probe_name
 from onepass.report.figures.comparison import ComparedResult, comparison_figure
 from onepass.report.figures.search import search_figures
 from onepass.report.figures.tradeoffs import cost_figure, size_figure
-from onepass.report.sections.headline import headline_numbers, published_results
+from onepass.report.sections.headline import headline_numbers
 from onepass.report.sections.section import Section
 
 
@@ -73,16 +72,11 @@ def _results(context: ReportContext) -> list[ComparedResult]:
         if number.accuracy is not None
     ]
     published = [
-        ComparedResult("published", _published_name(line), line["accuracy"] / 100)
-        for line in published_results(context)
+        ComparedResult("published", f"{line.method}, {line.source}", line.accuracy / 100)
+        for line in context.dataset.record.published
     ]
     baselines = [
         ComparedResult("baseline", probe_name(probe), probe.val_top1, probe.val_interval)
         for probe in context.board.baselines
     ]
     return [*ours, *published, *baselines]
-
-
-def _published_name(line: dict[str, Any]) -> str:
-    known = [str(line[name]) for name in ("method", "source") if line.get(name)]
-    return ", ".join(known) or "published"

@@ -1,0 +1,59 @@
+"""What is known of a data set besides its rows; stored with them and with the vectors made from them."""
+
+from dataclasses import field
+
+from onepass.cache.artifacts import record
+
+
+@record
+class PublishedResult:
+    """A result that others published.
+
+    Attributes:
+        method: What they did.
+        accuracy: On a test or validation split (%).
+        source: Where it is published.
+        stage: Which of our results it is comparable to: "frozen", "fine-tuned", "ensemble", or "".
+    """
+
+    method: str
+    accuracy: float
+    source: str
+    stage: str = ""
+
+
+@record
+class SkippedImage:
+    """An image that could not be used and was left out, and why."""
+
+    name: str
+    why: str
+
+
+@record
+class DatasetRecord:
+    """What is known of a data set besides its rows.
+
+    Attributes:
+        title: Its name for people.
+        licence: Of the images; "" where none is stated.
+        citation: Publications to be cited.
+        published: Results of others.
+        notes: What a reader of a result has to know.
+        kind: Name of its source, one of `onepass.data.sources.SOURCES`.
+        source: File, folder or package that it was read from.
+        seed: Of its validation split; None where the source has one of its own.
+        geometry: Side (px), channels, fit and native size (px) of its pixel rows.
+        skipped: Images that were left out.
+    """
+
+    title: str = ""
+    licence: str = ""
+    citation: list[str] = field(default_factory=list)
+    published: list[PublishedResult] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    kind: str = ""
+    source: str = ""
+    seed: int | None = None
+    geometry: dict[str, int | str] = field(default_factory=dict)
+    skipped: list[SkippedImage] = field(default_factory=list)
