@@ -6,6 +6,8 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from onepass.cache.artifacts import Artifact
+from onepass.cache.commandline.advice import onepass_command
 from onepass.cache.errors import CorruptFileError
 from onepass.classify.analysis.inspection import Inspection
 from onepass.classify.analysis.transferability import Transferability
@@ -32,6 +34,7 @@ class _OfDataset(Protocol):
 
 
 A = TypeVar("A", bound=_OfDataset)
+F = TypeVar("F", bound=Artifact)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +146,15 @@ def open_context(store: Path, runs_root: Path, name: str) -> ReportContext:
         CorruptFileError: A file that belongs on the page is damaged; the message names it.
     """
     dataset = open_dataset(store, name)
-    folder = runs_root / name
+    folder, dataset_flag = runs_root / name, ("--dataset", name)
     board = Leaderboard.load(folder, name, dataset.digest)
     files, notes = feature_files(store, dataset)
     runs = _runs(folder / "finetune", dataset, notes)
     compared = compared_run(runs)
-    transferability, inspection = folder / Transferability.NAME, folder / Inspection.NAME
-    sweeps = [(path, SweepRecord.read(path)) for path in sorted(folder.glob("sweeps/*.json"))]
+    transferability = _read(
+        Transferability, folder / Transferability.NAME, "classify", "transfer", *dataset_flag
+    )
+    inspection = _read(Inspection, folder / Inspection.NAME, "classify", "inspect", *dataset_flag)
     return ReportContext(
         dataset=dataset,
         class_names=display_names(dataset.class_ids, dataset.class_names),
@@ -161,16 +166,33 @@ def open_context(store: Path, runs_root: Path, name: str) -> ReportContext:
         frozen=_evaluate_probe(dataset, board),
         tuned=_evaluate_run(dataset, compared.run) if compared else None,
         ensembles=_ensembles(folder, dataset, notes),
-        sweeps=[
-            found for path, sweep in sweeps if (found := _current(path, sweep, dataset, notes))
-        ],
-        transferability=_current(
-            transferability, Transferability.read_optional(transferability), dataset, notes
+        sweeps=_sweeps(folder / "sweeps", dataset, notes),
+        transferability=_current(folder / Transferability.NAME, transferability, dataset, notes),
+        inspection=_current(folder / Inspection.NAME, inspection, dataset, notes),
+        ablation=_read(
+            Ablation, folder / "finetune" / ABLATION, "finetune", "ablate", *dataset_flag
         ),
-        inspection=_current(inspection, Inspection.read_optional(inspection), dataset, notes),
-        ablation=Ablation.read_optional(folder / "finetune" / ABLATION),
         notes=notes,
     )
+
+
+def _read(kind: type[F], path: Path, *command: str) -> F | None:
+    """Read an artifact; None where there is none.
+
+    Args:
+        kind: Its class.
+        path: Of the file.
+        command: What makes it, without `onepass`.
+
+    Raises:
+        CorruptFileError: It is damaged; the message says how to mend it.
+    """
+    try:
+        return kind.read_optional(path)
+    except CorruptFileError as error:
+        raise CorruptFileError(
+            f"{error}. Delete the file, then make it again with: {onepass_command(*command)}"
+        ) from error
 
 
 def _current(path: Path, found: A | None, dataset: ImageDataset, notes: list[str]) -> A | None:
@@ -183,9 +205,18 @@ def _current(path: Path, found: A | None, dataset: ImageDataset, notes: list[str
 
 def _runs(place: Path, dataset: ImageDataset, notes: list[str]) -> list[Run]:
     """Return the runs of this state of the data set in the order they were started."""
-    found = [read_run(folder) for folder in run_folders(place)]
+    found = [_open_run(folder) for folder in run_folders(place)]
     runs = [run for run in found if _current(run.folder, run.identity, dataset, notes)]
     return sorted(runs, key=lambda run: (str(run.config.made_by.get("created", "")), run.name))
+
+
+def _open_run(folder: Path) -> Run:
+    try:
+        return read_run(folder)
+    except CorruptFileError as error:
+        raise CorruptFileError(
+            f"{error}. Move {folder} elsewhere to leave this run out, and train it again"
+        ) from error
 
 
 def compared_run(runs: list[Run]) -> ComparedRun | None:
@@ -201,13 +232,26 @@ def compared_run(runs: list[Run]) -> ComparedRun | None:
     if not finished:
         return None
     *_, run, result = max(finished, key=lambda entry: entry[:2])
-    return ComparedRun(run, result, RunErrors.read_optional(run.folder / ERRORS))
+    errors = _read(RunErrors, run.folder / ERRORS, "finetune", "errors", "--run", result.run)
+    return ComparedRun(run, result, errors)
+
+
+def _sweeps(place: Path, dataset: ImageDataset, notes: list[str]) -> list[SweepRecord]:
+    command = ("classify", "sweep", "--dataset", dataset.name)
+    found = [
+        _current(path, _read(SweepRecord, path, *command), dataset, notes)
+        for path in sorted(place.glob("*.json"))
+    ]
+    return [sweep for sweep in found if sweep]
 
 
 def _ensembles(folder: Path, dataset: ImageDataset, notes: list[str]) -> list[PredictionRecord]:
     """Return the scored predictions of several models or views."""
     paths = [*folder.glob("predictions/*.json"), *folder.glob("finetune/*/val*.json")]
-    found = [_current(path, PredictionRecord.read(path), dataset, notes) for path in sorted(paths)]
+    found = [
+        _current(path, _read(PredictionRecord, path, "predict", dataset.name), dataset, notes)
+        for path in sorted(paths)
+    ]
     several = [
         record
         for record in found
