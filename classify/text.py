@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from onepass.cache.commandline.advice import command_of, onepass_command
 from onepass.cache.progress import human_seconds
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ def classify_text(result: "ClassifyResult") -> str:
     split = "test" if result.results[0].rows.test else "val"
     lines += [
         f"Files: {result.leaderboard}, heads and probabilities in {result.leaderboard.parent / 'heads'}",
-        f"Next: onepass finetune --dataset {result.dataset}",
-        f"      onepass predict {result.dataset} --split {split}",
+        f"Next: {command_of('finetune', result.dataset)}",
+        f"      {onepass_command('predict', result.dataset, '--split', split)}",
     ]
     return "\n".join(lines)
 
@@ -74,7 +75,7 @@ def ensemble_text(result: "EnsembleResult") -> str:
     split = "test" if result.members[0].rows.test else "val"
     lines += [
         f"Winner of the leaderboard: {result.winner} ({result.leaderboard})",
-        f"Next: onepass predict {result.dataset} --split {split}",
+        f"Next: {onepass_command('predict', result.dataset, '--split', split)}",
     ]
     return "\n".join(lines)
 
@@ -110,7 +111,7 @@ def sweep_text(result: "SweepsResult") -> str:
             f"val top-1 {percent(probe.val_top1)} ({low:.1f} … {high:.1f})",
         ]
     lines.append(f"Files: {', '.join(str(path) for path in result.paths)}; {result.leaderboard}")
-    lines.append(f"Next: onepass finetune --dataset {result.dataset}")
+    lines.append(f"Next: {command_of('finetune', result.dataset)}")
     return "\n".join(lines)
 
 

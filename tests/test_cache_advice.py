@@ -79,7 +79,7 @@ def test_outside_of_a_command_no_folder_is_carried() -> None:
 
 
 def test_rooms_without_results_are_not_given_the_folder_of_the_results() -> None:
-    for room in ("data", "extract", "cache", "classify", "finetune", "report"):
+    for room in ("data", "extract", "cache", "classify", "finetune", "predict", "report"):
         for command in import_module(f"onepass.{room}.__main__").COMMANDS:
             assert (room in advice.WITHOUT_RUNS) == (not issubclass(command.config, RunsConfig))
 

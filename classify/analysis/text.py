@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from onepass.cache.commandline.advice import command_of
 from onepass.classify.text import percent, table
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def transfer_text(result: "TransferResult") -> str:
         lines.append("A few sets prove little; the scores advise, the selection split decides.")
     else:
         lines.append("Agreement: it takes three probed sets of features that differ.")
-    lines += [f"File: {result.path}", f"Next: onepass classify --dataset {found.dataset}"]
+    lines += [f"File: {result.path}", f"Next: {command_of('classify', found.dataset)}"]
     return "\n".join(lines)
 
 
@@ -72,7 +73,7 @@ def inspect_text(result: "InspectResult") -> str:
     ]
     for part in (_labels(found), _duplicates(found), _outliers(found), _classes(found)):
         lines += ["", *part]
-    lines += ["", f"File: {result.path}", f"Next: onepass report --dataset {found.dataset}"]
+    lines += ["", f"File: {result.path}", f"Next: {command_of('report', found.dataset)}"]
     return "\n".join(lines)
 
 
