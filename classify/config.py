@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from onepass.cache.commandline.flags import RunsConfig, flag
 from onepass.cache.errors import UsageError
 
-BUDGETS = ("quick", "full")
-METHODS = ("average", "stack")
+Budget = Literal["quick", "full"]
+Method = Literal["average", "stack"]
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +34,12 @@ class ClassifyConfig(RunsConfig):
         "kinds of head to try",
         metavar="HEAD",
     )
-    baselines: str = flag(
+    baselines: Literal["few", "all"] = flag(
         "few",
         "few: largest class and linear on pixels; all: also a random guess, the backbone's own classes, "
         "a single-layer network and a small convolutional one on pixels",
-        choices=("few", "all"),
     )
-    budget: str = flag("quick", "how far hyper-parameters are searched", choices=BUDGETS)
+    budget: Budget = flag("quick", "how far hyper-parameters are searched")
     seed: int = flag(0, "of the selection split, the heads and the intervals")
     fresh: bool = flag(False, "start a new leaderboard; the old one and its heads are deleted")
 
@@ -56,18 +57,13 @@ class EnsembleConfig(RunsConfig):
     dataset: str = flag(help="name of a prepared data set", metavar="NAME")
     probe: tuple[str, ...] = flag(
         (),
-        "ids of probes on the leaderboard (default: the best dozen, two heads at most on the same features, of two kinds where there are)",
+        "ids of probes on the leaderboard (default: the best dozen, at most two heads on the same features, if possible of two kinds)",
         metavar="ID",
     )
-    method: tuple[str, ...] = flag(
+    method: tuple[Method, ...] = flag(
         METHODS,
         "average: weighted mean of probabilities; stack: logistic regression on their logarithms",
-        metavar="METHOD",
     )
-
-    def __post_init__(self) -> None:
-        if wrong := [name for name in self.method if name not in METHODS]:
-            raise UsageError(f"--method {wrong[0]}: expected {' or '.join(METHODS)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,14 +101,14 @@ class SweepConfig(RunsConfig):
     features: tuple[str, ...] = flag(
         (), "feature keys, each swept by itself (default: each that is stored)", metavar="KEY"
     )
-    head: str = flag("dense", "kind of head", choices=("dense", "mlp"))
+    head: Literal["dense", "mlp"] = flag("dense", "kind of head")
     learning_rate: tuple[float, ...] = flag((3e-4, 1e-3, 2e-3, 4e-3), "of the optimiser")
     penalty: tuple[str, ...] = flag(
         ("0", "l2:1e-3", "l2:4e-3", "l1:1e-4"), "on the weights: 0, l2:NUMBER or l1:NUMBER"
     )
     dropout: tuple[float, ...] = flag((0.4, 0.65), "share of the features that a step leaves out")
     seeds: tuple[int, ...] = flag((0, 1), "of first weights and dropout")
-    optimizer: str = flag("adam", "sgd: Nesterov momentum 0.9", choices=("adam", "sgd"))
+    optimizer: Literal["adam", "sgd"] = flag("adam", "sgd: Nesterov momentum 0.9")
     label_smoothing: float = flag(0.0, "share of a target that is spread over all classes")
     mixup: float = flag(0.0, "α of mixup between feature vectors; 0: none")
     ema: float = flag(0.99, "share of the weights' running mean that a step keeps; 0: no mean")

@@ -8,6 +8,7 @@ with weights that were learnt on the other folds, so they stand fairly beside th
 import logging
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -56,7 +57,7 @@ class EnsembleResult:
 
     Attributes:
         dataset: Name of the data set.
-        leaderboard: Where they lie.
+        leaderboard: Path of the leaderboard.
         ensembles: Their lines on the leaderboard, best first.
         members: The lines of all members, best first.
         comparisons: Each ensemble against its best member on the validation rows.
@@ -64,7 +65,7 @@ class EnsembleResult:
     """
 
     dataset: str
-    leaderboard: str
+    leaderboard: Path
     ensembles: tuple[ProbeResult, ...]
     members: tuple[ProbeResult, ...]
     comparisons: tuple[Comparison, ...]
@@ -78,7 +79,7 @@ def run_ensemble(config: EnsembleConfig) -> EnsembleResult:
         config: Data set, probes, methods, folders.
 
     Raises:
-        UsageError: There are less than two probes, or they were selected on other rows.
+        UsageError: There are fewer than two probes, or they were selected on other rows.
         OnepassError: Something is missing, stale or damaged; one line says what.
     """
     dataset = open_dataset(config.store, config.dataset)
@@ -88,12 +89,12 @@ def run_ensemble(config: EnsembleConfig) -> EnsembleResult:
         board = Leaderboard.load(folder, dataset.name, dataset.digest)
         chosen = _candidates(board, config.probe)
         rows = protocol_rows(dataset.labels, dataset.rows, dataset.class_ids, board.seed)
-        said = {p.id: load_probabilities(board.head_folder(p), p.rows) for p in chosen}
+        kept = {p.id: load_probabilities(board.head_folder(p), p.rows) for p in chosen}
         made = []
         for method in dict.fromkeys(config.method):
-            board, line = _ensemble(board, dataset, rows, chosen, said, method)
+            board, line = _ensemble(board, dataset, rows, chosen, kept, method)
             made.append(line)
-    return _result(board, dataset, made, said)
+    return _result(board, dataset, made)
 
 
 def member_inputs(probabilities: list[np.ndarray]) -> np.ndarray:
@@ -109,7 +110,7 @@ def member_inputs(probabilities: list[np.ndarray]) -> np.ndarray:
 
 
 def _candidates(board: Leaderboard, named: tuple[str, ...]) -> list[ProbeResult]:
-    """Return the probes to ask, best first."""
+    """Return the probes to choose the members from, best first."""
     probes = [board.find(name) for name in dict.fromkeys(named)]
     if not named:
         alike: dict[str, list[ProbeResult]] = {}
@@ -127,7 +128,7 @@ def _candidates(board: Leaderboard, named: tuple[str, ...]) -> list[ProbeResult]
         )
     if len(probes) < 2:
         raise UsageError(
-            f"{board.path}: expected at least two probes to put together, received {len(probes)}; "
+            f"{board.path}: expected at least two probes to combine, received {len(probes)}; "
             f"make more with: onepass classify --dataset {board.dataset}"
         )
     return probes
@@ -145,7 +146,7 @@ def _ensemble(
     dataset: ImageDataset,
     rows: ProtocolRows,
     chosen: list[ProbeResult],
-    said: dict[str, Probabilities],
+    kept: dict[str, Probabilities],
     method: str,
 ) -> tuple[Leaderboard, ProbeResult]:
     """Return the leaderboard with the ensemble, and its line."""
@@ -157,14 +158,14 @@ def _ensemble(
         "protocol": [VERSION, board.seed],
     }
     identity = f"{method}-{digest_json(depends)[:12]}"
-    known = next((result for result in board.results if result.id == identity), None)
+    known = board.get(identity)
     if known and intact(board.head_folder(known), known):
         log.info(f"{method}: cached")
         return board, known
     start = time.monotonic()
     truth = dataset.labels[rows.selection]
-    members = _worthy(chosen, said, truth)
-    outcome = _outcome(method, [said[p.id] for p in members], truth, board.seed, start)
+    members = _members(chosen, kept, truth)
+    outcome = _outcome(method, [kept[p.id] for p in members], truth, board.seed, start)
     result = replace(
         probe_result(
             identity, _inputs_of(members), outcome, dataset, rows, seed=board.seed, budget="quick"
@@ -175,23 +176,23 @@ def _ensemble(
     return keep(board, result, outcome, dataset.labels[rows.val])
 
 
-def _worthy(
-    chosen: list[ProbeResult], said: dict[str, Probabilities], truth: np.ndarray
+def _members(
+    chosen: list[ProbeResult], kept: dict[str, Probabilities], truth: np.ndarray
 ) -> list[ProbeResult]:
-    """Return the probes that the average gives a weight to; two at least."""
+    """Return the probes to which the average gives a weight; at least two."""
     average = find_head("average")(members=len(chosen))
-    average.fit(member_inputs([said[p.id].selection for p in chosen]), truth)
+    average.fit(member_inputs([kept[p.id].selection for p in chosen]), truth)
     order = np.argsort(-average.weights_, kind="stable")
-    kept = [i for n, i in enumerate(order) if n < 2 or average.weights_[i] >= LEAST]
-    return [chosen[i] for i in sorted(kept)]
+    taken = [i for n, i in enumerate(order) if n < 2 or average.weights_[i] >= LEAST]
+    return [chosen[i] for i in sorted(taken)]
 
 
 def _outcome(
-    method: str, said: list[Probabilities], truth: np.ndarray, seed: int, start: float
+    method: str, members: list[Probabilities], truth: np.ndarray, seed: int, start: float
 ) -> Outcome:
     """Fit on the selection rows, evaluate by cross-fitting, and predict the validation rows once."""
-    X = member_inputs([one.selection for one in said])
-    head = find_head(method)(members=len(said))
+    X = member_inputs([one.selection for one in members])
+    head = find_head(method)(members=len(members))
     trials, crossed = [], []
     for trial in Search(head, Split(X, truth, X, truth)).run():
         scores = cross_fitted(trial.head, X, truth, seed)
@@ -201,7 +202,7 @@ def _outcome(
     chosen = best_trial(trials)
     selection = softmax(crossed[trials.index(chosen)])
     val, test = (
-        chosen.head.predict_proba(member_inputs([getattr(one, part) for one in said]))
+        chosen.head.predict_proba(member_inputs([getattr(one, part) for one in members]))
         for part in ("val", "test")
     )
     seconds = time.monotonic() - start
@@ -221,7 +222,7 @@ def cross_fitted(head: Head, X: np.ndarray, truth: np.ndarray, seed: int) -> np.
     parts = [(folds != k, folds == k) for k in range(FOLDS) if np.any(folds == k)]
     if len(parts) < 2:
         raise InvalidInputError(
-            f"an ensemble learns from the selection rows: expected 2 at least, received {len(X)}"
+            f"an ensemble learns from the selection rows: expected at least 2, received {len(X)}"
         )
     scores = np.empty((len(X), len(head.classes_)), np.float32)
     for others, own in parts:
@@ -249,7 +250,6 @@ def _result(
     board: Leaderboard,
     dataset: ImageDataset,
     made: list[ProbeResult],
-    said: dict[str, Probabilities],
 ) -> EnsembleResult:
     truth = dataset.labels[dataset.rows("val")]
     made = [probe for probe in board.ranked if probe in made]
@@ -259,8 +259,8 @@ def _result(
         own = load_probabilities(board.head_folder(line), line.rows).val_predicted
         other = load_probabilities(board.head_folder(best), best.rows).val_predicted
         comparisons.append(compare(line.id, best.id, own == truth, other == truth))
-    asked = {member for line in made for member in line.members}
+    ids = {member for line in made for member in line.members}
     return EnsembleResult(
-        dataset.name, str(board.path), tuple(made),
-        tuple(p for p in board.ranked if p.id in asked), tuple(comparisons), board.winner.id,
+        dataset.name, board.path, tuple(made),
+        tuple(p for p in board.ranked if p.id in ids), tuple(comparisons), board.winner.id,
     )  # fmt: skip

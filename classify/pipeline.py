@@ -175,7 +175,7 @@ def _probe(
     """Run one probe unless it has been run; return the leaderboard with it, and whether it ran."""
     seed, budget = config.seed, config.budget
     identity = probe_id(inputs, head, seed, budget, dataset.digest)
-    known = next((result for result in board.results if result.id == identity), None)
+    known = board.get(identity)
     if known and known.calibration and intact(board.head_folder(known), known):
         log.info(f"{label}: cached")
         return board, False

@@ -124,7 +124,7 @@ class TestPools:
         changed[7] = (truth[7] + 1) % 4
         before, after = (cross_fitted(head, X, y, 0)[7] for y in (truth, changed))
         np.testing.assert_array_equal(before, after)
-        with pytest.raises(InvalidInputError, match="expected 2 at least, received 1"):
+        with pytest.raises(InvalidInputError, match="expected at least 2, received 1"):
             cross_fitted(head, X[:1], truth[:1], 0)
 
 
@@ -247,9 +247,11 @@ class TestRefusals:
         assert "no leaderboard yet" in self.refusal(tmp_path, capsys, code=1)
         found = probe(tmp_path, features=("part0@8",))
         before = (tmp_path / "runs" / NAME / "leaderboard.json").read_bytes()
-        assert "at least two probes to put together, received 1" in self.refusal(tmp_path, capsys)
+        assert "at least two probes to combine, received 1" in self.refusal(tmp_path, capsys)
         assert "received 1" in self.refusal(tmp_path, capsys, "--probe", found.winner)
-        assert "expected average or stack" in self.refusal(tmp_path, capsys, "--method", "vote")
+        with pytest.raises(SystemExit, match="2"):
+            self.refusal(tmp_path, capsys, "--method", "vote")
+        assert "invalid choice: 'vote'" in capsys.readouterr().err
         assert (tmp_path / "runs" / NAME / "leaderboard.json").read_bytes() == before
 
     def test_members_that_cannot_be(self, made, capsys) -> None:

@@ -32,7 +32,7 @@ def flag(
     Args:
         default: The default, the only place where it stands; a field without one is required.
         help: One line for `--help`.
-        choices: The only values allowed.
+        choices: The only values allowed; those of a `Literal` need not be repeated.
         positional: Given by position instead of by `--name`.
         metavar: What `--help` shows for the value.
         parse: Turns the text into the value; raises ValueError with what was expected.
@@ -131,6 +131,9 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: A
     if several:
         kind = typing.get_args(kind)[0]
     meta, required = field.metadata, field.default is MISSING
+    choices = meta["choices"]
+    if typing.get_origin(kind) is typing.Literal:
+        kind, choices = str, typing.get_args(kind)
     text = meta["help"]
     if not required and field.default not in (None, (), ("",), "", False, True):
         shown = " ".join(map(str, field.default)) if several else field.default  # type: ignore[arg-type]
@@ -144,7 +147,7 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: A
         )
     else:
         options["type"] = _checked(meta["parse"]) if meta["parse"] else kind
-        options["choices"], options["metavar"] = meta["choices"], meta["metavar"]
+        options["choices"], options["metavar"] = choices, meta["metavar"]
         if several:
             options["nargs"] = "+" if required or not meta["positional"] else "*"
     if meta["positional"]:

@@ -124,6 +124,10 @@ class Leaderboard:
             )
         return self.ranked[0]
 
+    def get(self, probe: str) -> ProbeResult | None:
+        """Return a probe by its id, or None."""
+        return next((result for result in self.results if result.id == probe), None)
+
     def find(self, probe: str) -> ProbeResult:
         """Return a probe by its id, or the winner for "best".
 
@@ -132,10 +136,9 @@ class Leaderboard:
         """
         if probe == "best":
             return self.winner
-        by_id = {result.id: result for result in self.results}
-        if probe not in by_id:
-            raise unknown_name("probe", probe, by_id)
-        return by_id[probe]
+        if found := self.get(probe):
+            return found
+        raise unknown_name("probe", probe, [result.id for result in self.results])
 
     def head_folder(self, result: ProbeResult) -> Path:
         """Return where a probe's head and probabilities lie."""

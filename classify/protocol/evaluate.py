@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from onepass.cache.errors import InvalidInputError
+from onepass.classify.config import Budget
 from onepass.classify.heads.base import Head
 from onepass.classify.leaderboard.result import RowCounts
 from onepass.classify.metrics import apply_temperature, fit_temperature, log_probabilities
@@ -183,7 +184,7 @@ def run_probe(
     labels: np.ndarray,
     rows: ProtocolRows,
     *,
-    budget: str = "quick",
+    budget: Budget = "quick",
     strategy: Strategy | None = None,
     note: Note | None = None,
 ) -> Outcome:

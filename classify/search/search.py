@@ -7,19 +7,20 @@ decomposition for all penalties, is shared.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 import numpy as np
 from sklearn.base import clone
 
 from onepass.cache.errors import InvalidInputError
+from onepass.classify.config import Budget
 from onepass.classify.heads.base import Head, brief
 from onepass.classify.metrics import accuracy, log_loss
 from onepass.classify.search.strategies import find_strategy
 
 AnyHead = TypeVar("AnyHead", bound=Head)
 Note = Callable[[str], None]
-BUDGETS = ("quick", "full")
+BUDGETS: tuple[Budget, ...] = get_args(Budget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Search(Generic[AnyHead]):
 
     head: AnyHead
     split: Split
-    budget: str = "quick"
+    budget: Budget = "quick"
     note: Note | None = None
     strategy: "Strategy | None" = None
 
