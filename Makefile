@@ -28,7 +28,7 @@ demo: .venv/ready
 	$(BIN)/onepass report --dataset solar-cells
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: .venv/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
