@@ -1,6 +1,6 @@
 """Probes of the leaderboard together: their probabilities averaged or stacked.
 
-The weights are learnt on the selection split, from what each member said of it before it was
+The weights are learnt on the selection split, from each member's probabilities before it was
 refitted. An ensemble's own selection figures are cross-fitted: each fold of these rows is predicted
 with weights that were learnt on the other folds, so they stand fairly beside those of its members.
 """

@@ -17,7 +17,7 @@ from onepass.classify.heads.base import Head
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult, command, leaderboard_path
 from onepass.classify.leaderboard.pareto import board_front, extraction_costs
 from onepass.classify.leaderboard.records import (
-    Narrator,
+    ThrottledLog,
     intact,
     keep,
     load_probabilities,
@@ -25,7 +25,7 @@ from onepass.classify.leaderboard.records import (
     probe_result,
 )
 from onepass.classify.metrics import Comparison, compare
-from onepass.classify.protocol.evaluate import IN_WORDS, ProtocolRows, protocol_rows, run_probe
+from onepass.classify.protocol.evaluate import DESCRIPTION, ProtocolRows, protocol_rows, run_probe
 from onepass.classify.protocol.inputs import Inputs, feature_inputs
 from onepass.classify.protocol.scorings import Scorings, count_scorings
 from onepass.data.dataset import ImageDataset, open_dataset
@@ -180,7 +180,7 @@ def _probe(
         log.info(f"{label}: cached")
         return board, False
     outcome = run_probe(
-        head, inputs.all_views(), dataset.labels, rows, budget=budget, note=Narrator(label)
+        head, inputs.all_views(), dataset.labels, rows, budget=budget, note=ThrottledLog(label)
     )
     result = probe_result(identity, inputs, outcome, dataset, rows, seed=seed, budget=budget)
     board, result = keep(board, result, outcome, dataset.labels[rows.val])
@@ -207,7 +207,7 @@ def _result(
         comparison=compare_best(board, dataset.labels[dataset.rows("val")]),
         published=dataset.record.published,
         notes=dataset.record.notes,
-        protocol=IN_WORDS.format(seed=config.seed, **asdict(board.winner.rows)),
+        protocol=DESCRIPTION.format(seed=config.seed, **asdict(board.winner.rows)),
         scorings=count_scorings(board.folder, dataset.digest),
         other_seeds=board.other_seeds,
         costs=costs,

@@ -13,7 +13,7 @@ from onepass.classify.heads.storage import load_head
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
 from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.metrics import apply_temperature
-from onepass.classify.protocol.evaluate import FRACTION
+from onepass.classify.protocol.evaluate import SELECTION_FRACTION
 from onepass.classify.protocol.inputs import inputs_of
 from onepass.classify.protocol.views import mean_probabilities
 from onepass.data.dataset import ImageDataset
@@ -101,7 +101,7 @@ def _predictor(probe: Probe, compute: Callable[[str], np.ndarray], scaled: bool)
     result, dataset = probe.result, probe.dataset
     temperature = result.temperature if scaled else 1.0
     _, held_out = selection_split(
-        dataset.labels, dataset.rows("train"), fraction=FRACTION, seed=result.seed
+        dataset.labels, dataset.rows("train"), fraction=SELECTION_FRACTION, seed=result.seed
     )
 
     def compute_part(part: str) -> np.ndarray:

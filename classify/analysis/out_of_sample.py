@@ -1,4 +1,4 @@
-"""What a head says of its own training rows when each of them was left out."""
+"""Leave-one-out predictions of the training rows."""
 
 from dataclasses import dataclass
 

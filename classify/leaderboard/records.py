@@ -36,12 +36,12 @@ from onepass.data.dataset import ImageDataset
 
 log = logging.getLogger(__name__)
 
-QUIET = 5.0  # seconds between two lines of progress
+QUIET = 5.0  # seconds, at least, between two lines
 
 
 @dataclass(frozen=True, slots=True)
 class Probabilities:
-    """What a probe says of the rows, calibrated, for paired tests, ensembles and error analysis.
+    """A probe's calibrated probabilities, for paired tests, ensembles and error analysis.
 
     Attributes:
         selection: (n, K) float16, by the head before it was refitted.
@@ -202,7 +202,7 @@ def keep(
 
 
 def load_probabilities(folder: Path, rows: RowCounts) -> Probabilities:
-    """Read what a probe said of the rows.
+    """Read a probe's probabilities.
 
     Args:
         folder: Of the probe.
@@ -227,7 +227,7 @@ def load_probabilities(folder: Path, rows: RowCounts) -> Probabilities:
 
 
 def intact(folder: Path, result: ProbeResult) -> bool:
-    """Say whether a probe's files are all there and whole."""
+    """Return whether a probe's files are complete and readable; log what is wrong."""
     try:
         load_head(folder)
         load_probabilities(folder, result.rows)
@@ -237,14 +237,14 @@ def intact(folder: Path, result: ProbeResult) -> bool:
     return True
 
 
-class Narrator:
-    """Tells on standard error what a probe is doing, but not too often."""
+class ThrottledLog:
+    """Logs what a probe is doing, at most once in QUIET seconds."""
 
     def __init__(self, label: str) -> None:
         self.label, self.start, self.last = label, time.monotonic(), 0.0
 
     def __call__(self, text: str) -> None:
-        """Say it if the last line is some seconds old."""
+        """Log a text, unless the last one is too recent."""
         now = time.monotonic()
         if now - self.last >= QUIET:
             self.last = now

@@ -31,9 +31,9 @@ from onepass.classify.search.search import Note, Search, Split, Strategy, Trial,
 from onepass.data.splits import selection_split
 
 VERSION = 1  # raised when the same inputs would be scored otherwise
-FRACTION = 0.1
+SELECTION_FRACTION = 0.1
 SMALL = 1_000_000_000  # multiplications of one pass of a linear head
-IN_WORDS = (
+DESCRIPTION = (
     "heads and hyper-parameters chosen on {selection:,} of the {train:,} training rows (stratified, "
     "seed {seed}), refitted on all of them, val ({val:,} rows) scored once; 95 % intervals"
 )
@@ -153,7 +153,7 @@ def protocol_rows(
             f"expected at least two classes, received one class only: {class_ids}"
         )
     _check_classes(np.bincount(labels[train], minlength=len(class_ids)), class_ids)
-    fit, selection = selection_split(labels, train, fraction=FRACTION, seed=seed)
+    fit, selection = selection_split(labels, train, fraction=SELECTION_FRACTION, seed=seed)
     return ProtocolRows(fit, selection, train, val, rows_of("test"))
 
 

@@ -21,7 +21,7 @@ from onepass.classify.heads.neural.dense import Dense
 from onepass.classify.heads.neural.mlp import Mlp
 from onepass.classify.heads.neural.trained_head import TrainedHead
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult, leaderboard_path
-from onepass.classify.leaderboard.records import Narrator, intact, keep, probe_id, probe_result
+from onepass.classify.leaderboard.records import ThrottledLog, intact, keep, probe_id, probe_result
 from onepass.classify.protocol.evaluate import ProtocolRows, protocol_rows, run_probe
 from onepass.classify.protocol.inputs import Inputs, feature_inputs
 from onepass.classify.search.neural import Grid, TrainTogether
@@ -192,7 +192,7 @@ def _run(
         labels,
         sweep.rows,
         strategy=strategy,
-        note=Narrator(label),
+        note=ThrottledLog(label),
     )
     result = probe_result(
         sweep.probe,
