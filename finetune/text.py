@@ -4,9 +4,7 @@ from typing import TYPE_CHECKING
 
 from onepass.cache.commandline.advice import onepass_command
 from onepass.cache.progress import human_seconds
-from onepass.classify.metrics import verdict
 from onepass.classify.text import p_value
-from onepass.finetune.ablation import line_title
 
 if TYPE_CHECKING:
     from onepass.finetune.ablation import AblationResult
@@ -40,6 +38,9 @@ def rate_text(found: "RateSearch") -> str:
 
 def train_text(result: "FinetuneResult") -> str:
     """Return what was trained from what, every epoch, the score beside the probe's, and what comes next."""
+    # Imports scikit-learn, which `--help` need not wait for.
+    from onepass.classify.metrics import verdict
+
     apart = result.warm_start_difference
     equal = "" if apart is None else f" (logits equal within {apart:.1g})"
     rows = f"{result.trained_rows:,} images"
@@ -69,6 +70,8 @@ def train_text(result: "FinetuneResult") -> str:
 
 def ablation_text(result: "AblationResult") -> str:
     """Return the table of an ablation, one line for each part that was left out."""
+    from onepass.finetune.ablation import line_title
+
     lines = [f"From {result.start}; top-1 on the selection split"]
     for line in result.lines:
         low, high = (100 * edge for edge in line.interval)

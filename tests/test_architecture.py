@@ -14,7 +14,16 @@ FLOORS = {
     "cache": 1, "data": 2, "extract": 3, "classify": 3, "finetune": 4, "predict": 5, "report": 5,
     "onepass": 6,
 }  # fmt: skip
-HEAVY = ("tensorflow", "keras", "keras_hub", "jax", "torch")
+HEAVY = ("tensorflow", "keras", "keras_hub", "jax", "torch")  # seconds
+SLOW = (
+    "sklearn",
+    "scipy",
+    "pandas",
+    "matplotlib",
+    "PIL",
+    "jinja2",
+    "pydantic",
+)  # tenths of one, together a second
 FILES = sorted(path for room in FLOORS for path in (ROOT / room).rglob("*.py"))
 COMMANDS = [
     ("cache",), ("cache", "list"), ("cache", "show"), ("cache", "verify"), ("cache", "delete"),
@@ -148,9 +157,9 @@ def test_signals_and_printing_belong_to_the_command_line(path: Path) -> None:
         assert "sys.argv" not in found or path.name == "__main__.py"
 
 
-def loaded_after(code: str) -> set[str]:
-    """Which heavy modules a fresh process has loaded after running `code`."""
-    probe = f"import sys\ntry:\n    {code}\nexcept SystemExit: pass\nprint('LOADED', [m for m in {HEAVY!r} if m in sys.modules])"
+def loaded_after(code: str, names: tuple[str, ...] = HEAVY) -> set[str]:
+    """Which of these modules a fresh process has loaded after running `code`."""
+    probe = f"import sys\ntry:\n    {code}\nexcept SystemExit: pass\nprint('LOADED', [m for m in {names!r} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=ROOT)
     last = run.stdout.strip().splitlines()[-1]
     assert last.startswith("LOADED"), run.stderr
@@ -161,7 +170,7 @@ def loaded_after(code: str) -> set[str]:
 def test_help_is_there_and_loads_nothing_heavy(words: tuple[str, ...]) -> None:
     argv = [f"onepass {words[0]}", *words[1:], "--help"]
     code = f"import runpy; sys.argv = {argv!r}; runpy.run_module({words[0]!r}, run_name='__main__', alter_sys=False)"
-    assert loaded_after(code) == set()
+    assert loaded_after(code, HEAVY + SLOW) == set()
     run = subprocess.run(
         [sys.executable, "-m", words[0], *words[1:], "--help"],
         capture_output=True,
