@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onepass.classify.heads.float16 import finite_halves, widen
+from onepass.classify.heads.float16 import is_finite_float16, widen
 from onepass.classify.heads.neighbours import nearest as module
 from onepass.classify.heads.neighbours.knn import Neighbours
 from onepass.classify.heads.neighbours.nearest import GROUP, largest, nearest, unit_length
@@ -47,18 +47,18 @@ def test_without_own_rows_a_point_finds_itself() -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_broken_float16_number_is_found_anywhere(bad: float) -> None:
     rows = np.random.default_rng(0).normal(size=(5_000, 1_000)).astype(np.float16)
-    assert finite_halves(rows) and finite_halves(rows[::2, 1:])
-    assert finite_halves(np.full((2, 2), 65504, np.float16))
+    assert is_finite_float16(rows) and is_finite_float16(rows[::2, 1:])
+    assert is_finite_float16(np.full((2, 2), 65504, np.float16))
     rows[4_999, 998] = bad
-    assert not finite_halves(rows) and not finite_halves(rows[1::2])
+    assert not is_finite_float16(rows) and not is_finite_float16(rows[1::2])
     with pytest.raises(ValueError, match=r"NaN|infinity"):
         Neighbours().fit(rows, np.arange(5_000) % 3)
 
 
 def test_every_half_is_known_as_finite_or_not() -> None:
     halves = np.arange(65_536, dtype=np.uint16).view(np.float16)
-    assert finite_halves(np.zeros((0, 3), np.float16))
-    assert [finite_halves(halves[i : i + 1, None]) for i in range(len(halves))] == list(
+    assert is_finite_float16(np.zeros((0, 3), np.float16))
+    assert [is_finite_float16(halves[i : i + 1, None]) for i in range(len(halves))] == list(
         np.isfinite(halves)
     )
 

@@ -8,7 +8,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from onepass.cache.errors import InvalidInputError
-from onepass.classify.heads.float16 import finite_halves
+from onepass.classify.heads.float16 import is_finite_float16
 from onepass.classify.heads.scaler import Scaler, blocks
 from onepass.classify.metrics import softmax
 
@@ -76,7 +76,7 @@ class Head(ClassifierMixin, BaseEstimator):
             InvalidInputError: There is one class only.
             ValueError: Shapes differ, or X holds NaN or Inf.
         """
-        X, y = validate_data(self, X, y, dtype=FLOATS, ensure_all_finite=not finite_halves(X))
+        X, y = validate_data(self, X, y, dtype=FLOATS, ensure_all_finite=not is_finite_float16(X))
         check_classification_targets(y)
         self.classes_, numbers = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -90,7 +90,7 @@ class Head(ClassifierMixin, BaseEstimator):
         """Return X as floats (n, D) after checking that this fitted head can take it."""
         check_is_fitted(self)
         return validate_data(
-            self, X, reset=False, dtype=FLOATS, ensure_all_finite=not finite_halves(X)
+            self, X, reset=False, dtype=FLOATS, ensure_all_finite=not is_finite_float16(X)
         )
 
 

@@ -5,17 +5,16 @@ from typing import Any
 import numpy as np
 
 INF, MINUS_INF = 0x7C00, 0xFC00  # bits of infinity; those of NaN lie above, sign by sign
-KEPT = np.int32(
-    0x8FFFE000 - (1 << 32)
-)  # sign, exponent and fraction of a half, 13 bits to the left
+# sign, exponent and fraction of a float16, 13 bits to the left
+KEPT = np.int32(0x8FFFE000 - (1 << 32))
 BIAS = np.float32(2.0 ** (127 - 15))
 BLOCK = 1 << 18  # numbers at a time, so that they stay in the processor's cache
 
 
-def finite_halves(X: Any) -> bool:
-    """Whether X is a float16 array (n, D) without NaN and Inf.
+def is_finite_float16(X: Any) -> bool:
+    """Return whether X is a float16 array (n, D) without NaN and Inf.
 
-    scikit-learn's own check, which is slow for float16, is left to the arrays where this is False.
+    scikit-learn's own check is slow for float16; it is only needed where this returns False.
     """
     if not (isinstance(X, np.ndarray) and X.dtype == np.float16 and X.ndim == 2):
         return False
@@ -28,17 +27,17 @@ def finite_halves(X: Any) -> bool:
     )
 
 
-def widen(X: np.ndarray, out: np.ndarray, less: np.ndarray | None = None) -> np.ndarray:
-    """Copy rows X (n, D) of any float dtype into `out` (n, D), minus the row `less` (D,); return it.
+def widen(X: np.ndarray, out: np.ndarray, offset: np.ndarray | None = None) -> np.ndarray:
+    """Copy rows X (n, D) of any float dtype into `out` (n, D), minus the row `offset` (D,); return it.
 
-    float16 into float32 goes by the bits: exponent and fraction are moved to their places, and a
+    float16 becomes float32 by its bits: exponent and fraction are moved to their places, and a
     product with 2^112 corrects the exponent's bias, exactly, for subnormal numbers too (Giesen, "Half to
     float done quick", 2012).
     """
     size = max(1, BLOCK // max(1, X.shape[1]))
     for start in range(0, len(X), size):
         rows, part = X[start : start + size], out[start : start + size]
-        if out.dtype == np.float32 and finite_halves(rows):
+        if out.dtype == np.float32 and is_finite_float16(rows):
             bits = part.view(np.int32)
             bits[...] = rows.view(np.int16)
             bits <<= 13
@@ -46,6 +45,6 @@ def widen(X: np.ndarray, out: np.ndarray, less: np.ndarray | None = None) -> np.
             part *= BIAS
         else:
             part[...] = rows
-        if less is not None:
-            part -= less
+        if offset is not None:
+            part -= offset
     return out

@@ -1,4 +1,4 @@
-"""The heads by name; a head's module is imported when it is asked for, and not before."""
+"""The heads by name; a head's module is imported when the head is asked for, not before."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -17,13 +17,13 @@ PROBES = {
     "dense": "onepass.classify.heads.neural.dense:Dense",
     "mlp": "onepass.classify.heads.neural.mlp:Mlp",
 }
-FLOOR = {
+BASELINES = {
     "majority": "onepass.classify.heads.baselines.majority:Majority",
     "guess": "onepass.classify.heads.baselines.guess:Guess",
     "imagenet": "onepass.classify.heads.baselines.imagenet:ImageNet",
     "cnn": "onepass.classify.heads.baselines.cnn:Cnn",
 }
-POOLS = {
+ENSEMBLES = {
     "average": "onepass.classify.heads.ensembles.ensembler:Average",
     "stack": "onepass.classify.heads.ensembles.ensembler:Stack",
 }
@@ -35,7 +35,7 @@ def find_head(name: str) -> "type[Head]":
     Raises:
         UnknownNameError: There is none of that name; the nearest are named.
     """
-    known = PROBES | FLOOR | POOLS
+    known = PROBES | BASELINES | ENSEMBLES
     if name not in known:
         raise unknown_name("head", name, PROBES)
     module, _, attribute = known[name].partition(":")

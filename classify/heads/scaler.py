@@ -8,7 +8,7 @@ import numpy as np
 from onepass.classify.heads.float16 import widen
 
 BLOCK_NUMBERS = 1 << 22  # numbers of a block: 34 MB as float64
-FLOOR = 0.05  # of the median deviation
+LEAST = 0.05  # of the median deviation
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +16,9 @@ class Scaler:
     """The affine map `(x - mean) / scale`, one per feature.
 
     `scale` is the standard deviation, but not less than a twentieth of the median one: a unit of a
-    network that is nearly dead on the fitted rows would else be thousands on the first row that
-    wakes it. Features of unlike units, which a network's are not, should be scaled before.
+    network that is nearly dead on the fitted rows would otherwise be in the thousands on the first row
+    that activates it. Features in different units, which those of a network are not, should be scaled
+    first.
 
     Attributes:
         mean: (D,) float64.
@@ -37,7 +38,9 @@ class Scaler:
         count, mean, squares = 0, np.zeros(X.shape[1]), np.zeros(X.shape[1])
         for block in blocks(X):
             rows = X[block]
-            kind = np.result_type(rows.dtype, np.float32)  # a half goes faster by way of float32
+            kind = np.result_type(
+                rows.dtype, np.float32
+            )  # float16 is converted faster by way of float32
             part = widen(rows, np.empty(rows.shape, kind)).astype(np.float64)
             more = len(part)
             part_mean = part.mean(axis=0)
@@ -58,7 +61,7 @@ class Scaler:
         constant = variance <= rounding
         scale = np.where(constant, 1.0, np.sqrt(variance))
         if not constant.all():
-            scale[~constant] = np.maximum(scale[~constant], FLOOR * np.median(scale[~constant]))
+            scale[~constant] = np.maximum(scale[~constant], LEAST * np.median(scale[~constant]))
         return cls(mean, scale)
 
     def apply(self, X: np.ndarray, dtype: type = np.float32) -> np.ndarray:

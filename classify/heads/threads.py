@@ -1,4 +1,4 @@
-"""Independent pieces of work at once: a thread each, and BLAS not threaded inside them."""
+"""Independent pieces of work in parallel: a thread each, and BLAS not threaded inside them."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,24 +18,24 @@ def cores() -> int:
     return max((library["num_threads"] for library in libraries), default=1)
 
 
-def spread(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+def parallel_map(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """Return `work` of each item, in order.
 
-    What waits for memory or converts numbers runs on one core only where BLAS alone is threaded.
+    Work that is bound by memory or by conversions would use one core only if BLAS alone were threaded.
     """
-    items, there = list(items), cores()
-    workers = min(len(items), there)
+    items, available = list(items), cores()
+    workers = min(len(items), available)
     if workers < 2:
         return [work(item) for item in items]
-    with threadpool_limits(there // workers), ThreadPoolExecutor(workers) as pool:
+    with threadpool_limits(available // workers), ThreadPoolExecutor(workers) as pool:
         return list(pool.map(work, items))
 
 
 def one_lapack_thread() -> AbstractContextManager[object]:
     """Limit SciPy's LAPACK to the calling thread, where a matrix is small.
 
-    SciPy's wheels bring a BLAS of their own; its threads and NumPy's, waiting in turn for work, would spin
-    on each other's cores.
+    SciPy's wheels bring a BLAS of their own; its threads and NumPy's, both waiting for work, would
+    spin on each other's cores.
     """
     return _lapack().limit(limits=1)
 

@@ -9,8 +9,8 @@ from onepass.classify.heads.baselines.cnn import Cnn
 from onepass.classify.search.search import Search, Trial
 
 EPOCHS = (1, 2, 3, 5, 8, 12, 18)  # after which it is evaluated
-STEPS = {"quick": 3_000, "full": 6_000}  # training steps, unless that is less than …
-FEWEST = 12  # … epochs
+STEPS = {"quick": 3_000, "full": 6_000}  # training steps
+FEWEST_EPOCHS = 12  # however many steps an epoch has
 PATIENCE = 2  # evaluated epochs beyond the peak
 
 
@@ -22,7 +22,7 @@ def fit_once(search: Search[Any]) -> list[Trial]:
 def search_cnn(search: Search[Cnn]) -> list[Trial]:
     """Train once and evaluate after more and more epochs, until the peak is passed."""
     head, X, numbers = search.prepare()
-    limit = max(FEWEST, STEPS[search.budget] // max(1, len(X) // head.batch_size))
+    limit = max(FEWEST_EPOCHS, STEPS[search.budget] // max(1, len(X) // head.batch_size))
     epochs = [epoch for epoch in EPOCHS if epoch <= limit]
     trials: list[Trial] = []
     for epoch, weights in enumerate(head.train(X, numbers, epochs[-1]), 1):

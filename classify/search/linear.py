@@ -1,4 +1,4 @@
-"""How the hyper-parameters of linear heads are searched: every penalty from one reading of the rows."""
+"""How the hyper-parameters of linear heads are searched: every penalty from one pass over the rows."""
 
 import numpy as np
 from sklearn.base import clone

@@ -17,8 +17,8 @@ from onepass.classify.search.search import Search, Trial
 from onepass.classify.search.successive_halving import Schedule, SuccessiveHalving
 from onepass.classify.search.sweep_state import StateFile
 
-STEPS = 2_600  # training steps of a quick search, unless that is less than …
-FEWEST = 12  # … epochs
+QUICK_STEPS = 2_600  # training steps of a quick search
+FEWEST_EPOCHS = 12  # however many steps an epoch has
 PATIENCE = 2  # checkpoints beyond the peak
 FULL_EPOCHS = 27  # of the grid that a full search tries
 
@@ -69,7 +69,7 @@ def search_network(search: Search[TrainedHead]) -> list[Trial]:
     if search.budget == "full":
         params = [{**p, "seed": head.seed} for p in FULL_GRIDS[head.kind].params()]
         return TrainTogether(params, Schedule(FULL_EPOCHS))(search)
-    limit = max(FEWEST, STEPS // steps_of(len(search.split.X), head.batch_size))
+    limit = max(FEWEST_EPOCHS, QUICK_STEPS // steps_of(len(search.split.X), head.batch_size))
     return TrainTogether([{}], Schedule(limit, patience=PATIENCE))(search)
 
 

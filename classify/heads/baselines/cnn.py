@@ -1,4 +1,4 @@
-"""A small convolutional network on pixels, trained from nothing: what transfer has to beat."""
+"""A small convolutional network on pixels, trained from scratch: what transfer learning has to beat."""
 
 import math
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A random guess: what a classifier scores that knows only how many classes there are."""
+"""A random guess: the score of a classifier that knows only how many classes there are."""
 
 from typing import Any, ClassVar, Self
 
@@ -25,7 +25,7 @@ class Guess(Head):
         self.seed = seed
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Take note of the classes; see `Head.fit`."""
+        """Remember the classes; see `Head.fit`."""
         self.check_training(X, y)
         return self
 

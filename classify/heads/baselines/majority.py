@@ -1,4 +1,4 @@
-"""The most frequent class, always: the floor under every leaderboard."""
+"""The most frequent class, always: the simplest baseline."""
 
 from typing import Any, ClassVar, Self
 

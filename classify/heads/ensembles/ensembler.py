@@ -1,4 +1,4 @@
-"""Several probes as one: what an ensemble learns from the probabilities of its members.
+"""What an ensemble learns from the probabilities of its members.
 
 Both take the members' log-probabilities side by side, (n, M · K), and are stored like any head.
 """
@@ -16,7 +16,7 @@ ROUNDS, SETTLED = 2_000, 1e-7
 
 
 class Ensembler(Head):
-    """One weight a member and one bias a class.
+    """One weight for each member and one bias for each class.
 
     Args:
         members: How many probes stand side by side.
@@ -75,10 +75,10 @@ class Average(Ensembler):
 class Stack(Ensembler):
     """Multinomial logistic regression on the members' log-probabilities.
 
-    A weight a member, shared by all classes, and a bias a class: `Σ weights_[m] log p[m, k] +
+    A weight for each member, shared by all classes, and a bias for each class: `Σ weights_[m] log p[m, k] +
     bias_[k]`, a logarithmic opinion pool (Genest and Zidek, Statistical Science 1, 1986) fitted by
-    stacking (Wolpert, Neural Networks 5, 1992). One weight a member and class would be thousands for
-    a few thousand rows.
+    stacking (Wolpert, Neural Networks 5, 1992). One weight for each member and class would be
+    thousands of weights for a few thousand rows.
 
     Args:
         members: How many probes stand side by side.

@@ -13,7 +13,7 @@ METRICS = ("euclidean", "cosine")
 
 
 class Centroid(Head):
-    """Each row goes to the class whose mean is nearest, in standardised features.
+    """Assigns each row to the class whose mean is nearest, in standardised features.
 
     The logit of a class is `x · m - ||m||² / 2` for the Euclidean metric (half the squared distance,
     less what all classes share) and the cosine of x and m for the other.

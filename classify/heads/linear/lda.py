@@ -20,7 +20,8 @@ class Lda(LinearHead):
 
     Args:
         shrinkage: Above 0, to 1.
-        temperature: Divides the logits: real classes are not Gaussian, so they are far too sure.
+        temperature: Divides the logits: real classes are not Gaussian, and the probabilities
+            would be far too confident.
     """
 
     kind = "lda"
@@ -30,7 +31,7 @@ class Lda(LinearHead):
         self.temperature = temperature
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Solve for the one shrinkage; see `Head.fit`."""
+        """Solve for this shrinkage; see `Head.fit`."""
         if not (0 < self.shrinkage <= 1 and self.temperature > 0):
             raise InvalidInputError(
                 "lda: expected shrinkage above 0, to 1, and temperature above 0, received "
@@ -66,7 +67,7 @@ class WithinCovariance:
 
     @classmethod
     def of(cls, moments: Moments) -> "WithinCovariance":
-        """Decompose: what the class means explain of the second moments is taken off first."""
+        """Decompose: what the class means explain of the second moments is subtracted first."""
         assert moments.gram is not None
         within = moments.gram - (moments.means * moments.share) @ moments.means.T
         eigenvalues, basis = eigh(within, overwrite_a=True, check_finite=False)
@@ -75,8 +76,8 @@ class WithinCovariance:
     def solve(self, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
         """Return weights (D, K) and bias (K,) float64 for standardised features."""
         typical = float(self.eigenvalues.mean()) or 1.0
-        floor = 1e-6 * typical  # rounding: the smallest eigenvalues are not known better
-        variances = (1 - shrinkage) * self.eigenvalues + shrinkage * typical + floor
+        least = 1e-6 * typical  # rounding: the smallest eigenvalues are not known more exactly
+        variances = (1 - shrinkage) * self.eigenvalues + shrinkage * typical + least
         scaled = self.projected / variances[:, None]
         bias = np.log(self.moments.share) - np.einsum("dk,dk->k", self.projected, scaled) / 2
         return self.basis @ scaled, bias

@@ -1,4 +1,4 @@
-"""What ridge, LDA and class means need of the rows, from one reading of them."""
+"""Moments of the rows, from one pass over them: what ridge, LDA and class means need."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 
 from onepass.classify.heads.float16 import widen
 from onepass.classify.heads.scaler import Scaler
-from onepass.classify.heads.threads import cores, spread
+from onepass.classify.heads.threads import cores, parallel_map
 
 SAMPLE = 256  # rows, of which the mean is near enough to that of all
 BLOCK = 8_192  # rows multiplied at a time, at most
@@ -39,11 +39,11 @@ class Moments:
         The rows are shifted by the first block's mean, multiplied as float32, summed over blocks as
         float64, and standardised afterwards: the Gram matrix's diagonal holds the variances.
         """
-        # of X's own dtype: what float16 rows differ from it is exact in float32
+        # of X's own dtype: the difference of float16 rows from it is exact in float32
         shift = X[:SAMPLE].mean(axis=0, dtype=np.float64).astype(X.dtype)
         ends = np.linspace(0, len(X), min(cores(), -(-len(X) // BLOCK)) + 1).astype(int)
         shares = [slice(*pair) for pair in pairwise(ends)]
-        parts = spread(
+        parts = parallel_map(
             lambda share: _summed(X[share], numbers[share], classes, shift, gram), shares
         )
         sums, squares = parts[0]

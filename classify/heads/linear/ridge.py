@@ -1,4 +1,4 @@
-"""Ridge regression on one-vs-all targets: every penalty from one reading of the rows."""
+"""Ridge regression on one-vs-all targets: every penalty from one pass over the rows."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -35,7 +35,7 @@ class Ridge(LinearHead):
         self.temperature = temperature
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Solve for the one penalty; see `Head.fit`."""
+        """Solve for this penalty; see `Head.fit`."""
         if not (self.penalty > 0 and self.temperature > 0):
             raise InvalidInputError(
                 f"ridge: expected penalty and temperature above 0, received {self.penalty} and {self.temperature}"
@@ -56,7 +56,7 @@ class NormalEquations:
 
     Where there are fewer rows than features they are solved in row space,
     `W = Zᵀ (ZZᵀ/n + λI)⁻¹ T/n`. A Cholesky decomposition per penalty is cheaper than one
-    eigen-decomposition for all of them, as long as they are few dozen.
+    eigen-decomposition for all of them, as long as there are only a few dozen.
 
     Attributes:
         scaler: How the features are standardised.

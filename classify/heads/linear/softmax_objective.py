@@ -12,7 +12,7 @@ BLOCK = 4_096  # rows
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class LossAndGradient:
     """The mean log-loss over some rows at a point.
 
     Attributes:
@@ -87,7 +87,7 @@ class SoftmaxObjective:
             rows = self.X[block]
             yield (self.scaler.apply(rows) if self.scaler else rows), self.numbers[block]
 
-    def evaluate(self, weights: np.ndarray) -> Value:
+    def evaluate(self, weights: np.ndarray) -> LossAndGradient:
         """Return loss and gradient at `weights` (D + 1, K) float32; one pass over the rows."""
         gradient = np.zeros(weights.shape)
         loss = spread = 0.0
@@ -99,7 +99,7 @@ class SoftmaxObjective:
             gradient[-1] += scores.sum(axis=0, dtype=np.float64)
             spread += float(np.vdot(scores, scores))
         gradient /= len(self)
-        return Value(
+        return LossAndGradient(
             loss / len(self), gradient.astype(np.float32), spread / (len(self) * self.classes)
         )
 

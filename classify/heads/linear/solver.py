@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onepass.classify.heads.linear.curvature import Curvature
-from onepass.classify.heads.linear.softmax_objective import SoftmaxObjective, Value
+from onepass.classify.heads.linear.softmax_objective import LossAndGradient, SoftmaxObjective
 
 MEMORY = 20  # pairs
 ARMIJO = 1e-4
@@ -57,7 +57,7 @@ class Point:
     """
 
     weights: np.ndarray
-    value: Value
+    value: LossAndGradient
     penalty: float
     objective: float
     slope: np.ndarray
@@ -65,7 +65,7 @@ class Point:
     error: float
 
     @classmethod
-    def of(cls, weights: np.ndarray, value: Value, penalty: float) -> "Point":
+    def of(cls, weights: np.ndarray, value: LossAndGradient, penalty: float) -> "Point":
         """Add the penalty to the loss."""
         body = weights[:-1]
         square = float(np.vdot(body, body))
@@ -193,6 +193,6 @@ class Solver:
             direction += (share - np.float32(np.vdot(change, direction) / product)) * step
         return direction
 
-    def _evaluate(self, weights: np.ndarray) -> Value:
+    def _evaluate(self, weights: np.ndarray) -> LossAndGradient:
         self.passes += 1
         return self.objective.evaluate(weights)

@@ -1,4 +1,4 @@
-"""What small networks are trained with: their settings, and the rows of each step."""
+"""Settings of small networks, and the rows of each training step."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,8 +35,8 @@ class SharedSettings:
         label_smoothing: Share of each target that is spread over all classes.
         mixup: α of Zhang et al.; 0 mixes nothing.
         order: Seed of the order of the rows, and of mixup.
-        ema: Share of the running mean of the weights that a step keeps; the mean is the head. 0: the
-            weights of the last step are.
+        ema: Momentum of the exponential moving average of the weights, which is the head; 0: the head is
+            the weights of the last step.
     """
 
     hidden: tuple[int, ...] = ()
@@ -84,7 +84,7 @@ def batches(
         X: Standardised features (n, D) float32.
         numbers: (n,) classes.
         shared: Batch size, mixup, seed.
-        skip: Steps that were taken before; their draws are made again, their rows are not read.
+        skip: Steps that were taken before: their random draws are repeated, their rows are not read.
     """
     generator = np.random.default_rng(shared.order)
     steps = steps_of(len(X), shared.batch_size)

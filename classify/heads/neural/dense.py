@@ -1,4 +1,4 @@
-"""Dropout and one dense softmax layer: the head of the course report."""
+"""Dropout and one dense softmax layer: the first head of De (2020)."""
 
 from typing import Self
 
@@ -13,9 +13,9 @@ class Dense(TrainedHead, LinearHead):
     """Softmax regression by stochastic gradients with dropout on its standardised features.
 
     Args:
-        dropout: Share of the features that each step leaves out, in [0, 1).
+        dropout: Share of the features that each step drops, in [0, 1).
         epochs: Passes over the rows.
-        learning_rate: Of the optimiser; None: 1e-3 for Adam, 0.01 for SGD, as in the report.
+        learning_rate: Of the optimiser; None: 1e-3 for Adam, 0.01 for SGD, as in De (2020).
         l1, l2: `l1 · Σ|w| + l2 · Σw²` is added to the mean log-loss (weights of standardised
             features, not the bias), as Keras's regularisers do.
         optimizer: "adam", or "sgd": Nesterov momentum 0.9, decay 1e-6.
@@ -23,8 +23,8 @@ class Dense(TrainedHead, LinearHead):
         mixup: α of mixup between feature vectors (Zhang et al. 2018); 0: none.
         ema: The head is an exponential moving average of the weights, of which a step keeps this
             share (Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992);
-            0, as in the report: the weights of the last step.
-        batch_size: Rows of a step, about; every step of a fit has the same number. Fewer where an
+            0, as in De (2020): the weights of the last step.
+        batch_size: Approximate rows of a step; all steps of a fit have the same number. Fewer where an
             epoch would have less than 32 steps.
         seed: Of shuffling, dropout and mixup.
     """

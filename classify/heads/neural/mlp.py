@@ -1,4 +1,4 @@
-"""Two dense layers behind dropout: the second head of the course report."""
+"""Two dense layers behind dropout: the second head of De (2020)."""
 
 from typing import Any, ClassVar, Self
 
@@ -12,10 +12,10 @@ from onepass.classify.heads.scaler import Scaler, blocks
 class Mlp(TrainedHead):
     """Dropout, dense (ReLU), dropout, dense (softmax) on standardised features.
 
-    The report's shares of dropout are the defaults. It does not say how wide the first layer is.
+    The defaults of dropout are those of De (2020), who does not say how wide the first layer is.
 
     Args:
-        dropout: Share of the features that each step leaves out, in [0, 1).
+        dropout: Share of the features that each step drops, in [0, 1).
         hidden_dropout: The same of the first layer's outputs.
         hidden: Outputs of the first layer.
         epochs, learning_rate, l1, l2, optimizer, label_smoothing, mixup, ema, batch_size: As in `Dense`.

@@ -1,8 +1,8 @@
 """Small networks trained side by side: one read of each batch, one wide matrix product per layer.
 
-The course report's heads are one or two dense layers behind dropout. Of many such heads on the same
-features, those with equal dropout and seed see the same rows with the same gaps: their first layers
-are one product of (B, D) by (D, heads · outputs). Weights lie as (inputs, heads, outputs) for that.
+The heads are one or two dense layers behind dropout, as in De (2020). Of many such heads on the same
+features, those with equal dropout and seed see the same rows with the same columns dropped: their first
+layers are one product of (B, D) by (D, heads · outputs). Weights lie as (inputs, heads, outputs) for that.
 """
 
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ class Group:
         self.optimizer = OPTIMIZERS[shared.optimizer](self.arrays, rate, l1, l2, shared.ema)
 
     def keep(self, survivors: set[int]) -> None:
-        """Go on with some of the heads."""
+        """Drop all other heads."""
         chosen = [place for place, member in enumerate(self.members) if member in survivors]
         if len(chosen) < len(self.members):
             self.members = [self.members[place] for place in chosen]
@@ -53,7 +53,7 @@ class Group:
             self.gradients = [np.empty_like(array) for array in self.arrays]
 
     def scores(self, X: np.ndarray) -> np.ndarray:
-        """Return the logits (n, H, K) of rows (n, D) float32, nothing left out."""
+        """Return the logits (n, H, K) of rows (n, D) float32, without dropout."""
         return self._forward([X], self.optimizer.means)[-1]
 
     def step(self, batch: FeatureBatch) -> tuple[np.ndarray, np.ndarray]:
@@ -86,10 +86,10 @@ class Group:
     def _forward(
         self, values: list[np.ndarray], arrays: list[np.ndarray], training: bool = False
     ) -> list[np.ndarray]:
-        """Append each layer's output to [X]; in training a layer's input gives way to what dropout left of it."""
+        """Append each layer's output to [X]; in training each input is replaced by what dropout leaves of it."""
         for layer, (weights, bias) in enumerate(_pairs(arrays)):
             if training and self.dropout[layer]:
-                values[-1] = self._left(values[-1], self.dropout[layer])
+                values[-1] = self._dropped_out(values[-1], self.dropout[layer])
             out = _product(values[-1], weights)
             out += bias
             if layer < len(self.dropout) - 1:
@@ -97,14 +97,16 @@ class Group:
             values.append(out)
         return values
 
-    def _left(self, value: np.ndarray, dropout: float) -> np.ndarray:
-        """Return (B, D) or (B, H, I) with a share of its columns left out, the rest scaled up."""
+    def _dropped_out(self, value: np.ndarray, dropout: float) -> np.ndarray:
+        """Return (B, D) or (B, H, I) with a share of its numbers dropped, the rest scaled up."""
         rows, columns = len(value), value.shape[-1]
         draws = self.noise.integers(0, 2**64 - 1, -(-rows * columns // 4), np.uint64, endpoint=True)
-        kept = draws.view(np.uint16)[: rows * columns].reshape(rows, columns) >= _gaps(dropout)
-        left = value * (kept if value.ndim == 2 else kept[:, None])
-        left *= _scale(dropout)
-        return left
+        kept = draws.view(np.uint16)[: rows * columns].reshape(rows, columns) >= _dropped_parts(
+            dropout
+        )
+        remaining = value * (kept if value.ndim == 2 else kept[:, None])
+        remaining *= _scale(dropout)
+        return remaining
 
     def _backward(self, values: list[np.ndarray]) -> None:
         """Fill `gradients` from the layers' inputs and the gradient of the logits."""
@@ -166,7 +168,7 @@ class Networks:
         return found
 
     def keep(self, survivors: set[int]) -> None:
-        """Go on with some of the heads."""
+        """Drop all other heads."""
         for group in self.groups:
             group.keep(survivors)
         self.groups = [group for group in self.groups if group.members]
@@ -196,11 +198,11 @@ def first_weights(sizes: list[int], heads: int, seed: int) -> list[np.ndarray]:
 
 
 def _scale(dropout: float) -> np.float32:
-    """Return what makes up for the inputs that are left out."""
-    return np.float32(PARTS / (PARTS - _gaps(dropout)))
+    """Return the factor that makes up for the inputs that are dropped."""
+    return np.float32(PARTS / (PARTS - _dropped_parts(dropout)))
 
 
-def _gaps(dropout: float) -> int:
+def _dropped_parts(dropout: float) -> int:
     return min(round(dropout * PARTS), PARTS - 1)
 
 

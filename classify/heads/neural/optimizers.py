@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 BLOCK_NUMBERS = 1 << 16  # numbers of a block; four arrays of it stay in the cache
-MOMENTUM, DECAY = 0.9, 1e-6  # of the course report's SGD
+MOMENTUM, DECAY = 0.9, 1e-6  # of the SGD of De (2020)
 
 
 class Optimizer:
@@ -19,7 +19,7 @@ class Optimizer:
         arrays: Weights (I, H, O) and biases (H, O), float32; they are changed in place.
         rate: (H,) learning rates.
         l1, l2: (H,) penalties: `l1 · Σ|w| + l2 · Σw²` is added to the loss, of weights only.
-        ema: Share of the running means that a step keeps; 0: no means.
+        ema: Momentum of the running means; 0: none are kept.
 
     Attributes:
         means: Exponential moving averages of the arrays, as Keras's `use_ema` keeps them; the arrays
@@ -65,7 +65,7 @@ class Optimizer:
         return [*self.arrays, *means, *(one for state in self.state for one in state)]
 
     def keep(self, chosen: np.ndarray) -> None:
-        """Go on with the chosen heads only, (h,) int."""
+        """Drop all heads but the chosen ones, (h,) int."""
         for arrays in [self.arrays, *self.state, *([self.means] if self.ema else [])]:
             arrays[:] = [np.ascontiguousarray(array[..., chosen, :]) for array in arrays]
         self.rate, self.l1, self.l2 = self.rate[chosen], self.l1[chosen], self.l2[chosen]

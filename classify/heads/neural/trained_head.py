@@ -39,7 +39,7 @@ class TrainedHead(Head):
         """Train for `epochs`; see `Head.fit`.
 
         Raises:
-            InvalidInputError: A parameter makes no sense, or the weights grew beyond all bounds.
+            InvalidInputError: A parameter makes no sense, or the weights diverged.
         """
         self.check_params()
         X, numbers = self.check_training(X, y)
@@ -51,7 +51,7 @@ class TrainedHead(Head):
         arrays = networks.arrays(0)
         if not all(np.isfinite(array).all() for array in arrays):
             raise InvalidInputError(
-                f"{self.kind}: the weights grew beyond all bounds; expected a learning_rate below "
+                f"{self.kind}: the weights diverged; expected a learning_rate below "
                 f"{settings.learning_rate:g}"
             )
         return self.adopt_arrays(scaler, arrays)
