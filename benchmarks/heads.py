@@ -2,7 +2,8 @@
 
     python benchmarks/heads.py [--features efficientnet_lite0@128] [--rows 40000] [--rounds 5]
 
-One run, interleaved, medians of the rounds: (a) gram: X.T @ X of the standardised, resident float32 rows;
+One run, interleaved, medians of the rounds, in seconds of the processor with one thread each, so that they hold
+on a machine that does other work beside: (a) gram: X.T @ X of the standardised, resident float32 rows;
 (b) ridge: the search of `Ridge` on the same rows as they are stored (float16) with a tenth as many selection rows:
 standardising, Gram matrix, every penalty, temperatures and scores; (c) product: queries @ rows.T, float32 and
 resident, in the blocks of (d); (d) knn: `predict` of 10,000 queries by `Neighbours`, from float16 rows;
@@ -15,12 +16,14 @@ Features of a prepared Tiny ImageNet are found by ONEPASS_CACHE; else synthetic 
 
 import argparse
 import json
+import os
 import time
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 from common import feature_rows, machine
 
 QUERIES = 10_000
-REST = 0.1  # seconds, in which the threads of the measurement before stop spinning
 
 
 def main() -> None:
@@ -84,10 +87,9 @@ def main() -> None:
         for name, run in work.items():
             if number and run is left_out_by_sklearn:
                 continue  # it takes minutes
-            time.sleep(REST)
-            begin = time.perf_counter()
+            begin = time.process_time()
             run()
-            seconds[name].append(time.perf_counter() - begin)
+            seconds[name].append(time.process_time() - begin)
     for name, times in seconds.items():
         print(f"{name}: " + " ".join(f"{t:.2f}" for t in times) + " s")
     medians = {name: float(np.median(times)) for name, times in seconds.items()}
