@@ -41,8 +41,8 @@ def measure_ours(
     """Return the bare rate, that of `extract_features`, which computes every row here, and its GPU use."""
     from onepass.data.dataset import open_dataset
     from onepass.extract.config import ExtractConfig
+    from onepass.extract.jobs import make_jobs
     from onepass.extract.pipeline import extract_features
-    from onepass.extract.plan import make_jobs
     from onepass.extract.stream.engine import cut_batches
     from onepass.extract.stream.extractor import Extractor
 

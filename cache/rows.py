@@ -1,7 +1,7 @@
 """Rows that survive a kill: dense arrays of N rows, written in shards, read without a copy.
 
-A file under construction is the folder `<path>.parts` of immutable shards. When all are there they
-become one contiguous HDF5 file (`onepass.cache.rowfile`), and the folder goes.
+A file under construction is the folder `<path>.parts` of immutable shards. Once all are
+committed they become one contiguous HDF5 file (`onepass.cache.rowfile`), and the folder goes.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Libraries that chat on standard error while they load."""
+"""Libraries that write to standard error while they load."""
 
 import os
 import sys

@@ -1,10 +1,10 @@
-"""Ending cleanly: somebody asks, or a time limit is over, and the work stops at its next safe point."""
+"""Stopping cleanly: on request, or after a time limit, work ends at its next safe point."""
 
 import time
 
 
 class StopRequest:
-    """A question that long work asks between its steps: should it stop?
+    """What long work asks between its steps: should it stop?
 
     Any thread may ask for the stop; the work reads `reason` at each safe point.
     """

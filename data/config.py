@@ -1,4 +1,4 @@
-"""The flags of `onepass data`. Imports next to nothing, so that `--help` answers at once."""
+"""The flags of `onepass data`. Imports next to no module, so that `--help` answers at once."""
 
 import re
 from dataclasses import dataclass

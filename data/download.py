@@ -65,7 +65,7 @@ class Download:
 
     @property
     def part(self) -> Path:
-        """Where the bytes wait until all are there."""
+        """Where the bytes wait until all have come."""
         return self.path.with_name(self.path.name + ".part")
 
     @property
@@ -178,7 +178,7 @@ def _ask(download: Download) -> Iterator[tuple[http.client.HTTPResponse, int]]:
         if error.code != 416 or not start:
             raise
         error.close()
-        download.part.unlink()  # the file is not longer than the part: it is another one, or all is there
+        download.part.unlink()  # the file is not longer than the part: it is another one, or complete
         with _ask(download) as answer:
             yield answer
         return

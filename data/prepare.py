@@ -67,7 +67,7 @@ def prepare_dataset(config: PrepareConfig, stop: StopRequest | None = None) -> P
 
 
 def _default_name(kind: str, source: Source) -> str:
-    """Return the kind; for a folder or zip of one's own, its name."""
+    """Return the kind; for a folder or zip of images, its own name."""
     name = Path(source.where).resolve().stem if kind == "folder" else kind
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")
     if not NAME.fullmatch(name):
@@ -86,7 +86,7 @@ def _existing(path: Path, source: Source, name: str) -> RowFile | None:
         kind = old.attributes["record"]["kind"]
         _flat(old.inputs), old.inputs["skipped"], Survey(**old.attributes["survey"])
     except (CorruptFileError, KeyError, TypeError) as error:
-        log.info(f"{path}: is damaged ({error}) and is prepared anew")
+        log.info(f"{path}: is damaged ({error}); it is prepared again")
         return None
     if kind != source.kind:
         raise InvalidInputError(
@@ -97,7 +97,7 @@ def _existing(path: Path, source: Source, name: str) -> RowFile | None:
 
 
 def _is_current(old: RowFile, source: Source, config: PrepareConfig) -> bool:
-    """Tell whether packing now would give the file that is there; say what differs."""
+    """Tell whether packing now would give the stored file again; log what differs."""
     from onepass.data.pack import Geometry, pixel_inputs
 
     skipped = old.inputs["skipped"]
@@ -128,7 +128,7 @@ def _pack(source: Source, path: Path, config: PrepareConfig, stop: StopRequest) 
     """Pack the images into `path`, leaving the bad ones out where that is asked for.
 
     Returns:
-        Whether it is finished; otherwise a signal stopped it.
+        Whether it is finished; otherwise it was asked to stop.
     """
     from onepass.data.pack import (
         Geometry,

@@ -45,7 +45,7 @@ def _table(rows: list[Any]) -> str:
 
 
 def _plan_text(result: "ExtractResult") -> str:
-    from onepass.extract.pilot import plan_table
+    from onepass.extract.estimate import plan_table
 
     total = human_seconds(result.plan_seconds)
     head = f"{result.dataset}: {result.total_rows:,} images; nothing was computed (--dry-run)"

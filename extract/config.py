@@ -1,4 +1,4 @@
-"""Everything `onepass extract` can be told."""
+"""The flags of `onepass extract`. Imports next to no module, so that `--help` answers at once."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,11 @@ class ExtractConfig(StoreConfig):
         (), "height and width the backbone sees, px (default: its native size)", metavar="PX"
     )
     layer: tuple[str, ...] = flag(
-        ("",), "layers to read (default: the last); `list` prints their names"
+        ("",), "layers to take the features from (default: the last); `list` prints their names"
     )
     view: tuple[str, ...] = flag(
         ("",),
-        "also flip, scale:FACTOR, crop:tl|tr|bl|br|center, five-crop, random:SEED (default: as it is)",
+        "views of the image: flip, scale:FACTOR, crop:tl|tr|bl|br|center, five-crop, random:SEED (default: as it is)",
     )
     pooling: tuple[str, ...] = flag(("avg",), "avg, max, gem or avg+max")
     dtype: str = flag("float16", "type of the stored numbers", choices=("float16", "float32"))
@@ -42,11 +42,11 @@ class ExtractConfig(StoreConfig):
     )
     weights_sha256: str | None = flag(None, "what the SHA-256 of that file must be", metavar="HEX")
     seed: int = flag(0, "for random weights")
-    batch: int = flag(0, "images a step (default: 64 on a CPU, 256 on an accelerator)")
+    batch: int = flag(0, "batch size (default: 64 on a CPU, 256 on an accelerator)")
     shard_rows: int = flag(
-        2048, "rows committed at once, fewer where they fill 16 MB: what a kill can cost"
+        2048, "rows of a shard, fewer where they fill 16 MB: what a kill can cost at most"
     )
-    executor: str = flag("local", "who computes the shards", choices=EXECUTORS)
+    executor: str = flag("local", "where the shards are computed", choices=EXECUTORS)
     workers: int = flag(0, "processes of that executor (default: one per device)")
     address: str | None = flag(None, "of a running Dask or Ray cluster", metavar="HOST:PORT")
     time_limit: float | None = flag(

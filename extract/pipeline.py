@@ -12,10 +12,10 @@ from onepass.cache.rows import RowFile, RowWriter
 from onepass.cache.stopping import StopRequest
 from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.extract.config import ExtractConfig
-from onepass.extract.pilot import Estimate, PreparedJob, plan_table, prepare_job
-from onepass.extract.plan import make_jobs, unfinished
-from onepass.extract.stream.accelerator import watch_gpus
+from onepass.extract.estimate import Estimate, PreparedJob, plan_table, prepare_job
+from onepass.extract.jobs import make_jobs, unfinished
 from onepass.extract.stream.executors import run_tasks
+from onepass.extract.stream.gpu_use import watch_gpus
 from onepass.extract.stream.worker import ShardTask, check_sentinel
 
 log = logging.getLogger(__name__)

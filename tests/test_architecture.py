@@ -185,7 +185,7 @@ def test_help_is_there_and_loads_nothing_heavy(words: tuple[str, ...]) -> None:
     [
         "import onepass.cache.__main__, onepass.cache.rows, onepass.cache.features",
         "from onepass.data.__main__ import COMMANDS; from onepass.cache.commandline.command import main; main('data', COMMANDS, ['list'])",
-        "import onepass.extract.config, onepass.extract.spec; from onepass.extract.backbones import registry; registry.all_backbones()",
+        "import onepass.extract.config, onepass.extract.backbones.spec; from onepass.extract.backbones import registry; registry.all_backbones()",
         "import onepass.classify.heads.linear.logistic, onepass.classify.heads.linear.ridge, onepass.classify.protocol.evaluate, onepass.classify.leaderboard.board",
     ],
 )

@@ -310,7 +310,7 @@ def test_the_use_of_the_gpus_is_shown_and_recorded_where_it_is_known(
 ) -> None:
     from onepass.extract import pipeline
     from onepass.extract.config import ExtractConfig
-    from onepass.extract.stream.accelerator import GpuUse, nvml_reader
+    from onepass.extract.stream.gpu_use import GpuUse, nvml_reader
 
     def recorded(folder: Path) -> float | None:
         path = folder / "digits" / "features" / "efficientnet_lite0@32.h5"

@@ -1,4 +1,4 @@
-"""extract/spec.py: what a spec refuses, and one arithmetic for NumPy and Keras."""
+"""extract/backbones/spec.py: what a spec refuses, and one arithmetic for NumPy and Keras."""
 
 import dataclasses
 import math
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from onepass.cache.errors import InvalidInputError
-from onepass.extract.spec import PREPROCESSING, BackboneSpec, Preprocessing
+from onepass.extract.backbones.spec import PREPROCESSING, BackboneSpec, Preprocessing
 
 GOOD = BackboneSpec(
     name="net",

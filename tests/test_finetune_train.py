@@ -112,7 +112,7 @@ def test_the_use_of_the_gpus_is_shown_and_counts_training_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from onepass.cache.progress import ProgressUpdate, progress_to
-    from onepass.extract.stream.accelerator import GpuUse
+    from onepass.extract.stream.gpu_use import GpuUse
     from onepass.finetune.training import loop as train
 
     monkeypatch.setattr(train, "watch_gpus", lambda count: GpuUse(lambda: 0.97, period=0.0005))

@@ -26,8 +26,8 @@ def extractor() -> Any:
     """uint8 (B, 8, 8, 3) → vectors (B, 12), BGR and scaled as for VGG16."""
     import keras
 
+    from onepass.extract.backbones.spec import PREPROCESSING
     from onepass.extract.network.model import Pool, Preprocess, Resize
-    from onepass.extract.spec import PREPROCESSING
 
     keras.utils.set_random_seed(0)
     caffe = PREPROCESSING["caffe"]

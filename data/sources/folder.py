@@ -1,4 +1,4 @@
-"""Anybody's images, in folders (or a zip of them) named after their classes."""
+"""Images in folders, or in a zip, that are named after their classes."""
 
 import difflib
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ def open_source(request: Request) -> Iterator[Source]:
             items = _with_val(items, request.seed)
             identity["seed"] = request.seed
             notes.append(
-                f"No val/ was there: {VALIDATION_FRACTION:.0%} of the training images, stratified by class, "
+                f"There was no val/: {VALIDATION_FRACTION:.0%} of the training images, stratified by class, "
                 f"seed {request.seed}, became the validation split."
             )
         yield Source(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from onepass.cache.errors import InvalidInputError, MissingFileError
+from onepass.extract.backbones.spec import IMAGENET_STD, PREPROCESSING, BackboneSpec
 from onepass.extract.backbones.table import read_table, top1_of
 from onepass.extract.backbones.weights_files import (
     another_architecture,
@@ -18,7 +19,6 @@ from onepass.extract.backbones.weights_files import (
     load_hdf5,
     model_numbers,
 )
-from onepass.extract.spec import IMAGENET_STD, PREPROCESSING, BackboneSpec
 
 TABLE = "applications.csv"
 # These put more than one dense layer on the pooled vector, so no (kernel, bias) expresses their head.

@@ -16,6 +16,7 @@ from typing import Any
 from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError
 from onepass.cache.files import read_json
 from onepass.cache.provenance import digest_file, digest_json
+from onepass.extract.backbones.spec import BackboneSpec, Preprocessing, Triple
 from onepass.extract.backbones.table import read_table, top1_of
 from onepass.extract.backbones.weights_files import (
     another_architecture,
@@ -23,7 +24,6 @@ from onepass.extract.backbones.weights_files import (
     count_numbers,
     model_numbers,
 )
-from onepass.extract.spec import BackboneSpec, Preprocessing, Triple
 
 TABLE = "kerashub.csv"
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"

@@ -13,6 +13,7 @@ import numpy as np
 
 from onepass.cache.errors import InvalidInputError, MissingFileError
 from onepass.extract.backbones.lite_network import HEAD, VARIANTS, build_network
+from onepass.extract.backbones.spec import PREPROCESSING, BackboneSpec
 from onepass.extract.backbones.torch_file import read_state_dict
 from onepass.extract.backbones.weights_files import (
     check_digest,
@@ -20,7 +21,6 @@ from onepass.extract.backbones.weights_files import (
     checked_digest,
     load_hdf5,
 )
-from onepass.extract.spec import PREPROCESSING, BackboneSpec
 
 MIN_SIZE = 32
 # Keras layer name → name in the file, by the part of the name that follows "block<i>_"

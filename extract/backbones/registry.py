@@ -13,8 +13,8 @@ import numpy as np
 
 from onepass.cache.errors import InvalidInputError, MissingFileError, UsageError, unknown_name
 from onepass.extract.backbones import applications, kerashub, lite
+from onepass.extract.backbones.spec import BackboneSpec, Preprocessing
 from onepass.extract.backbones.weights_files import check_exists, checked_digest
-from onepass.extract.spec import BackboneSpec, Preprocessing
 
 Weights = Path | str  # a local file or preset folder, "imagenet" (the published ones) or "none"
 

@@ -8,10 +8,10 @@ from keras import ops
 
 from onepass.cache.errors import unknown_name
 from onepass.extract.backbones import registry
+from onepass.extract.backbones.spec import BackboneSpec, Preprocessing
 from onepass.extract.backend import as_list
 from onepass.extract.network.batchnorm_folding import fold_batch_norms
 from onepass.extract.network.resize import random_seed, view_matrices
-from onepass.extract.spec import BackboneSpec, Preprocessing
 
 PUBLISHED = registry.WeightsChoice()
 GEM_POWER = 3.0  # the exponent of Radenović et al., arXiv 1711.02512, where it is not learnt

@@ -13,7 +13,7 @@ from onepass.cache.progress import Progress
 from onepass.cache.rows import RowWriter
 from onepass.cache.stopping import StopRequest
 from onepass.extract.config import ExtractConfig
-from onepass.extract.stream.accelerator import GpuUse
+from onepass.extract.stream.gpu_use import GpuUse
 from onepass.extract.stream.worker import Extractor, ShardTask, compute_remote, compute_shards
 
 LOCAL_WORKERS = 2  # processes, where neither the flag nor a cluster says how many

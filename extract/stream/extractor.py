@@ -17,9 +17,9 @@ from onepass.extract.backend import (
     on_accelerator,
     on_device,
 )
+from onepass.extract.jobs import ExtractionJob
 from onepass.extract.network.model import build_extractor
 from onepass.extract.network.resize import draw_boxes, random_seed
-from onepass.extract.plan import ExtractionJob
 from onepass.extract.stream.engine import BatchStep, PixelBatch
 
 log = logging.getLogger(__name__)

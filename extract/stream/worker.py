@@ -13,10 +13,10 @@ from onepass.cache.errors import InvalidInputError, Remedy, StaleError
 from onepass.cache.progress import Progress
 from onepass.cache.rows import RowFile, RowFilePlan, RowWriter, parts_folder
 from onepass.cache.shards import read_shard, write_shard
-from onepass.extract.plan import ExtractionJob
-from onepass.extract.stream.accelerator import GpuUse
+from onepass.extract.jobs import ExtractionJob
 from onepass.extract.stream.engine import PixelBatch, Stream, cut_batches
 from onepass.extract.stream.extractor import Extractor
+from onepass.extract.stream.gpu_use import GpuUse
 
 # How far stored and recomputed vectors may lie apart, as a share of the largest value: the last
 # bits vary with device and driver; a changed weight file or preprocessing is far beyond this.

@@ -12,7 +12,7 @@ from onepass.cache.artifacts import from_json, record, to_json
 from onepass.cache.errors import OnepassError
 from onepass.cache.progress import Progress
 from onepass.extract.backend import device_names, is_out_of_memory
-from onepass.extract.stream.accelerator import watch_gpus
+from onepass.extract.stream.gpu_use import watch_gpus
 from onepass.finetune.recipes import Recipe
 from onepass.finetune.session.checkpoint import (
     all_finite,

@@ -1,4 +1,4 @@
-"""What an extraction will cost, measured on a few batches before the hours are spent."""
+"""What an extraction will cost: measured on a few batches before hours are spent on the others."""
 
 import logging
 import time
@@ -10,7 +10,7 @@ from onepass.cache.progress import human_bytes, human_seconds
 from onepass.cache.rows import RowLayout, parts_folder
 from onepass.data.dataset import ImageDataset
 from onepass.extract.config import ExtractConfig
-from onepass.extract.plan import ExtractionJob, begun_with, default_shard_rows, layouts
+from onepass.extract.jobs import ExtractionJob, begun_with, default_shard_rows, layouts
 from onepass.extract.stream.extractor import Extractor
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""What is missing, how long it will take, and how many bytes it will need."""
+"""Which feature files are asked for, which of them share forward passes, and how they are laid out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,10 +10,10 @@ from onepass.cache.features import FeatureKey
 from onepass.cache.rows import SHARD_BYTES, Column, RowLayout, finished, read_plan
 from onepass.data.dataset import ImageDataset
 from onepass.extract.backbones import registry
+from onepass.extract.backbones.spec import BackboneSpec
 from onepass.extract.backend import default_precision
 from onepass.extract.config import ExtractConfig
 from onepass.extract.network.resize import FIVE_CROPS, view_matrices
-from onepass.extract.spec import BackboneSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def unfinished(job: ExtractionJob, store: Path) -> ExtractionJob | None:
 
 
 def begun_with(job: ExtractionJob, store: Path) -> tuple[int, int] | None:
-    """Return batch and shard rows of an unfinished file of the job, which a resumed run keeps."""
+    """Return batch size and shard rows of an unfinished file of the job, which a resumed run keeps."""
     for key in job.keys:
         begun = read_plan(key.file(store))
         if begun and begun.inputs == key.inputs():

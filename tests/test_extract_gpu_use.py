@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from onepass.extract.stream.accelerator import RECENT, GpuUse, nvml_reader, visible_gpus, watch_gpus
+from onepass.extract.stream.gpu_use import RECENT, GpuUse, nvml_reader, visible_gpus, watch_gpus
 
 
 class Values:
