@@ -116,7 +116,8 @@ def imported_at_once(path: Path) -> set[str]:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue
         if isinstance(node, ast.ImportFrom):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+            inside = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= inside if inside <= MODULES.keys() else inside | {str(node.module)}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         waiting += ast.iter_child_nodes(node)
