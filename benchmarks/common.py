@@ -91,7 +91,7 @@ def feature_rows(features: str, rows: int) -> tuple:
     except OnepassError:
         return _synthetic(rows)
     train, val = found.rows("train"), found.rows("val")
-    words = f"Tiny ImageNet, {features}: {len(train):,} rows to fit on, {len(val):,} to judge on"
+    words = f"Tiny ImageNet, {features}: {len(train):,} rows to fit on, {len(val):,} to evaluate on"
     return words, found.X[train], found.labels[train], found.X[val], found.labels[val]
 
 
@@ -118,5 +118,7 @@ def _synthetic(rows: int, features: int = 1280, classes: int = 200) -> tuple:
     X = (X @ np.linalg.qr(random.normal(size=(features, features)))[0].astype(np.float32)).astype(
         np.float16
     )
-    words = f"synthetic: {rows:,} × {features} in {classes} classes, {count - rows:,} to judge on"
+    words = (
+        f"synthetic: {rows:,} × {features} in {classes} classes, {count - rows:,} to evaluate on"
+    )
     return words, X[:rows], y[:rows], X[rows:], y[rows:]

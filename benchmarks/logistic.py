@@ -8,7 +8,7 @@ default tolerance (1e-4) but as many iterations as it asks for, on the same rows
 (c) references: the solver of (a) once more, each C to a proven excess of at most 2e-5 of the objective
 (tests/test_classify_solver.py holds such a reference to scikit-learn's in float64). A gap is the objective
 of (a) over that of (c), less one, in float64; an accuracy gap is |(a) - (c)| in points on the rows that (a) was
-judged on. Both count for every C up to the accuracy's peak and one beyond; the Cs after that may only
+evaluated on. Both count for every C up to the accuracy's peak and one beyond; the Cs after that may only
 be extrapolated. Features of a prepared Tiny ImageNet are found by ONEPASS_CACHE; else 90,000 synthetic rows
 of 1280 numbers in 200 classes are made. The last line is JSON.
 """

@@ -28,7 +28,7 @@ from sweep import GRID
 from onepass.classify.heads.neural.batches import SharedSettings, batches, steps_of
 from onepass.classify.heads.neural.dense import Dense
 from onepass.classify.heads.scaler import Scaler
-from onepass.classify.search.neural import TrainTogether
+from onepass.classify.search.neural import JointTraining
 from onepass.classify.search.search import Search, Split
 from onepass.classify.search.successive_halving import Schedule
 
@@ -188,7 +188,7 @@ def with_keras(split: Split, params: list[dict], epochs: int) -> tuple[float, fl
 def with_numpy(split: Split, params: list[dict], epochs: int) -> tuple[float, float]:
     """Return the same of `onepass.classify.search.successive_halving`."""
     begin = time.process_time()
-    strategy = TrainTogether(params, Schedule(epochs))
+    strategy = JointTraining(params, Schedule(epochs))
     Search(Dense(), split, strategy=strategy).run()
     seconds = time.process_time() - begin
     return seconds, max(p.selection_accuracy for c in strategy.curves for p in c.points)

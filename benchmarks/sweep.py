@@ -5,7 +5,7 @@
 Rows to fit and to select on are those of `onepass classify` on Tiny ImageNet (36,000 and 4,000 rows
 x 1280, 200 classes; random ones of that size where its features are not stored). The one head is
 trained for all the epochs. Of the 64 (4 learning rates x 4 penalties x 2 shares of dropout x 2 seeds) a
-quarter goes on after each rung of successive halving (`onepass.classify.search.successive_halving`), and a rung ends three
+quarter stays after each rung of successive halving (`onepass.classify.search.successive_halving`), and a rung ends three
 times later than the one before: at epochs 20/27, 20/9, 20/3 and 20. So 102 epochs of a head are computed
 instead of 1,280, and that is where most of the saving is from; no rung leaves out rows. The rest is one
 read of each batch, one dropout mask for heads of equal dropout and seed, and wide products. Every head
@@ -29,7 +29,7 @@ from onepass.cache.features import resolve_features
 from onepass.classify.heads.base import brief
 from onepass.classify.heads.neural.dense import Dense
 from onepass.classify.protocol.evaluate import protocol_rows
-from onepass.classify.search.neural import Grid, TrainTogether
+from onepass.classify.search.neural import Grid, JointTraining
 from onepass.classify.search.search import Search, Split
 from onepass.classify.search.successive_halving import Schedule
 from onepass.data.dataset import open_dataset
@@ -68,7 +68,7 @@ def synthetic() -> Rows:
 
 def timed(rows: Rows, params: list[dict], epochs: int) -> tuple[float, list]:
     start = time.perf_counter()
-    strategy = TrainTogether(params, Schedule(epochs))
+    strategy = JointTraining(params, Schedule(epochs))
     Search(Dense(), Split(*rows), strategy=strategy).run()
     return time.perf_counter() - start, list(zip(params, strategy.curves, strict=True))
 

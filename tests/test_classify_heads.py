@@ -21,7 +21,7 @@ from onepass.cache.errors import (
     MissingFileError,
     UnknownNameError,
 )
-from onepass.classify.heads import scaler
+from onepass.classify.heads import registry, scaler
 from onepass.classify.heads.base import LinearHead
 from onepass.classify.heads.baselines.majority import Majority
 from onepass.classify.heads.linear.centroid import Centroid
@@ -36,6 +36,7 @@ from onepass.classify.heads.storage import load_head, save_head
 from onepass.classify.metrics import softmax
 from onepass.classify.search.linear import past_peak
 from onepass.classify.search.search import Search, Split, Trial
+from onepass.classify.search.strategies import STRATEGIES, find_strategy
 
 
 @pytest.fixture(autouse=True)
@@ -220,6 +221,14 @@ def test_scaler_folds_into_the_weights(kind: str, classes: int) -> None:
 def test_one_class_only_is_refused(kind: str) -> None:
     with pytest.raises(InvalidInputError, match="one class only: 7"):
         find_head(kind)().fit(np.ones((4, 2)), np.full(4, 7))
+
+
+def test_every_head_has_a_search_strategy() -> None:
+    kinds = registry.PROBES | registry.BASELINES | registry.ENSEMBLES
+    assert STRATEGIES.keys() == kinds.keys()
+    assert all(callable(find_strategy(kind)) for kind in kinds)
+    with pytest.raises(UnknownNameError, match="did you mean ridge"):
+        find_strategy("rigde")
 
 
 def test_unknown_head_names_the_nearest() -> None:

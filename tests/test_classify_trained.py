@@ -24,7 +24,7 @@ from onepass.classify.heads.neural.network import Group, Networks
 from onepass.classify.heads.neural.trained_head import TrainedHead
 from onepass.classify.heads.storage import load_head, save_head
 from onepass.classify.search import neural, successive_halving
-from onepass.classify.search.neural import Grid, TrainTogether
+from onepass.classify.search.neural import Grid, JointTraining
 from onepass.classify.search.search import Search, Split, Trial
 from onepass.classify.search.successive_halving import Schedule
 
@@ -37,9 +37,9 @@ def test_scikit_learn_contract(estimator, check) -> None:
 
 def train_together(
     head: TrainedHead, params: list[dict[str, Any]], schedule: Schedule
-) -> tuple[TrainTogether, list[Trial]]:
+) -> tuple[JointTraining, list[Trial]]:
     """Return the strategy after its search on `halves`, and the trials."""
-    strategy = TrainTogether(params, schedule)
+    strategy = JointTraining(params, schedule)
     return strategy, Search(head, Split(*halves()), strategy=strategy).run()
 
 
@@ -157,7 +157,7 @@ def test_heads_trained_together_are_the_heads_trained_alone(head: TrainedHead) -
     grid = Grid((1e-3, 1e-2), ((0.0, 0.0), (1e-4, 0.0), (0.0, 1e-3)), (0.0, 0.4), seed=(7,))
     head = clone(head).set_params(seed=7, label_smoothing=0.1)
     search = Search(
-        head, Split(X, y, V, v), strategy=TrainTogether(grid.params(), Schedule(3, keep=1))
+        head, Split(X, y, V, v), strategy=JointTraining(grid.params(), Schedule(3, keep=1))
     )
     trials = search.run()
     assert len(trials) == len(grid.params()) == 12

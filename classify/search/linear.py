@@ -101,7 +101,7 @@ def search_lda(search: Search[Lda]) -> list[Trial]:
 def search_logistic(search: Search[Logistic]) -> list[Trial]:
     """Try C upwards, each solved from the last solutions.
 
-    "quick" ends where the peak is clearly passed. "full" goes on to the last C, but once a trial is
+    "quick" ends where the peak is clearly passed. "full" continues to the last C, but once a trial is
     less accurate than the best one, the next is only extrapolated from the last two solutions; it is
     solved after all where that turns out better than the best. A head that was only extrapolated has
     taken no pass over the rows (`n_iter_`) and has not converged (`converged_`).

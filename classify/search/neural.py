@@ -68,14 +68,14 @@ def search_network(search: Search[TrainedHead]) -> list[Trial]:
     head = search.head
     if search.budget == "full":
         params = [{**p, "seed": head.seed} for p in FULL_GRIDS[head.kind].params()]
-        return TrainTogether(params, Schedule(FULL_EPOCHS))(search)
+        return JointTraining(params, Schedule(FULL_EPOCHS))(search)
     limit = max(FEWEST_EPOCHS, QUICK_STEPS // steps_of(len(search.split.X), head.batch_size))
-    return TrainTogether([{}], Schedule(limit, patience=PATIENCE))(search)
+    return JointTraining([{}], Schedule(limit, patience=PATIENCE))(search)
 
 
 @dataclass(slots=True)
-class TrainTogether:
-    """The strategy that trains many heads at once and remembers what became of each.
+class JointTraining:
+    """A strategy: many heads are trained at once, and what became of each is remembered.
 
     They see the rows in the order of the searched head's seed, whatever their own: one read of each
     batch serves them all.

@@ -24,9 +24,9 @@ from onepass.classify.leaderboard.board import Leaderboard, ProbeResult, leaderb
 from onepass.classify.leaderboard.records import ThrottledLog, intact, keep, probe_id, probe_result
 from onepass.classify.protocol.evaluate import ProtocolRows, protocol_rows, run_probe
 from onepass.classify.protocol.inputs import Inputs, feature_inputs
-from onepass.classify.search.neural import Grid, TrainTogether
+from onepass.classify.search.neural import Grid, JointTraining
 from onepass.classify.search.successive_halving import Schedule
-from onepass.classify.search.sweep_record import Plan, Rung, SweepRecord, heads_of_sweep
+from onepass.classify.search.sweep_record import Rung, SweepRecord, TrainingPlan, heads_of_sweep
 from onepass.classify.search.sweep_state import StateFile
 from onepass.data.dataset import ImageDataset, open_dataset
 
@@ -44,8 +44,8 @@ class SweepsResult:
         leaderboard: Path of the leaderboard that the best heads stand on.
         paths: The records, one for each set of features.
         sweeps: Their content.
-        probes: The best head of each, refitted and scored.
-        ran: How many sweeps ran now.
+        probes: The best head of each sweep, refitted and scored.
+        ran: How many of the sweeps were not cached.
     """
 
     dataset: str
@@ -64,7 +64,7 @@ class FeatureSweep:
         head: Gives the kind, what all heads share, and the order of the rows.
         grid: What differs between them.
         schedule: How long they are trained.
-        dataset, inputs, rows: What it looks at.
+        dataset, inputs, rows: What the heads are trained and scored on.
         seed: Of the protocol.
     """
 
@@ -78,7 +78,7 @@ class FeatureSweep:
 
     @classmethod
     def of(cls, config: SweepConfig, dataset: ImageDataset, inputs: Inputs) -> Self:
-        """Return what the flags ask for."""
+        """Return the sweep that the flags ask for, on one set of features."""
         kind = KINDS[config.head]
         shared = ("optimizer", "label_smoothing", "mixup", "ema", "batch_size", "seed")
         head = kind(**{name: getattr(config, name) for name in shared})
@@ -90,15 +90,15 @@ class FeatureSweep:
 
     @property
     def budget(self) -> str:
-        """What stands for the grid in the probe's line and id."""
+        """Digest of grid and schedule: the probe's budget on the leaderboard and in its id."""
         return f"sweep-{digest_json([asdict(self.grid), asdict(self.schedule)])[:12]}"
 
     @property
     def probe(self) -> str:
-        """Id of the probe that comes of it, which is also that of the sweep."""
+        """Id of the resulting probe, which is also that of the sweep."""
         return probe_id(self.inputs, self.head, self.seed, self.budget, self.dataset.digest)
 
-    def record(self, found: TrainTogether, seconds: float) -> SweepRecord:
+    def record(self, found: JointTraining, seconds: float) -> SweepRecord:
         """Return what the sweep found, to be stored."""
         steps = steps_of(len(self.rows.fit), self.head.batch_size)
         rungs = self.schedule.rungs(len(found.params), steps)
@@ -112,7 +112,7 @@ class FeatureSweep:
             features_digest=self.inputs.digest,
             head=self.head.kind,
             fixed={name: value for name, value in fixed.items() if name not in searched},
-            plan=Plan(self.schedule.epochs, self.schedule.keep),
+            plan=TrainingPlan(self.schedule.epochs, self.schedule.keep),
             rungs=tuple(Rung(heads, round(end / steps, 4)) for heads, end in rungs),
             heads=heads_of_sweep(found.params, found.curves),
             probe=self.probe,
@@ -183,7 +183,7 @@ def _run(
     board: Leaderboard, sweep: FeatureSweep, state: StateFile
 ) -> tuple[Leaderboard, SweepRecord]:
     """Search, choose, refit, score; keep the probe."""
-    strategy = TrainTogether(sweep.grid.params(), sweep.schedule, state)
+    strategy = JointTraining(sweep.grid.params(), sweep.schedule, state)
     label = " · ".join([*sweep.inputs.features, f"{len(strategy.params)} {sweep.head.kind}"])
     labels = sweep.dataset.labels
     outcome = run_probe(

@@ -52,7 +52,7 @@ class Rung:
 
 
 @record
-class Plan:
+class TrainingPlan:
     """Epochs of the heads that are never dropped; one head of `keep` stayed after each rung."""
 
     epochs: int
@@ -82,7 +82,7 @@ class SweepRecord(Artifact):
     features_digest: str
     head: str
     fixed: dict[str, Any]
-    plan: Plan
+    plan: TrainingPlan
     rungs: tuple[Rung, ...]
     heads: tuple[HeadOfSweep, ...]
     probe: str
