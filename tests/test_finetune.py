@@ -6,16 +6,15 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 from classify_store import write_features
 
-from conftest import ROOT
-from onepass.cache.commandline.command import main
+from onepass.cache.commandline.command import DONE, STOPPED, main
 from onepass.cache.errors import CorruptFileError, InvalidInputError
 from onepass.finetune.augmentation import draw_order
 from onepass.finetune.recipes import RECIPES
@@ -25,19 +24,18 @@ pytestmark = pytest.mark.slow
 
 
 def run(places: tuple[Path, Path], *words: str) -> subprocess.CompletedProcess:
-    return subprocess.run(command(places, *words), capture_output=True, text=True, cwd=ROOT)
+    return processes.run(*command(places, *words))
 
 
 def command(places: tuple[Path, Path], *words: str) -> list[str]:
     store, runs = places
-    flags = ["--cache-dir", str(store)] + (
-        ["--runs-dir", str(runs)] if words[0] in ("classify", "finetune", "predict") else []
-    )
-    return [sys.executable, "-m", *words, *flags]
+    results = words[0] in ("classify", "finetune", "predict")
+    flags = ["--cache-dir", str(store), *(["--runs-dir", str(runs)] if results else [])]
+    return [*words, *flags]
 
 
-def result_of(done: subprocess.CompletedProcess) -> dict:
-    assert done.returncode == 0, done.stderr
+def result_of(done: subprocess.CompletedProcess, code: int = DONE) -> dict:
+    assert done.returncode == code, done.stderr
     return json.loads(done.stdout)
 
 
@@ -81,16 +79,13 @@ def test_interrupted_runs_have_the_same_history_and_weights(
 ) -> None:
     name = f"ended-by-{how}"
     words = [*TRAIN, "--epochs", "3", "--run", name]
-    process = subprocess.Popen(
-        command(places, *words), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
-    assert process.stderr
+    process = processes.start(*command(places, *words))
     while "epoch 1 of 3: loss" not in process.stderr.readline():
         assert process.poll() is None
     process.send_signal(getattr(signal, how))
     out, _ = process.communicate()
     if how == "SIGTERM":
-        assert process.returncode == 0 and json.loads(out)["stopped"] == "SIGTERM"
+        assert process.returncode == STOPPED and json.loads(out)["stopped"] == "SIGTERM"
     again = run(places, *words)
     result = result_of(again)
     assert "resuming after epoch" in again.stderr and "resuming after epoch 0" not in again.stderr
@@ -187,7 +182,7 @@ def test_the_learning_rate_is_looked_for_once(places: tuple[Path, Path]) -> None
     few = ["--dataset", "digits", "--rows", "64", "--batch", "8", "--epochs", "1"]
     words = ["finetune", *few, "--learning-rate", "auto", "--run", "auto", "--json"]
     stopped = run(places, *words, "--time-limit", "0.001s")
-    assert result_of(stopped)["stopped"]
+    assert result_of(stopped, STOPPED)["stopped"] == "time limit"
     config = json.loads((places[1] / "digits/finetune/auto/config.json").read_text())
     rate = config["identity"]["recipe"]["learning_rate"]
     assert rate == config["found"]["suggested"] and 1e-8 < rate < 1e-2
