@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from onepass.cache.errors import OnepassError
-from onepass.cache.features import FeatureKey, list_features
+from onepass.cache.features import ExtractionRecord, FeatureKey, list_features
 from onepass.cache.rowfile import RowFile
 from onepass.data.dataset import ImageDataset
 from onepass.report.numbers import percent
@@ -60,16 +60,16 @@ class FeatureFile:
             CorruptFileError: It is damaged.
         """
         rows = RowFile.open(path)
-        speed = rows.attributes.get("extraction", {})
+        extraction = ExtractionRecord.of(rows) or ExtractionRecord(0.0, 0, [], "")
         return cls(
             key=FeatureKey(**{name: v for name, v in rows.inputs.items() if name != "kind"}),
             rows=rows.layout.rows,
             dim=rows.columns["features"].shape[1],
             bytes=path.stat().st_size,
-            computed=int(speed.get("computed_rows", 0)),
-            rate=float(speed.get("rows_per_second", 0.0)),
-            bound=str(speed.get("bound", "")),
-            devices=devices_text(speed.get("devices") or [], speed.get("gpu_use")),
+            computed=extraction.computed_rows,
+            rate=extraction.rows_per_second,
+            bound=extraction.bound,
+            devices=devices_text(extraction.devices, extraction.gpu_use),
             digest=rows.digest,
             made_by=rows.made,
         )

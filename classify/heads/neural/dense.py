@@ -32,7 +32,7 @@ class Dense(TrainedHead, LinearHead):
     kind = "dense"
     version = 3
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  an estimator's hyper-parameters are keywords of its own
         self,
         dropout: float = 0.4,
         epochs: int = 10,

@@ -40,7 +40,7 @@ class Mlp(TrainedHead):
         "bias_": ("K", "f"),
     }
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  an estimator's hyper-parameters are keywords of its own
         self,
         dropout: float = 0.65,
         hidden_dropout: float = 0.25,
