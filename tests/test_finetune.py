@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 
 def run(places: tuple[Path, Path], *words: str) -> subprocess.CompletedProcess:
-    return processes.run(*command(places, *words))
+    return processes.run(*command(places, *words), TINY_BACKBONE="1")
 
 
 def command(places: tuple[Path, Path], *words: str) -> list[str]:
@@ -41,19 +41,22 @@ def result_of(done: subprocess.CompletedProcess, code: int = DONE) -> dict:
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The digits with vectors and a leaderboard."""
+    """The digits with vectors of a backbone and of a tiny one, and a leaderboard."""
     folder = tmp_path_factory.mktemp("finetune")
     places = folder / "store", folder / "runs"
     assert run(places, "data", "prepare", "digits").returncode == 0
-    words = ["--dataset", "digits", "--backbone", "efficientnet_lite0", "--size", str(SIZE)]
-    assert run(places, "extract", *words).returncode == 0
+    for backbone in ("efficientnet_lite0", "tiny"):
+        words = ["--dataset", "digits", "--backbone", backbone, "--size", str(SIZE)]
+        assert run(places, "extract", *words).returncode == 0
     result_of(
         run(places, "classify", "--dataset", "digits", "--head", "ridge", "logistic", "--json")
     )
     return places
 
 
-TRAIN = ("finetune", "--dataset", "digits", "--rows", "320", "--json")
+START = ("--from", f"efficientnet_lite0@{SIZE}")
+TINY = ("--from", f"tiny@{SIZE}")
+TRAIN = ("finetune", "--dataset", "digits", "--rows", "320", *START, "--json")
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +182,7 @@ def test_without_a_leaderboard_the_next_command_is_named(
 
 def test_the_learning_rate_is_looked_for_once(places: tuple[Path, Path]) -> None:
     """By the run itself what `find-lr` finds with the same flags; written down, so that it goes on with it."""
-    few = ["--dataset", "digits", "--rows", "64", "--batch", "8", "--epochs", "1"]
+    few = ["--dataset", "digits", *TINY, "--rows", "64", "--batch", "8", "--epochs", "1"]
     words = ["finetune", *few, "--learning-rate", "auto", "--run", "auto", "--json"]
     stopped = run(places, *words, "--time-limit", "0.001s")
     assert result_of(stopped, STOPPED)["stopped"] == "time limit"
@@ -200,15 +203,16 @@ def spoil_features(store: Path, how: str) -> None:
     from onepass.cache.features import list_features, open_features
     from onepass.data.dataset import open_dataset
 
-    (path,) = list_features(store, "digits")
+    paths = list_features(store, "digits")
     if how == "prepared anew":
         from onepass.data.__main__ import COMMANDS
 
         words = ["prepare", "digits", "--seed", "7", "--cache-dir", str(store)]
         assert main("data", COMMANDS, words) == 0
         return
-    stored = open_features(path)
-    path.unlink()
+    (stored,) = (f for f in map(open_features, paths) if f.keys[0].backbone != "tiny")
+    for path in paths:
+        path.unlink()
     if how == "extracted again":
         key = {
             k: v
@@ -234,7 +238,15 @@ def test_a_leaderboard_of_other_features_is_refused_before_anything_is_made(
     shutil.copytree(places[0], tmp_path / "store")
     spoil_features(tmp_path / "store", how)
     capsys.readouterr()
-    words = ["--dataset", "digits", "--run", "stale", "--cache-dir", str(tmp_path / "store")]
+    words = [
+        "--dataset",
+        "digits",
+        *START,
+        "--run",
+        "stale",
+        "--cache-dir",
+        str(tmp_path / "store"),
+    ]
     assert main("finetune", COMMANDS, [*words, "--runs-dir", str(places[1])]) == 1
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and re.search(said, error[0]), error
@@ -346,8 +358,8 @@ def test_a_diverging_loss_stops_and_keeps_the_checkpoint(
 def test_an_ablation_compares_on_the_same_rows_and_goes_on_where_it_was(
     places: tuple[Path, Path],
 ) -> None:
-    words = ["finetune", "ablate", "--dataset", "digits", "--rows", "64", "--epochs", "1", "--json"]
-    flips = [*words, "--augmentation", "recipe"]
+    words = ["finetune", "ablate", "--dataset", "digits", *TINY, "--rows", "64", "--epochs", "1"]
+    flips = [*words, "--augmentation", "recipe", "--json"]
     first = result_of(run(places, *flips))
     assert [line["left_out"] for line in first["lines"]] == ["", "flip"]
     full, less = first["lines"]
