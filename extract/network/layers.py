@@ -23,5 +23,6 @@ def list_layers(config: ExtractConfig) -> list[LayerRow]:
     model: keras.Model = registry.build_backbone(spec, size, "none")
     return [
         LayerRow(layer.name, "×".join(map(str, layer.output.shape[1:])))
-        for layer in model.layers[1:]
+        for layer in model.layers
+        if not isinstance(layer, keras.layers.InputLayer)
     ]
