@@ -10,6 +10,7 @@ from onepass.cache.inventory import (
     ListConfig,
     VerifyConfig,
     delete_entry,
+    deleted_text,
     entries_table,
     list_entries,
     show_entry,
@@ -40,7 +41,7 @@ COMMANDS = [
             [*(f"{key}: as written" for key in keys), f"{len(keys)} files verified"]
         ),
     ),
-    Command("delete", "Delete one file.", KeyConfig, delete_entry, lambda path: f"{path}: deleted"),
+    Command("delete", "Delete one file.", KeyConfig, delete_entry, deleted_text),
 ]
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """Errors of the whole project: each says where, what was expected, what was received and how to mend it."""
 
 import difflib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 Step = Literal[
@@ -68,6 +70,10 @@ class CorruptFileError(OnepassError, OSError):
     """A file's bytes are not those that were written."""
 
 
+class UnreadableFileError(OnepassError, OSError):
+    """The system refuses to read a file (permission, no locks, a failing disk); it may well be whole."""
+
+
 class StaleError(OnepassError, ValueError):
     """A file was made from other inputs than those of today."""
 
@@ -78,6 +84,26 @@ class OutOfSpaceError(OnepassError, OSError):
 
 class LockedError(OnepassError, BlockingIOError):
     """Another process is writing the same file."""
+
+
+def refused_by_system(error: BaseException) -> bool:
+    """Tell whether the system refused to read; an error of wrong bytes has no number of the system's."""
+    return isinstance(error, OSError) and not isinstance(error, OnepassError) and bool(error.errno)
+
+
+def unreadable(path: Path | str, error: BaseException) -> UnreadableFileError:
+    """Return the error for a file that the system refuses to read; `error` is `refused_by_system`."""
+    reason = os.strerror(getattr(error, "errno", 0) or 0)
+    return UnreadableFileError(
+        f"{path}: cannot be read now ({reason}), which says nothing of its content; "
+        "see to its permissions, disk or mount, and run the same command again"
+    )
+
+
+def raise_together(errors: Sequence[OnepassError]) -> None:
+    """Raise one error that says all of several, of the class of the first; do nothing where there is none."""
+    if errors:
+        raise type(errors[0])("; ".join(map(str, errors)))
 
 
 def unknown_name(

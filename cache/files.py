@@ -9,7 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from onepass.cache.errors import CorruptFileError, MissingFileError, OutOfSpaceError
+from onepass.cache.errors import (
+    CorruptFileError,
+    MissingFileError,
+    OutOfSpaceError,
+    refused_by_system,
+    unreadable,
+)
 
 TEMPORARY = ".tmp-"
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -91,12 +97,15 @@ def read_json(path: Path) -> Any:
     Raises:
         MissingFileError: There is no such file.
         CorruptFileError: It is not JSON.
+        UnreadableFileError: The system refuses to read it.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MissingFileError(f"{path}: no such file") from error
     except (ValueError, OSError) as error:
+        if refused_by_system(error):
+            raise unreadable(path, error) from error
         raise CorruptFileError(
             f"{path}: expected a JSON file, but it cannot be read ({error})"
         ) from error

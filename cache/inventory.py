@@ -13,8 +13,11 @@ from onepass.cache.errors import (
     MissingFileError,
     OnepassError,
     Remedy,
+    UnreadableFileError,
+    raise_together,
     unknown_name,
 )
+from onepass.cache.features import list_features
 from onepass.cache.files import TEMPORARY, leftovers
 from onepass.cache.locks import exclusive
 from onepass.cache.progress import human_bytes, human_seconds
@@ -51,7 +54,7 @@ class Entry:
     Attributes:
         key: `dataset/pixels` or `dataset/backbone@size…`.
         path: Where it lies.
-        state: "finished", "unfinished" or "damaged".
+        state: "finished", "unfinished", "damaged", or "unreadable" where the system refuses to read it.
         rows: Rows that are stored.
         shape: Shape of one row by column.
         bytes: Size on disk.
@@ -103,24 +106,37 @@ def verify_entries(config: VerifyConfig) -> list[str]:
     """Read every byte of one file, or of all, and compare it with the digests; return the keys.
 
     Raises:
-        CorruptFileError: Names every file that is not what was written.
+        CorruptFileError: Names every file that is not what was written, or cannot be read.
+        UnreadableFileError: The same, where the first of them cannot be read.
     """
     paths = {k: p for k, p in _paths(config.store).items() if p.exists()}
     if config.key:
         paths = {config.key: _find_finished(config.store, config.key)}
-    damaged = []
+    errors: list[OnepassError] = []
     for path in paths.values():
         try:
             RowFile.open(path).verify()
-        except CorruptFileError as error:
-            damaged.append(str(error))
-    if damaged:
-        raise CorruptFileError("; ".join(damaged))
+        except (CorruptFileError, UnreadableFileError) as error:
+            errors.append(error)
+    raise_together(errors)
     return list(paths)
 
 
-def delete_entry(config: KeyConfig) -> Path:
-    """Delete one file and what is unfinished of it; return where it was.
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A file that was deleted.
+
+    Attributes:
+        path: Where it was.
+        features: Where it was a data set: keys of the feature files that still carry its vectors.
+    """
+
+    path: Path
+    features: list[str]
+
+
+def delete_entry(config: KeyConfig) -> Deleted:
+    """Delete one file and what is unfinished of it.
 
     Raises:
         LockedError: A process is writing it.
@@ -130,7 +146,20 @@ def delete_entry(config: KeyConfig) -> Path:
         for file in (path, *leftovers(path)):
             file.unlink(missing_ok=True)
         shutil.rmtree(parts_folder(path), ignore_errors=True)
-    return path
+    dataset, _, name = config.key.partition("/")
+    features = list_features(config.store, dataset) if name == "pixels" else []
+    return Deleted(path, [f"{dataset}/{file.stem}" for file in features])
+
+
+def deleted_text(deleted: Deleted) -> str:
+    """Return what was deleted, and what still carries its vectors."""
+    lines = [f"{deleted.path}: deleted"]
+    if deleted.features:
+        lines.append(
+            f"Its vectors are still in {', '.join(deleted.features)}; delete one with: "
+            + command_of("delete", deleted.features[0])
+        )
+    return "\n".join(lines)
 
 
 def entries_table(entries: list[Entry]) -> str:
@@ -185,7 +214,8 @@ def _finished(key: str, path: Path) -> Entry:
     try:
         rows = RowFile.open(path)
     except OnepassError as error:
-        return Entry(key, path, "damaged", 0, {}, stat.st_size, age, str(error).split(": ", 1)[-1])
+        state = "unreadable" if isinstance(error, UnreadableFileError) else "damaged"
+        return Entry(key, path, state, 0, {}, stat.st_size, age, str(error).split(": ", 1)[-1])
     shape = {name: list(column.shape[1:]) for name, column in rows.columns.items()}
     return Entry(
         key,
@@ -203,7 +233,10 @@ def _unfinished(key: str, path: Path) -> Entry:
     shards = list(parts_folder(path).glob("shard-*.h5"))
     size = sum(shard.stat().st_size for shard in shards)
     age = max(0.0, time.time() - parts_folder(path).stat().st_mtime)
-    plan = read_plan(path)
+    try:
+        plan = read_plan(path)
+    except UnreadableFileError as error:
+        return Entry(key, path, "unreadable", 0, {}, size, age, str(error).split(": ", 1)[-1])
     if plan is None:
         return Entry(key, path, "unfinished", 0, {}, size, age, "no plan; the next run starts anew")
     shape = {name: list(column.shape) for name, column in plan.layout.columns.items()}

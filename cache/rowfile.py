@@ -20,9 +20,15 @@ import h5py
 import numpy as np
 
 from onepass.cache.artifacts import from_json, to_json
-from onepass.cache.errors import CorruptFileError, MissingFileError
+from onepass.cache.errors import (
+    CorruptFileError,
+    MissingFileError,
+    OnepassError,
+    refused_by_system,
+    unreadable,
+)
 from onepass.cache.provenance import digest_array, digest_bytes, digest_json
-from onepass.cache.shards import Column, RowLayout, shard_digest
+from onepass.cache.shards import Column, RowLayout, open_hdf5, shard_digest
 
 FORMAT = 1
 
@@ -69,15 +75,18 @@ class RowFile:
         Raises:
             MissingFileError: There is none.
             CorruptFileError: It is not a row file, is cut short, or points outside itself.
+            UnreadableFileError: The system refuses to read it, or to map it into memory.
         """
-        if not path.exists():
-            raise MissingFileError(f"{path}: no such file")
         try:
-            with h5py.File(path, "r") as file:
+            with open_hdf5(path) as file:
                 return cls._read(path, file)
+        except OnepassError:
+            raise
+        except FileNotFoundError as error:
+            raise MissingFileError(f"{path}: no such file") from error
         except (OSError, KeyError, ValueError, RuntimeError, AttributeError, TypeError) as error:
-            if isinstance(error, CorruptFileError):
-                raise
+            if refused_by_system(error):
+                raise unreadable(path, error) from error
             raise CorruptFileError(
                 f"{path}: expected a finished row file, but it cannot be read ({error}). "
                 f"Delete it and run the command that made it again"

@@ -1,5 +1,6 @@
 """Immutable shards: the unit that a killed run keeps or loses."""
 
+import errno
 import io
 from pathlib import Path
 from typing import NamedTuple
@@ -8,9 +9,17 @@ import h5py
 import numpy as np
 
 from onepass.cache.artifacts import record
-from onepass.cache.errors import CorruptFileError, InvalidInputError
+from onepass.cache.errors import (
+    CorruptFileError,
+    InvalidInputError,
+    UnreadableFileError,
+    refused_by_system,
+    unreadable,
+)
 from onepass.cache.files import write_atomic
 from onepass.cache.provenance import digest_array, digest_bytes
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class Column(NamedTuple):
@@ -108,19 +117,41 @@ def write_shard(
     return digest
 
 
+def open_hdf5(path: Path) -> h5py.File:
+    """Open a finished HDF5 file for reading; a file system without locks will do, for it never changes.
+
+    Raises:
+        UnreadableFileError: It is not a file.
+        OSError: It cannot be opened; see `refused_by_system`.
+    """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise UnreadableFileError(f"{path}: expected a file, found a folder, a pipe or a device")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return h5py.File(path, "r", locking=False)
+
+
 def read_shard(folder: Path, layout: RowLayout, plan: str, index: int) -> dict[str, np.ndarray]:
     """Return a committed shard's columns after checking that they are what was written.
 
     Raises:
         CorruptFileError: It is missing, of another plan, or its bytes differ from its digest.
+        UnreadableFileError: The system refuses to read it.
     """
     path = shard_path(folder, index)
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             written = (str(file.attrs["plan"]), int(file.attrs["index"]), str(file.attrs["digest"]))
             arrays = {name: file[name][()] for name in layout.columns}
         _check_arrays(layout, index, arrays)
+    except UnreadableFileError:
+        raise
     except (OSError, KeyError, ValueError, RuntimeError) as error:
+        if refused_by_system(error) and not isinstance(error, FileNotFoundError):
+            raise unreadable(path, error) from error
         raise CorruptFileError(
             f"{path}: expected a complete shard, but it cannot be read ({error})"
         ) from error

@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from onepass.cache.errors import CorruptFileError, MissingFileError, OutOfSpaceError
+from onepass.cache.errors import (
+    CorruptFileError,
+    MissingFileError,
+    OutOfSpaceError,
+    UnreadableFileError,
+)
 from onepass.cache.files import (
     TEMPORARY,
     atomic_path,
@@ -134,5 +139,5 @@ def test_damaged_json_is_one_clear_error(tmp_path: Path, content: bytes) -> None
 def test_missing_json_is_another(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match=r"a\.json: no such file"):
         read_json(tmp_path / "a.json")
-    with pytest.raises(CorruptFileError):  # a folder of that name
+    with pytest.raises(UnreadableFileError, match="Is a directory"):
         read_json(tmp_path)

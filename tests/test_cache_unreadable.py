@@ -1,0 +1,206 @@
+"""A file that the system refuses to read may be whole: it is never called damaged, and never deleted."""
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onepass.cache.artifacts import Artifact, record
+from onepass.cache.commandline.command import main
+from onepass.cache.errors import CorruptFileError, MissingFileError, UnreadableFileError
+from onepass.cache.files import read_json
+from onepass.cache.inventory import KeyConfig, ListConfig, delete_entry, list_entries
+from onepass.cache.rows import Column, RowFile, RowLayout, RowWriter, parts_folder
+from onepass.cache.shards import read_shard, shard_path
+
+LAYOUT = RowLayout({"features": Column((3,), "float32")}, 10, 4)
+REFUSALS = [errno.EACCES, errno.EIO, errno.EPERM, errno.ESTALE, errno.EAGAIN, errno.EMFILE]
+
+
+@record
+class Note(Artifact):
+    """A small artifact."""
+
+    text: str
+
+
+def make(path: Path, *, finish: bool = True) -> Path:
+    with RowWriter(path, LAYOUT, {"kind": "features"}) as writer:
+        for index in writer.missing:
+            start, stop = writer.shard_range(index)
+            writer.write(index, {"features": np.full((stop - start, 3), index, np.float32)})
+        if finish:
+            writer.finish()
+    return path
+
+
+def refuse(patch: pytest.MonkeyPatch, number: int, what: str) -> None:
+    """Let the system refuse: opening by HDF5, mapping into memory, or reading JSON."""
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(number, f"Unable to open file (errno = {number})")
+
+    patch.setattr(
+        {
+            "open": "onepass.cache.shards.h5py.File",
+            "map": "onepass.cache.rowfile.np.memmap",
+            "json": "pathlib.Path.read_text",
+        }[what],
+        refused,
+    )
+
+
+@pytest.mark.parametrize("number", REFUSALS)
+@pytest.mark.parametrize("what", ["open", "map"])
+def test_a_row_file_that_is_refused_says_why_and_opens_later(what, number, tmp_path, monkeypatch):
+    path = make(tmp_path / "a.h5")
+    before = path.read_bytes()
+    with monkeypatch.context() as patch, pytest.raises(UnreadableFileError) as caught:
+        refuse(patch, number, what)
+        RowFile.open(path)
+    text = str(caught.value)
+    assert not isinstance(caught.value, CorruptFileError) and "\n" not in text
+    assert text.startswith(f"{path}: cannot be read now ({os.strerror(number)})")
+    assert "elete" not in text and "damaged" not in text
+    RowFile.open(path).verify()
+    assert path.read_bytes() == before
+
+
+def test_a_file_system_without_maps_is_refused_too(tmp_path, monkeypatch):
+    path = make(tmp_path / "a.h5")
+    refuse(monkeypatch, errno.ENODEV, "map")
+    with pytest.raises(UnreadableFileError, match="No such device"):
+        RowFile.open(path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_read_without(number, tmp_path, monkeypatch):
+    import h5py
+
+    path, opener = make(tmp_path / "a.h5"), h5py.File
+
+    def without_locks(*arguments: Any, **options: Any) -> Any:
+        if options.get("locking") is not False:
+            raise OSError(number, "unable to lock file")
+        return opener(*arguments, **options)
+
+    monkeypatch.setattr("onepass.cache.shards.h5py.File", without_locks)
+    assert RowFile.open(path).layout == LAYOUT
+
+
+def test_a_lock_of_another_process_is_no_damage(tmp_path):
+    import subprocess
+    import sys
+
+    path = make(tmp_path / "a.h5")
+    code = f"import h5py, sys; f = h5py.File({str(path)!r}, 'r+'); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == "open\n"
+        with pytest.raises(UnreadableFileError, match="Resource temporarily unavailable"):
+            RowFile.open(path)
+        other.communicate("")
+    RowFile.open(path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_what_is_no_file_is_neither_damaged_nor_waited_for(kind, tmp_path):
+    path = tmp_path / "a.h5"
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    with pytest.raises(UnreadableFileError, match="expected a file, found a folder, a pipe"):
+        RowFile.open(path)
+
+
+def test_wrong_bytes_are_still_damage_and_nothing_is_still_nothing(tmp_path):
+    path = make(tmp_path / "a.h5")
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(CorruptFileError, match="Delete it"):
+        RowFile.open(path)
+    path.write_bytes(b"")
+    with pytest.raises(CorruptFileError, match="Delete it"):
+        RowFile.open(path)
+    with pytest.raises(MissingFileError):
+        RowFile.open(tmp_path / "b.h5")
+
+
+@pytest.mark.parametrize("number", REFUSALS)
+def test_a_shard_that_is_refused_is_not_thrown_away(number, tmp_path, monkeypatch):
+    path = make(tmp_path / "a.h5", finish=False)
+    shards = sorted(parts_folder(path).glob("shard-*.h5"))
+    before = [shard.read_bytes() for shard in shards]
+    with monkeypatch.context() as patch:
+        refuse(patch, number, "open")
+        with pytest.raises(UnreadableFileError, match="shard-000001"):
+            read_shard(parts_folder(path), LAYOUT, "plan", 1)
+        with pytest.raises(UnreadableFileError), RowWriter(path, LAYOUT, {"kind": "features"}):
+            pass
+    assert [shard.read_bytes() for shard in shards] == before and len(shards) == LAYOUT.shards
+    with RowWriter(path, LAYOUT, {"kind": "features"}) as writer:
+        assert not writer.missing
+    with pytest.raises(CorruptFileError):
+        shard_path(parts_folder(path), 2).unlink()
+        read_shard(parts_folder(path), LAYOUT, "plan", 2)
+
+
+@pytest.mark.parametrize("number", REFUSALS)
+def test_an_artifact_and_a_plan_that_are_refused_are_not_taken_for_missing(
+    number, tmp_path, monkeypatch
+):
+    Note("x").write(tmp_path / "note.json")
+    path = make(tmp_path / "a.h5", finish=False)
+    refuse(monkeypatch, number, "json")
+    for read in (read_json, Note.read, Note.read_optional):
+        with pytest.raises(UnreadableFileError, match=r"note\.json: cannot be read now"):
+            read(tmp_path / "note.json")
+    with pytest.raises(UnreadableFileError), RowWriter(path, LAYOUT, {"kind": "features"}):
+        pass
+    assert len(list(parts_folder(path).glob("shard-*.h5"))) == LAYOUT.shards
+
+
+def test_the_inventory_calls_it_unreadable(tmp_path, monkeypatch, capsys):
+    from onepass.cache.__main__ import COMMANDS
+
+    make(tmp_path / "birds" / "features" / "good@32.h5")
+    (tmp_path / "birds" / "features" / "folder@32.h5").mkdir()
+    broken = make(tmp_path / "birds" / "features" / "broken@32.h5")
+    broken.write_bytes(b"no HDF5")
+    make(tmp_path / "birds" / "pixels.h5", finish=False)
+    refuse(monkeypatch, errno.EACCES, "json")
+    states = {entry.key: entry.state for entry in list_entries(ListConfig(cache_dir=tmp_path))}
+    assert states == {
+        "birds/pixels": "unreadable", "birds/broken@32": "damaged",
+        "birds/folder@32": "unreadable", "birds/good@32": "finished",
+    }  # fmt: skip
+    assert main("cache", COMMANDS, ["list", "--cache-dir", str(tmp_path)]) == 0
+    assert "unreadable: expected a file, found a folder" in capsys.readouterr().out
+    assert main("cache", COMMANDS, ["verify", "--cache-dir", str(tmp_path)]) == 1
+    err = capsys.readouterr().err
+    assert (
+        "broken@32.h5: expected a finished row file" in err
+        and "folder@32.h5: expected a file" in err
+    )
+
+
+def test_deleting_a_data_set_says_which_files_carry_its_vectors(tmp_path, capsys):
+    from onepass.cache.__main__ import COMMANDS
+
+    make(tmp_path / "birds" / "pixels.h5")
+    for name in ("lite@64", "lite@32"):
+        make(tmp_path / "birds" / "features" / f"{name}.h5")
+    words = ["delete", "birds/pixels", "--cache-dir", str(tmp_path), "--json"]
+    assert main("cache", COMMANDS, words) == 0
+    deleted = json.loads(capsys.readouterr().out)
+    assert deleted["features"] == ["birds/lite@32", "birds/lite@64"]
+    make(tmp_path / "birds" / "pixels.h5")
+    assert main("cache", COMMANDS, words[:-1]) == 0
+    assert capsys.readouterr().out == (
+        f"{tmp_path}/birds/pixels.h5: deleted\nIts vectors are still in birds/lite@32, birds/lite@64; "
+        f"delete one with: onepass cache delete birds/lite@32 --cache-dir {tmp_path}\n"
+    )
+    deleted_file = delete_entry(KeyConfig(cache_dir=tmp_path, key="birds/lite@32"))
+    assert deleted_file.features == []
