@@ -3,22 +3,43 @@
 Zips come from strangers: every member's name, kind and size is checked before the first is read.
 """
 
+import errno
 import os
 import stat
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError
+from onepass.cache.errors import (
+    CorruptFileError,
+    InvalidInputError,
+    MissingFileError,
+    refused_by_system,
+    unreadable,
+)
 from onepass.cache.progress import human_bytes
 from onepass.cache.provenance import digest_json
 
 STORED_WAYS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ENCRYPTED = 1  # bit of a member's flags
+DANGLING = "a dangling link"
+NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # what a dangling link gives
+# Thumbnails, trash and notes of file managers and network drives, beside all names that begin with a dot.
+SYSTEM_FOLDERS = frozenset(
+    {
+        "__macosx", "$recycle.bin", "system volume information", "lost+found", "found.000",
+        "@eadir", "@recycle", "@recently-snapshot", "@sharebin", "@tmp", "@__thumb",
+        "#recycle", "#snapshot", "network trash folder", "temporary items",
+    }
+)  # fmt: skip
+SYSTEM_FILES = frozenset(
+    {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", ".ds_store", "icon\r"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +63,17 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """Files by relative name, "/" between the parts; hidden files are left out.
+    """Files by relative name, "/" between the parts; hidden ones and those of the system are left out.
 
     Attributes:
         path: The folder or the zip.
-        files: Names, sorted.
+        files: Names, sorted; also of links that lead nowhere.
         folders: Names of all folders, also of empty ones.
         identity: What tells cheaply whether the tree is another than before: of a zip, names, sizes
             and CRC-32 of its members as its directory lists them; of a folder, names, sizes and
             times of change.
+        opener: Opens a file by its name below `path`.
+        left_out: How many files of the whole tree were left out, by kind, such as {"in @eaDir": 12}.
         prefix: Folder inside of `path` that the names are relative to.
     """
 
@@ -58,18 +81,28 @@ class Tree:
     files: tuple[str, ...]
     folders: frozenset[str]
     identity: dict[str, Any]
-    reader: Callable[[str], bytes]
+    opener: Callable[[str], IO[bytes]]
+    left_out: Counter[str]
     prefix: str = ""
 
-    def read(self, name: str) -> bytes:
-        """Return a file's bytes.
+    def read(self, name: str, limit: int = -1) -> bytes:
+        """Return a file's bytes, or the first `limit` of them.
 
         Raises:
-            CorruptFileError: They cannot be read, or their checksum is wrong.
+            MissingFileError: It is not there (any more), or is a link that leads nowhere.
+            UnreadableFileError: The system refuses to read it.
+            CorruptFileError: It cannot be unpacked, or its checksum is wrong.
         """
         try:
-            return self.reader(self.prefix + name)
+            with self.opener(self.prefix + name) as file:
+                return file.read(limit)
         except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+            if isinstance(error, OSError) and error.errno in NOWHERE:
+                is_link = (self.path / self.prefix / name).is_symlink()
+                why = DANGLING if is_link else "not there any more"
+                raise MissingFileError(f"{self.prefix}{name}: {why}") from error
+            if refused_by_system(error):
+                raise unreadable(f"{self.path}: {self.prefix}{name}", error) from error
             raise CorruptFileError(
                 f"{self.path}: {self.prefix}{name} cannot be read ({error})"
             ) from error
@@ -98,6 +131,7 @@ def open_tree(path: Path, limits: Limits | None = None) -> Iterator[Tree]:
     Raises:
         MissingFileError: There is neither.
         CorruptFileError: The file is no zip, or is cut short.
+        UnreadableFileError: The system refuses to read it.
         InvalidInputError: The zip holds something that a data set does not need and an attack does.
     """
     if path.is_dir():
@@ -115,6 +149,8 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        if refused_by_system(error):
+            raise unreadable(path, error) from error
         raise CorruptFileError(
             f"{path}: expected a folder or a zip, but it cannot be read as a zip ({error}); "
             "if it was downloaded or copied, it is probably cut short: get it again"
@@ -123,51 +159,83 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
 
 def _zip_tree(path: Path, archive: zipfile.ZipFile, infos: list[zipfile.ZipInfo]) -> Tree:
     listing = sorted([info.filename, info.file_size, info.CRC] for info in infos)
-    names = [str(name) for name, _, _ in listing if not _hidden(str(name))]
+    left_out: Counter[str] = Counter()
+    names = []
+    for name in (str(name) for name, _, _ in listing):
+        if not (kind := _set_aside(name)):
+            names.append(name)
+        elif not name.endswith("/"):
+            left_out[kind] += 1
     files = tuple(name for name in names if not name.endswith("/"))
     folders = {name.rstrip("/") for name in names if name.endswith("/")}
     identity = {"kind": "zip", "digest": digest_json(listing)}
-    return Tree(path, files, _with_parents(files, folders), identity, archive.read)
+    return Tree(path, files, _with_parents(files, folders), identity, archive.open, left_out)
 
 
 def _folder_tree(path: Path) -> Tree:
     listing: list[list] = []
     folders: set[str] = set()
+    left_out: Counter[str] = Counter()
     try:
-        _scan(path, "", frozenset(), listing, folders)
+        _scan(path, "", frozenset(), listing, folders, left_out)
     except OSError as error:
-        raise CorruptFileError(f"{path}: its files cannot be listed ({error})") from error
+        raise unreadable(error.filename or path, error) from error
     listing.sort()
     names = tuple(name for name, _, _ in listing)
     for name in [*names, *folders]:
         _check_text(path, name)
     identity = {"kind": "folder", "digest": digest_json(listing)}
-    return Tree(path, names, frozenset(folders), identity, lambda name: (path / name).read_bytes())
+    return Tree(
+        path, names, frozenset(folders), identity, lambda name: (path / name).open("rb"), left_out
+    )
 
 
 def _scan(
-    folder: Path, above: str, ancestors: frozenset, listing: list[list], folders: set[str]
+    folder: Path,
+    above: str,
+    ancestors: frozenset,
+    listing: list[list],
+    folders: set[str],
+    left_out: Counter[str],
 ) -> None:
     """Add [name, size, time of change] of every file; a link to a folder above is not entered."""
     status = folder.stat()
     here = (status.st_dev, status.st_ino)
     if here in ancestors:
+        left_out["link to a folder above it"] += 1
         return
     with os.scandir(folder) as entries:
         for entry in entries:
-            if _hidden(entry.name):
-                continue
-            if entry.is_dir():
-                folders.add(above + entry.name)
-                _scan(
-                    folder / entry.name,
-                    f"{above}{entry.name}/",
-                    ancestors | {here},
-                    listing,
-                    folders,
-                )
-            elif entry.is_file():
-                listing.append([above + entry.name, entry.stat().st_size, entry.stat().st_mtime_ns])
+            name = above + entry.name
+            found = _status(entry)
+            is_folder = found is not None and stat.S_ISDIR(found.st_mode)
+            if kind := _set_aside(entry.name + "/" * is_folder):
+                left_out[kind] += _count_files(entry.path) if is_folder else 1
+            elif found is None:
+                listing.append([name, -1, 0])
+            elif is_folder:
+                folders.add(name)
+                inside = ancestors | {here}
+                _scan(folder / entry.name, f"{name}/", inside, listing, folders, left_out)
+            elif stat.S_ISREG(found.st_mode):
+                listing.append([name, found.st_size, found.st_mtime_ns])
+            else:
+                left_out["pipe or device"] += 1
+
+
+def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """Return what the system says of a file or folder; None for a link that leads nowhere."""
+    try:
+        return entry.stat()
+    except OSError as error:
+        if error.errno in NOWHERE:
+            return None
+        raise
+
+
+def _count_files(folder: str) -> int:
+    """Return how many files lie below a folder, as far as it may be looked into."""
+    return sum(len(files) for _, _, files in os.walk(folder))
 
 
 def _with_parents(files: tuple[str, ...], folders: set[str]) -> frozenset[str]:
@@ -181,8 +249,15 @@ def _with_parents(files: tuple[str, ...], folders: set[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _hidden(name: str) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+def _set_aside(name: str) -> str:
+    """Return as what a file, or a folder whose name ends with "/", is left out; "" where it is not."""
+    *folders, last = name.split("/")
+    for part in folders:
+        if part.startswith(".") or part.casefold() in SYSTEM_FOLDERS:
+            return f"in {part}"
+    if last.casefold() in SYSTEM_FILES:
+        return last.strip()
+    return "hidden" if last.startswith(".") else ""
 
 
 def _check_text(path: Path, name: str) -> None:

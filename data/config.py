@@ -10,6 +10,8 @@ from onepass.data.sources import SOURCES
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LARGEST_SIDE = 4096  # px
+MAX_SIDE = 320  # px
+DEFAULT_FIT = "pad"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,11 +21,32 @@ class PrepareConfig(StoreConfig):
     kind: str = flag(help=", ".join(SOURCES), positional=True, metavar="NAME")
     source: str | None = flag(None, "folder, zip, or address of a zip")
     name: str | None = flag(None, "name in the store (default: NAME; of a folder, its own name)")
-    max_side: int = flag(320, "larger images are scaled down to this height and width (px)")
-    fit: str = flag(
-        "pad",
-        "images of several sizes become squares with black borders, or cut",
-        choices=("pad", "crop"),
+    max_side: int | None = flag(
+        None,
+        f"largest height and width of the rows (px; default: {MAX_SIDE}, or as prepared before)",
+    )
+    fit: str | None = flag(
+        None,
+        "images of several sizes become squares: with borders, cut, or distorted "
+        "(default: pad, or as prepared before)",
+        choices=("pad", "crop", "stretch"),
+    )
+    pad: str | None = flag(
+        None,
+        "borders of --fit pad: black, the image's mean colour, or its mirror image "
+        "(default: black, or as prepared before)",
+        choices=("black", "mean", "reflect"),
+    )
+    channels: str | None = flag(
+        None,
+        "1 (grey) or 3 (RGB) (default: 1 where all images are grey, or as prepared before)",
+        choices=("1", "3"),
+    )
+    layout: str = flag(
+        "auto",
+        "auto: folders named like splits (train, Validation, test_images) are splits; "
+        "classes: every folder at the top is a class",
+        choices=("auto", "classes"),
     )
     on_bad: str = flag(
         "refuse",
@@ -35,12 +58,21 @@ class PrepareConfig(StoreConfig):
     raw_dir: Path | None = flag(None, "folder of the downloads (default: data/raw)")
 
     def __post_init__(self) -> None:
-        if not 1 <= self.max_side <= LARGEST_SIDE:
+        if self.max_side is not None and not 1 <= self.max_side <= LARGEST_SIDE:
             raise UsageError(f"--max-side: expected 1 to {LARGEST_SIDE}, received {self.max_side}")
+        if self.pad and self.fit not in (None, "pad"):
+            raise UsageError(f"--pad {self.pad}: expected --fit pad, received --fit {self.fit}")
         if self.name is not None and not NAME.fullmatch(self.name):
             raise UsageError(f"--name: expected letters, digits, . _ or -, received {self.name!r}")
         if self.seed < 0:
             raise UsageError(f"--seed: expected 0 or more, received {self.seed}")
+
+    @property
+    def fit_and_pad(self) -> str:
+        """How images that are no squares become squares, as in `fit_image`; "" where no flag says."""
+        if self.pad in ("mean", "reflect"):
+            return f"pad {self.pad}"
+        return self.fit or ("pad" if self.pad else "")
 
     @property
     def raw(self) -> Path:

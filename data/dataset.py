@@ -20,7 +20,10 @@ from onepass.cache.rows import RowFile
 from onepass.data.record import DatasetRecord
 from onepass.data.sources import SOURCES
 
+HELD_LABELS = "held_labels"  # side array (N,) int32: labels of test images, -1 where unknown
+
 __all__ = [
+    "HELD_LABELS",
     "SPLITS",
     "ImageDataset",
     "dataset_digest",
@@ -93,6 +96,14 @@ class ImageDataset:
     def __reduce__(self) -> tuple:
         return _open, (self.path, self.name)  # a memory map would be pickled as all its bytes
 
+    @property
+    def held_labels(self) -> np.ndarray:
+        """Labels of the test images where they are known, (N,) int32, else -1.
+
+        They are kept apart from `labels`, so that nothing is trained or chosen by them.
+        """
+        return self.extra.get(HELD_LABELS, np.full(len(self.names), -1, np.int32))
+
     def rows(self, split: str) -> np.ndarray:
         """Return the rows of a split, int64, ascending.
 
@@ -137,6 +148,7 @@ def open_dataset(store: Path, name: str) -> ImageDataset:
         MissingFileError: The store is empty.
         UnknownNameError: It holds others; the nearest are named.
         CorruptFileError: The file is damaged, or its labels, names or classes were changed.
+        UnreadableFileError: The system refuses to read it.
     """
     path, known = dataset_path(store, name), prepared_names(store)
     if name not in known:

@@ -1,14 +1,18 @@
 """Encoded images of any kind become uint8 pixels, grey or RGB."""
 
 import io
+from functools import cache
+from pathlib import PurePosixPath
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from onepass.cache.errors import InvalidInputError
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+COMMON = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # tried first
+# Pillow opens these as well, but by running another program (EPS, WMF) or without a decoder of its own.
+NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
+MAGIC_BYTES = 16  # of a file, by which Pillow tells what it may be
 MAX_PIXELS = 80_000_000  # below the limit from which Pillow warns
 GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
 
@@ -33,7 +37,7 @@ def decode_image(content: bytes | np.ndarray, name: str) -> Image.Image:
     if isinstance(content, np.ndarray):
         return Image.fromarray(content)
     try:
-        with _open(content) as image:
+        with _open(content, name) as image:
             image.load()
             return _to_eight_bits(ImageOps.exif_transpose(image))
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged input
@@ -52,37 +56,81 @@ def inspect_image(content: bytes | np.ndarray, name: str) -> tuple[int, int, boo
     if isinstance(content, np.ndarray):
         return content.shape[1], content.shape[0], content.ndim == 2
     try:
-        with _open(content) as image:
+        with _open(content, name) as image:
             return *image.size, image.mode in GREY_MODES
     except Exception as error:
         raise _unusable(name, error) from error
 
 
 def fit_image(image: Image.Image, side: int, fit: str) -> Image.Image:
-    """Bring an image to side x side px, its aspect kept (bicubic, antialiased).
+    """Bring an image to side x side px (bicubic, antialiased).
 
     Args:
         image: Mode "L" or "RGB".
         side: Height and width of the result (px).
-        fit: "pad" shows all of it between black borders; "crop" fills the square with its middle.
+        fit: "pad" shows all of it between black borders, "pad mean" between borders of its mean colour,
+            "pad reflect" between its mirror images; "crop" fills the square with its middle; "stretch"
+            shows all of it with another aspect.
     """
     if image.size == (side, side):
         return image
     width, height = image.size
     if fit == "crop" or width == height:
         return ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
+    if fit == "stretch":
+        return image.resize((side, side), Image.Resampling.BICUBIC)
     scale = side / max(width, height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    square = Image.new(image.mode, (side, side))
-    square.paste(
-        image.resize(size, Image.Resampling.BICUBIC),
-        ((side - size[0]) // 2, (side - size[1]) // 2),
-    )
+    left, top = (side - size[0]) // 2, (side - size[1]) // 2
+    whole = image.resize(size, Image.Resampling.BICUBIC)
+    if fit == "pad reflect":
+        pixels = np.asarray(whole)
+        borders = [(top, side - size[1] - top), (left, side - size[0] - left), (0, 0)]
+        return Image.fromarray(np.pad(pixels, borders[: pixels.ndim], "reflect"))
+    square = Image.new(image.mode, (side, side), _mean_colour(whole) if fit == "pad mean" else 0)
+    square.paste(whole, (left, top))
     return square
 
 
-def _open(content: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(content), formats=FORMATS)
+def _mean_colour(image: Image.Image) -> int | tuple[int, ...]:
+    mean = np.rint(np.asarray(image).mean(axis=(0, 1))).astype(int)
+    return int(mean) if mean.ndim == 0 else tuple(mean.tolist())
+
+
+@cache
+def image_suffixes() -> dict[str, str]:
+    """Return Pillow's name of the format by suffix (".jfif"), of all images that can be read."""
+    Image.init()
+    known = Image.registered_extensions()
+    readable = {
+        *Image.OPEN,
+        "MPO",
+    } - NOT_READ  # MPO: several JPEG images in a file, of which the first is taken
+    return {suffix: form for suffix, form in known.items() if form in readable}
+
+
+@cache
+def _recognised() -> tuple[str, ...]:
+    """Return the formats that Pillow can tell by a file's first bytes, the common ones first."""
+    Image.init()
+    others = [form for form, (_, accepts) in Image.OPEN.items() if accepts and form not in NOT_READ]
+    return tuple(dict.fromkeys([*COMMON, *sorted(others)]))
+
+
+def may_be_image(head: bytes) -> bool:
+    """Tell by the first `MAGIC_BYTES` of a file whether it is worth a look as an image."""
+    if len(head) < MAGIC_BYTES:  # Pillow's tests read that many
+        return False
+    tests = (Image.OPEN[form][1] for form in _recognised())
+    return any(test is not None and test(head) for test in tests)
+
+
+def _open(content: bytes, name: str) -> Image.Image:
+    formats = _recognised()
+    own = image_suffixes().get(PurePosixPath(name).suffix.lower())
+    if own in Image.OPEN and own not in formats:  # such as TGA, which has no mark of its own
+        formats = (*formats, own)
+    image = Image.open(io.BytesIO(content), formats=formats)
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(
             f"{image.width} x {image.height} px, more than the {MAX_PIXELS:,} that are allowed"
@@ -92,7 +140,7 @@ def _open(content: bytes) -> Image.Image:
 
 def _unusable(name: str, error: Exception) -> InvalidInputError:
     if isinstance(error, Image.UnidentifiedImageError):
-        why = f"not an image that is known here ({', '.join(FORMATS)})"
+        why = "not an image that Pillow reads"
     elif isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         why = f"more than the {MAX_PIXELS:,} pixels that are allowed"
     else:

@@ -5,13 +5,20 @@ from typing import Any
 
 import numpy as np
 
-from onepass.cache.errors import CorruptFileError, MissingFileError, OnepassError, Remedy
+from onepass.cache.errors import (
+    CorruptFileError,
+    MissingFileError,
+    OnepassError,
+    Remedy,
+    UnreadableFileError,
+    raise_together,
+)
 from onepass.cache.rowfile import RowFile
 from onepass.data.config import ListConfig, ShowConfig, VerifyConfig
 from onepass.data.dataset import SPLITS, dataset_path, open_dataset, prepared_names
 from onepass.data.record import DatasetRecord
 from onepass.data.sources import SOURCES
-from onepass.data.summary import Summary, summarise, summary_lines
+from onepass.data.summary import Summary, left_out_text, summarise, summary_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +43,17 @@ class Shown:
 
 
 def list_datasets(config: ListConfig) -> list[Summary]:
-    """Return every data set of the store, by name; damaged ones say what is wrong."""
+    """Return every data set of the store, by name; damaged and unreadable ones say what is wrong."""
     found = []
     for name in prepared_names(config.store):
         path = dataset_path(config.store, name)
         try:
             found.append(summarise(open_dataset(config.store, name)))
         except OnepassError as error:
+            state = "unreadable" if isinstance(error, UnreadableFileError) else "damaged"
             size = path.stat().st_size
-            found.append(Summary(name, path, {}, 0, 0, 0, [], size, "", problem=str(error)))
+            problem = f"{state}: {error}"
+            found.append(Summary(name, path, {}, 0, 0, 0, [], size, "", problem=problem))
     return found
 
 
@@ -79,23 +88,24 @@ def verify_datasets(config: VerifyConfig) -> list[Summary]:
 
     Raises:
         MissingFileError: There is none.
-        CorruptFileError: Names every data set, and its rows, that is not what was prepared.
+        CorruptFileError: Names every data set, and its rows, that is not what was prepared or cannot be read.
+        UnreadableFileError: The same, where the first of them cannot be read.
     """
     names = [config.name] if config.name else prepared_names(config.store)
     if not names:
         raise MissingFileError(
             f"{config.store}: no data set is prepared yet", remedy=Remedy("prepare", "solar-cells")
         )
-    verified, damaged = [], []
+    verified: list[Summary] = []
+    errors: list[OnepassError] = []
     for name in names:
         try:
             dataset = open_dataset(config.store, name)
             RowFile.open(dataset.path).verify()
             verified.append(summarise(dataset))
-        except CorruptFileError as error:
-            damaged.append(str(error))
-    if damaged:
-        raise CorruptFileError("; ".join(damaged))
+        except (CorruptFileError, UnreadableFileError) as error:
+            errors.append(error)
+    raise_together(errors)
     return verified
 
 
@@ -104,7 +114,7 @@ def list_text(summaries: list[Summary]) -> str:
     lines = []
     for s in summaries:
         if s.problem:
-            lines.append(f"{s.name}: damaged: {s.problem}")
+            lines.append(f"{s.name}: {s.problem}")
         else:
             lines += [s.name, *summary_lines(s)]
     lines += [
@@ -123,6 +133,8 @@ def show_text(shown: Shown) -> str:
     lines += [f"  cite      {text}" for text in record.citation]
     lines += [f"  published {p.accuracy} %  {p.method} ({p.source})" for p in record.published]
     lines += [f"  note      {note}" for note in record.notes]
+    lines += [f"  geometry  {record.geometry_note}"] if record.geometry_note else []
+    lines += [f"  left out  {left_out_text(record.left_out)}"] if record.left_out else []
     lines += [f"  left out  {image.why}" for image in record.skipped]
     for split, names in shown.names.items():
         if names:

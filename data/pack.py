@@ -3,7 +3,7 @@
 import os
 import shutil
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,15 +13,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from onepass.cache.errors import InvalidInputError
+from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError
 from onepass.cache.progress import Progress
 from onepass.cache.rows import SHARD_BYTES, Column, RowLayout, RowWriter
 from onepass.cache.stopping import StopRequest
+from onepass.data.config import DEFAULT_FIT, MAX_SIDE, PrepareConfig
 from onepass.data.images import decode_image, fit_image, inspect_image
 from onepass.data.sources.base import Item, Survey
 
 RULES = 1  # raise when the same files would become other pixels: decoding, scaling or order changed
 TASK_ROWS = 64  # images that a thread takes at a time
+USUAL = 0.95  # of the images decide the size of all
+# An image that the system refuses to read is none of these: it may be whole, so that it ends the work.
+BAD_IMAGE = (InvalidInputError, CorruptFileError, MissingFileError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class Geometry:
     Attributes:
         side: Height and width (px).
         channels: 1 (grey) or 3 (RGB).
-        fit: "pad", "crop", or "square" where all images are squares of one size.
+        fit: As in `fit_image`, or "square" where all images are squares of one size.
         native: Size that every image has where `fit` is "square" (px); else 0.
     """
 
@@ -41,13 +45,51 @@ class Geometry:
     native: int
 
     @classmethod
-    def of(cls, survey: Survey, max_side: int, fit: str) -> "Geometry":
-        """Return the geometry for images as surveyed: squares of one size stay as they are if they may."""
-        side = min(max_side, survey.largest)
-        channels = 1 if survey.grey else 3
+    def choose(
+        cls, survey: Survey, config: PrepareConfig, before: "Geometry | None" = None
+    ) -> "Geometry":
+        """Return the geometry for images as surveyed.
+
+        The flags decide. What they leave open stays as it is where the data set was prepared before,
+        and else follows the bulk of the images, so that one large image does not enlarge all others.
+        Squares of one size are neither cut nor padded.
+        """
+        if before and config.max_side is None:
+            side = before.side
+        else:
+            side = min(config.max_side or MAX_SIDE, survey.usual or survey.largest)
+        channels = int(config.channels or (before.channels if before else 1 if survey.grey else 3))
         if survey.square:
             return cls(side, channels, "square", survey.largest)
-        return cls(side, channels, fit, 0)
+        kept = before.fit if before and before.fit != "square" else DEFAULT_FIT
+        return cls(side, channels, config.fit_and_pad or kept, 0)
+
+    def __str__(self) -> str:
+        kind = "RGB" if self.channels == 3 else "grey"
+        return f"{self.side} x {self.side} px, {kind}" + (
+            f", {self.fit}" if not self.native else ""
+        )
+
+
+def geometry_note(geometry: Geometry, survey: Survey, fresh: Geometry) -> str:
+    """Say what a person would not expect of the geometry; "" for nothing.
+
+    Args:
+        geometry: That of the rows.
+        survey: What the images have in common.
+        fresh: What it would be had nothing been prepared before.
+    """
+    if geometry != fresh:
+        return (
+            f"{geometry}, as prepared before (by the images {fresh}); --max-side, --fit, --pad and "
+            "--channels change it"
+        )
+    if geometry.side < survey.largest and geometry.side == survey.usual:
+        return (
+            f"{geometry.side} px, which {USUAL:.0%} of the images do not exceed; the others are scaled down, "
+            f"the largest from {survey.largest:,} px"
+        )
+    return ""
 
 
 def survey_images(where: str, items: Sequence[Item]) -> tuple[Survey, dict[str, str]]:
@@ -63,7 +105,7 @@ def survey_images(where: str, items: Sequence[Item]) -> tuple[Survey, dict[str, 
     Raises:
         InvalidInputError: None can be used.
     """
-    sizes: set[tuple[int, int]] = set()
+    sizes: Counter[tuple[int, int]] = Counter()
     bad: dict[str, str] = {}
     grey = True
     with (
@@ -75,7 +117,7 @@ def survey_images(where: str, items: Sequence[Item]) -> tuple[Survey, dict[str, 
             if isinstance(seen, str):
                 bad[item.name] = seen
             else:
-                sizes.add(seen[:2])
+                sizes[seen[:2]] += 1
                 grey = grey and seen[2]
             progress.advance(1)
     if not sizes:
@@ -83,7 +125,13 @@ def survey_images(where: str, items: Sequence[Item]) -> tuple[Survey, dict[str, 
             f"{where}: none of the {len(items)} images can be used: {next(iter(bad.values()), 'no image')}"
         )
     only = next(iter(sizes))
-    return Survey(max(map(max, sizes)), len(sizes) == 1 and only[0] == only[1], grey), bad
+    longest = np.repeat([max(size) for size in sizes], list(sizes.values()))
+    return Survey(
+        largest=int(longest.max()),
+        square=len(sizes) == 1 and only[0] == only[1],
+        grey=grey,
+        usual=int(np.percentile(longest, 100 * USUAL, method="lower")),
+    ), bad
 
 
 def row_layout(rows: int, geometry: Geometry) -> RowLayout:
@@ -169,7 +217,7 @@ def _threads() -> int:
 def _inspect(item: Item) -> tuple[int, int, bool] | str:
     try:
         return inspect_image(item.read(), item.name)
-    except (InvalidInputError, OSError) as error:
+    except BAD_IMAGE as error:
         return str(error)
 
 
@@ -209,7 +257,7 @@ def _decode_into(rows: np.ndarray, items: Sequence[Item], geometry: Geometry) ->
     for row, item in zip(rows, items, strict=True):
         try:
             row[:] = _pixels(item, geometry)
-        except (InvalidInputError, OSError) as error:
+        except BAD_IMAGE as error:
             bad[item.name] = str(error)
     return bad
 

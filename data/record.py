@@ -44,7 +44,9 @@ class DatasetRecord:
         source: File, folder or package that it was read from.
         seed: Of its validation split; None where the source has one of its own.
         geometry: Side (px), channels, fit and native size (px) of its pixel rows.
-        skipped: Images that were left out.
+        geometry_note: What may surprise in the size of the rows; "" for nothing.
+        skipped: Images that cannot be used and were left out.
+        left_out: How many files of the source are no rows, by kind, these images among them.
     """
 
     title: str = ""
@@ -56,4 +58,6 @@ class DatasetRecord:
     source: str = ""
     seed: int | None = None
     geometry: dict[str, int | str] = field(default_factory=dict)
+    geometry_note: str = ""
     skipped: list[SkippedImage] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)

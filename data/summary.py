@@ -1,5 +1,7 @@
 """A data set in numbers, and what preparing it came to."""
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -8,8 +10,11 @@ import numpy as np
 
 from onepass.cache.commandline.advice import command_of
 from onepass.cache.progress import human_bytes, human_seconds
+from onepass.data.archive import DANGLING
 from onepass.data.dataset import SPLITS, ImageDataset
 from onepass.data.record import SkippedImage
+
+SHOWN_CLASSES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +26,13 @@ class Summary:
         path: Its file.
         splits: Images of each split.
         classes: How many classes there are.
+        class_names: The names of the first ten.
         fewest: Training images of the smallest class.
         most: Training images of the largest class.
         shape: Height, width (px) and channels.
         bytes: Size of the file.
         digest: Identity of its content (hex).
-        problem: What is wrong with it; the numbers are empty then.
+        problem: Whether it is damaged or unreadable, and why; the numbers are empty then.
     """
 
     name: str
@@ -38,6 +44,7 @@ class Summary:
     shape: list[int]
     bytes: int
     digest: str
+    class_names: list[str] = field(default_factory=list)
     problem: str = ""
 
 
@@ -53,7 +60,9 @@ class Prepared:
             "stopped" where work is left, which the same command resumes.
         name: Name in the store.
         summary: What lies there, in numbers; None where the run was stopped.
-        skipped: Images that were left out.
+        skipped: Images that cannot be used, left out ("name") and the reason ("why").
+        left_out: How many files of the source are no rows, by kind, these images among them.
+        geometry: What may surprise in the size of the rows; "" for nothing.
         stale: Feature files that were made from the data set as it was before.
         seconds: How long it took.
     """
@@ -62,6 +71,8 @@ class Prepared:
     name: str
     summary: Summary | None = None
     skipped: list[SkippedImage] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+    geometry: str = ""
     stale: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -84,6 +95,7 @@ def summarise(dataset: ImageDataset) -> Summary:
         shape=list(dataset.pixels.shape[1:]),
         bytes=dataset.path.stat().st_size,
         digest=dataset.digest,
+        class_names=list(dataset.class_names[:SHOWN_CLASSES]),
     )
 
 
@@ -93,9 +105,10 @@ def summary_lines(s: Summary) -> list[str]:
     images = " + ".join(f"{count:,} {split}" for split, count in s.splits.items() if count)
     each = f"{s.fewest:,}" if s.fewest == s.most else f"{s.fewest:,} to {s.most:,}"
     kind = "RGB" if channels == 3 else "grey"
+    more = ", …" if s.classes > len(s.class_names) else ""
     return [
         f"  images    {images}, {height} x {width} px, {kind}",
-        f"  classes   {s.classes}, {each} training images each",
+        f"  classes   {s.classes} ({', '.join(s.class_names)}{more}), {each} training images each",
         f"  file      {s.path} ({human_bytes(s.bytes)}, digest {s.digest[:8]})",
     ]
 
@@ -109,13 +122,29 @@ def prepared_text(prepared: Prepared) -> str:
     else:
         head = f"{prepared.name}: prepared in {human_seconds(prepared.seconds)}"
     lines = [head, *summary_lines(prepared.summary)]
+    if prepared.geometry:
+        lines.append(f"  geometry  {prepared.geometry}")
+    if prepared.left_out:
+        lines.append(f"  left out  {left_out_text(prepared.left_out)}")
     if prepared.skipped:
         first = ", ".join(image.name for image in prepared.skipped[:3])
-        lines.append(
-            f"  left out  {len(prepared.skipped)} images that cannot be used: {first} (all: data show)"
-        )
+        more = ", …" if len(prepared.skipped) > 3 else ""
+        lines.append(f"  bad       {first}{more} (each with the reason: data show)")
     if prepared.stale:
         lines.append(
             f"  stale     {', '.join(prepared.stale)}: made from the data set as it was before; extract them again"
         )
     return "\n".join([*lines, f"Next: {command_of('extract', prepared.name)}"])
+
+
+def left_out_by_kind(files: Mapping[str, int], skipped: Sequence[SkippedImage]) -> dict[str, int]:
+    """Return how many files of a source are no rows, by kind: other files, and images that cannot be used."""
+    found = Counter(files)
+    for image in skipped:
+        found["dangling link" if DANGLING in image.why else "undecodable"] += 1
+    return dict(found.most_common())
+
+
+def left_out_text(left_out: Mapping[str, int]) -> str:
+    """Return what was left out in words: `20 .heic, 3 without a suffix, 12 in @eaDir`."""
+    return ", ".join(f"{count:,} {kind}" for kind, count in left_out.items())

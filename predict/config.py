@@ -50,6 +50,11 @@ class PredictConfig(ModelsConfig):
     """Which split is predicted, and how the answers are written."""
 
     split: str = flag("test", "the rows to predict", choices=SPLITS)
+    score: bool = flag(
+        False,
+        "with --split test: how good the predictions are, by the labels of test/<class>/, which "
+        "nothing else looks at",
+    )
     format: str = flag(
         "course",
         "course: `test_0.JPEG n02…` lines; kaggle: CSV of file and class; "
@@ -66,6 +71,10 @@ class PredictConfig(ModelsConfig):
 
     def __post_init__(self) -> None:
         ModelsConfig.__post_init__(self)
+        if self.score and self.split != "test":
+            raise UsageError(
+                "--score: expected --split test; the validation split is always scored"
+            )
         if len(self.header) != 2:
             raise UsageError(f"--header: expected two column names, received {len(self.header)}")
 

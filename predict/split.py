@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from onepass.cache.errors import UsageError
+import numpy as np
+
+from onepass.cache.errors import InvalidInputError, UsageError
 from onepass.cache.files import write_atomic
 from onepass.cache.provenance import digest_array, digest_json, made_by
 from onepass.classify.heads.storage import load_head
@@ -16,11 +18,12 @@ from onepass.classify.leaderboard.prediction_record import (
 from onepass.classify.leaderboard.records import model_digest
 from onepass.classify.metrics import accuracy, confidence_interval, log_loss, log_probabilities
 from onepass.classify.protocol.scorings import Scoring, record_probe, record_scoring
+from onepass.data.dataset import ImageDataset
 from onepass.finetune.session.runs import FinishedRun
 from onepass.predict.answers import ENDINGS, encode_answers
 from onepass.predict.config import PredictConfig
 from onepass.predict.models import Model, make_predictor, open_models
-from onepass.predict.predictor import Prediction, Predictor, view_text
+from onepass.predict.predictor import Prediction, Predictor, split_rows, view_text
 from onepass.predict.probes import Probe
 
 
@@ -47,7 +50,8 @@ def predict_split(config: PredictConfig) -> PredictResult:
 
     Raises:
         UsageError: The flags do not fit one another.
-        InvalidInputError: The split has no rows, or weights were to be learnt and cannot be.
+        InvalidInputError: The split has no rows or, where it is to be scored, no labels; or weights were
+            to be learnt and cannot be.
         MissingFileError: There is no such model, or it is not finished.
         StaleError: The data set or the features have changed since.
         CorruptFileError: A file of the model is damaged.
@@ -56,14 +60,35 @@ def predict_split(config: PredictConfig) -> PredictResult:
         raise UsageError(f"--out {config.out}: expected a file, received a folder")
     models = open_models(config.store, config.runs, config.models)
     predictor = make_predictor(models, config)
+    truth = _truth(predictor.dataset, config)
     prediction = predictor.predict_split(config.split)
     path = config.out or _default_path(config, models)
     write_atomic(path, encode_answers(prediction, config.format, config.header))
-    record = _make_record(predictor, prediction, config)
+    record = _make_record(predictor, prediction, truth, config)
     record.write(record_path(path))
-    if record.val_top1 is not None and config.split == "val":
+    if record.val_top1 is not None:
         _record_scoring(models, predictor, prediction, record.val_top1, config)
     return PredictResult(path, record_path(path), record)
+
+
+def _truth(dataset: ImageDataset, config: PredictConfig) -> np.ndarray | None:
+    """Return the labels (n,) that the predictions are scored by; None where they are not.
+
+    Raises:
+        InvalidInputError: A score was asked for, and test images have no label.
+    """
+    rows = split_rows(dataset, config.split)
+    if config.split == "val":
+        return dataset.labels[rows]
+    if not config.score:
+        return None
+    truth = dataset.held_labels[rows]
+    if missing := int(np.sum(truth < 0)):
+        raise InvalidInputError(
+            f"{dataset.name}: --score expects a label of every test image (test/<class>/ of the source), "
+            f"but {missing:,} of {len(rows):,} have none"
+        )
+    return truth
 
 
 def _default_path(config: PredictConfig, models: Sequence[Model]) -> Path:
@@ -81,11 +106,17 @@ def _default_path(config: PredictConfig, models: Sequence[Model]) -> Path:
 
 
 def _make_record(
-    predictor: Predictor, prediction: Prediction, config: PredictConfig
+    predictor: Predictor,
+    prediction: Prediction,
+    truth: np.ndarray | None,
+    config: PredictConfig,
 ) -> PredictionRecord:
-    truth = predictor.dataset.labels[prediction.rows]
-    correct = prediction.classes == truth
-    known = bool(truth.min() >= 0)
+    top1 = interval = loss = None
+    if truth is not None:
+        top1 = accuracy(truth, prediction.classes)
+        interval = confidence_interval(prediction.classes == truth)
+        loss = log_loss(truth, log_probabilities(prediction.probabilities))
+    is_val = config.split == "val"
     members = zip(predictor.members or (predictor,), predictor.weights or (1.0,), strict=True)
     return PredictionRecord(
         dataset=predictor.dataset.name,
@@ -100,9 +131,11 @@ def _make_record(
         temperature=predictor.temperature,
         learnt_on=predictor.learnt_on,
         note=predictor.note,
-        val_top1=accuracy(truth, prediction.classes) if known else None,
-        val_interval=confidence_interval(correct) if known else None,
-        log_loss=log_loss(truth, log_probabilities(prediction.probabilities)) if known else None,
+        val_top1=top1 if is_val else None,
+        val_interval=interval if is_val else None,
+        test_top1=None if is_val else top1,
+        test_interval=None if is_val else interval,
+        log_loss=loss,
         made_by=made_by(),
     )
 

@@ -18,10 +18,10 @@ def predict_text(result: "PredictResult") -> str:
     record = result.record
     split = SPLITS[record.split]
     lines = [f"{record.rows:,} predictions for the {split} images by {_members(record)}"]
-    if record.val_top1 is not None and record.val_interval is not None:
-        low, high = record.val_interval
+    scores = ((record.val_top1, record.val_interval), (record.test_top1, record.test_interval))
+    for top1, (low, high) in ((t, i) for t, i in scores if t is not None and i is not None):
         lines.append(
-            f"{split.capitalize()} top-1: {100 * record.val_top1:.1f} % (95 % interval "
+            f"{split.capitalize()} top-1: {100 * top1:.1f} % (95 % interval "
             f"{100 * low:.1f} % to {100 * high:.1f} %), log-loss {record.log_loss:.3f}"
         )
     if learnt := _learnt(record):

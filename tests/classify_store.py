@@ -51,13 +51,15 @@ def write_dataset(
     name: str = NAME,
     record: dict[str, Any] | None = None,
     ids: list[str] | None = None,
+    held: np.ndarray | None = None,
 ) -> ImageDataset:
-    """Store pixels and labels (those of test rows are unknown) as `onepass data prepare` does."""
+    """Store pixels and labels as `onepass data prepare` does; those of test rows are unknown, or in `held`."""
     labels = np.where(data.split == 2, -1, data.labels).astype(np.int32)
     ids = ids or [f"n{k:02d}" for k in range(int(data.labels.max()) + 1)]
     texts = [f"digit {k}" for k in range(len(ids))]
     names = [f"{('train', 'val', 'test')[s]}_{row}.png" for row, s in enumerate(data.split)]
     side = {"labels": labels, "split": data.split, "names": names}
+    side |= {} if held is None else {"held_labels": held}
     layout = RowLayout({"pixels": Column(data.pixels.shape[1:], "uint8")}, len(labels), 4096)
     path = dataset_path(store, name)
     path.unlink(missing_ok=True)

@@ -165,3 +165,32 @@ def test_an_image_of_the_right_size_is_not_touched_and_a_thin_one_survives(fit):
     image = gradient()
     assert fit_image(image, 32, fit) is image
     assert fit_image(Image.new("RGB", (1000, 1)), 32, fit).size == (32, 32)
+
+
+def test_borders_are_of_the_mean_colour_or_of_mirror_images():
+    picture = np.zeros((20, 40, 3), np.uint8)
+    picture[:10] = (200, 100, 50)
+    mean = np.asarray(fit_image(Image.fromarray(picture), 40, "pad mean"))
+    assert np.array_equal(mean[10:30], picture) and np.all(mean[:10] == (100, 50, 25))
+    assert np.all(mean[30:] == (100, 50, 25))
+    reflected = np.asarray(fit_image(Image.fromarray(picture), 40, "pad reflect"))
+    assert np.array_equal(reflected, np.pad(picture, [(10, 10), (0, 0), (0, 0)], "reflect"))
+
+
+def test_stretch_shows_all_of_the_image_without_borders():
+    picture = np.zeros((20, 40), np.uint8)
+    picture[:10] = 200
+    wide = np.asarray(fit_image(Image.fromarray(picture), 40, "stretch"))
+    assert np.all(wide[:16] == 200) and np.all(wide[24:] == 0)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("size", [(1000, 1), (1, 1000), (30, 31), (7, 3)])
+@pytest.mark.parametrize("fit", ["pad", "pad mean", "pad reflect", "crop", "stretch"])
+def test_every_shape_becomes_a_square_of_its_own_mode(fit, size, mode):
+    image = Image.new(mode, size, 200 if mode == "L" else (200, 10, 30))
+    fitted = fit_image(image, 32, fit)
+    assert fitted.size == (32, 32) and fitted.mode == mode
+    if fit != "pad":
+        colour = (200,) if mode == "L" else (200, 10, 30)
+        assert np.all(np.asarray(fitted).reshape(32, 32, -1) == colour)

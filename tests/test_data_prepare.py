@@ -1,8 +1,10 @@
 """onepass data: from images to rows, once; what is bad, stale, stopped or damaged is said."""
 
+import errno
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +18,11 @@ from conftest import ROOT
 from onepass.cache.commandline.command import STOPPED, main
 from onepass.cache.rows import Column, RowLayout, RowWriter
 from onepass.data.__main__ import COMMANDS
+from onepass.data.config import PrepareConfig
 from onepass.data.dataset import ImageDataset, open_dataset
+from onepass.data.pack import Geometry
+from onepass.data.record import DatasetRecord
+from onepass.data.sources.base import Survey
 
 
 def encode(image: Image.Image, kind: str = "PNG") -> bytes:
@@ -192,7 +198,7 @@ def test_bad_images_are_refused_all_at_once_and_nothing_is_left(prepare, tmp_pat
 def test_bad_images_are_left_out_counted_and_listed(prepare, data, tmp_path):
     write_photos(tmp_path / "photos", {**photos(), **BAD})
     code, out, _ = prepare("--on-bad", "skip")
-    assert code == 0 and "left out  2 images that cannot be used: cat/bad1.png, dog/bad2.jpg" in out
+    assert code == 0 and "left out  2 undecodable\n  bad       cat/bad1.png, dog/bad2.jpg (" in out
     dataset = opened(tmp_path)
     assert len(dataset.names) == 16 and not set(BAD) & set(dataset.names)
     assert np.all(dataset.pixels[dataset.names.index("dog/7.png")] == 107)
@@ -344,7 +350,7 @@ def test_the_command_itself(tmp_path):
     assert json.loads(done.stdout)["summary"]["splits"] == {"train": 12, "val": 4, "test": 0}
     wrong = run("-m", "data", "show", "photo", *store)
     assert wrong.returncode == 1 and "did you mean photos?" in wrong.stderr and not wrong.stdout
-    assert run("-m", "data", "prepare", "digits", "--fit", "stretch").returncode == 2
+    assert run("-m", "data", "prepare", "digits", "--fit", "squeeze").returncode == 2
 
 
 @pytest.mark.parametrize(
@@ -360,3 +366,238 @@ def test_nothing_heavy_is_imported_before_it_is_needed(arguments, tmp_path):
     )
     done = run("-c", code, *arguments)
     assert "HEAVY []" in done.stdout, done.stdout + done.stderr
+
+
+class TestNothingIsOverwrittenSilently:
+    """A name belongs to the place that its images came from."""
+
+    @pytest.mark.parametrize(
+        ("first", "second", "name"),
+        [("p1/images", "p2/images", "images"), ("a/birds.v2", "b/birds.v2", "birds.v2")],
+    )
+    def test_another_folder_of_the_same_name_is_refused(self, first, second, name, data, tmp_path):
+        for place, size in ((first, 32), (second, 24)):
+            write_photos(tmp_path / place, photos((size, size)))
+        assert data("prepare", "folder", "--source", tmp_path / first)[0] == 0
+        path = tmp_path / "store" / name / "pixels.h5"
+        before = path.read_bytes()
+        for flags in ([], ["--name", name]):
+            code, _, err = data("prepare", "folder", "--source", tmp_path / second, *flags)
+            line = last_line(err)
+            assert code == 1 and "--name" in line and f"cache delete {name}/pixels" in line
+            assert str(tmp_path / first) in line and str(tmp_path / second) in line
+        assert path.read_bytes() == before
+        assert data("prepare", "folder", "--source", tmp_path / second, "--name", "other")[0] == 0
+        assert open_dataset(tmp_path / "store", "other").pixels.shape[1] == 24
+
+    def test_the_name_of_a_folder_stays_whole_and_a_zip_loses_only_zip(self, data, tmp_path):
+        for version in ("v1", "v2"):
+            folder = write_photos(tmp_path / f"birds.{version}", photos())
+            assert data("prepare", "folder", "--source", folder)[0] == 0
+            shutil.make_archive(str(tmp_path / "zips" / f"bees.{version}"), "zip", folder)
+            archive = tmp_path / "zips" / f"bees.{version}.zip"
+            assert data("prepare", "folder", "--source", archive)[0] == 0
+        names = sorted(path.name for path in (tmp_path / "store").iterdir())
+        assert names == ["bees.v1", "bees.v2", "birds.v1", "birds.v2"]
+        assert opened_record(tmp_path, "birds.v2").title == "birds.v2"
+
+    def test_the_same_files_elsewhere_are_the_same_data_set(self, prepare, data, tmp_path):
+        write_photos(tmp_path / "photos", photos())
+        prepare()
+        (tmp_path / "photos").rename(tmp_path / "moved")
+        code, out, _ = data("prepare", "folder", "--source", tmp_path / "moved", "--name", "photos")
+        assert code == 0 and "nothing to do" in out
+
+    def test_one_place_written_in_two_ways_is_one(self, prepare, data, tmp_path, monkeypatch):
+        write_photos(tmp_path / "photos", photos())
+        monkeypatch.chdir(tmp_path)
+        assert data("prepare", "folder", "--source", "photos")[0] == 0
+        assert opened_record(tmp_path, "photos").source == str(tmp_path / "photos")
+        (tmp_path / "link").symlink_to(tmp_path / "photos")
+        monkeypatch.chdir(tmp_path / "photos")
+        write_photos(tmp_path / "photos", {"cat/new.png": Image.new("RGB", (32, 32))})
+        for source in ("../photos", "../link"):
+            assert data("prepare", "folder", "--source", source, "--name", "photos")[0] == 0
+        assert len(opened(tmp_path).names) == 17
+
+    def test_an_image_that_the_system_refuses_is_not_left_out(self, prepare, tmp_path, monkeypatch):
+        write_photos(tmp_path / "photos", photos())
+        open_, refused = Path.open, tmp_path / "photos" / "dog" / "3.png"
+
+        def failing(self, *arguments, **options):
+            if self == refused:
+                raise OSError(errno.EIO, "Input/output error", str(self))
+            return open_(self, *arguments, **options)
+
+        monkeypatch.setattr(Path, "open", failing)
+        code, _, err = prepare("--on-bad", "skip")
+        line = last_line(err)
+        assert code == 1 and "dog/3.png: cannot be read now (Input/output error)" in line
+        assert "damaged" not in line and not list((tmp_path / "store").glob("*/pixels.h5"))
+
+    def test_a_data_set_that_the_system_refuses_is_not_prepared_anew(
+        self, prepare, data, tmp_path, monkeypatch
+    ):
+        write_photos(tmp_path / "photos", photos())
+        prepare()
+        before = opened(tmp_path).path.read_bytes()
+
+        def refusing(*_, **__):
+            raise PermissionError(errno.EACCES, "unable to open file")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("onepass.cache.shards.h5py.File", refusing)
+            for code, _, err in (prepare(), data("verify"), data("show", "photos")):
+                assert code == 1 and "cannot be read now (Permission denied)" in last_line(err)
+                assert "damaged" not in err and "elete" not in err
+            assert "photos: unreadable: " in data("list")[1]
+        assert opened(tmp_path).path.read_bytes() == before
+
+    def test_a_feature_file_that_the_system_refuses_is_not_called_stale(self, prepare, tmp_path):
+        write_photos(tmp_path / "photos", photos())
+        (tmp_path / "store" / "photos" / "features" / "tiny@32.h5").mkdir(parents=True)
+        code, out, err = prepare()
+        assert code == 0 and "stale" not in out and "whether it is stale is not known" in err
+
+
+def opened_record(tmp_path: Path, name: str) -> DatasetRecord:
+    return open_dataset(tmp_path / "store", name).record
+
+
+class TestNothingIsReadSilently:
+    """What became rows, and what did not, is said at the end and in the record."""
+
+    def test_the_line_of_the_issue(self, prepare, data, tmp_path):
+        others = [*(f"cat/{n}.heic" for n in range(20)), *(f"dog/note{n}" for n in range(3))]
+        others += [f"cat/@eaDir/{n}.png" for n in range(12)]
+        write_photos(tmp_path / "photos", {**photos(), **dict.fromkeys(others, b"x")})
+        (tmp_path / "photos" / "dog" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+        code, _, err = prepare()
+        assert (
+            code == 1
+            and "1 of 17 images cannot be used: dog/gone.png: a dangling link" in last_line(err)
+        )
+        code, out, _ = prepare("--on-bad", "skip")
+        left_out = "left out  20 .heic, 12 in @eaDir, 3 without a suffix, 1 dangling link"
+        assert code == 0 and left_out in out and "classes   2 (cat, dog), " in out
+        assert "bad       dog/gone.png (each with the reason: data show)" in out
+        kinds = {".heic": 20, "in @eaDir": 12, "without a suffix": 3, "dangling link": 1}
+        assert opened_record(tmp_path, "photos").left_out == kinds
+        assert left_out in data("show", "photos")[1]
+        again = json.loads(prepare("--on-bad", "skip", "--json")[1])
+        assert (again["state"], again["left_out"]) == ("cached", kinds)
+        assert again["summary"]["class_names"] == ["cat", "dog"]
+
+    def test_of_many_classes_ten_are_named(self, prepare, tmp_path):
+        image = Image.new("RGB", (8, 8))
+        write_photos(
+            tmp_path / "photos", {f"k{c:02d}/{n}.png": image for c in range(12) for n in range(2)}
+        )
+        named = ", ".join(f"k{c:02d}" for c in range(10))
+        assert f"classes   12 ({named}, …), 1 training images each" in prepare()[1]
+
+    def test_labels_of_test_images_are_kept_apart(self, prepare, data, tmp_path):
+        images = {
+            f"{split}/{name}": image
+            for name, image in photos().items()
+            for split in ("Training", "Testing")
+        }
+        write_photos(tmp_path / "photos", images)
+        code, _, _ = prepare()
+        dataset = opened(tmp_path)
+        test = dataset.rows("test")
+        assert code == 0 and dataset.class_ids == ["cat", "dog"] and len(test) == 16
+        assert np.all(dataset.labels[test] == -1)
+        assert dataset.held_labels[test].tolist() == [0] * 8 + [1] * 8
+        assert np.all(dataset.held_labels[dataset.rows("train")] == -1)
+        assert "Testing/ was taken for the test split" in data("show", "photos")[1]
+        assert "nothing to do" in prepare()[1]
+
+    def test_a_data_set_of_an_early_version_gets_the_labels_of_its_test_images(
+        self, prepare, tmp_path, monkeypatch
+    ):
+        write_photos(
+            tmp_path / "photos",
+            {f"{s}/{n}": i for n, i in photos().items() for s in ("train", "test")},
+        )
+        with monkeypatch.context() as patch:
+            patch.setattr("onepass.data.prepare.HELD_LABELS", "unknown_then")
+            prepare()
+        before = opened(tmp_path)
+        assert np.all(before.held_labels == -1)
+        code, _, err = prepare()
+        assert code == 0 and "labels of test images: " in err
+        assert opened(tmp_path).digest == before.digest, "features stay fresh"
+        assert np.sum(opened(tmp_path).held_labels >= 0) == 16
+
+    def test_images_that_an_early_version_left_out_are_noticed(
+        self, prepare, tmp_path, monkeypatch
+    ):
+        write_photos(
+            tmp_path / "photos",
+            {**photos(), "cat/x.jfif": encode(Image.new("RGB", (32, 32)), "JPEG")},
+        )
+        with monkeypatch.context() as patch:
+            patch.setattr("onepass.data.sources.base.image_suffixes", lambda: {".png": "PNG"})
+            assert "left out  1 .jfif" in prepare()[1]
+        code, _, err = prepare()
+        assert code == 0 and "(rows: 16, now 17" in err and len(opened(tmp_path).names) == 17
+
+
+class TestGeometry:
+    """The bulk of the images decides, once."""
+
+    def test_one_large_picture_does_not_enlarge_the_others(self, prepare, tmp_path):
+        large = {"cat/large.png": Image.new("RGB", (3000, 2000))}
+        write_photos(tmp_path / "photos", {**photos((64, 64), count=20), **large})
+        code, out, _ = prepare()
+        assert code == 0 and opened(tmp_path).pixels.shape[1:] == (64, 64, 3)
+        said = "64 px, which 95% of the images do not exceed; the others are scaled down, the largest from 3,000 px"
+        assert (
+            f"geometry  {said}" in out and opened_record(tmp_path, "photos").geometry_note == said
+        )
+
+    def test_many_large_pictures_are_kept_large_up_to_max_side(self, prepare, tmp_path):
+        images = photos((400, 400), count=5)
+        images["dog/4.png"] = Image.new("RGB", (20, 20))
+        write_photos(tmp_path / "photos", images)
+        prepare()
+        assert opened(tmp_path).pixels.shape[1:3] == (320, 320)
+
+    def test_it_is_kept_when_images_are_added_and_that_is_said(self, prepare, tmp_path):
+        write_photos(tmp_path / "photos", photos((32, 24), mode="L"))
+        prepare("--fit", "crop", "--max-side", 30)
+        new = {f"dog/new{n}.png": Image.new("RGB", (90, 60), "red") for n in range(40)}
+        write_photos(tmp_path / "photos", new)
+        code, out, err = prepare()
+        dataset = opened(tmp_path)
+        assert code == 0 and dataset.pixels.shape == (56, 30, 30, 1)
+        assert dataset.record.geometry["fit"] == "crop" and "side" not in err
+        assert (
+            "geometry  30 x 30 px, grey, crop, as prepared before (by the images 90 x 90 px, RGB, pad)"
+            in out
+        )
+        code, out, err = prepare("--max-side", 320, "--channels", 3, "--fit", "pad")
+        assert code == 0 and "side: 30, now 90; channels: 1, now 3; fit: crop, now pad" in err
+        assert opened(tmp_path).pixels.shape[1:] == (90, 90, 3)
+
+    def test_squares_that_get_neighbours_of_another_size_keep_their_pixels(self, prepare, tmp_path):
+        write_photos(tmp_path / "photos", photos((32, 32)))
+        prepare()
+        before = dict(zip(opened(tmp_path).names, opened(tmp_path).pixels, strict=True))
+        write_photos(
+            tmp_path / "photos", {f"cat/w{n}.png": Image.new("RGB", (80, 40)) for n in range(20)}
+        )
+        assert prepare()[0] == 0
+        after = dict(zip(opened(tmp_path).names, opened(tmp_path).pixels, strict=True))
+        assert len(after) == 36 and all(np.array_equal(after[n], before[n]) for n in before)
+
+    @pytest.mark.parametrize("fit", ["crop", "stretch"])
+    def test_pad_goes_with_fit_pad_only(self, fit, data):
+        code, _, err = data("prepare", "digits", "--fit", fit, "--pad", "mean")
+        assert code == 2 and f"--pad mean: expected --fit pad, received --fit {fit}" in err
+
+    def test_a_survey_of_an_early_version_follows_the_largest_image(self):
+        config = PrepareConfig(kind="folder")
+        assert Geometry.choose(Survey(500, False, False), config).side == 320
+        assert Geometry.choose(Survey(500, False, False, 64), config).side == 64

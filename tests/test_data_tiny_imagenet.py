@@ -175,7 +175,10 @@ def test_two_addresses_with_one_file_name_are_two_downloads(served, tmp_path):
     write_zip(folder / "a" / "tiny.zip", tiny_files())
     write_zip(folder / "b" / "tiny.zip", without("test/")(tiny_files()))
     assert prepare(url + "/a/tiny.zip", tmp_path).rows("test").size == 3
-    assert prepare(url + "/b/tiny.zip", tmp_path).rows("test").size == 0
+    with pytest.raises(InvalidInputError, match=r"tiny-imagenet is made from .*--name"):
+        prepare(url + "/b/tiny.zip", tmp_path)
+    other = tmp_path / "other"
+    assert prepare(url + "/b/tiny.zip", tmp_path, cache_dir=other).rows("test").size == 0
 
 
 def test_a_download_with_a_wrong_digest_is_refused(served, tmp_path):

@@ -125,6 +125,44 @@ def test_pixel_baseline_can_predict(made, tmp_path: Path) -> None:
     assert result.record.val_top1 == pytest.approx(found.baselines[0].val_top1)
 
 
+def test_the_test_split_is_scored_where_it_is_asked_for_and_only_then(copy: Path, made) -> None:
+    data = digits()
+    test = data.split == 2
+    held = np.where(test, data.labels, -1).astype(np.int32)
+    dataset = write_dataset(copy / "store", data, held=held)
+    assert np.all(dataset.labels[test] == -1)
+    unasked = predict_split(config(copy)).record
+    assert (unasked.test_top1, unasked.test_interval, unasked.log_loss) == (None, None, None)
+    looks = (copy / "runs" / NAME / "scorings.jsonl").read_text()
+    result = predict_split(config(copy, score=True))
+    right = expected(made, "test") == data.labels[test]
+    assert result.record.test_top1 == pytest.approx(right.mean()) and right.mean() > 0.9
+    low, high = result.record.test_interval
+    assert low < right.mean() < high and result.record.val_top1 is None
+    assert PredictionRecord.read(result.record_path) == result.record
+    assert (
+        f"Test top-1: {100 * right.mean():.1f} % (95 % interval {100 * low:.1f} %"
+        in predict_text(result)
+    )
+    assert (
+        copy / "runs" / NAME / "scorings.jsonl"
+    ).read_text() == looks  # validation is not scored by it
+
+
+def test_no_score_without_labels_of_all_test_images(made, copy: Path) -> None:
+    with pytest.raises(
+        InvalidInputError, match=r"label of every test image .* 224 of 224 have none"
+    ):
+        predict_split(config(made[0], score=True))
+    data = digits()
+    held = np.where((data.split == 2) & (np.arange(len(data.labels)) % 2 == 0), data.labels, -1)
+    write_dataset(copy / "store", data, held=held.astype(np.int32))
+    with pytest.raises(InvalidInputError, match=r"but 1\d\d of 224 have none"):
+        predict_split(config(copy, score=True))
+    with pytest.raises(UsageError, match="expected --split test; the validation split is always"):
+        config(made[0], score=True, split="val")
+
+
 def test_default_place_and_what_the_command_says(copy: Path, capsys) -> None:
     words = [NAME, "--cache-dir", str(copy / "store"), "--runs-dir", str(copy / "runs")]  # fmt: skip
     assert main("predict", COMMANDS, words) == 0

@@ -38,10 +38,12 @@ class PredictionRecord(Artifact):
         temperature: Divided the logarithms of the probabilities; 1.0 for none.
         learnt_on: Selection rows that weights and temperature were learnt on; 0 for none.
         note: Why nothing was learnt, where it was asked for; else "".
-        val_top1: Accuracy, 0 … 1; None for rows without labels, as the next two.
+        val_top1: Accuracy on the validation split, 0 … 1; None for another split.
         val_interval: Its 95 % interval.
-        log_loss: Mean negative log-probability of the true classes (nats).
+        log_loss: Mean negative log-probability of the true classes (nats); None for rows without labels.
         made_by: Command, time, machine, versions.
+        test_top1: Accuracy on the test split, 0 … 1; None where it was not asked for with --score.
+        test_interval: Its 95 % interval.
     """
 
     FORMAT: ClassVar[int] = 1
@@ -60,6 +62,8 @@ class PredictionRecord(Artifact):
     val_interval: tuple[float, float] | None
     log_loss: float | None
     made_by: dict[str, Any]
+    test_top1: float | None = None
+    test_interval: tuple[float, float] | None = None
 
     @classmethod
     def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:

@@ -3,16 +3,27 @@
 import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from onepass.cache.errors import InvalidInputError
 from onepass.data.archive import Tree
-from onepass.data.images import SUFFIXES
+from onepass.data.layout import one_form, split_of, splits_of, twins
 from onepass.data.record import DatasetRecord
-from onepass.data.sources.base import VALIDATION_FRACTION, Item, Request, Source, open_location
+from onepass.data.sources.base import (
+    VALIDATION_FRACTION,
+    Item,
+    Request,
+    Source,
+    only_images,
+    open_location,
+    own_name,
+)
 from onepass.data.splits import SPLITS, TEST, TRAIN, VAL, validation_split
+
+CLASSES = "--layout classes"
 
 
 @contextmanager
@@ -20,23 +31,25 @@ def open_source(request: Request) -> Iterator[Source]:
     """Yield the images of train/<class>, then val/<class>, then test, each by name.
 
     Folders of classes without train/ above them do as well. The classes are the sorted folder
-    names. Where there is no val/, a stratified, seeded quarter of the training images becomes the
-    validation split. Images in test/ have no label.
+    names, in Unicode form NFC. Where there is no val/, a stratified, seeded quarter of the training
+    images becomes the validation split. Images in test/ have no label; where they lie in folders of
+    classes, those are their held labels.
 
     Raises:
-        InvalidInputError: A class has no image, val/ holds a class that train/ does not, or the
-            folders are laid out in another way.
+        InvalidInputError: A class has no image, val/ holds a class that train/ does not, folders may
+            be splits or classes, or are laid out in another way.
         OnepassError: The folder, zip or address cannot be read.
     """
     with open_location(request) as whole:
-        tree = _below_wrappers(whole)
-        parts = _parts(tree)
+        images, left_out = only_images(whole)
+        tree = _below_wrappers(images)
+        parts = _parts(tree, request.layout)
         class_ids = _classes(tree, parts["train"])
         items = [
             item
             for split, name in enumerate(SPLITS)
             if name in parts
-            for item in _items(tree, parts[name], split, class_ids)
+            for item in _items(tree, _inner(tree, parts[name], class_ids), split, class_ids)
         ]
         identity, notes = dict(whole.identity), []
         if "val" not in parts:
@@ -46,6 +59,16 @@ def open_source(request: Request) -> Iterator[Source]:
                 f"There was no val/: {VALIDATION_FRACTION:.0%} of the training images, stratified by class, "
                 f"seed {request.seed}, became the validation split."
             )
+        notes += [
+            f"{folder}/ was taken for the {name} split."
+            for name, folder in parts.items()
+            if folder not in ("", name)
+        ]
+        if known := sum(item.held_label >= 0 for item in items):
+            notes.append(
+                f"{known:,} test images lie in folders of classes. These labels are kept apart: nothing is trained or "
+                "chosen by them, and only onepass predict --split test --score looks at them."
+            )
         yield Source(
             kind="folder",
             where=str(whole.path),
@@ -53,7 +76,8 @@ def open_source(request: Request) -> Iterator[Source]:
             class_names=class_ids,
             items=items,
             identity=identity,
-            record=DatasetRecord(title=whole.path.stem, notes=notes),
+            record=DatasetRecord(title=own_name(whole.path), notes=notes),
+            left_out=left_out,
         )
 
 
@@ -63,7 +87,7 @@ def _top(tree: Tree) -> list[str]:
 
 def _images(tree: Tree, folder: str) -> list[str]:
     start = folder + "/" if folder else ""
-    return [n for n in tree.files if n.startswith(start) and n.lower().endswith(SUFFIXES)]
+    return [name for name in tree.files if name.startswith(start)]
 
 
 def _loose(tree: Tree, folder: str) -> list[str]:
@@ -71,40 +95,92 @@ def _loose(tree: Tree, folder: str) -> list[str]:
     return [name for name in _images(tree, folder) if name.rpartition("/")[0] == folder]
 
 
+def _filled(tree: Tree, folder: str) -> list[str]:
+    """Return the folders in a folder that hold an image, also deeper, sorted."""
+    start = len(folder) + 1 if folder else 0
+    parts = (name[start:].partition("/") for name in _images(tree, folder))
+    return sorted({name for name, slash, _ in parts if slash})
+
+
 def _below_wrappers(tree: Tree) -> Tree:
     """Enter a single folder that holds everything, as zips often have one."""
     top = _top(tree)
     while (
-        len(top) == 1 and top[0] not in SPLITS and _top(tree.below(top[0])) and not _loose(tree, "")
+        len(top) == 1
+        and top[0] not in SPLITS
+        and split_of(top[0]) != "train"
+        and _top(tree.below(top[0]))
+        and not _loose(tree, "")
     ):
         tree = tree.below(top[0])
         top = _top(tree)
     return tree
 
 
-def _parts(tree: Tree) -> dict[str, str]:
+def _inner(tree: Tree, folder: str, class_ids: list[str]) -> str:
+    """Enter a single folder in a split's that holds all of it, as in seg_train/seg_train/<class>."""
+    while folder and not _loose(tree, folder):
+        inside = _filled(tree, folder)
+        deeper = f"{folder}/{inside[0]}" if len(inside) == 1 else ""
+        if not deeper or one_form(inside[0]) in class_ids or not _filled(tree, deeper):
+            return folder
+        folder = deeper
+    return folder
+
+
+def _parts(tree: Tree, layout: str) -> dict[str, str]:
     """Return the folder of each split; "" is the tree itself."""
-    top = _top(tree)
-    if "train" not in top:
-        if "val" in top or "test" in top:
-            raise InvalidInputError(
-                f"{tree.path}: expected train/ beside {', '.join(top[:5])}, found none"
-            )
+    filled = _filled(tree, "")
+    found = splits_of(filled) if layout == "auto" else {}
+    if not found:
+        if layout == "auto":
+            _refuse_twins(tree)
         return {"train": ""}
-    for name in top:
-        if name in SPLITS or not _images(tree, name):
+    for split, folders in found.items():
+        if len(folders) > 1:
+            raise InvalidInputError(
+                f"{tree.path}: expected one folder of the {split} split, found {'/ and '.join(folders)}/; "
+                f"rename or join them, or say {CLASSES} if each is a class"
+            )
+    if "train" not in found:
+        names = "/, ".join(folders[0] for folders in found.values())
+        raise InvalidInputError(
+            f"{tree.path}: expected train/ beside {names}/, found none; rename the folder of the training images, "
+            f"or say {CLASSES} if each folder is a class"
+        )
+    for name in filled:
+        if [name] in found.values():
             continue
         near = difflib.get_close_matches(name, SPLITS, n=1, cutoff=0.4)
-        hint = f"; rename it to {near[0]}" if near else "; move it elsewhere"
+        hint = f"rename it to {near[0]}" if near else "move it elsewhere"
         raise InvalidInputError(
-            f"{tree.path}: expected train/, val/ and test/ only, found {name}/{hint}"
+            f"{tree.path}: expected train/, val/ and test/ only, found {name}/; {hint}, "
+            f"or say {CLASSES} if each folder is a class"
         )
-    return {name: name for name in SPLITS if name in top}
+    parts = {split: found[split][0] for split in SPLITS if split in found}
+    return parts | {"train": _inner(tree, parts["train"], [])}
+
+
+def _refuse_twins(tree: Tree) -> None:
+    """Refuse folders that look like splits in another language, or like splits below classes."""
+    inside: dict[str, set[str]] = {}
+    for name in tree.files:
+        folder, _, rest = name.partition("/")
+        below, deeper, _ = rest.partition("/")
+        inside.setdefault(folder, set()).add(one_form(below) if deeper else "")
+    inside = {folder: names for folder, names in inside.items() if "" not in names}
+    if pair := twins(inside):
+        shared = sorted(inside[pair[0]] & inside[pair[1]])
+        raise InvalidInputError(
+            f"{tree.path}: {pair[0]}/ and {pair[1]}/ both hold {shared[0]}/ and {shared[1]}/: expected classes at the "
+            f"top, or train/, val/ and test/ there with classes inside; rename the folders, or say {CLASSES} if "
+            f"{pair[0]} and {pair[1]} are classes"
+        )
 
 
 def _classes(tree: Tree, train: str) -> list[str]:
-    """Return the class folders, sorted; each has to hold an image."""
-    folders = _top(tree.below(train))
+    """Return the names of the class folders, sorted; each has to hold an image."""
+    folders = sorted({one_form(name) for name in _top(tree.below(train))})
     where = f"{tree.path}: {tree.prefix}{train}".rstrip("/: ")
     loose = _loose(tree, train)
     if loose or not folders:
@@ -113,12 +189,12 @@ def _classes(tree: Tree, train: str) -> list[str]:
             f"{where}: expected one folder a class with its images, found {found}"
         )
     filled = {
-        name.removeprefix(train + "/" if train else "").split("/")[0]
+        one_form(name.removeprefix(train + "/" if train else "").split("/")[0])
         for name in _images(tree, train)
     }
     if empty := [name for name in folders if name not in filled]:
         raise InvalidInputError(
-            f"{where}: class {empty[0]!r} has no image ({', '.join(SUFFIXES)}); "
+            f"{where}: class {empty[0]!r} has no image that can be read; "
             f"add some or remove the folder{f' ({len(empty)} are empty)' if len(empty) > 1 else ''}"
         )
     return folders
@@ -128,13 +204,17 @@ def _items(tree: Tree, folder: str, split: int, class_ids: list[str]) -> Iterato
     labels = {name: label for label, name in enumerate(class_ids)}
     for name in _images(tree, folder):
         inside = name.removeprefix(folder + "/" if folder else "").split("/")
-        label = labels.get(inside[0], -1) if len(inside) > 1 else -1
+        label = labels.get(one_form(inside[0]), -1) if len(inside) > 1 else -1
         if label < 0 and split == VAL:
             raise InvalidInputError(
                 f"{tree.path}: {name}: expected val/<class>/ with a class of train/ ({', '.join(class_ids[:5])} …); "
                 "the val split needs labels"
             )
-        yield Item(name, -1 if split == TEST else label, split, partial(tree.read, name))
+        read = partial(tree.read, name)
+        if split == TEST:
+            yield Item(one_form(name), -1, split, read, held_label=label)
+        else:
+            yield Item(one_form(name), label, split, read)
 
 
 def _with_val(items: list[Item], seed: int) -> list[Item]:
@@ -144,6 +224,5 @@ def _with_val(items: list[Item], seed: int) -> list[Item]:
     for index, split in zip(
         train, validation_split(labels, fraction=VALIDATION_FRACTION, seed=seed), strict=True
     ):
-        old = items[index]
-        items[index] = Item(old.name, old.label, int(split), old.read)
+        items[index] = replace(items[index], split=int(split))
     return items

@@ -8,9 +8,16 @@ from functools import partial
 from onepass.cache.errors import InvalidInputError, Remedy
 from onepass.data.archive import Tree
 from onepass.data.download import Download
-from onepass.data.images import SUFFIXES
+from onepass.data.images import image_suffixes
 from onepass.data.record import DatasetRecord, PublishedResult
-from onepass.data.sources.base import Item, Request, Source, Survey, open_location
+from onepass.data.sources.base import (
+    Item,
+    Request,
+    Source,
+    Survey,
+    only_images,
+    open_location,
+)
 from onepass.data.splits import TEST, TRAIN, VAL
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
@@ -57,6 +64,8 @@ def open_source(request: Request) -> Iterator[Source]:
         tree = whole.below(_root(whole))
         wnids = sorted(set(tree.read("wnids.txt").decode("utf-8", "replace").split()))
         words = _table(tree, "words.txt")
+        _, left_out = only_images(whole)
+        left_out.pop(".txt", None)  # the lists of classes and boxes that belong to it
         items = [*_train_items(tree, wnids), *_val_items(tree, wnids), *_test_items(tree)]
         yield Source(
             kind="tiny-imagenet",
@@ -67,6 +76,7 @@ def open_source(request: Request) -> Iterator[Source]:
             identity=whole.identity,
             record=RECORD,
             survey=Survey(largest=SIDE, square=True, grey=False),
+            left_out=left_out,
         )
 
 
@@ -93,7 +103,8 @@ def _images(tree: Tree, folder: str) -> list[str]:
         number = re.search(r"(\d+)\.\w+$", base)
         return above, int(number[1]) if number else -1, base
 
-    found = (n for n in tree.files if n.startswith(folder + "/") and n.lower().endswith(SUFFIXES))
+    suffixes = tuple(image_suffixes())
+    found = (n for n in tree.files if n.startswith(folder + "/") and n.lower().endswith(suffixes))
     return sorted(found, key=order)
 
 
