@@ -11,7 +11,7 @@ from onepass.data.sources import SOURCES
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LARGEST_SIDE = 4096  # px
 MAX_SIDE = 320  # px
-DEFAULT_FIT = "pad"
+DEFAULT_FIT = "stretch"  # measured: benchmarks/fit.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class PrepareConfig(StoreConfig):
     fit: str | None = flag(
         None,
         "images of several sizes become squares: with borders, cut, or distorted "
-        "(default: pad, or as prepared before)",
+        f"(default: {DEFAULT_FIT}, or as prepared before)",
         choices=("pad", "crop", "stretch"),
     )
     pad: str | None = flag(

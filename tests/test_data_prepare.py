@@ -126,7 +126,7 @@ def test_images_of_several_sizes_become_squares(prepare, tmp_path):
         tmp_path / "photos",
         photos((48, 24)) | {"dog/small.png": Image.new("RGB", (12, 12), "white")},
     )
-    assert prepare()[0] == 0
+    assert prepare("--pad", "black")[0] == 0
     dataset = opened(tmp_path)
     assert dataset.pixels.shape[1:] == (48, 48, 3)
     wide, small = (
@@ -574,7 +574,7 @@ class TestGeometry:
         assert code == 0 and dataset.pixels.shape == (56, 30, 30, 1)
         assert dataset.record.geometry["fit"] == "crop" and "side" not in err
         assert (
-            "geometry  30 x 30 px, grey, crop, as prepared before (by the images 90 x 90 px, RGB, pad)"
+            "geometry  30 x 30 px, grey, crop, as prepared before (by the images 90 x 90 px, RGB, stretch)"
             in out
         )
         code, out, err = prepare("--max-side", 320, "--channels", 3, "--fit", "pad")
@@ -601,3 +601,26 @@ class TestGeometry:
         config = PrepareConfig(kind="folder")
         assert Geometry.choose(Survey(500, False, False), config).side == 320
         assert Geometry.choose(Survey(500, False, False, 64), config).side == 64
+
+    @pytest.mark.parametrize(
+        ("flags", "fit"),
+        [
+            ([], "stretch"),
+            (["--fit", "pad"], "pad"),
+            (["--pad", "black"], "pad"),
+            (["--pad", "mean"], "pad mean"),
+            (["--fit", "pad", "--pad", "reflect"], "pad reflect"),
+            (["--fit", "crop"], "crop"),
+        ],
+    )
+    def test_the_flags_decide_how_photographs_become_squares(self, flags, fit, prepare, tmp_path):
+        write_photos(tmp_path / "photos", photos((40, 30)))
+        assert prepare(*flags)[0] == 0
+        assert opened(tmp_path).record.geometry["fit"] == fit
+        assert "nothing to do" in prepare()[1] and "nothing to do" in prepare(*flags)[1]
+
+    def test_a_data_set_that_was_padded_by_an_early_version_stays_padded(self, prepare, tmp_path):
+        write_photos(tmp_path / "photos", photos((40, 30)))
+        prepare("--fit", "pad")
+        write_photos(tmp_path / "photos", {"cat/new.png": Image.new("RGB", (40, 30))})
+        assert prepare()[0] == 0 and opened(tmp_path).record.geometry["fit"] == "pad"
