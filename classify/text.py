@@ -188,6 +188,24 @@ def p_value(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
+def gain_words(gain: float, p: float) -> str:
+    """Return a difference of two accuracies, 0 … 1, in words that follow on with "its probe".
+
+    Args:
+        gain: Accuracy of a network less that of the probe that it started from.
+        p: McNemar's, of the two.
+    """
+    from onepass.classify.metrics import Verdict, verdict
+
+    size = f"{100 * abs(gain):.1f}"
+    if size == "0.0":
+        return "as good as its probe"
+    text = f"{size} points {'better' if gain > 0 else 'worse'} than its probe"
+    if verdict(gain, p) is Verdict.TIE:
+        return f"{text}; too few images to call it significant"
+    return f"{text}, a significant difference"
+
+
 def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Return rows of text as aligned lines."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

@@ -66,7 +66,7 @@ def ablate(config: AblateConfig, stop: StopRequest | None = None) -> AblationRes
     The same command resumes where it was interrupted; runs that are finished are not run again.
 
     Raises:
-        UsageError: The augmentation has no part to leave out.
+        UsageError: The augmentation has no part to leave out, or there is no epoch to train.
         MissingFileError: There is no data set, leaderboard or probe to start from.
     """
     session = open_session(study(config))
@@ -75,6 +75,8 @@ def ablate(config: AblateConfig, stop: StopRequest | None = None) -> AblationRes
         raise UsageError(
             "--augmentation recipe: the recipe has none; name another, or --set flip=true"
         )
+    if not session.recipe.epochs:
+        raise UsageError("ablate: --epochs 0: expected at least 1")
     request = (stop or StopRequest()).limit(config.time_limit)
     lines: list[AblationLine] = []
     stopped, reference = "", np.empty(0)
@@ -137,7 +139,8 @@ def _short_run(session: Session, request: StopRequest) -> _FinishedShortRun | No
         folder.mkdir(parents=True, exist_ok=True)
         classifier = session.build()
         replace(session, folder=place / f"start-{session.start.probe.id}").warm(classifier)
-        training = session.training(classifier, folder / "checkpoint.npz")
+        # what is compared is how the parts train: the start is the same for all
+        training = session.training(classifier, folder / "checkpoint.npz", start_counts=False)
         if training.run(lambda: request.reason):
             return None
         training.conclude()

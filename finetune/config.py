@@ -44,7 +44,11 @@ class FinetuneConfig(RunsConfig):
         "auto", "the leaderboard's winner, or the best probe of BACKBONE@SIZE", metavar="KEY"
     )
     recipe: str = flag("default", "how to train", choices=tuple(RECIPES))
-    epochs: int = flag(0, "passes over the training rows (default: the recipe's)")
+    epochs: int | None = flag(
+        None,
+        "passes over the training rows; 0: train nothing, so that the probe becomes a network, to be "
+        "exported (default: the recipe's)",
+    )
     batch: int = flag(0, "images per step (default: the recipe's)")
     learning_rate: float | str = flag(
         0.0, "the highest; auto: look for it first, as find-lr does (default: the recipe's)",
@@ -77,8 +81,8 @@ class FinetuneConfig(RunsConfig):
     )
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.batch, self.rows) < 0:
-            raise UsageError("--epochs, --batch and --rows: expected numbers above 0")
+        if min(self.epochs or 0, self.batch, self.rows) < 0:
+            raise UsageError("--epochs, --batch and --rows: expected no number below 0")
         if self.learning_rate != 0:
             try:
                 parse_rate(str(self.learning_rate))
@@ -88,9 +92,11 @@ class FinetuneConfig(RunsConfig):
     @property
     def chosen_recipe(self) -> Recipe:
         """The recipe with what the flags change of it; a rate that is still to be found is the recipe's."""
-        names = ("epochs", "batch", "learning_rate", "batchnorm")
-        given = {name: getattr(self, name) for name in names}
-        changes = [f"{name}={value}" for name, value in given.items() if value and value != AUTO]
+        given = {
+            name: getattr(self, name) or AUTO for name in ("batch", "learning_rate", "batchnorm")
+        }
+        given["epochs"] = AUTO if self.epochs is None else self.epochs
+        changes = [f"{name}={value}" for name, value in given.items() if value != AUTO]
         return RECIPES[self.recipe].changed((*changes, *self.set))
 
     @property
@@ -105,7 +111,7 @@ class AblateConfig(FinetuneConfig):
 
     augmentation: str = flag("de2020", "what is taken apart", choices=tuple(STUDIES))
     rows: int = flag(2000, "train on this many rows only, drawn with the seed (0: all)")
-    epochs: int = flag(2, "passes over the training rows (0: the recipe's)")
+    epochs: int | None = flag(2, "passes over the training rows")
     seeds: int = flag(1, "runs per line, with the seeds from --seed on")
 
     def __post_init__(self) -> None:

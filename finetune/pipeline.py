@@ -34,8 +34,9 @@ def run_finetune(config: FinetuneConfig, stop: StopRequest | None = None) -> Fin
     """Train backbone and head end to end, starting from the chosen probe.
 
     Epochs are chosen on the selection split, which is not trained on (`--no-select` trains on all rows
-    and chooses nothing); the validation split is scored once at the end. The same command resumes from
-    the last checkpoint, or says that the run is finished.
+    and chooses nothing); the start is a candidate like any epoch. The validation split is scored once at
+    the end. The same command resumes from the last checkpoint, or says that the run is finished. With
+    `--epochs 0` the run is the probe, as a network.
 
     Raises:
         MissingFileError: There is no data set, leaderboard or probe to start from.
@@ -77,7 +78,7 @@ def run_finetune(config: FinetuneConfig, stop: StopRequest | None = None) -> Fin
 
 
 def _name(session: Session) -> str:
-    recipe = session.config.recipe
+    recipe = session.config.recipe if session.recipe.epochs else "probe"
     ending = f"{recipe}-from-scratch" if session.start.random else recipe
     return f"{str(session.start.key).replace('/', '_')}-{ending}"
 
@@ -112,7 +113,8 @@ def _result(
         unfrozen=config.unfreeze, from_scratch=start.random, trained_rows=len(rows.fit),
         selection_rows=0 if rows.selection is None else len(rows.selection),
         images_per_second=training.images_per_second, devices=tuple(training.devices),
-        gpu_use=training.use.mean,
+        gpu_use=training.use.mean, probe=start.probe.id, start_selection=training.start,
+        test_rows=len(session.dataset.rows("test")),
     )  # fmt: skip
 
 

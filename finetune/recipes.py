@@ -87,7 +87,7 @@ class Recipe:
     """All that decides how training goes, besides the data and the seed.
 
     Attributes:
-        epochs: Passes over the training rows, at most.
+        epochs: Passes over the training rows, at most; with 0 the network is the probe.
         batch: Images per step.
         learning_rate: The highest, of the head; the schedule and `layer_decay` lower it.
         optimizer: "adamw" (Loshchilov & Hutter, ICLR 2019; without weight decay it is Adam) or "sgd".
@@ -151,7 +151,7 @@ class Recipe:
             raise InvalidInputError(
                 f"recipe: {bad[0]}: expected a number in 0 … 1, received {getattr(self, bad[0])}"
             )
-        least = {"epochs": 1, "batch": 1, "soup": 1, "head_epochs": 0, "patience": 0, "weight_decay": 0,
+        least = {"epochs": 0, "batch": 1, "soup": 1, "head_epochs": 0, "patience": 0, "weight_decay": 0,
                  "clip": 0, "rate_decay": 0}  # fmt: skip
         bad = [name for name, value in least.items() if getattr(self, name) < value]
         if bad or not self.learning_rate > 0 or not 0 < self.layer_decay <= 1:

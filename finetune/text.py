@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from onepass.cache.commandline.advice import onepass_command
 from onepass.cache.progress import human_seconds
-from onepass.classify.text import p_value
+from onepass.classify.text import gain_words, p_value
 
 if TYPE_CHECKING:
     from onepass.finetune.ablation import AblationResult
@@ -38,34 +38,46 @@ def rate_text(found: "RateSearch") -> str:
 
 def train_text(result: "FinetuneResult") -> str:
     """Return what was trained from what, every epoch, the score beside the probe's, and what comes next."""
-    # Imports scikit-learn, which `--help` need not wait for.
-    from onepass.classify.metrics import verdict
-
     apart = result.warm_start_difference
     equal = "" if apart is None else f" (logits equal within {apart:.1g})"
     rows = f"{result.trained_rows:,} images"
     if result.selection_rows:
         rows += f"; epochs evaluated on {result.selection_rows:,} others of the training rows"
     lines = [f"{result.run}: started from {result.start}{equal}", f"Trained on {rows}"]
+    if start := result.start_selection:
+        lines.append(f"  epoch 0, the start: selection accuracy {_percent(start.accuracy)}")
     lines += [f"  {row}, {human_seconds(row.seconds)}" for row in result.history]
-    if result.val_top1 is None or result.val_interval is None or result.p_value is None:
+    if result.gain is None or result.val_interval is None or result.p_value is None:
         lines.append(f"Stopped with a checkpoint ({result.stopped}); the same command resumes")
         return "\n".join([*lines, f"Files: {result.folder}"])
-    low, high = result.val_interval
-    gain = result.val_top1 - result.probe_top1
-    dataset = result.run.split("/")[0]
+    low, high = map(_percent, result.val_interval)
     return "\n".join(
         [
             *lines,
             f"Ended: {result.ended}; kept: {result.kept}",
-            f"Validation top-1: {_percent(result.val_top1)} (95 % interval {_percent(low)} to "
-            f"{_percent(high)}); the frozen probe had {_percent(result.probe_top1)}: {100 * gain:+.1f} "
-            f"points, {verdict(gain, result.p_value)} by McNemar's test ({p_value(result.p_value)})",
+            f"Validation top-1: {_percent(result.probe_top1 + result.gain)} (95 % interval {low} to {high}); "
+            f"the frozen probe had {_percent(result.probe_top1)}: {gain_words(result.gain, result.p_value)} "
+            f"(McNemar's test, {p_value(result.p_value)})",
             f"Files: {result.folder} (mistakes: errors.json, mistakes.png)",
-            f"Next: {onepass_command('predict', result.run)}, or "
-            f"{onepass_command('report', '--dataset', dataset)}",
+            f"Next: {_next(result)}, or {onepass_command('report', '--dataset', _dataset(result))}",
         ]
     )
+
+
+def _next(result: "FinetuneResult") -> str:
+    """Return the command that uses what is better: the network, or the probe that it started from."""
+    if result.settings and not result.settings.epochs:
+        return onepass_command("predict", "export", result.run)
+    worse = result.kept_start or (result.gain or 0.0) < 0
+    probe = "/".join(
+        filter(None, (_dataset(result), result.probe))
+    )  # else the leaderboard's winner
+    split = "test" if result.test_rows else "val"
+    return onepass_command("predict", probe if worse else result.run, "--split", split)
+
+
+def _dataset(result: "FinetuneResult") -> str:
+    return result.run.split("/")[0]
 
 
 def ablation_text(result: "AblationResult") -> str:

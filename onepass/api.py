@@ -168,8 +168,8 @@ def load_predictor(*models: str, **options: Any) -> "Predictor":
     the data set, with its class names. New images have to be prepared as a data set first.
 
     Args:
-        *models: Each a data set, whose leaderboard's winner is taken, DATASET/PROBE or DATASET/RUN;
-            several of one data set are averaged.
+        *models: Each a data set, whose leaderboard's winner is taken, DATASET#LINE, DATASET/PROBE,
+            DATASET/HEAD or DATASET/RUN; several of one data set are averaged.
         **options: Fields of `onepass.predict.config.ModelsConfig`: `views`, `weights`, `temperature`,
             `cache_dir`, `runs_dir`.
 

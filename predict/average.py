@@ -10,8 +10,7 @@ from onepass.classify.heads.ensembles.ensembler import mixture_weights
 from onepass.classify.metrics import (
     SMALLEST,
     apply_temperature,
-    fit_temperature,
-    log_probabilities,
+    calibration_temperature,
 )
 from onepass.predict.predictor import SELECTION, Predictor
 
@@ -62,7 +61,7 @@ def calibrate(predictor: Predictor) -> Predictor:
     if predictor.held_out is None:
         return replace(predictor, note=f"no temperature: {predictor.not_held_out}")
     truth = predictor.dataset.labels[predictor.held_out]
-    temperature = fit_temperature(truth, log_probabilities(predictor.compute(SELECTION)))
+    temperature = calibration_temperature(truth, predictor.compute(SELECTION))
     return replace(
         predictor,
         compute=lambda part: apply_temperature(predictor.compute(part), temperature),

@@ -1,5 +1,6 @@
 """Everything the commands of `onepass predict` can be told."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,13 @@ SPLITS = ("test", "val")
 WEIGHTS = ("equal", "learnt")
 ANSWER_FORMATS = ("course", "kaggle", "csv", "npz")
 MODEL_FORMATS = ("keras", "saved_model", "onnx", "litert")
-MODEL_HELP = "DATASET (the leaderboard's winner), DATASET/PROBE (also an ensemble) or DATASET/RUN"
+OTHER_NAMES = {"tflite": "litert"}
+MODEL_HELP = (
+    "DATASET (the leaderboard's winner), DATASET#LINE (of the leaderboard, as it is numbered), DATASET/PROBE "
+    "(also an ensemble), DATASET/HEAD (the best probe of that head) or DATASET/RUN (a run comes before "
+    "a head of its name)"
+)
+MODEL = re.compile(r"(?P<dataset>[^/#]+)(?:#(?P<line>[1-9][0-9]*)|/(?P<name>[^/]+))?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +44,9 @@ class ModelsConfig(RunsConfig):
     )
 
     def __post_init__(self) -> None:
-        for model in self.models:
-            check_model(model)
         if len(set(self.models)) < len(self.models):
             raise UsageError(f"{' '.join(self.models)}: expected each model once")
-        if len({model.split("/")[0] for model in self.models}) != 1:
+        if len({split_model(model)[0] for model in self.models}) != 1:
             raise UsageError(f"{' '.join(self.models)}: expected models of one data set")
 
 
@@ -56,9 +61,9 @@ class PredictConfig(ModelsConfig):
         "nothing else looks at",
     )
     format: str = flag(
-        "course",
-        "course: `test_0.JPEG n02…` lines; kaggle: CSV of file and class; "
-        "csv: with class name and probability as well; npz: arrays with all probabilities",
+        "csv",
+        "csv: file, class, its name and probability; kaggle: CSV of file and class; npz: arrays with all "
+        "probabilities; course: `test_0.JPEG n02…` lines, where no name has a space",
         choices=ANSWER_FORMATS,
     )
     header: tuple[str, ...] = flag(
@@ -83,24 +88,36 @@ class PredictConfig(ModelsConfig):
 class ExportConfig(RunsConfig):
     """Which run becomes a model file for other programs, and of which kinds."""
 
-    model: str = flag(help="DATASET/RUN, a fine-tuned run", positional=True, metavar="MODEL")
+    model: str = flag(
+        help="DATASET/RUN, a fine-tuned run; finetune --epochs 0 makes one of a probe",
+        positional=True,
+        metavar="MODEL",
+    )
     format: tuple[str, ...] = flag(
-        ("keras",), "kinds of model file; several at once", choices=MODEL_FORMATS
+        ("keras",),
+        "kinds of model file; several at once; tflite is litert",
+        choices=(*MODEL_FORMATS, *OTHER_NAMES),
     )
     out: Path | None = flag(
         None, "folder to write into (default: export in the run's folder)", metavar="FOLDER"
     )
 
     def __post_init__(self) -> None:
-        check_model(self.model)
+        split_model(self.model)
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats by their own names, each once."""
+        return tuple(dict.fromkeys(OTHER_NAMES.get(name, name) for name in self.format))
 
 
-def check_model(text: str) -> None:
-    """Refuse what cannot name a model.
+def split_model(text: str) -> tuple[str, int, str]:
+    """Return what MODEL says: data set, line of its leaderboard (0 for none), and name ("" for none).
 
     Raises:
-        UsageError: It is not DATASET, DATASET/PROBE or DATASET/RUN.
+        UsageError: It is nothing that could name a model.
     """
-    parts = text.split("/")
-    if len(parts) > 2 or not all(parts):
+    found = MODEL.fullmatch(text)
+    if found is None:
         raise UsageError(f"{text!r}: expected {MODEL_HELP}")
+    return found["dataset"], int(found["line"] or 0), found["name"] or ""

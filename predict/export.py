@@ -84,10 +84,11 @@ def export_run(config: ExportConfig) -> ExportResult:
     (run,) = open_models(config.store, config.runs, (config.model,))
     if not isinstance(run, FinishedRun):
         raise UsageError(
-            f"{config.model}: expected a fine-tuned run, DATASET/RUN, received the probe {run.name}",
+            f"{config.model}: expected a fine-tuned run, DATASET/RUN, received the probe {run.name}; with "
+            "--epochs 0 finetune makes a probe a network",
             remedy=Remedy("finetune", run.dataset.name),
         )
-    kinds = [FORMATS[name] for name in dict.fromkeys(config.format)]
+    kinds = [FORMATS[name] for name in config.formats]
     for kind in kinds:
         kind.check_installed()
     predictor = restore(run.folder, run.identity, run.dataset).predictor

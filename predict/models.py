@@ -1,15 +1,23 @@
-"""What MODEL means: a data set (its leaderboard's winner), one of its probes, or one of its runs."""
+"""What MODEL means: a data set (its leaderboard's winner), one of its probes, or one of its runs.
+
+A probe is named by its line on the leaderboard, by its id, or by its head, of which the best is meant.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from onepass.cache.errors import MissingFileError, UsageError, unknown_name
-from onepass.classify.leaderboard.board import Leaderboard
+from onepass.cache.errors import (
+    MissingFileError,
+    UnknownNameError,
+    UsageError,
+    unknown_name,
+)
+from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
 from onepass.data.dataset import open_dataset
 from onepass.finetune.session.result import RESULT
 from onepass.finetune.session.runs import FinishedRun, open_run
 from onepass.predict.average import average, calibrate
-from onepass.predict.config import ModelsConfig
+from onepass.predict.config import ModelsConfig, split_model
 from onepass.predict.predictor import Predictor
 from onepass.predict.probes import Probe, ensemble_predictor, probe_predictor
 
@@ -60,10 +68,10 @@ def open_models(store: Path, runs: Path, texts: Sequence[str]) -> list[Model]:
     Args:
         store: Root of the store.
         runs: Root of the results.
-        texts: Each DATASET, DATASET/PROBE or DATASET/RUN.
+        texts: Each DATASET, DATASET#LINE, DATASET/PROBE, DATASET/HEAD or DATASET/RUN.
 
     Raises:
-        UnknownNameError: The data set has no such probe or run; the nearest are named.
+        UnknownNameError: The data set has no such line, probe, head or run; what there is is named.
         MissingFileError: It has no leaderboard, or the run is not finished.
         StaleError: The data set has changed since.
         UsageError: Two of them name the same model.
@@ -79,12 +87,12 @@ def open_models(store: Path, runs: Path, texts: Sequence[str]) -> list[Model]:
 
 def is_run(runs: Path, text: str) -> bool:
     """Say whether MODEL names a run, finished or not."""
-    name, _, model = text.partition("/")
+    name, _, model = split_model(text)
     return bool(model) and (runs / name / "finetune" / model).is_dir()
 
 
 def _open(store: Path, runs: Path, text: str) -> Model:
-    name, _, model = text.partition("/")
+    name, line, model = split_model(text)
     if is_run(runs, text):
         return open_run(store, runs, text)
     dataset = open_dataset(store, name)
@@ -95,9 +103,25 @@ def _open(store: Path, runs: Path, text: str) -> Model:
         if model and finished:
             raise unknown_name(f"model of {name}", model, finished) from None
         raise
+    return Probe(store, dataset, board, _find_probe(board, line or 1, model, finished))
+
+
+def _find_probe(board: Leaderboard, line: int, model: str, finished: list[str]) -> ProbeResult:
+    """Return the probe of an id or a head, else that of a line of the leaderboard.
+
+    Raises:
+        UnknownNameError: There is none.
+    """
+    ranked = board.ranked
     if not model:
-        return Probe(store, dataset, board, board.winner)
-    probes = {result.id: result for result in board.results}
+        if line > len(ranked) > 0:
+            raise UnknownNameError(
+                f"{board.dataset}#{line}: expected a line of the leaderboard, 1 to {len(ranked)}; received {line}"
+            )
+        return ranked[line - 1] if ranked else board.winner
+    by_rank = (*ranked, *board.baselines)
+    heads = {result.head: result for result in reversed(by_rank)}  # the best comes last, and stays
+    probes = {**heads, **{result.id: result for result in board.results}}
     if model not in probes:
-        raise unknown_name(f"model of {name}", model, [*probes, *finished])
-    return Probe(store, dataset, board, probes[model])
+        raise unknown_name(f"model of {board.dataset}", model, [*probes, *finished])
+    return probes[model]

@@ -65,7 +65,9 @@ def tiny_classifier(recipe: Any, which: str = "all") -> Any:
     return assemble(extractor, CLASSES, recipe, which=which)
 
 
-def tiny_training(folder: Path, select: bool = True, every: float = 1e9, **changes: Any) -> Any:
+def tiny_training(
+    folder: Path, select: bool = True, every: float = 1e9, start_counts: bool = True, **changes: Any
+) -> Any:
     """Return a training of 160 images, evaluated on 40 others."""
     from onepass.finetune.training.batches import Examples
     from onepass.finetune.training.loop import Training
@@ -76,7 +78,7 @@ def tiny_training(folder: Path, select: bool = True, every: float = 1e9, **chang
     return Training(
         tiny_classifier(recipe),
         Examples(pixels, labels, rows[40:] if select else rows, rows[:40] if select else None),
-        recipe, 0, folder / "checkpoint.npz", every,
+        recipe, 0, folder / "checkpoint.npz", every, start_counts,
     )  # fmt: skip
 
 
@@ -149,7 +151,12 @@ def _train(folder: Path) -> None:
     chosen = training.conclude()
     history = [[row.loss, row.accuracy, row.selection_accuracy] for row in training.history]
     weights = [np.asarray(v).ravel().tolist() for v in training.classifier.predictor.variables]
-    facts = {"history": history, "kept": chosen.epochs, "weights": weights}
+    facts = {
+        "history": history,
+        "start": training.start.loss,
+        "kept": chosen.epochs,
+        "weights": weights,
+    }
     (folder / "facts.json").write_text(json.dumps(facts))
 
 

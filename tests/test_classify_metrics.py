@@ -19,6 +19,7 @@ from onepass.classify.metrics import (
     auroc,
     average_precision,
     balanced_accuracy,
+    calibration_temperature,
     class_accuracy,
     compare,
     confidence_interval,
@@ -40,11 +41,11 @@ from onepass.classify.text import p_value
 
 
 def drawn(
-    sharpness: float = 1.0, rows: int = 4_000, classes: int = 5
+    sharpness: float = 1.0, rows: int = 4_000, classes: int = 5, spread: float = 2.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels drawn from probabilities, and those probabilities, too sure by the factor `sharpness`."""
     generator = np.random.default_rng(0)
-    scores = generator.normal(scale=2, size=(rows, classes))
+    scores = generator.normal(scale=spread, size=(rows, classes))
     honest = softmax(scores)
     truth = (honest.cumsum(axis=1) > generator.random((rows, 1))).argmax(axis=1)
     return truth, softmax(scores * sharpness)
@@ -106,7 +107,7 @@ class TestCalibration:
     @pytest.mark.parametrize("sharpness", [0.5, 1.0, 3.0])
     def test_the_temperature_undoes_wrong_confidence(self, sharpness: float) -> None:
         truth, probabilities = drawn(sharpness)
-        temperature = fit_temperature(truth, log_probabilities(probabilities))
+        temperature = calibration_temperature(truth, probabilities)
         assert temperature == pytest.approx(sharpness, rel=0.08)
         after = apply_temperature(probabilities, temperature)
         np.testing.assert_array_equal(after.argmax(axis=1), probabilities.argmax(axis=1))
@@ -128,6 +129,47 @@ class TestCalibration:
         few = fit_temperature(truth, logits, rows=1_000)
         assert few == pytest.approx(fit_temperature(truth, logits), rel=0.1)
         assert few == fit_temperature(*(part[np.linspace(0, 3_999, 1_000).astype(int)] for part in (truth, logits)))  # fmt: skip
+
+    def test_few_rows_that_are_all_right_do_not_make_certain(self) -> None:
+        """They once gave a temperature at the end of the search, which doubled the log-loss elsewhere."""
+        random = np.random.default_rng(0)
+        truth, probabilities = drawn(1.0, rows=4_000, spread=5.0)
+        right = np.flatnonzero(probabilities.argmax(axis=1) == truth)
+        chosen = random.choice(right, 71, replace=False)
+        rest = np.setdiff1d(np.arange(4_000), chosen)
+        temperature = calibration_temperature(truth[chosen], probabilities[chosen])
+        assert 0.6 < temperature < 1
+        before = log_loss(truth[rest], log_probabilities(probabilities[rest]))
+        scaled = apply_temperature(probabilities[rest], temperature)
+        assert log_loss(truth[rest], log_probabilities(scaled)) < 1.05 * before
+
+    @pytest.mark.parametrize("rows", [7, 40, 71, 300])
+    def test_calibrated_is_never_clearly_worse_than_not(self, rows: int) -> None:
+        for sharpness in (0.7, 1.0, 1.4):
+            truth, probabilities = drawn(sharpness, rows=4_000, spread=5.0)
+            logits = log_probabilities(probabilities)
+            before = log_loss(truth, logits)
+            for seed in range(20):
+                chosen = np.random.default_rng(seed).choice(4_000, rows, replace=False)
+                found = calibration_temperature(truth[chosen], probabilities[chosen])
+                assert log_loss(truth, logits / np.float32(found)) < 1.1 * before
+
+    def test_some_hundred_rows_outweigh_what_is_expected(self) -> None:
+        truth, probabilities = drawn(3.0, rows=400)
+        assert calibration_temperature(truth, probabilities) == pytest.approx(3.0, rel=0.2)
+
+    def test_rows_that_the_temperature_would_not_help_leave_it_at_1(self) -> None:
+        truth, probabilities = drawn(1.0, rows=300)
+        temperatures = [
+            calibration_temperature(truth[part], probabilities[part])
+            for part in np.split(np.arange(300), 10)
+        ]
+        assert temperatures.count(1.0) >= 3 and all(0.6 < t < 1.6 for t in temperatures)
+
+    def test_the_unit_of_scores_that_are_all_right_is_found_inside_the_limits(self) -> None:
+        scores = 1e-3 * np.eye(5, dtype=np.float32)[np.arange(71) % 5]
+        temperature = fit_temperature(np.arange(71) % 5, scores)
+        assert 0.05 < temperature / scores.std() < 20
 
     def test_error_equals_its_definition(self) -> None:
         truth, probabilities = drawn(2.0, rows=700)
@@ -153,6 +195,7 @@ class TestCalibration:
         probabilities = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], np.float32)
         truth = np.array([0, 1, 1])
         temperature = fit_temperature(truth, log_probabilities(probabilities))
+        assert calibration_temperature(truth, probabilities) == 1.0  # of three rows
         assert np.isfinite(apply_temperature(probabilities, temperature)).all()
         assert reliability(truth, probabilities).error == pytest.approx(1 / 3)
 

@@ -101,6 +101,60 @@ def test_interrupted_runs_have_the_same_history_and_weights(
         np.testing.assert_array_equal(ours["logits"], theirs["logits"])
 
 
+def next_of(said: str) -> list[str]:
+    """The command that is printed as the next one, without its folders."""
+    (line,) = [line for line in said.splitlines() if line.startswith("Next: onepass")]
+    command = line.removeprefix("Next: onepass ").partition(", or ")[0]
+    return command.partition(" --cache-dir")[0].split()
+
+
+SMALL = ("finetune", "--dataset", "digits", *TINY, "--rows", "64", "--batch", "8")
+
+
+@pytest.mark.parametrize("select", ["--select", "--no-select"])
+def test_a_network_that_is_worse_than_its_probe_is_not_handed_on(
+    places: tuple[Path, Path], select: str
+) -> None:
+    name = f"spoilt{select}"
+    flags = [select, "--learning-rate", "0.3", "--epochs", "1", "--set", "ema=0", "--run", name]
+    done = run(places, *SMALL, *flags)
+    assert done.returncode == DONE, done.stderr
+    result = json.loads((places[1] / "digits" / "finetune" / name / "result.json").read_text())
+    assert next_of(done.stdout) == ["predict", f"digits/{result['probe']}", "--split", "val"]
+    assert run(places, *next_of(done.stdout)).returncode == DONE
+    assert len(result["history"]) == 1
+    if select == "--select":
+        start = result["start_selection"]
+        assert result["kept_epochs"] == [0] and result["selection_top1"] == start["accuracy"]
+        assert "kept: epoch 0, the start" in done.stdout
+        assert f"epoch 0, the start: selection accuracy {100 * start['accuracy']:.1f} %" in done.stdout  # fmt: skip
+        assert result["val_top1"] > 0.5
+    else:
+        assert result["kept_epochs"] == [1] and result["start_selection"] is None
+        assert "points worse than its probe, a significant difference" in done.stdout
+
+
+def test_without_an_epoch_the_run_is_the_probe_and_can_be_exported(
+    places: tuple[Path, Path],
+) -> None:
+    done = run(places, "finetune", "--dataset", "digits", *TINY, "--epochs", "0")
+    assert done.returncode == DONE, done.stderr
+    name = f"tiny@{SIZE}-probe"
+    folder = places[1] / "digits" / "finetune" / name
+    result = json.loads((folder / "result.json").read_text())
+    assert result["history"] == [] and result["settings"]["epochs"] == 0
+    assert result["val_top1"] == pytest.approx(result["probe_top1"], abs=0.005)
+    kept = np.load(places[1] / "digits" / "heads" / result["probe"] / "probabilities.npz")
+    with np.load(folder / "val_logits.npz") as found:
+        same = found["logits"].argmax(axis=1) == kept["val_predicted"]
+    assert same.mean() > 0.99
+    assert next_of(done.stdout) == ["predict", "export", f"digits/{name}"]
+    exported = run(places, *next_of(done.stdout), "--format", "tflite", "litert")
+    assert exported.returncode == DONE, exported.stderr
+    files = {path.name for path in (folder / "export").iterdir()}
+    assert files == {f"digits-{name}.tflite", "labels.json"}
+
+
 def test_a_finished_run_is_not_run_again(places: tuple[Path, Path], whole: dict) -> None:
     again = run(places, *TRAIN, "--epochs", "3", "--run", "whole")
     assert "this run is finished" in again.stderr
@@ -159,7 +213,9 @@ def test_predictions_are_those_that_were_scored(
             "onepass classify --dataset digits",
         ),
         (("--dataset", "nothing"), 1, "nothing"),
-        (("--dataset", "digits", "--epochs", "-1"), 2, "above 0"),
+        (("--dataset", "digits", "--epochs", "-1"), 2, "below 0"),
+        (("--dataset", "digits", "--epochs", "0", "--set", "hidden=8"), 2, "no dense layers"),
+        (("--dataset", "digits", "--epochs", "0", "--learning-rate", "auto"), 2, "auto"),
         (("--dataset", "digits", "--weights", "nowhere.h5"), 1, "nowhere.h5"),
     ],
 )

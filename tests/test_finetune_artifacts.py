@@ -70,7 +70,7 @@ def test_the_search_for_the_rate_is_part_of_the_run(place: Path) -> None:
 def test_what_is_written_is_what_is_read(place: Path, kind: type, path: str) -> None:
     before = kind.read(place / path)
     before.write(place / path)
-    assert json.loads((place / path).read_text())["format"] == kind.FORMAT == 1
+    assert json.loads((place / path).read_text())["format"] == kind.FORMAT
     assert kind.read(place / path) == before
 
 

@@ -187,7 +187,7 @@ def test_every_number_of_a_recipe_can_be_set() -> None:
     with pytest.raises(UsageError, match="int"):
         recipe.changed(("epochs=two",))
     with pytest.raises(InvalidInputError, match="epochs"):
-        Recipe(epochs=0, batch=1, learning_rate=1.0)
+        Recipe(epochs=-1, batch=1, learning_rate=1.0)
 
 
 def test_a_recipe_survives_json() -> None:
@@ -198,7 +198,7 @@ def test_a_recipe_survives_json() -> None:
     for recipe in RECIPES.values():
         assert from_json(Recipe, json.loads(json.dumps(to_json(recipe)))) == recipe
     with pytest.raises(CorruptFileError, match="epochs"):
-        from_json(Recipe, {**to_json(recipe), "epochs": 0})
+        from_json(Recipe, {**to_json(recipe), "epochs": -1})
 
 
 def test_the_table_says_what_is_frozen() -> None:

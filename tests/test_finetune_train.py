@@ -108,6 +108,67 @@ def test_it_learns_and_keeps_what_was_best_on_the_selection_split(tmp_path: Path
     assert again.history == training.history and again.ended == "all epochs are trained"
 
 
+def test_a_start_that_no_epoch_beats_is_kept(tmp_path: Path) -> None:
+    for name in ("good", "worse"):
+        (tmp_path / name).mkdir()
+    good = tiny_training(tmp_path / "good", epochs=8)
+    good.run(lambda: "")
+    good.conclude()
+    weights = good.classifier.predictor.get_weights()
+
+    def spoilt() -> Any:
+        made = tiny_training(tmp_path / "worse", epochs=2, learning_rate=3.0, ema=0.0, clip=0.0)
+        if not made.checkpoint.exists():
+            made.classifier.predictor.set_weights(weights)
+        return made
+
+    training = spoilt()
+    training.run(lambda: "", until=1)
+    training = spoilt()  # it goes on with what the start had
+    training.run(lambda: "")
+    assert [row.epoch for row in training.history] == [1, 2]
+    assert max(row.selection_accuracy for row in training.history) < training.start.accuracy
+    chosen = training.conclude()
+    assert chosen.epochs == (0,) and chosen.why.startswith(
+        "epoch 0, the start: no epoch did better"
+    )
+    assert (chosen.accuracy, chosen.loss) == (training.start.accuracy, training.start.loss)
+    for found, wanted in zip(training.classifier.predictor.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_start_that_does_not_count_is_not_chosen(tmp_path: Path) -> None:
+    training = tiny_training(tmp_path, epochs=1, learning_rate=3.0, ema=0.0, start_counts=False)
+    training.run(lambda: "")
+    assert training.start is None and training.conclude().epochs == (1,)
+
+
+def test_a_checkpoint_from_before_the_start_counted_goes_on_without_it(tmp_path: Path) -> None:
+    training = tiny_training(tmp_path, epochs=2)
+    training.run(lambda: "", until=1)
+    training.start = None
+    training.save()
+    with np.load(training.checkpoint) as arrays:
+        state = json.loads(arrays["state"].tobytes())
+        others = {name: arrays[name] for name in arrays.files}
+    del state["start"]
+    others["state"] = np.frombuffer(json.dumps(state).encode(), np.uint8)
+    np.savez(training.checkpoint, **others)
+    again = tiny_training(tmp_path, epochs=2)
+    again.run(lambda: "")
+    assert again.start is None and 0 not in again.conclude().epochs
+
+
+@pytest.mark.parametrize("select", [True, False])
+def test_no_epoch_leaves_the_network_as_it_was(tmp_path: Path, select: bool) -> None:
+    training = tiny_training(tmp_path, select=select, epochs=0)
+    before = training.classifier.predictor.get_weights()
+    assert training.run(lambda: "") == "" and training.ended == "no epoch was asked for"
+    assert training.conclude().epochs == (0,) and training.history == []
+    for found, wanted in zip(training.classifier.predictor.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
 def test_the_use_of_the_gpus_is_shown_and_counts_training_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,7 +209,7 @@ def test_without_selection_all_rows_are_trained_on_and_the_average_is_kept(tmp_p
 def test_training_ends_early_where_nothing_gets_better(tmp_path: Path) -> None:
     training = tiny_training(tmp_path, epochs=9, patience=2, learning_rate=1e-12, ema=0.0)
     training.run(lambda: "")
-    assert len(training.history) == 3 and "early stopping" in training.ended
+    assert len(training.history) == 2 and "early stopping" in training.ended
 
 
 def test_a_stop_in_the_middle_of_an_epoch_goes_on_there(tmp_path: Path) -> None:
@@ -161,6 +222,7 @@ def test_a_stop_in_the_middle_of_an_epoch_goes_on_there(tmp_path: Path) -> None:
     assert training.place not in (0, training.steps)
     again = tiny_training(tmp_path)
     assert (again.place, len(again.history)) == (training.place, len(training.history))
+    assert training.start == again.start == whole.start
     again.run(lambda: "")
     assert [(r.loss, r.accuracy, r.selection_loss) for r in again.history] == [
         (r.loss, r.accuracy, r.selection_loss) for r in whole.history

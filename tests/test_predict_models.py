@@ -4,9 +4,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 from classify_store import NAME, digits, write_features
 from finished_runs import write_runs
+from PIL import Image
 
 import onepass
 from onepass.__main__ import run
@@ -72,6 +74,60 @@ def test_an_unknown_model_names_the_nearest(places) -> None:
     winner = onepass.load_predictor(NAME, **places).name
     with pytest.raises(UnknownNameError, match=f"did you mean {winner.partition('/')[2]}"):
         onepass.load_predictor(winner[:-2], **places)
+
+
+def test_a_line_of_the_leaderboard_and_a_head_name_a_probe(places) -> None:
+    found = run_probes(ClassifyConfig(dataset=NAME, head=("ridge", "logistic"), **places))
+    ids = [result.id for result in found.results]
+    assert len(ids) == 2
+    for number, line in enumerate(found.results, 1):
+        for model in (f"{NAME}#{number}", f"{NAME}/{line.head}", f"{NAME}/{line.id}"):
+            assert onepass.load_predictor(model, **places).name == f"{NAME}/{line.id}"
+    majority = onepass.load_predictor(f"{NAME}/majority", **places)  # a baseline
+    assert majority.name.startswith(f"{NAME}/majority-")
+    both = onepass.load_predictor(f"{NAME}#1", f"{NAME}#2", **places)
+    assert [member.name for member in both.members] == [f"{NAME}/{name}" for name in ids]
+    with pytest.raises(UnknownNameError, match=r"#3: expected a line of the leaderboard, 1 to 2"):
+        onepass.load_predictor(f"{NAME}#3", **places)
+    with pytest.raises(UnknownNameError, match=r"model of .* 'lda' is unknown"):
+        onepass.load_predictor(f"{NAME}/lda", **places)
+    for wrong in (f"{NAME}#0", f"{NAME}#", f"{NAME}#1/ridge", "#1", f"{NAME}/a/b"):
+        with pytest.raises(UsageError, match="DATASET#LINE"):
+            onepass.load_predictor(wrong, **places)
+
+
+def test_a_run_comes_before_a_head_of_its_name(places, tmp_path: Path) -> None:
+    shutil.copytree(places["runs_dir"], tmp_path / "runs")
+    runs = tmp_path / "runs" / NAME / "finetune"
+    (runs / "r1").rename(runs / "logistic")
+    found = onepass.load_predictor(f"{NAME}/logistic", **{**places, "runs_dir": tmp_path / "runs"})
+    assert found.description == "fine-tuned"
+
+
+@pytest.mark.slow
+def test_the_next_command_works_for_class_folders_with_a_space(tmp_path: Path) -> None:
+    pictures = np.random.default_rng(0)
+    for kind, bright in (("great tit", 0), ("crow", 120)):
+        folder = tmp_path / "birds" / kind
+        folder.mkdir(parents=True)
+        for number in range(12):
+            pixels = pictures.integers(bright, bright + 100, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"no {number}.png")
+    for words in (
+        "data prepare folder --source birds",
+        "extract --dataset birds --backbone tiny --size 16",
+        "classify --dataset birds --head ridge",
+    ):
+        done = processes.run(*words.split(), cwd=tmp_path, TINY_BACKBONE="1")
+        assert done.returncode == 0, done.stderr
+    command = done.stdout.splitlines()[-1].strip()
+    assert command == "onepass predict birds --split val"
+    predicted = processes.run(*command.split()[1:], cwd=tmp_path, TINY_BACKBONE="1")
+    assert predicted.returncode == 0, predicted.stderr
+    (answers,) = (tmp_path / "runs" / "birds" / "predictions").glob("*.csv")
+    assert "great tit" in answers.read_text()
+    course = processes.run(*command.split()[1:], "--format", "course", cwd=tmp_path)
+    assert course.returncode == 1 and "use --format csv" in course.stderr
 
 
 def test_the_same_model_by_two_names_is_refused(places) -> None:

@@ -21,6 +21,7 @@ from onepass.cache.errors import (  # fmt: skip
 )
 from onepass.classify.config import ClassifyConfig
 from onepass.classify.heads.storage import load_head
+from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.leaderboard.prediction_record import PredictionRecord
 from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.pipeline import ClassifyResult, run_probes
@@ -71,7 +72,7 @@ def expected(made: tuple[Path, ClassifyResult], split: str) -> np.ndarray:
 
 def test_course_format_has_a_line_per_image_in_row_order(made, tmp_path: Path) -> None:
     folder, found = made
-    result = predict_split(config(folder, out=tmp_path / "deep" / "out.txt"))
+    result = predict_split(config(folder, out=tmp_path / "deep" / "out.txt", format="course"))
     lines = (tmp_path / "deep" / "out.txt").read_text().splitlines()
     dataset = open_dataset(folder / "store", NAME)
     rows = dataset.rows("test")
@@ -168,7 +169,7 @@ def test_default_place_and_what_the_command_says(copy: Path, capsys) -> None:
     assert main("predict", COMMANDS, words) == 0
     out = capsys.readouterr().out
     path, record = sorted((copy / "runs" / NAME / "predictions").iterdir())
-    assert str(path) in out and path.suffix == ".txt" and "onepass finetune" in out
+    assert str(path) in out and path.suffix == ".csv" and "onepass finetune" in out
     assert str(record) in out and record.name == path.name + ".json"
     assert main("predict", COMMANDS, [*words, "--format", "kaggle"]) == 0
     assert len(list(path.parent.iterdir())) == 4
@@ -245,12 +246,18 @@ class TestRefusals:
             predict_split(config(made[0], views=("flip",)))
 
 
-def test_without_a_temperature_it_is_the_head_itself(made) -> None:
+def test_without_a_temperature_it_is_the_head_itself(made, tmp_path: Path) -> None:
     folder, found = made
-    best = found.results[0]
-    assert best.temperature != 1
-    plain = load_predictor(config(folder, temperature=False)).predict_split("val").probabilities
-    scaled = load_predictor(config(folder)).predict_split("val").probabilities
+    board = Leaderboard.load(folder / "runs" / NAME, NAME, found.results[0].dataset_digest)
+    best = replace(found.results[0], temperature=1.3)
+    runs = shutil.copytree(folder / "runs", tmp_path / "runs")
+    replace(board, folder=runs / NAME).holding(best).save()
+    plain = (
+        load_predictor(config(folder, runs_dir=runs, temperature=False))
+        .predict_split("val")
+        .probabilities
+    )
+    scaled = load_predictor(config(folder, runs_dir=runs)).predict_split("val").probabilities
     powers = plain.astype(np.float64) ** (1 / best.temperature)
     np.testing.assert_allclose(powers / powers.sum(axis=1, keepdims=True), scaled, atol=1e-5)
     assert plain.dtype == scaled.dtype == np.float32

@@ -18,7 +18,7 @@ from onepass.cache.errors import InvalidInputError
 from onepass.classify.config import Budget
 from onepass.classify.heads.base import Head
 from onepass.classify.leaderboard.result import RowCounts
-from onepass.classify.metrics import apply_temperature, fit_temperature, log_probabilities
+from onepass.classify.metrics import apply_temperature, calibration_temperature
 from onepass.classify.protocol.views import (
     Vectors,
     as_views,
@@ -115,7 +115,7 @@ class Outcome:
             raw: Probabilities of the selection, validation and test rows as the heads give them.
             truth: Column of the true class of each selection row.
         """
-        temperature = fit_temperature(truth, log_probabilities(raw[0]))
+        temperature = calibration_temperature(truth, raw[0])
         selection, val, test = (apply_temperature(part, temperature) for part in raw)
         return cls(
             head, chosen, trials, selection, val, test, seconds, converged, temperature, raw[1]

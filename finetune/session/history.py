@@ -11,6 +11,19 @@ class DivergedError(OnepassError, ArithmeticError):
 
 
 @record
+class SelectionScore:
+    """How a network does on the selection split.
+
+    Attributes:
+        accuracy: Top-1, 0 … 1.
+        loss: Cross-entropy (nats).
+    """
+
+    accuracy: float
+    loss: float
+
+
+@record
 class EpochRow:
     """One finished epoch.
 
@@ -40,24 +53,39 @@ class EpochRow:
         return f"epoch {self.epoch}: {text}"
 
 
-def best_first(history: Sequence[EpochRow]) -> list[int]:
-    """Return the evaluated epochs by selection accuracy, then selection loss, then the earlier."""
-    rows = [row for row in history if row.selection_accuracy is not None]
-    rows.sort(key=lambda row: (-(row.selection_accuracy or 0), row.selection_loss or 0, row.epoch))
-    return [row.epoch for row in rows]
+def best_first(history: Sequence[EpochRow], start: SelectionScore | None = None) -> list[int]:
+    """Return the evaluated epochs by selection accuracy, then selection loss, then the earlier.
+
+    Args:
+        history: The epochs so far.
+        start: Of the network before its first step, which is epoch 0; None where it does not count.
+    """
+    scores = [
+        (-row.selection_accuracy, row.selection_loss or 0.0, row.epoch)
+        for row in history
+        if row.selection_accuracy is not None
+    ]
+    if start is not None:
+        scores.append((-start.accuracy, start.loss, 0))
+    return [epoch for *_, epoch in sorted(scores)]
 
 
-def why_ended(history: Sequence[EpochRow], epochs: int, patience: int) -> str:
+def why_ended(
+    history: Sequence[EpochRow], epochs: int, patience: int, start: SelectionScore | None = None
+) -> str:
     """Return why no further epoch is trained; "" while one is.
 
     Args:
         history: The epochs so far.
         epochs: How many there are to be at most.
         patience: Epochs without a better selection accuracy after which it ends; 0 for never.
+        start: As in `best_first`.
     """
+    if epochs == 0:
+        return "no epoch was asked for"
     if len(history) >= epochs:
         return "all epochs are trained"
-    best = best_first(history)[:1]
+    best = best_first(history, start)[:1]
     if patience and best and len(history) - best[0] >= patience:
         return f"early stopping after {patience} epochs without a better selection accuracy"
     return ""

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from onepass.cache.artifacts import Artifact, record
 from onepass.finetune.recipes import Recipe, recipe_name_today
-from onepass.finetune.session.history import EpochRow
+from onepass.finetune.session.history import EpochRow, SelectionScore
 
 RESULT = "result.json"
 
@@ -35,14 +35,18 @@ class FinetuneResult(Artifact):
         selection_rows: How many the epoch was chosen on; 0 where nothing was chosen.
         ended: Why there were no more epochs.
         kept: Which weights were kept, in words.
-        kept_epochs: Their epochs.
+        kept_epochs: Their epochs; 0 is the start, before step 1.
         selection_top1: Accuracy of the kept weights on the selection split; None where nothing was chosen.
         images_per_second: Speed of training in the process that finished it.
         devices: What it ran on.
         gpu_use: Mean use of the GPUs while it trained, 0 … 1; None where it is not known.
+        probe: Id of the probe that it started from; "" in results of an early version.
+        start_selection: How the network did on the selection split before step 1; None where that did
+            not count.
+        test_rows: How many images the data set has to be predicted; 0 in results of an early version.
     """
 
-    FORMAT: ClassVar[int] = 1
+    FORMAT: ClassVar[int] = 2
 
     run: str
     folder: Path
@@ -68,9 +72,27 @@ class FinetuneResult(Artifact):
     images_per_second: float | None = None
     devices: tuple[str, ...] = ()
     gpu_use: float | None = None
+    probe: str = ""
+    start_selection: SelectionScore | None = None
+    test_rows: int = 0
+
+    @property
+    def gain(self) -> float | None:
+        """Validation accuracy less that of the frozen probe; None before it is scored."""
+        return None if self.val_top1 is None else self.val_top1 - self.probe_top1
+
+    @property
+    def kept_start(self) -> bool:
+        """Whether the kept weights are those before step 1."""
+        return self.kept_epochs == (0,)
 
     @classmethod
     def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
-        """Format 0 had null for an empty list, and the first names of three recipes."""
+        """Format 0 had null for an empty list, and the first names of three recipes.
+
+        Format 1 did not know its probe, and did not evaluate the start.
+        """
+        if found == 1:
+            return value
         lists = {name: value.get(name) or [] for name in ("kept_epochs", "devices")}
         return {**value, **lists, "recipe": recipe_name_today(value.get("recipe", "default"))}

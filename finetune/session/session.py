@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from sklearn.base import clone
 
+from onepass.cache.errors import UsageError
 from onepass.classify.protocol.evaluate import protocol_rows
 from onepass.classify.protocol.inputs import inputs_of
 from onepass.classify.protocol.views import take
@@ -54,7 +55,8 @@ class Session:
         dataset: The data set.
         start: The probe that it starts from.
         rows: Which rows it may look at: the protocol's own split, with the probe's seed. With
-            `--select` the selection rows are neither trained on nor seen by the head.
+            `--select` the selection rows are neither trained on nor seen by the head; without an
+            epoch there is nothing to choose, and the head is the stored probe.
         folder: Where everything of the run lies; None where nothing is kept.
     """
 
@@ -105,7 +107,7 @@ class Session:
             StaleError: They are others than they were.
         """
         fitted = self.folder is not None and (self.folder / START).exists()
-        if self.config.select and not self.head_at_random and not fitted:
+        if self.rows.selection is not None and not self.head_at_random and not fitted:
             inputs_of(self.config.store, self.dataset, self.start.probe)
 
     def build(self) -> Classifier:
@@ -119,15 +121,23 @@ class Session:
         classes = len(self.dataset.class_ids)
         return assemble(extractor, classes, self.recipe, config.seed, config.unfreeze)
 
-    def training(self, classifier: Classifier, checkpoint: Path) -> Training:
-        """Return the training of a warm-started network; it resumes from the checkpoint, if there is one."""
+    def training(
+        self, classifier: Classifier, checkpoint: Path, start_counts: bool = True
+    ) -> Training:
+        """Return the training of a warm-started network; it resumes from the checkpoint, if there is one.
+
+        Args:
+            classifier: The network.
+            checkpoint: The file.
+            start_counts: Whether the network as it is now may be chosen, as epoch 0.
+        """
         examples = Examples(
             self.dataset.pixels, self.dataset.labels, self.rows.fit, self.rows.selection
         )
         config = self.config
         return Training(
-            classifier, examples, self.recipe, config.seed, checkpoint, config.checkpoint_every
-        )
+            classifier, examples, self.recipe, config.seed, checkpoint, config.checkpoint_every, start_counts
+        )  # fmt: skip
 
     def warm(self, classifier: Classifier) -> float | None:
         """Give the head the probe's weights, if it can have them; return how far the logits are apart."""
@@ -178,17 +188,25 @@ def open_session(config: FinetuneConfig) -> Session:
         MissingFileError: There is no data set, leaderboard or probe to start from.
         StaleError: The leaderboard was made from another state of the data set.
         InvalidInputError: The backbone's weights are not those that the features were made with.
+        UsageError: No epoch is asked for, but the network is not a probe before its first one.
     """
     dataset = open_dataset(config.store, config.dataset)
     start = choose_start(config, dataset)
-    return Session(config, dataset, start, _choose_rows(config, dataset, start))
+    session = Session(config, dataset, start, _choose_rows(config, dataset, start))
+    if not session.recipe.epochs and (session.head_at_random or config.learning_rate == AUTO):
+        raise UsageError(
+            "--epochs 0: makes the probe a network and trains nothing; expected no --weights none, no "
+            "dense layers before the head and no --learning-rate auto"
+        )
+    return session
 
 
 def _choose_rows(config: FinetuneConfig, dataset: ImageDataset, start: Start) -> Rows:
     rows = protocol_rows(dataset.labels, dataset.rows, dataset.class_ids, start.probe.seed)
-    head = rows.fit if config.select else rows.train
+    select = config.select and config.chosen_recipe.epochs > 0
+    head = rows.fit if select else rows.train
     fit = head
     if config.rows and config.rows < len(fit):
         random = np.random.default_rng((config.seed, 2))
         fit = np.sort(random.permutation(fit)[: config.rows])
-    return Rows(fit, head, rows.selection if config.select else None)
+    return Rows(fit, head, rows.selection if select else None)

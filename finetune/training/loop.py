@@ -21,7 +21,13 @@ from onepass.finetune.session.checkpoint import (
     named_variables,
     save_variables,
 )
-from onepass.finetune.session.history import DivergedError, EpochRow, best_first, why_ended
+from onepass.finetune.session.history import (
+    DivergedError,
+    EpochRow,
+    SelectionScore,
+    best_first,
+    why_ended,
+)
 from onepass.finetune.training.batches import Examples, Feed, StepPlan
 from onepass.finetune.training.layers import depth_groups, rate_factors
 from onepass.finetune.training.model import Classifier
@@ -45,6 +51,7 @@ class TrainingState:
         loss: Sum of that epoch's losses so far (nats).
         correct: Its right answers so far.
         seconds: Its time so far.
+        start: How the network did before its first step; None where that does not count.
     """
 
     history: list[EpochRow]
@@ -52,6 +59,7 @@ class TrainingState:
     loss: float
     correct: int
     seconds: float
+    start: SelectionScore | None = None
 
 
 class Training:
@@ -64,13 +72,14 @@ class Training:
         seed: Decides order and augmentation.
         checkpoint: The file to resume from, and to write to.
         every: Seconds between checkpoints.
+        start_counts: Whether the network before its first step may be chosen, as epoch 0.
     """
 
     def __init__(
         self, classifier: Classifier, examples: Examples, recipe: Recipe, seed: int, checkpoint: Path,
-        every: float = 120.0,
+        every: float = 120.0, start_counts: bool = True,
     ) -> None:  # fmt: skip
-        self.classifier, self.recipe = classifier, recipe
+        self.classifier, self.recipe, self.start_counts = classifier, recipe, start_counts
         self.checkpoint, self.every = checkpoint, every
         rows, shape = examples.fit, examples.pixels.shape[1:]
         batch = min(recipe.batch, len(rows))
@@ -87,6 +96,7 @@ class Training:
         self.evaluate = None if examples.selection is None else Evaluator(predictor, examples)
         self.best = BestEpochs(checkpoint.parent / "epochs", predictor, recipe.soup)
         self.history: list[EpochRow] = []
+        self.start: SelectionScore | None = None
         self.place = 0  # the next step of the current epoch
         self.fetched = 0  # its steps that count in its loss so far
         self.loss = self.seconds = 0.0  # of the current epoch so far
@@ -110,13 +120,13 @@ class Training:
 
     @property
     def ranked(self) -> list[int]:
-        """The epochs so far, best first."""
-        return best_first(self.history)
+        """The epochs so far, best first; 0 is the start."""
+        return best_first(self.history, self.start)
 
     @property
     def ended(self) -> str:
         """Why no further epoch is trained; "" while one is."""
-        return why_ended(self.history, self.recipe.epochs, self.recipe.patience)
+        return why_ended(self.history, self.recipe.epochs, self.recipe.patience, self.start)
 
     def run(self, stop: Callable[[], str], until: int | None = None) -> str:
         """Train until all epochs are finished, or until `stop()` gives a reason; a checkpoint is written either way.
@@ -131,6 +141,8 @@ class Training:
         Raises:
             DivergedError: The loss is not finite; the last checkpoint stays.
         """
+        if not (self.history or self.place or self.start):
+            self._evaluate_start()
         while not self.ended and (until is None or len(self.history) < until):
             reason = self._run_epoch(len(self.history), stop)
             if reason:
@@ -143,11 +155,20 @@ class Training:
         """Put the weights that are kept into the model, and say which they are."""
         if self.evaluate:
             return self.best.soup(self.ranked, self.evaluate)
+        if not self.history:
+            return Chosen((0,), None, None, "the start; nothing was trained")
         for average, variable in zip(
             self.optimizer.averages, self.classifier.trainer.trainable_variables, strict=False
         ):
             variable.assign(average)
         return Chosen((len(self.history),), None, None, "the last epoch; nothing was chosen")
+
+    def _evaluate_start(self) -> None:
+        """Let the network as it is before its first step be a candidate like any epoch."""
+        if self.evaluate and self.start_counts:
+            self.start = SelectionScore(*self.evaluate())
+            self.best.keep(0, self.ranked)
+            log.info(f"epoch 0, the start: selection accuracy {100 * self.start.accuracy:.1f} %")
 
     def _run_epoch(self, epoch: int, stop: Callable[[], str]) -> str:
         label = f"epoch {epoch + 1} of {self.recipe.epochs}"
@@ -268,14 +289,17 @@ class Training:
             self._diverged("a weight is not a number")
         if self.place:
             self._tick()
-        state = TrainingState(self.history, self.place, self.loss, self.correct, self.seconds)
+        state = TrainingState(
+            self.history, self.place, self.loss, self.correct, self.seconds, self.start
+        )
         save_variables(self.checkpoint, groups, to_json(state))
         self.saved = time.monotonic()
 
     def _resume(self) -> None:
         state = from_json(TrainingState, load_variables(self.checkpoint, self._groups()))
         self.step.forget()
-        self.history, self.place, self.fetched = state.history, state.place, state.place
+        self.history, self.start = state.history, state.start
+        self.place = self.fetched = state.place
         self.loss, self.correct, self.seconds = state.loss, state.correct, state.seconds
         log.info(f"resuming after epoch {len(self.history)}, step {self.place} of {self.steps}")
 

@@ -21,7 +21,7 @@ class Chosen:
     """What the kept weights are.
 
     Attributes:
-        epochs: Whose weights they are; the mean of several.
+        epochs: Whose weights they are; the mean of several. 0 is the network before its first step.
         accuracy: On the selection split, 0 … 1; None where nothing was chosen.
         loss: Cross-entropy there (nats).
         why: In words.
@@ -111,14 +111,17 @@ class BestEpochs:
             if not taken or (accuracy, -loss) >= (best[0], -best[1]):
                 taken, mean, best = [*taken, epoch], trial, (accuracy, loss)
         _assign(variables, mean)
-        names = ", ".join(map(str, sorted(taken)))
-        why = (
-            f"best epoch, {names}" if len(taken) == 1 else f"mean of the weights of epochs {names}"
-        )
-        return Chosen(tuple(sorted(taken)), best[0], best[1], why)
+        return Chosen(tuple(sorted(taken)), best[0], best[1], _in_words(sorted(taken)))
 
     def _path(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:03d}.npz"
+
+
+def _in_words(epochs: list[int]) -> str:
+    if epochs == [0]:
+        return "epoch 0, the start: no epoch did better on the selection split"
+    names = ", ".join(map(str, epochs))
+    return f"best epoch, {names}" if len(epochs) == 1 else f"mean of the weights of epochs {names}"
 
 
 def _assign(variables: list, values: list[np.ndarray]) -> None:

@@ -31,8 +31,9 @@ class Curve:
 def learning_figures(runs: Sequence[Run]) -> list[Figure]:
     """Return accuracy and loss by epoch of the latest finished runs.
 
-    The validation split is scored twice only: for the frozen probe, which is the network before its
-    first step, and for the finished network.
+    The validation split is scored twice only: for the frozen probe, and for the finished network. At
+    epoch 0 the selection split is scored by the network before its first step, whose head is the probe's
+    fitted without that split.
     """
     shown = [run for run in runs if run.result and run.result.history][-MOST:]
     accuracy = [curve for run in shown for curve in _accuracies(run)]
@@ -51,7 +52,9 @@ def _accuracies(run: Run) -> list[Curve]:
     result = run.result
     assert result is not None
     training = [(float(row.epoch), 100 * row.accuracy) for row in result.history]
-    selection = [
+    start = result.start_selection
+    selection = [(0.0, 100 * start.accuracy)] if start else []
+    selection += [
         (float(row.epoch), 100 * row.selection_accuracy)
         for row in result.history
         if row.selection_accuracy is not None
@@ -64,9 +67,10 @@ def _accuracies(run: Run) -> list[Curve]:
 
 def _losses(run: Run) -> list[Curve]:
     assert run.result is not None
-    history = run.result.history
+    history, start = run.result.history, run.result.start_selection
     training = [(float(row.epoch), row.loss) for row in history]
-    selection = [
+    selection = [(0.0, start.loss)] if start else []
+    selection += [
         (float(row.epoch), row.selection_loss) for row in history if row.selection_loss is not None
     ]
     return _known(run, training, selection, [])

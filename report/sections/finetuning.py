@@ -33,12 +33,6 @@ class Line:
     compared: bool
 
     @property
-    def gain(self) -> float | None:
-        """Validation accuracy less that of the frozen probe; None before it is scored."""
-        val = self.result.val_top1
-        return None if val is None else val - self.result.probe_top1
-
-    @property
     def training(self) -> float | None:
         """Accuracy on the training images in the last epoch; None without an epoch."""
         return self.result.history[-1].accuracy if self.result.history else None

@@ -6,8 +6,9 @@ from typing import Any
 
 from onepass.classify.leaderboard.board import ProbeResult
 from onepass.classify.leaderboard.prediction_record import MemberRecord
-from onepass.classify.metrics import confused_pairs, confusion_matrix, verdict
+from onepass.classify.metrics import confused_pairs, confusion_matrix
 from onepass.classify.pipeline import compare_best
+from onepass.classify.text import gain_words
 from onepass.data.record import PublishedResult
 from onepass.report.context import ReportContext, probe_name
 from onepass.report.numbers import p_value, points
@@ -118,10 +119,11 @@ def _gain(context: ReportContext) -> str:
     if context.compared is None:
         return ""
     result = context.compared.result
-    assert result.val_top1 is not None
-    gain, p = result.val_top1 - result.probe_top1, result.p_value
-    text = f"{points(gain)} points against its frozen probe"
-    return text if p is None else f"{text}: {verdict(gain, p)} (McNemar, {p_value(p)})"
+    assert result.gain is not None
+    kept = "no epoch did better than the start; " if result.kept_start and result.history else ""
+    if result.p_value is None:
+        return f"{kept}{points(result.gain)} points against its frozen probe"
+    return f"{kept}{gain_words(result.gain, result.p_value)} (McNemar, {p_value(result.p_value)})"
 
 
 def _errors(context: ReportContext) -> dict[str, Any]:
