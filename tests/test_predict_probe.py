@@ -24,6 +24,7 @@ from onepass.classify.heads.storage import load_head
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.leaderboard.prediction_record import PredictionRecord
 from onepass.classify.leaderboard.records import load_probabilities
+from onepass.classify.metrics import SMALLEST
 from onepass.classify.pipeline import ClassifyResult, run_probes
 from onepass.data.dataset import open_dataset
 from onepass.predict.__main__ import COMMANDS
@@ -258,7 +259,7 @@ def test_without_a_temperature_it_is_the_head_itself(made, tmp_path: Path) -> No
         .probabilities
     )
     scaled = load_predictor(config(folder, runs_dir=runs)).predict_split("val").probabilities
-    powers = plain.astype(np.float64) ** (1 / best.temperature)
+    powers = np.maximum(plain, SMALLEST).astype(np.float64) ** (1 / best.temperature)
     np.testing.assert_allclose(powers / powers.sum(axis=1, keepdims=True), scaled, atol=1e-5)
     assert plain.dtype == scaled.dtype == np.float32
 
