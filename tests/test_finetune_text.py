@@ -72,3 +72,12 @@ def test_the_start_is_a_candidate_like_any_epoch() -> None:
     assert best_first(rows, SelectionScore(0.9, 0.6)) == [1, 0, 2]
     assert why_ended(rows, 9, 2) == ""
     assert "early stopping" in why_ended(rows, 9, 2, SelectionScore(0.95, 2.0))
+
+
+def test_the_page_draws_the_start_as_epoch_0() -> None:
+    from onepass.finetune.session.runs import Run
+    from onepass.report.figures.learning import learning_figures
+
+    result = replace(RESULT, start_selection=SelectionScore(0.875, 0.25))
+    accuracy, loss = learning_figures([Run(Path("a"), None, result)])  # type: ignore[arg-type]
+    assert ("a", "selection", 0, 87.5) in accuracy.rows and ("a", "selection", 0, 0.25) in loss.rows

@@ -25,11 +25,10 @@ from onepass.classify.analysis.transferability import Transferability, score_fea
 from onepass.classify.config import InspectConfig, SweepConfig, TransferConfig
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.leaderboard.prediction_record import MemberRecord
-from onepass.classify.metrics import Verdict
 from onepass.classify.search.sweep import run_sweeps
 from onepass.finetune.ablation import ABLATION, Ablation, AblationLine
 from onepass.finetune.recipes import DE2020_AUGMENTATION
-from onepass.finetune.session.history import EpochRow
+from onepass.finetune.session.history import EpochRow, SelectionScore
 from onepass.report.__main__ import COMMANDS
 from onepass.report.config import ReportConfig
 from onepass.report.context import open_context
@@ -160,7 +159,11 @@ def test_numbers_come_from_the_run(place: Place) -> None:
     place.change_result("tuned", val_top1=0.4321, p_value=0.2, history=history)
     page = place.page()
     assert "43.2 %" in page and "77.8 %" in page
-    assert f"{Verdict.TIE} (McNemar, p = 0.2)" in page
+    words = "points worse than its probe; too few images to call it significant (McNemar, p = 0.2)"
+    assert words in page and "kept: the start" not in page
+    place.change_result("tuned", kept_epochs=(0,), start_selection=SelectionScore(0.9, 0.3))
+    page = place.page()
+    assert "kept: the start" in page and "no epoch did better than the start; " in page
     add_run(place, "tuned", wrong=8)
     assert f"8 of {count} validation images" in place.page()
 
