@@ -14,8 +14,10 @@ from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
 from onepass.cache.errors import CorruptFileError, MissingFileError
 from onepass.cache.files import read_json, write_json
+from onepass.cache.provenance import digest_json
 
 T = TypeVar("T")
+DIGEST = "file_digest"  # of all else in the file; not "digest", which is a field of some
 
 
 @dataclass_transform(frozen_default=True)
@@ -47,7 +49,12 @@ class Artifact:
 
     def write(self, path: Path) -> None:
         """Write the file, atomically."""
-        write_json(path, {"format": self.FORMAT, **to_json(self)})
+        write_json(path, self.sealed())
+
+    def sealed(self) -> dict[str, Any]:
+        """Return the file's JSON object: the fields, the format, and a digest of both."""
+        value = {"format": self.FORMAT, **to_json(self)}
+        return {**value, DIGEST: digest_json(value)}
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -55,22 +62,39 @@ class Artifact:
 
         Raises:
             MissingFileError: There is none.
-            CorruptFileError: It is not this artifact: the message names the file and the fields that
-                are unknown, missing or of another type.
+            CorruptFileError: It is not this artifact, or not what was written: the message names the
+                file and the fields that are unknown, missing or of another type.
         """
         value = read_json(path)
         try:
-            if not isinstance(value, dict):
-                raise CorruptFileError("expected a JSON object")
-            numbered = isinstance(value.get("format"), int)  # format 0 may use the word for itself
-            found = value.pop("format") if numbered else 0
-            if found > cls.FORMAT:
-                raise CorruptFileError(
-                    f"expected format {cls.FORMAT} or earlier, received format {found} of a later Onepass"
-                )
-            return from_json(cls, value if found == cls.FORMAT else cls._upgraded(value, found))
+            return cls.unsealed(value)
         except CorruptFileError as error:
             raise CorruptFileError(f"{path}: {error}") from error
+
+    @classmethod
+    def unsealed(cls, value: Any) -> Self:
+        """Return the artifact that a file's JSON value holds; files from before the digest have none.
+
+        Raises:
+            CorruptFileError: As for `read`, without the file's name.
+        """
+        if not isinstance(value, dict):
+            raise CorruptFileError("expected a JSON object")
+        if DIGEST in value:
+            digest = value.pop(DIGEST)
+            try:
+                check_digest(value, digest)
+            except CorruptFileError as error:
+                raise CorruptFileError(
+                    f"{error}. Put back a copy of it, or delete it and run again what made it"
+                ) from error
+        numbered = isinstance(value.get("format"), int)  # format 0 may use the word for itself
+        found = value.pop("format") if numbered else 0
+        if found > cls.FORMAT:
+            raise CorruptFileError(
+                f"expected format {cls.FORMAT} or earlier, received format {found} of a later Onepass"
+            )
+        return from_json(cls, value if found == cls.FORMAT else cls._upgraded(value, found))
 
     @classmethod
     def _upgraded(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
@@ -90,6 +114,23 @@ class Artifact:
             return cls.read(path)
         except MissingFileError:
             return None
+
+
+def check_digest(value: Any, digest: Any) -> None:
+    """Compare a JSON value with the digest that was written beside it.
+
+    Raises:
+        CorruptFileError: It is another value.
+    """
+    try:
+        now = digest_json(value)
+    except ValueError:  # a lone surrogate
+        now = "none"
+    if digest != now:
+        raise CorruptFileError(
+            "its bytes are not those that were written: expected the digest "
+            f"{str(digest)[:8]}, received {now[:8]}; it was damaged, or edited by hand"
+        )
 
 
 def from_json(kind: type[T], value: Any) -> T:

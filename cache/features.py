@@ -18,6 +18,7 @@ from onepass.cache.errors import (
     unknown_name,
 )
 from onepass.cache.files import TEMPORARY
+from onepass.cache.names import check_name
 from onepass.cache.provenance import digest_bytes
 from onepass.cache.rows import RowFile
 
@@ -71,6 +72,8 @@ class FeatureKey:
                 raise InvalidInputError(
                     f"feature key {self}: {name} {value!r} holds a mark that parts a key (@ # : + ~ = !)"
                 )
+        check_name("data set", self.dataset, InvalidInputError)
+        check_name("feature key", self._file_name, InvalidInputError)
 
     def __str__(self) -> str:
         text = f"{self.backbone}@{self.size}"
@@ -82,7 +85,11 @@ class FeatureKey:
 
     def file(self, store: Path) -> Path:
         """Return where its rows lie once they are finished."""
-        return features_folder(store, self.dataset) / (str(self).replace("/", "_") + ".h5")
+        return features_folder(store, self.dataset) / (self._file_name + ".h5")
+
+    @property
+    def _file_name(self) -> str:
+        return str(self).replace("/", "_")
 
     def inputs(self) -> dict[str, Any]:
         """Return what the rows depend on, for the row store."""

@@ -30,6 +30,15 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each durable: its name is not, until its parent is synced."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    fsync_folder(folder.parent)
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success sync it and rename it into place.
@@ -37,7 +46,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         OutOfSpaceError: The disk is full; `path` is as it was before.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     descriptor, name = tempfile.mkstemp(
         prefix=TEMPORARY, suffix="-" + path.name[-80:], dir=path.parent
     )

@@ -11,18 +11,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from onepass.cache.errors import LockedError
+from onepass.cache.files import make_folder
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def exclusive(path: Path, instead: str = "") -> Iterator[None]:
     """Hold `path` + ".lock" for as long as the block runs (POSIX advisory lock).
+
+    Args:
+        path: The file, or the folder, that is written.
+        instead: What whoever is refused may do, besides waiting.
 
     Raises:
         LockedError: Another process holds it.
     """
     lock = path.with_name(path.name + ".lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _acquire(lock, path)
+    make_folder(lock.parent)
+    descriptor = _acquire(lock, path, instead)
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
@@ -32,7 +37,7 @@ def exclusive(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _acquire(lock: Path, path: Path) -> int:
+def _acquire(lock: Path, path: Path, instead: str) -> int:
     """Lock the file that has the name now: a former holder may have unlinked the one we opened."""
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
@@ -44,7 +49,8 @@ def _acquire(lock: Path, path: Path) -> int:
             holder = os.pread(descriptor, 20, 0).decode() or "unknown"
             os.close(descriptor)
             raise LockedError(
-                f"{path}: process {holder} is writing it now; wait until it ends, or end it, and run this again"
+                f"{path}: process {holder} is writing it now; wait until it ends, or end it, and run "
+                f"this again{f'; or {instead}' if instead else ''}"
             ) from error
         except FileNotFoundError:
             pass

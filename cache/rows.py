@@ -20,7 +20,7 @@ from onepass.cache.errors import (
     InvalidInputError,
     OutOfSpaceError,
 )
-from onepass.cache.files import TEMPORARY, atomic_path, leftovers
+from onepass.cache.files import TEMPORARY, atomic_path, leftovers, make_folder
 from onepass.cache.locks import exclusive
 from onepass.cache.progress import human_bytes
 from onepass.cache.provenance import BLOCK, differences, digest_json, made_by
@@ -206,7 +206,7 @@ class RowWriter:
                 f"{self.path.name}: an unfinished run was made from other inputs ({changed}); starting anew"
             )
             shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         for leftover in [*self.folder.glob(TEMPORARY + "*"), *leftovers(self.path)]:
             leftover.unlink()
         for index in range(self.layout.shards):

@@ -1,14 +1,13 @@
 """The flags of `onepass data`. Imports next to no module, so that `--help` answers at once."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from onepass.cache.commandline.flags import StoreConfig, flag
 from onepass.cache.errors import UsageError
+from onepass.cache.names import check_new_dataset
 from onepass.data.sources import SOURCES
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LARGEST_SIDE = 4096  # px
 MAX_SIDE = 320  # px
 DEFAULT_FIT = "stretch"  # measured: benchmarks/fit.py
@@ -62,8 +61,8 @@ class PrepareConfig(StoreConfig):
             raise UsageError(f"--max-side: expected 1 to {LARGEST_SIDE}, received {self.max_side}")
         if self.pad and self.fit not in (None, "pad"):
             raise UsageError(f"--pad {self.pad}: expected --fit pad, received --fit {self.fit}")
-        if self.name is not None and not NAME.fullmatch(self.name):
-            raise UsageError(f"--name: expected letters, digits, . _ or -, received {self.name!r}")
+        if self.name is not None:
+            check_new_dataset("--name", self.name)
         if self.seed < 0:
             raise UsageError(f"--seed: expected 0 or more, received {self.seed}")
 

@@ -15,6 +15,7 @@ from onepass.cache.errors import (
     unknown_name,
 )
 from onepass.cache.features import SPLITS
+from onepass.cache.names import check_name
 from onepass.cache.provenance import digest_array, digest_bytes, digest_json
 from onepass.cache.rows import RowFile
 from onepass.data.record import DatasetRecord
@@ -145,11 +146,13 @@ def open_dataset(store: Path, name: str) -> ImageDataset:
     """Open a prepared data set; no pixel is read.
 
     Raises:
+        UsageError: That cannot be the name of a data set.
         MissingFileError: The store is empty.
         UnknownNameError: It holds others; the nearest are named.
         CorruptFileError: The file is damaged, or its labels, names or classes were changed.
         UnreadableFileError: The system refuses to read it.
     """
+    check_name("data set", name)
     path, known = dataset_path(store, name), prepared_names(store)
     if name not in known:
         can_be_made = name in SOURCES and name != "folder"

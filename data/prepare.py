@@ -18,11 +18,12 @@ from onepass.cache.errors import (
     UsageError,
 )
 from onepass.cache.features import list_features
+from onepass.cache.names import DATASET
 from onepass.cache.provenance import differences, digest_array, digest_bytes, digest_json
 from onepass.cache.rowfile import RowFile
 from onepass.cache.rows import RowWriter
 from onepass.cache.stopping import StopRequest
-from onepass.data.config import NAME, PrepareConfig
+from onepass.data.config import PrepareConfig
 from onepass.data.dataset import (
     HELD_LABELS,
     ImageDataset,
@@ -89,7 +90,7 @@ def _default_name(kind: str, source: Source) -> str:
     """Return the kind; for a folder or zip of one's own, its name."""
     name = own_name(Path(source.where)) if kind == "folder" else kind
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")
-    if not NAME.fullmatch(name):
+    if not DATASET.fullmatch(name):
         raise UsageError(
             f"{source.where}: expected --name, for its own name cannot be one in the store"
         )

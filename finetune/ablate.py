@@ -10,6 +10,8 @@ import numpy as np
 
 from onepass.cache.artifacts import Artifact, record, to_json
 from onepass.cache.errors import UsageError
+from onepass.cache.files import make_folder
+from onepass.cache.locks import exclusive
 from onepass.cache.provenance import digest_json
 from onepass.cache.stopping import StopRequest
 from onepass.finetune.ablation import (
@@ -29,6 +31,8 @@ from onepass.finetune.session.session import Session, open_session
 from onepass.finetune.training.inference import predict_logits, save_logits
 
 log = logging.getLogger(__name__)
+
+SHORT_RUNS = "ablation"  # their folder under runs/<data set>/finetune
 
 
 @record
@@ -68,23 +72,37 @@ def ablate(config: AblateConfig, stop: StopRequest | None = None) -> AblationRes
     Raises:
         UsageError: The augmentation has no part to leave out, or there is no epoch to train.
         MissingFileError: There is no data set, leaderboard or probe to start from.
+        LockedError: Another process runs an ablation on that data set.
     """
     session = open_session(study(config))
-    parts = session.recipe.augmentation.parts
-    if not parts:
+    if not session.recipe.augmentation.parts:
         raise UsageError(
             "--augmentation recipe: the recipe has none; name another, or --set flip=true"
         )
     if not session.recipe.epochs:
         raise UsageError("ablate: --epochs 0: expected at least 1")
     request = (stop or StopRequest()).limit(config.time_limit)
+    place = config.runs / config.dataset / "finetune"
+    with exclusive(place / SHORT_RUNS):
+        lines, stopped = _lines(session, config.seeds, request)
+        Ablation(
+            config.dataset, session.start.text, config.recipe, session.recipe.augmentation,
+            config.seeds, session.recipe.epochs, config.rows, lines,
+        ).write(place / ABLATION)  # fmt: skip
+    return AblationResult(place / ABLATION, session.start.text, lines, stopped)
+
+
+def _lines(
+    session: Session, seeds: int, request: StopRequest
+) -> tuple[tuple[AblationLine, ...], str]:
+    """Return the lines of the table, and why they are not all there; "" if they are."""
+    parts = session.recipe.augmentation.parts
     lines: list[AblationLine] = []
-    stopped, reference = "", np.empty(0)
+    reference = np.empty(0)
     for part in ["", *parts, *([EVERYTHING] if len(parts) > 1 else [])]:
-        runs = _runs_of_a_line(session, part, config.seeds, request)
-        if len(runs) < config.seeds:
-            stopped = request.reason
-            break
+        runs = _runs_of_a_line(session, part, seeds, request)
+        if len(runs) < seeds:
+            return tuple(lines), request.reason
         values = np.mean([run.correct for run in runs], axis=0)
         reference = reference if part else values
         lines.append(
@@ -93,12 +111,7 @@ def ablate(config: AblateConfig, stop: StopRequest | None = None) -> AblationRes
                 seconds=sum(run.seconds for run in runs),
             )
         )  # fmt: skip
-    path = config.runs / config.dataset / "finetune" / ABLATION
-    Ablation(
-        config.dataset, session.start.text, config.recipe, session.recipe.augmentation, config.seeds,
-        session.recipe.epochs, config.rows, tuple(lines),
-    ).write(path)  # fmt: skip
-    return AblationResult(path, session.start.text, tuple(lines), stopped)
+    return tuple(lines), ""
 
 
 def _runs_of_a_line(
@@ -131,12 +144,12 @@ def _short_run(session: Session, request: StopRequest) -> _FinishedShortRun | No
     """Train one run, or read what it found; None where a stop was asked for before its end."""
     config, dataset, rows = session.config, session.dataset, session.rows
     assert rows.selection is not None
-    place = config.runs / config.dataset / "finetune" / "ablation"
+    place = config.runs / config.dataset / "finetune" / SHORT_RUNS
     folder = place / digest_json(to_json(session.identity))[:12]
     done = folder / "done.json"
     if not done.exists():
         begin = time.monotonic()
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         classifier = session.build()
         replace(session, folder=place / f"start-{session.start.probe.id}").warm(classifier)
         # what is compared is how the parts train: the start is the same for all

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from onepass.cache.commandline.flags import RunsConfig, flag, parse_duration
 from onepass.cache.errors import UsageError
+from onepass.cache.names import check_name, check_run
 from onepass.finetune.recipes import RECIPES, Augmentation, Recipe
 
 AUTO = "auto"
@@ -81,6 +82,8 @@ class FinetuneConfig(RunsConfig):
     )
 
     def __post_init__(self) -> None:
+        if self.run is not None:
+            check_name("--run", self.run)
         if min(self.epochs or 0, self.batch, self.rows) < 0:
             raise UsageError("--epochs, --batch and --rows: expected no number below 0")
         if self.learning_rate != 0:
@@ -141,8 +144,5 @@ class ErrorsConfig(RunsConfig):
 
 def check_runs(runs: tuple[str, ...]) -> None:
     """Refuse names that are not DATASET/RUN, or are of several data sets."""
-    for run in runs:
-        if run.count("/") != 1:
-            raise UsageError(f"--run {run}: expected DATASET/RUN, as onepass finetune prints it")
-    if len({run.split("/")[0] for run in runs}) != 1:
+    if len({check_run("--run", run)[0] for run in runs}) != 1:
         raise UsageError(f"--run {' '.join(runs)}: expected runs of one data set")

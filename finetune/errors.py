@@ -9,6 +9,7 @@ import numpy as np
 
 from onepass.cache.artifacts import Artifact, record
 from onepass.cache.errors import OnepassError
+from onepass.cache.locks import exclusive
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.metrics import (
@@ -238,9 +239,11 @@ def analyse_errors(config: ErrorsConfig) -> ErrorReport:
     Raises:
         MissingFileError: There is no such run.
         CorruptFileError: Its logits are damaged.
+        LockedError: Another process writes into its folder.
     """
     run = open_run(config.store, config.runs, config.run)
-    return analyse_run(run, config.runs, seed=config.seed, pictures=config.pictures)
+    with exclusive(run.folder):
+        return analyse_run(run, config.runs, seed=config.seed, pictures=config.pictures)
 
 
 def analyse_run(run: FinishedRun, runs: Path, *, seed: int = 0, pictures: int = 24) -> ErrorReport:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import keras
 
+from onepass.cache.locks import exclusive
 from onepass.cache.provenance import digest_array
 from onepass.cache.stopping import StopRequest
 from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.metrics import compare, confidence_interval
-from onepass.classify.protocol.scorings import Scoring, record_scoring
+from onepass.classify.protocol.scorings import Scoring, read_scorings, record_scoring
 from onepass.finetune.config import AUTO, FinetuneConfig
 from onepass.finetune.errors import analyse_run
 from onepass.finetune.finder import find_rate
@@ -28,6 +29,7 @@ from onepass.finetune.training.model import Classifier
 log = logging.getLogger(__name__)
 
 WEIGHTS, CHECKPOINT = "weights.npz", "checkpoint.npz"
+ANOTHER = "give this run a name of its own with --run NAME"
 
 
 def run_finetune(config: FinetuneConfig, stop: StopRequest | None = None) -> FinetuneResult:
@@ -42,18 +44,28 @@ def run_finetune(config: FinetuneConfig, stop: StopRequest | None = None) -> Fin
         MissingFileError: There is no data set, leaderboard or probe to start from.
         StaleError: The leaderboard was made from another state of the data set, or the features were.
         InvalidInputError: The run's folder holds a run of another configuration.
+        LockedError: Another process trains in it.
         DivergedError: The loss is no longer a number.
     """
-    begin = time.monotonic()
     session = open_session(config)
-    folder = config.runs / config.dataset / "finetune" / (config.run or _name(session))
-    session = replace(session, folder=folder).with_recorded_rate()
-    searched = session.config.learning_rate == AUTO
-    refuse_other(folder, session.identity, {"learning_rate": AUTO} if searched else {})
-    if (folder / RESULT).exists():
-        log.info(f"{folder}: this run is finished; its result follows (another name: --run NAME)")
-        return replace(FinetuneResult.read(folder / RESULT), folder=folder)
-    stop = (stop or StopRequest()).limit(config.time_limit)
+    runs = config.runs / config.dataset
+    folder = runs / "finetune" / (config.run or _name(session))
+    with exclusive(folder, instead=ANOTHER):
+        session = replace(session, folder=folder).with_recorded_rate()
+        searched = session.config.learning_rate == AUTO
+        refuse_other(folder, session.identity, {"learning_rate": AUTO} if searched else {})
+        if (folder / RESULT).exists():
+            log.info(
+                f"{folder}: this run is finished; its result follows (another name: --run NAME)"
+            )
+            return replace(FinetuneResult.read(folder / RESULT), folder=folder)
+        read_scorings(runs, session.dataset.digest)  # what is damaged is said before the work
+        return _trained(session, folder, (stop or StopRequest()).limit(config.time_limit))
+
+
+def _trained(session: Session, folder: Path, stop: StopRequest) -> FinetuneResult:
+    """Train in a folder that no other process writes, from the claim to the result."""
+    begin, config = time.monotonic(), session.config
     session.check_features()
     session, found = _with_rate(session)
     classifier = session.build()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from onepass.cache.commandline.flags import RunsConfig, flag
 from onepass.cache.errors import UsageError
+from onepass.cache.names import check_name
 
 SPLITS = ("test", "val")
 WEIGHTS = ("equal", "learnt")
@@ -120,4 +121,6 @@ def split_model(text: str) -> tuple[str, int, str]:
     found = MODEL.fullmatch(text)
     if found is None:
         raise UsageError(f"{text!r}: expected {MODEL_HELP}")
+    for part in filter(None, (found["dataset"], found["name"])):
+        check_name(f"{text!r}: name", part)
     return found["dataset"], int(found["line"] or 0), found["name"] or ""

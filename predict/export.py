@@ -19,7 +19,8 @@ import numpy as np
 from keras import ops
 
 from onepass.cache.errors import OnepassError, Remedy, UsageError
-from onepass.cache.files import TEMPORARY, fsync_folder
+from onepass.cache.files import TEMPORARY, fsync_folder, make_folder
+from onepass.cache.locks import exclusive
 from onepass.classify.metrics import softmax
 from onepass.extract.backend import as_list
 from onepass.extract.network.model import Preprocess
@@ -80,6 +81,7 @@ def export_run(config: ExportConfig) -> ExportResult:
         UnknownNameError: There is no such model.
         MissingFileError: The run is not finished, or a format needs a package that is not installed.
         ExportError: A file's probabilities differ from the model's by more than TOLERANCE.
+        LockedError: Another process exports to the same folder.
     """
     (run,) = open_models(config.store, config.runs, (config.model,))
     if not isinstance(run, FinishedRun):
@@ -97,11 +99,13 @@ def export_run(config: ExportConfig) -> ExportResult:
     expected = softmax(np.asarray(predictor(pixels, training=False)))
     folder = config.out or run.folder / "export"
     labels = _labels(run)
-    models = []
-    for kind in kinds:
-        path = folder / f"{run.dataset.name}-{run.short}{kind.ending}"
-        models.append(write_checked(kind, model, path, labels, pixels, expected))
-    labels.write(folder / LABELS)
+    name = f"{run.dataset.name}-{run.short}"
+    with exclusive(folder / LABELS, instead="name another folder with --out FOLDER"):
+        models = [
+            write_checked(kind, model, folder / f"{name}{kind.ending}", labels, pixels, expected)
+            for kind in kinds
+        ]
+        labels.write(folder / LABELS)
     return ExportResult(run.name, tuple(models), folder / LABELS, len(pixels))
 
 
@@ -183,13 +187,12 @@ def _labels(run: FinishedRun) -> Labels:
 @contextmanager
 def _placed(path: Path) -> Iterator[Path]:
     """Yield a path of the same name in a temporary folder; on success it takes its place, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     workshop = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
     try:
         yield workshop / path.name
         for file in workshop.rglob("*"):
-            if file.is_file():
-                _fsync(file)
+            (fsync_folder if file.is_dir() else _fsync)(file)
         if path.exists():
             path.rename(workshop / "before")  # a folder cannot be renamed over another
         (workshop / path.name).rename(path)

@@ -14,6 +14,7 @@ import numpy as np
 
 from onepass.cache.artifacts import Artifact, record, to_json
 from onepass.cache.errors import MissingFileError, UsageError
+from onepass.cache.files import make_folder
 
 LABELS = "labels.json"
 
@@ -109,7 +110,7 @@ def _run_keras(path: Path, pixels: np.ndarray) -> np.ndarray:
 def _write_saved_model(model: keras.Model, path: Path, labels: Labels) -> None:
     model.export(str(path), format="tf_saved_model", verbose=False)
     extra = path / "assets.extra"
-    extra.mkdir()
+    make_folder(extra)
     (extra / LABELS).write_text(labels.text)
 
 

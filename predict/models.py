@@ -74,7 +74,7 @@ def open_models(store: Path, runs: Path, texts: Sequence[str]) -> list[Model]:
         UnknownNameError: The data set has no such line, probe, head or run; what there is is named.
         MissingFileError: It has no leaderboard, or the run is not finished.
         StaleError: The data set has changed since.
-        UsageError: Two of them name the same model.
+        UsageError: One cannot be the name of a model, or two name the same.
     """
     models = [_open(store, runs, text) for text in texts]
     names = [model.name for model in models]

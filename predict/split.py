@@ -8,6 +8,7 @@ import numpy as np
 
 from onepass.cache.errors import InvalidInputError, UsageError
 from onepass.cache.files import write_atomic
+from onepass.cache.locks import exclusive
 from onepass.cache.provenance import digest_array, digest_json, made_by
 from onepass.classify.heads.storage import load_head
 from onepass.classify.leaderboard.prediction_record import (
@@ -55,6 +56,7 @@ def predict_split(config: PredictConfig) -> PredictResult:
         MissingFileError: There is no such model, or it is not finished.
         StaleError: The data set or the features have changed since.
         CorruptFileError: A file of the model is damaged.
+        LockedError: Another process writes the same file.
     """
     if config.out and config.out.is_dir():
         raise UsageError(f"--out {config.out}: expected a file, received a folder")
@@ -63,9 +65,10 @@ def predict_split(config: PredictConfig) -> PredictResult:
     truth = _truth(predictor.dataset, config)
     prediction = predictor.predict_split(config.split)
     path = config.out or _default_path(config, models)
-    write_atomic(path, encode_answers(prediction, config.format, config.header))
     record = _make_record(predictor, prediction, truth, config)
-    record.write(record_path(path))
+    with exclusive(path, instead="name another file with --out FILE"):
+        write_atomic(path, encode_answers(prediction, config.format, config.header))
+        record.write(record_path(path))
     if record.val_top1 is not None:
         _record_scoring(models, predictor, prediction, record.val_top1, config)
     return PredictResult(path, record_path(path), record)

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from onepass.cache.commandline.flags import RunsConfig
 from onepass.cache.errors import UsageError
 from onepass.cache.files import write_atomic
+from onepass.cache.locks import exclusive
 from onepass.report import numbers
 from onepass.report.config import ReportConfig
 from onepass.report.context import ReportContext, open_context
@@ -57,6 +58,7 @@ def write_page(config: ReportConfig) -> PageResult:
         MissingFileError: The data set is not prepared, or nothing was classified yet.
         StaleError: The leaderboard was made from another state of the data set.
         CorruptFileError: A file that belongs on the page is damaged.
+        LockedError: Another process writes the page.
     """
     name = config.dataset or only_dataset(config)
     context = open_context(config.store, config.runs, name)
@@ -64,9 +66,10 @@ def write_page(config: ReportConfig) -> PageResult:
     content = render(context, sections).encode()
     folder = config.runs / name
     figures = [figure for section in sections for figure in [*section.figures, *section.files]]
-    write_figures(folder / "figures", figures)
     path = folder / "report.html"
-    write_atomic(path, content)
+    with exclusive(path):
+        write_figures(folder / "figures", figures)
+        write_atomic(path, content)
     if config.open:
         webbrowser.open(path.resolve().as_uri())
     return PageResult(

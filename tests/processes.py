@@ -45,7 +45,7 @@ class Process:
                 self._receive()
             except BlockingIOError:
                 pass
-            finally:
+            if self.returncode is None:
                 self._status.setblocking(True)
         return self.returncode
 

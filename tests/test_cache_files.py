@@ -2,12 +2,16 @@
 
 import errno
 import json
+import os
+import re
 import resource
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from artifact_examples import example
 
 from conftest import ROOT
 from onepass.cache.errors import (
@@ -20,11 +24,15 @@ from onepass.cache.files import (
     TEMPORARY,
     atomic_path,
     leftovers,
+    make_folder,
     out_of_space,
     read_json,
     write_atomic,
     write_json,
 )
+from onepass.cache.locks import exclusive
+from onepass.cache.rows import Column, RowLayout, RowWriter
+from onepass.classify.protocol.scorings import Scoring, record_scoring
 
 
 def names(folder: Path) -> list[str]:
@@ -141,3 +149,75 @@ def test_missing_json_is_another(tmp_path: Path) -> None:
         read_json(tmp_path / "a.json")
     with pytest.raises(UnreadableFileError, match="Is a directory"):
         read_json(tmp_path)
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the system is asked to do, in order, with paths below the test's folder."""
+    done: list[str] = []
+
+    def name(path: object) -> str:
+        text = (
+            Path(f"/proc/self/fd/{path}").readlink() if isinstance(path, int) else Path(str(path))
+        )
+        short = os.path.relpath(text, tmp_path)
+        return ".tmp" if TEMPORARY in short else short
+
+    for call in ("mkdir", "fsync", "replace", "rename"):
+        real = getattr(os, call)
+
+        def noted(first, *rest, real=real, call=call, **named):
+            done.append(f"{call} {name(first)}")
+            return real(first, *rest, **named)
+
+        monkeypatch.setattr(os, call, noted)
+    return done
+
+
+def test_new_folders_are_durable_from_the_top_down(tmp_path: Path, calls: list[str]) -> None:
+    make_folder(tmp_path / "a" / "b" / "c")
+    assert calls == ["mkdir a", "fsync .", "mkdir a/b", "fsync a", "mkdir a/b/c", "fsync a/b"]
+    calls.clear()
+    make_folder(tmp_path / "a" / "b" / "c")
+    assert calls == []
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        make_folder(tmp_path / "file")
+
+
+def test_a_file_is_synced_before_its_name_and_its_name_before_we_go_on(
+    tmp_path: Path, calls: list[str]
+) -> None:
+    write_atomic(tmp_path / "a" / "b" / "x.bin", b"new")
+    folders = ["mkdir a", "fsync .", "mkdir a/b", "fsync a"]
+    assert calls == [*folders, "fsync .tmp", "replace .tmp", "fsync a/b"]
+
+
+@pytest.mark.parametrize("way", ["rows", "scorings", "lock"])
+def test_every_writer_syncs_the_parents_of_its_folders(
+    tmp_path: Path, calls: list[str], way: str
+) -> None:
+    """Whatever was made has its parent synced after it, and before the writer returns."""
+    if way == "rows":
+        layout = RowLayout({"x": Column((2,), "<f4")}, 3, 3)
+        with RowWriter(tmp_path / "store" / "d" / "features" / "k.h5", layout, {}) as writer:
+            writer.write(0, {"x": np.zeros((3, 2), np.float32)})
+            writer.finish()
+    elif way == "scorings":
+        record_scoring(tmp_path / "runs" / "d", example(Scoring))
+    else:
+        with exclusive(tmp_path / "runs" / "d" / "finetune" / "r"):
+            pass
+    made = [i for i, call in enumerate(calls) if call.startswith(("mkdir", "replace"))]
+    assert len([i for i in made if calls[i].startswith("mkdir")]) >= 2
+    for i in made:
+        made_name = calls[i].split(" ", 1)[1]
+        if made_name != ".tmp":
+            assert f"fsync {Path(made_name).parent}" in calls[i + 1 :], calls
+
+
+def test_only_one_place_makes_folders() -> None:
+    rooms = ("cache", "data", "extract", "classify", "finetune", "predict", "report")
+    files = [path for room in rooms for path in (ROOT / room).rglob("*.py")]
+    making = [path for path in files if re.search(r"mkdir\(|makedirs\(", path.read_text())]
+    assert [str(path.relative_to(ROOT)) for path in making] == ["cache/files.py"]

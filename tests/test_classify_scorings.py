@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -45,26 +47,81 @@ def test_lines_are_added_and_never_changed(tmp_path: Path) -> None:
     assert lines[0].time[:2] == "20"
     assert set(json.loads(first)) == {
         "time", "probe", "model", "features", "inputs", "head", "dataset_digest", "seed", "accuracy", "command",
+        "chain",
     }  # fmt: skip
 
 
-def test_a_whole_line_that_is_no_scoring_is_an_error(tmp_path: Path) -> None:
+def without_chain(content: bytes) -> bytes:
+    """Return the lines as they were written before there was a chain."""
+    values = [json.loads(line) for line in content.splitlines()]
+    return b"".join(json.dumps({k: v for k, v in value.items() if k != "chain"}).encode() + b"\n" for value in values)  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", [b'{"probe": "p"}\n', b"[]\n", b"7\n", b'{"probe"\n'])
+def test_a_line_that_is_no_scoring_is_an_error(tmp_path: Path, ending: bytes) -> None:
     note(tmp_path)
-    with scorings_path(tmp_path).open("a") as file:
-        file.write('{"probe": "p"}\n')
-    with pytest.raises(CorruptFileError, match=r"scorings.jsonl: line 2: .*model: missing"):
-        read_scorings(tmp_path, "dd")
+    old = without_chain(scorings_path(tmp_path).read_bytes())
+    for before in (scorings_path(tmp_path).read_bytes(), old):
+        scorings_path(tmp_path).write_bytes(before + ending)
+        with pytest.raises(CorruptFileError, match=r"scorings.jsonl: line 2: .*put back a copy"):
+            read_scorings(tmp_path, "dd")
+        with pytest.raises(CorruptFileError, match="line 2"):
+            note(tmp_path)
+        assert scorings_path(tmp_path).read_bytes() == before + ending
 
 
-@pytest.mark.parametrize("kept", [1, 20, -1])
-def test_a_torn_line_costs_itself_only(tmp_path: Path, kept: int) -> None:
-    note(tmp_path, "a")
-    whole = scorings_path(tmp_path).read_bytes()
-    scorings_path(tmp_path).write_bytes(whole + whole[:kept])  # every way a power cut may leave it
-    note(tmp_path, "b")
-    models = [line.model for line in read_scorings(tmp_path, "dd")]
-    assert models == (["a", "a", "b"] if kept == -1 else ["a", "b"])
-    assert all(json.loads(t) for t in scorings_path(tmp_path).read_text().splitlines() if t[-1] == "}")  # fmt: skip
+@pytest.mark.parametrize("old", [0, 1, 2])
+@pytest.mark.parametrize("kept", [0, 1, 20, -2, -1])
+def test_a_torn_line_costs_itself_only(tmp_path: Path, kept: int, old: int) -> None:
+    """Every way a power cut may leave the last line, behind lines of today or of before the chain."""
+    path = scorings_path(tmp_path)
+    for model in "ab"[:old]:
+        note(tmp_path, model)
+    if old:
+        path.write_bytes(without_chain(path.read_bytes()))
+    for model in "abc"[old:]:
+        note(tmp_path, model)
+    content = path.read_bytes()
+    last = content.splitlines(keepends=True)[-1]
+    path.write_bytes(content[: -len(last)] + last[:kept])
+    whole = ["a", "b", "c"] if kept == -1 else ["a", "b"]  # only its end of line is gone
+    assert [line.model for line in read_scorings(tmp_path, "dd")] == whole
+    for model in "de":
+        note(tmp_path, model)
+    assert [line.model for line in read_scorings(tmp_path, "dd")] == [*whole, "d", "e"]
+
+
+def test_a_flipped_bit_or_a_lost_line_is_an_error(tmp_path: Path) -> None:
+    path = scorings_path(tmp_path)
+    for number in range(4):
+        note(tmp_path, f"m{number}", accuracy=number / 7)
+    content, lines = path.read_bytes(), read_scorings(tmp_path, "dd")
+    places = random.Random(0).sample(range(8 * len(content)), 400)
+    ends = [8 * i + bit for i, byte in enumerate(content) if byte == 10 for bit in range(8)]
+    for place in [*places, *ends]:
+        changed = bytearray(content)
+        changed[place // 8] ^= 1 << place % 8
+        path.write_bytes(changed)
+        try:
+            assert read_scorings(tmp_path, "dd") == lines, (
+                f"bit {place} changed the record silently"
+            )
+        except CorruptFileError as error:
+            assert "scorings.jsonl: line " in str(error)
+    one, two, three, four = content.splitlines(keepends=True)
+    for wrong in (two + three + four, one + three + four, one + two + four, one + three + two + four,
+                  one + one + two + three, without_chain(one) + two, one + without_chain(two)):  # fmt: skip
+        path.write_bytes(wrong)
+        with pytest.raises(CorruptFileError, match="not those that were written"):
+            read_scorings(tmp_path, "dd")
+
+
+def test_lines_of_two_processes_at_once_are_one_chain(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:  # a lock of the system, each with a file of its own
+        list(threads.map(lambda number: note(tmp_path, f"m{number}"), range(40)))
+    assert sorted(s.model for s in read_scorings(tmp_path, "dd")) == sorted(
+        f"m{n}" for n in range(40)
+    )
 
 
 def test_a_line_is_one_synced_write(tmp_path: Path, monkeypatch) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from onepass.cache.artifacts import record
 from onepass.cache.errors import InvalidInputError
 from onepass.cache.features import FeatureKey
+from onepass.cache.names import check_name
 
 
 @record
@@ -115,8 +116,7 @@ class ProbeResult:
             raise InvalidInputError(
                 f"probe {self.id}: expected accuracies in 0 … 1, received {shares}"
             )
-        if not self.id or "/" in self.id or self.id.startswith("."):
-            raise InvalidInputError(f"probe id {self.id!r}: expected a plain name")
+        check_name("probe id", self.id, InvalidInputError)
         if not self.temperature > 0:
             raise InvalidInputError(
                 f"probe {self.id}: expected a temperature above 0, received {self.temperature}"

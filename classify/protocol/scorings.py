@@ -2,18 +2,25 @@
 
 `runs/<data set>/scorings.jsonl` grows by one line a scoring, and `--fresh` leaves it alone: the split is
 an honest judge once, and whoever shows it one changed model after another should see how often.
+
+Each line holds a digest of itself and of the one before, so that no line can change or go unseen.
 """
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from onepass.cache.artifacts import from_json, record, to_json
+from onepass.cache.artifacts import check_digest, from_json, record, to_json
 from onepass.cache.errors import CorruptFileError
-from onepass.cache.files import FULL_DISK, fsync_folder, out_of_space
-from onepass.cache.provenance import made_by
+from onepass.cache.files import FULL_DISK, fsync_folder, make_folder, out_of_space
+from onepass.cache.provenance import digest_bytes, digest_json, made_by
 from onepass.classify.leaderboard.board import ProbeResult
+
+CHAIN = "chain"  # digest of the line before and of this one
+MEND = "put back a copy of the file, or move it away: the count of looks then begins anew"
 
 
 @record
@@ -70,14 +77,17 @@ def record_scoring(folder: Path, scoring: Scoring) -> None:
     made = made_by()
     line = to_json(replace(scoring, time=made["created"], command=made["command"]))
     path = scorings_path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            size = os.fstat(descriptor).st_size
-            torn = size and os.pread(descriptor, 1, size - 1) != b"\n"  # by a power cut
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # for a moment: other commands append as well
+            content = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+            links = [link for _, link in _whole_lines(path, content)]
+            line[CHAIN] = digest_json([links[-1] if links else "", line])
+            torn = b"" if content.endswith(b"\n") or not content else b"\n"  # by a power cut
             text = json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
-            os.write(descriptor, (b"\n" if torn else b"") + text.encode())
+            os.write(descriptor, torn + text.encode())
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -92,23 +102,52 @@ def read_scorings(folder: Path, dataset_digest: str) -> list[Scoring]:
     """Return the scorings of one state of a data set; a line that a power cut tore is left out.
 
     Raises:
-        CorruptFileError: A whole line is no scoring.
+        CorruptFileError: A line is no scoring, or not what was written.
     """
     path = scorings_path(folder)
     if not path.exists():
         return []
-    found = []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    for number, text in enumerate(lines, 1):
+    found = [scoring for scoring, _ in _whole_lines(path, path.read_bytes())]
+    return [scoring for scoring in found if scoring.dataset_digest == dataset_digest]
+
+
+def _whole_lines(path: Path, content: bytes) -> Iterator[tuple[Scoring, str]]:
+    """Yield each scoring of the record, with what the line after it is chained to.
+
+    Lines from before the chain come first. A line that a power cut tore is left out: either it has no
+    end, or the whole line after it is not chained to it.
+
+    Raises:
+        CorruptFileError: A line is no scoring, or not what was written.
+    """
+    link, chained, torn = "", False, 0
+    *ended, last = content.split(b"\n")
+    for number, text in enumerate([*ended, last] if _whole(last) else ended, 1):
         try:
-            value = json.loads(text)
+            value = json.loads(text.decode())
         except ValueError:
+            torn = number
             continue
         try:
-            found.append(from_json(Scoring, value))
+            chain = value.pop(CHAIN, None) if isinstance(value, dict) else None
+            if chain is not None or chained:
+                check_digest([link, value], chain)
+            scoring = from_json(Scoring, value)
         except CorruptFileError as error:
-            raise CorruptFileError(f"{path}: line {number}: {error}; delete that line") from error
-    return [scoring for scoring in found if scoring.dataset_digest == dataset_digest]
+            raise CorruptFileError(f"{path}: line {number}: {error}; {MEND}") from error
+        link, chained, torn = chain or digest_bytes(text), chain is not None, 0
+        yield scoring, link
+    if torn:
+        raise CorruptFileError(f"{path}: line {torn}: expected a JSON object; {MEND}")
+
+
+def _whole(last: bytes) -> bool:
+    """Say whether what follows the last end of line is more than the beginning of a line."""
+    try:
+        json.loads(last.decode(errors="replace"))
+    except json.JSONDecodeError as error:
+        return error.msg == "Extra data"
+    return True
 
 
 def count_scorings(folder: Path, dataset_digest: str) -> Scorings:

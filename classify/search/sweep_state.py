@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from onepass.cache.artifacts import Artifact, from_json, record, to_json
+from onepass.cache.artifacts import Artifact, record
 from onepass.cache.errors import CorruptFileError
 from onepass.cache.files import leftovers, write_atomic
 from onepass.classify.heads.neural.network import Networks
@@ -103,7 +103,7 @@ class StateFile:
             for curve in curves
         )
         state = SweepState(self.identity, step, tuple(sorted(alive)), groups, saved)
-        text = json.dumps({"format": state.FORMAT, **to_json(state)}).encode()
+        text = json.dumps(state.sealed()).encode()
         arrays = {FACTS: np.frombuffer(text, np.uint8)}
         for number, group in enumerate(networks.groups):
             for place, array in enumerate(group.optimizer.all_arrays()):
@@ -153,10 +153,7 @@ class StateFile:
         Raises:
             CorruptFileError: It is of another format or another sweep.
         """
-        value = json.loads(facts.tobytes())
-        if value.pop("format", 0) != SweepState.FORMAT:
-            raise CorruptFileError("it was written by another version")
-        state = from_json(SweepState, value)
+        state = SweepState.unsealed(json.loads(facts.tobytes()))
         if state.id != self.identity:
             raise CorruptFileError("it is of another sweep")
         return state

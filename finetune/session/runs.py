@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from onepass.cache.errors import CorruptFileError, MissingFileError, StaleError
+from onepass.cache.names import check_run
 from onepass.classify.heads.storage import unpack_arrays
 from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.finetune.session.result import RESULT, FinetuneResult
@@ -137,10 +138,11 @@ def open_run(store: Path, runs: Path, text: str) -> FinishedRun:
     """Open the run that DATASET/RUN names.
 
     Raises:
+        UsageError: It is written in another way.
         MissingFileError: There is no such run, or it is not finished; the finished ones are named.
         StaleError: The data set has changed since.
     """
-    name, run = text.split("/")
+    name, run = check_run("run", text)
     folder = runs / name / "finetune" / run
     if not (folder / RESULT).exists():
         known = sorted(path.parent.name for path in folder.parent.glob(f"*/{RESULT}"))
