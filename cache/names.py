@@ -38,9 +38,9 @@ def check_new_dataset(where: str, name: str) -> None:
     Raises:
         UsageError: It holds more than letters, digits, . _ and -, or begins with one of these marks.
     """
-    check_name(where, name)
     if not DATASET.fullmatch(name):
         raise UsageError(f"{where}: expected letters, digits, . _ or -, received {name!r}")
+    check_name(where, name)
 
 
 def check_run(where: str, text: str) -> tuple[str, str]:

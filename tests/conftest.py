@@ -1,5 +1,6 @@
 """What several tests share."""
 
+import json
 import logging
 import os
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from onepass.cache.artifacts import DIGEST
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -29,6 +32,13 @@ def randomise(model: Any, seed: int = 0) -> None:
         if type(layer).__name__ == "BatchNormalization":
             for variable in layer.weights:
                 variable.assign(random.uniform(0.5, 1.5, variable.shape))
+
+
+def fields_of(path: Path) -> Any:
+    """Return what an artifact's file holds without its digest, to be written again with a change."""
+    value = json.loads(path.read_text())
+    del value[DIGEST]
+    return value
 
 
 @pytest.fixture

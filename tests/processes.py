@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -41,10 +42,8 @@ class Process:
         """Return the exit code, minus the signal's number for a killed process; None while it runs."""
         if self.returncode is None:
             self._status.setblocking(False)
-            try:
+            with suppress(BlockingIOError):
                 self._receive()
-            except BlockingIOError:
-                pass
             if self.returncode is None:
                 self._status.setblocking(True)
         return self.returncode

@@ -14,7 +14,7 @@ from sklearn.linear_model import Ridge as ExactRidge
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from threadpoolctl import threadpool_limits
 
-from conftest import ROOT
+from conftest import ROOT, fields_of
 from onepass.cache.errors import (
     CorruptFileError,
     InvalidInputError,
@@ -294,7 +294,7 @@ class TestStorage:
     def test_a_changed_record(self, tmp_path: Path, change: dict, words: str) -> None:
         self.stored(tmp_path)
         path = tmp_path / "head.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+        path.write_text(json.dumps({**fields_of(path), **change}))
         with pytest.raises(CorruptFileError, match=words) as caught:
             load_head(tmp_path)
         assert "\n" not in str(caught.value)
@@ -326,7 +326,7 @@ class TestStorage:
         self.stored(tmp_path)
         with (tmp_path / "arrays.npz").open("wb") as file:
             np.savez(file, classes_=np.array([print], dtype=object))
-        record = json.loads((tmp_path / "head.json").read_text())
+        record = fields_of(tmp_path / "head.json")
         record["digest"] = digest_bytes((tmp_path / "arrays.npz").read_bytes())
         (tmp_path / "head.json").write_text(json.dumps(record))
         with pytest.raises(CorruptFileError, match="allow_pickle"):

@@ -9,6 +9,7 @@ import pytest
 from classify_store import NAME, Digits, digits, write_dataset, write_features
 from sklearn.linear_model import Ridge as ExactRidge
 
+from conftest import fields_of
 from onepass.cache.commandline.command import main
 from onepass.cache.errors import MissingFileError, UnknownNameError, UsageError
 from onepass.classify.__main__ import COMMANDS
@@ -99,7 +100,7 @@ class TestPlanted:
     def test_the_file_holds_the_same_and_the_text_says_it(self, home, found, capsys) -> None:
         path = home / "runs" / NAME / Inspection.NAME
         assert Inspection.read(path) == found
-        value = json.loads(path.read_text())
+        value = fields_of(path)
         (home / "old.json").write_text(json.dumps({**value, "format": 1, "path": str(path)}))
         assert Inspection.read(home / "old.json") == found
         words = ["--cache-dir", str(home / "store"), "--runs-dir", str(home / "runs")]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from conftest import fields_of
 from onepass.cache.errors import (
     CorruptFileError,
     InvalidInputError,
@@ -95,7 +96,7 @@ def test_leaderboards_of_earlier_formats_are_still_read(tmp_path: Path) -> None:
     written = replace(board(tmp_path, result("a", seed=3), result("b", seed=3), ensemble), seed=3)
     written.save()
     path = leaderboard_path(tmp_path)
-    value = json.loads(path.read_text())
+    value = fields_of(path)
     assert value["format"] == 3
     second = [earlier(entry) for entry in value["results"]]
     path.write_text(json.dumps({**value, "format": 2, "results": second}))

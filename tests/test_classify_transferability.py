@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
 
+from conftest import fields_of
 from onepass.cache.commandline.command import main
 from onepass.cache.errors import CorruptFileError, InvalidInputError
 from onepass.classify.__main__ import COMMANDS
@@ -200,7 +201,7 @@ class TestCommand:
         assert first.nce < 0 and first.leep < 0 and found.scores[1].leep is None
         assert Transferability.read(result.path) == found
         assert found.rows == len(dataset.rows("train"))
-        old = {**json.loads(result.path.read_text()), "format": 1, "path": "p", "ran": 4}
+        old = {**fields_of(result.path), "format": 1, "path": "p", "ran": 4}
         (tmp_path / "old.json").write_text(json.dumps(old))
         assert Transferability.read(tmp_path / "old.json") == found
         self.check_text(tmp_path, capsys)

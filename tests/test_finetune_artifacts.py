@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, fields_of
 from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError
 from onepass.cache.provenance import digest_json
 from onepass.finetune.ablation import Ablation
@@ -77,7 +77,7 @@ def test_what_is_written_is_what_is_read(place: Path, kind: type, path: str) -> 
 def test_a_wrong_file_is_named_with_its_field(place: Path) -> None:
     path = place / "whole" / "result.json"
     FinetuneResult.read(path).write(path)
-    value = json.loads(path.read_text())
+    value = fields_of(path)
     value["history"][1]["loss"] = "low"
     path.write_text(json.dumps(value))
     with pytest.raises(CorruptFileError, match=r"whole/result\.json.*history\.1\.loss"):
