@@ -245,8 +245,12 @@ def test_bad_input_is_one_clear_line(store: Path, flags: list[str], code: int, s
 
 
 def test_loky_workers_give_the_same_bits(store: Path, tmp_path: Path) -> None:
+    """In a process that was started, not forked, as loky's own workers are."""
     fresh = with_pixels(store, tmp_path)
-    extract(fresh, "--size", "32", "--executor", "loky", "--workers", "2")
+    flags = ["--size", "32", "--executor", "loky", "--workers", "2", "--cache-dir", str(fresh)]
+    command = [sys.executable, "-m", "onepass", "extract", *BASE, *flags]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
     assert (
         features(fresh, "efficientnet_lite0@32").tobytes()
         == features(store, "efficientnet_lite0@32").tobytes()
