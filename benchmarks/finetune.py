@@ -3,7 +3,7 @@
     python benchmarks/finetune.py [--size 128] [--rounds 3] [--steps 8]
 
 All three train EfficientNet-Lite0 with a head of 200 classes in batches of 64, round by round in turn;
-the round in the middle counts. `bare` repeats the compiled step on one batch that is there already;
+the round in the middle counts. `bare` repeats the compiled step on one batch that is in memory;
 `end_to_end` is what `onepass finetune` runs, `default` recipe (order, draws, reading, fetching the
 loss; the first step after a pause and checkpoints, which come every two minutes, apart);
 `naive_generator` is `Model.fit` on JPEG files read, enlarged and augmented by Keras' ImageDataGenerator.
@@ -100,7 +100,7 @@ def end_to_end(training) -> Callable[[], float]:
 
 
 def naive_generator(size: int, recipe, folder: Path, steps: int) -> Callable[[], float]:
-    """Return a round of what the report did: ImageDataGenerator from files, Model.fit."""
+    """Return a round of what De (2020) did: ImageDataGenerator from files, Model.fit."""
     import keras
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 

@@ -173,8 +173,8 @@ def _scorings(result: "ClassifyResult") -> list[str]:
 def _comparison(test: "Comparison", names: dict[str, str]) -> str:
     return (
         f"{names[test.first]} ({test.first}), {100 * test.gain:+.1f} points against {names[test.second]}: "
-        f"of {test.rows:,} val rows {test.only_first:,} only the first has right and "
-        f"{test.only_second:,} only the second, mid-p McNemar {p_value(test.p_value)}, {test.verdict}."
+        f"of {test.rows:,} val rows, only the first is right on {test.only_first:,} and only the second "
+        f"on {test.only_second:,}; mid-p McNemar {p_value(test.p_value)}, {test.verdict}."
     )
 
 

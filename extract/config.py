@@ -61,15 +61,11 @@ class ExtractConfig(StoreConfig):
         for name in ("dataset", "backbone"):
             if not getattr(self, name):
                 raise UsageError(f"--{name}: expected a name, received none")
-        if (
-            self.batch < 0
-            or self.workers < 0
-            or self.shard_rows < 1
-            or any(size < 1 for size in self.size)
-        ):
-            raise UsageError(
-                "--batch, --workers, --shard-rows and --size: expected whole numbers above 0"
-            )
+        counts = [("--batch", self.batch, 0), ("--workers", self.workers, 0)]
+        counts += [("--shard-rows", self.shard_rows, 1), *(("--size", s, 1) for s in self.size)]
+        for name, value, least in counts:
+            if value < least:
+                raise UsageError(f"{name} {value}: expected a whole number, at least {least}")
         if unknown := set(self.pooling) - set(POOLINGS):
             raise UsageError(f"--pooling {' '.join(unknown)}: expected {', '.join(POOLINGS)}")
         if len(self.backbone) > 1 and Path(self.weights).suffix:

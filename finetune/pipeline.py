@@ -109,7 +109,7 @@ def _log_layers(session: Session, classifier: Classifier) -> None:
     top = classifier.trainer.top
     groups = depth_groups(classifier.backbone)
     log.info(table(describe(groups, [*top.hidden, top.head], recipe.layer_decay)))
-    norm = {"frozen": "as it was trained with", "train": "from each batch"}[recipe.batchnorm]
+    norm = {"frozen": "frozen", "train": "of each batch"}[recipe.batchnorm]
     log.info(f"trained: {session.config.unfreeze}; BatchNorm statistics: {norm}")
 
 

@@ -197,8 +197,9 @@ def _value(kind: Any, text: str, setting: str) -> Any:
             return kind(text)
         return tuple(int(part) for part in text.split(",") if part)
     except (KeyError, ValueError) as error:
-        name = getattr(kind, "__name__", str(kind))
-        raise UsageError(f"--set {setting}: expected a value of kind {name}") from error
+        expected = {bool: "true or false", int: "a whole number", float: "a number"}
+        wanted = expected.get(kind, "whole numbers with commas between them")
+        raise UsageError(f"--set {setting}: expected {wanted}, received {text!r}") from error
 
 
 # What De (2020) did on Tiny ImageNet is these four; how far each goes is our choice.

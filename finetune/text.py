@@ -59,7 +59,8 @@ def train_text(result: "FinetuneResult") -> str:
             f"the frozen probe had {_percent(result.probe_top1)}: {gain_words(result.gain, result.p_value)} "
             f"(McNemar's test, {p_value(result.p_value)})",
             f"Files: {result.folder} (mistakes: errors.json, mistakes.png)",
-            f"Next: {_next(result)}, or {onepass_command('report', '--dataset', _dataset(result))}",
+            f"Next: {_next(result)}",
+            f"      {onepass_command('report', '--dataset', _dataset(result))}",
         ]
     )
 

@@ -58,7 +58,7 @@ def load(folder: Path, digest: str = "aaaa1111bbbb") -> Leaderboard:
 
 def test_order_is_by_selection_then_log_loss_then_id_whatever_came_first(tmp_path: Path) -> None:
     probes = [
-        result("d", 0.9, 0.5, val_top1=0.1, val_interval=(0.0, 0.2)),  # worst on the reported rows
+        result("d", 0.9, 0.5, val_top1=0.1, val_interval=(0.0, 0.2)),  # worst on val
         result("b", 0.8, 0.4),
         result("a", 0.8, 0.6),
         result("c", 0.8, 0.6),

@@ -1,4 +1,4 @@
-"""The record of every look at the reported rows."""
+"""The record of every scoring of the validation split."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The selection split and the reported split: stratified, seeded, complete."""
+"""The selection split and the validation split: stratified, seeded, complete."""
 
 import numpy as np
 import pytest

@@ -51,7 +51,7 @@ def test_a_drop_is_called_a_drop(gain: float, p: float, words: str) -> None:
 )
 def test_the_better_one_is_the_next(changes: dict, command: str) -> None:
     lines = train_text(replace(RESULT, **changes)).splitlines()
-    assert lines[-1] == f"Next: {command}, or onepass report --dataset birds"
+    assert lines[-2:] == [f"Next: {command}", "      onepass report --dataset birds"]
 
 
 def test_a_result_of_format_1_opens(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def transfer_text(result: "TransferResult") -> str:
     known = max((one.mapped_classes for one in found.scores), default=0)
     lines = [
         f"{found.dataset}: {found.rows:,} training rows, {found.classes} classes; "
-        f"{result.ran} sets of features scored, {len(found.scores) - result.ran} cached",
+        f"{result.ran} {'set' if result.ran == 1 else 'sets'} of features scored, {len(found.scores) - result.ran} cached",
         "",
         *table([("features", *NAMES.values(), "probe (selection)", "time"), *map(_scores, found.scores)]),
         "",
@@ -44,7 +44,9 @@ def transfer_text(result: "TransferResult") -> str:
         lines += [f"  {line}" for line in table([header, *rows])]
         lines.append("A few sets prove little; the scores advise, the selection split decides.")
     else:
-        lines.append("Agreement: it takes three probed sets of features that differ.")
+        lines.append(
+            "Agreement: not computed; it needs at least three sets of features that were probed and whose accuracies differ."
+        )
     lines += [f"File: {result.path}", f"Next: {command_of('classify', found.dataset)}"]
     return "\n".join(lines)
 
@@ -125,8 +127,8 @@ def _classes(result: "Inspection") -> list[str]:
     if result.confusions:
         lines.append("Most confused on val")
     lines += [
-        f"  {names[one.first]} and {names[one.second]}: {one.first_as_second} + {one.second_as_first} rows, "
-        f"{percent(one.share)} of theirs"
+        f"  {names[one.first]} mistaken for {names[one.second]}: {one.first_as_second} rows; the other way round: "
+        f"{one.second_as_first}; together {percent(one.share)} of the rows of both"
         for one in result.confusions[:SHOWN]
     ]
     return lines

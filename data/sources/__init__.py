@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from onepass.cache.errors import unknown_name
+from onepass.cache.errors import Remedy, unknown_name
 
 if TYPE_CHECKING:  # the table below is read by --help, which should not wait for NumPy
     from onepass.data.sources.base import Request, Source
@@ -29,6 +29,6 @@ def open_source(kind: str, request: "Request") -> "AbstractContextManager[Source
         OnepassError: The source is not there, not whole, or not what it should be.
     """
     if kind not in SOURCES:
-        raise unknown_name("data set", kind, SOURCES)
+        raise unknown_name("data set", kind, SOURCES, Remedy("prepare a folder"))
     module = import_module("onepass.data.sources." + kind.replace("-", "_"))
     return module.open_source(request)

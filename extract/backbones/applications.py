@@ -120,7 +120,7 @@ def _make(
             with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
                 return factory(weights="imagenet", **options)
         except Exception as error:  # keras.utils.get_file raises a bare Exception
-            reason = " ".join(str(error).split())[:160]
+            reason = " ".join(str(error).split())[:400]
             raise MissingFileError(
                 f"{spec.name}: Keras could not fetch its ImageNet weights ({reason}); "
                 "fetch the file on another machine and give it with --weights FILE"
