@@ -22,9 +22,9 @@ DIGEST = "file_digest"  # of all else in the file; not "digest", which is a fiel
 
 @dataclass_transform(frozen_default=True)
 def record(cls: type[T]) -> type[T]:
-    """Make a class a frozen dataclass that may stand in a JSON file; readers refuse unknown fields."""
+    """Make a class a frozen dataclass that may stand in a JSON file; readers refuse unknown fields and NaN."""
     made = dataclass(frozen=True, slots=True)(cls)
-    made.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
+    made.__pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False}  # type: ignore[attr-defined]
     return made
 
 
@@ -88,8 +88,11 @@ class Artifact:
                 raise CorruptFileError(
                     f"{error}. Put back a copy of it, or delete it and run again what made it"
                 ) from error
-        numbered = isinstance(value.get("format"), int)  # format 0 may use the word for itself
+        # format 0 may use the word for itself; bool is an int to Python, but no number
+        numbered = isinstance(value.get("format"), int | float)
         found = value.pop("format") if numbered else 0
+        if type(found) is not int or found < 0:
+            raise CorruptFileError(f"format: expected a number from 1, received {found!r}")
         if found > cls.FORMAT:
             raise CorruptFileError(
                 f"expected format {cls.FORMAT} or earlier, received format {found} of a later Onepass"
@@ -151,6 +154,10 @@ def from_json(kind: type[T], value: Any) -> T:
             wrong.append(f"{field}: {words.get(problem['type'], problem['msg'])}")
         raise CorruptFileError(
             f"expected the fields of {kind.__name__}; received {'; '.join(wrong)}"
+        ) from error
+    except OverflowError as error:
+        raise CorruptFileError(
+            f"expected the fields of {kind.__name__}; received a number that is too large ({error})"
         ) from error
 
 

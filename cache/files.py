@@ -112,7 +112,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MissingFileError(f"{path}: no such file") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:  # the last: brackets without end
         if refused_by_system(error):
             raise unreadable(path, error) from error
         raise CorruptFileError(

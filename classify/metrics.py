@@ -332,7 +332,7 @@ def confidence_interval(
     n = len(values)
     if len(kinds) == 1:
         value, (least, greatest) = float(kinds[0]), bounds
-        other = binomtest(0, n).proportion_ci(LEVEL, method="wilson").high
+        other = float(binomtest(0, n).proportion_ci(LEVEL, method="wilson").high)
         return value - other * (value - least), value + other * (greatest - value)
     # n draws with replacement out of few values are multinomial counts: no loop over rows
     means = np.random.default_rng(seed).multinomial(n, counts / n, RESAMPLES) @ kinds / n

@@ -14,7 +14,7 @@ from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.metrics import compare, confidence_interval
 from onepass.classify.protocol.scorings import Scoring, read_scorings, record_scoring
 from onepass.finetune.config import AUTO, FinetuneConfig
-from onepass.finetune.errors import analyse_run
+from onepass.finetune.errors import ERRORS, analyse_run
 from onepass.finetune.finder import find_rate
 from onepass.finetune.session.checkpoint import named_variables, save_variables
 from onepass.finetune.session.result import RESULT, FinetuneResult
@@ -58,7 +58,12 @@ def run_finetune(config: FinetuneConfig, stop: StopRequest | None = None) -> Fin
             log.info(
                 f"{folder}: this run is finished; its result follows (another name: --run NAME)"
             )
-            return replace(FinetuneResult.read(folder / RESULT), folder=folder)
+            result = replace(FinetuneResult.read(folder / RESULT), folder=folder)
+            if (
+                not (folder / ERRORS).exists() and logits_path(folder, "val").exists()
+            ):  # killed between
+                analyse_run(open_run(config.store, config.runs, result.run), config.runs)
+            return result
         read_scorings(runs, session.dataset.digest)  # what is damaged is said before the work
         return _trained(session, folder, (stop or StopRequest()).limit(config.time_limit))
 

@@ -45,6 +45,8 @@ class ModelsConfig(RunsConfig):
     )
 
     def __post_init__(self) -> None:
+        if not self.models:
+            raise UsageError(f"expected at least one MODEL, {MODEL_HELP}; received none")
         if len(set(self.models)) < len(self.models):
             raise UsageError(f"{' '.join(self.models)}: expected each model once")
         if len({split_model(model)[0] for model in self.models}) != 1:

@@ -136,7 +136,7 @@ def test_what_is_not_json_is_never_written(tmp_path: Path) -> None:
     assert read_json(tmp_path / "a.json") == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe{}", b"{'a': 1}"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe{}", b"{'a': 1}", b"[" * 100_000])
 def test_damaged_json_is_one_clear_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(content)

@@ -124,6 +124,15 @@ def test_lines_of_two_processes_at_once_are_one_chain(tmp_path: Path) -> None:
     )
 
 
+def test_brackets_without_end_are_an_error_of_the_line(tmp_path: Path) -> None:
+    note(tmp_path, "a\u2028b")  # Unicode calls this a new line too; the record does not
+    assert [line.model for line in read_scorings(tmp_path, "dd")] == ["a\u2028b"]
+    with scorings_path(tmp_path).open("a") as file:
+        file.write("[" * 100_000 + "\n")
+    with pytest.raises(CorruptFileError, match=r"scorings\.jsonl: line 2"):
+        read_scorings(tmp_path, "dd")
+
+
 def test_a_line_is_one_synced_write(tmp_path: Path, monkeypatch) -> None:
     calls: list[str] = []
     for name in ("write", "fsync"):

@@ -165,6 +165,16 @@ def test_a_finished_run_is_not_run_again(places: tuple[Path, Path], whole: dict)
     assert ours == [whole["val_top1"]]  # once, and not again
 
 
+def test_a_kill_before_the_mistakes_are_looked_at_costs_nothing(
+    places: tuple[Path, Path], whole: dict
+) -> None:
+    mistakes = places[1] / "digits" / "finetune" / "whole" / "errors.json"
+    before = mistakes.read_bytes()
+    mistakes.unlink()
+    run(places, *TRAIN, "--epochs", "3", "--run", "whole")
+    assert mistakes.read_bytes() == before
+
+
 def test_a_folder_of_another_configuration_is_refused(
     places: tuple[Path, Path], whole: dict
 ) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, fields_of
+from onepass.cache.artifacts import DIGEST
 from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError
 from onepass.cache.provenance import digest_json
 from onepass.finetune.ablation import Ablation
@@ -90,6 +91,47 @@ def test_a_wrong_file_is_named_with_its_field(place: Path) -> None:
     path.with_name("config.json").unlink()
     with pytest.raises(MissingFileError, match=r"config\.json"):
         read_run(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"val_top1": float("nan")}, "val_top1"),
+        ({"probe_top1": float("inf")}, "probe_top1"),
+        ({"format": True}, "format: expected a number"),
+        ({"format": 1.0}, "format: expected a number"),
+        ({"format": -1}, "format: expected a number"),
+        ({"format": 99}, "format 99 of a later Onepass"),
+    ],
+)
+def test_what_no_result_holds_is_named(place: Path, change: dict, named: str) -> None:
+    path = place / "whole" / "result.json"
+    FinetuneResult.read(path).write(path)
+    value = json.loads(path.read_text())
+    value.pop(DIGEST, None)
+    path.write_text(json.dumps({**value, **change}))
+    with pytest.raises(CorruptFileError, match=named):
+        read_run(path.parent)
+
+
+def test_a_number_beyond_all_bounds_is_an_error_of_the_file(place: Path) -> None:
+    path = place / "whole" / "config.json"
+    RunConfig.read(path).write(path)
+    value = json.loads(path.read_text())
+    value.pop(DIGEST, None)
+    value["identity"]["recipe"]["augmentation"]["randaugment"] = 10**400
+    path.write_text(json.dumps(value))
+    with pytest.raises(CorruptFileError, match=r"config\.json.*too large"):
+        RunConfig.read(path)
+
+
+@pytest.mark.parametrize("change", [{"colour": 1}, {"layer": 3}, {"size": "big"}])
+def test_features_that_are_no_key_are_an_error_of_the_file(place: Path, change: dict) -> None:
+    identity = RunConfig.read(place / "whole" / "config.json").identity
+    assert identity.key.backbone
+    wrong = replace(identity, features={**identity.features, **change})
+    with pytest.raises(CorruptFileError, match=r"config\.json.*features.*--run"):
+        _ = wrong.key
 
 
 def test_short_runs_of_an_ablation_are_found_by_the_same_digest(place: Path) -> None:

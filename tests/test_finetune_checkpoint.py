@@ -73,6 +73,51 @@ def test_other_names_are_refused_by_name_and_nothing_is_assigned(tmp_path: Path)
         np.testing.assert_array_equal(np.asarray(variable), before[name])
 
 
+@pytest.mark.parametrize("kind", ["<U3", "<i4", "<c8"])
+def test_arrays_that_are_no_such_numbers_are_refused_and_nothing_is_assigned(
+    tmp_path: Path, kind: str
+) -> None:
+    ours = named_variables(norms(["a"]))
+    values = fill(ours)
+    arrays = {f"model/{name}": value for name, value in values.items()}
+    arrays["model/a/gamma"] = np.ones(3).astype(kind)
+    state = np.frombuffer(b"{}", dtype=np.uint8)
+    (tmp_path / "w.npz").write_bytes(pack_arrays({**arrays, "state": state}))
+    with pytest.raises(CorruptFileError, match=r"w\.npz: .*model/a/gamma: expected \(3,\) float"):
+        load_variables(tmp_path / "w.npz", {"model": ours})
+    for name, value in values.items():
+        np.testing.assert_array_equal(np.asarray(ours[name]), value)
+
+
+def test_one_array_alone_is_no_file_of_arrays(tmp_path: Path) -> None:
+    np.save(tmp_path / "w.npy", np.zeros(3))
+    with pytest.raises(CorruptFileError, match="a single array"):
+        load_variables(tmp_path / "w.npy", {"model": named_variables(norms(["a"]))})
+
+
+def test_any_changed_bit_is_an_error_or_of_no_matter() -> None:
+    """Bits of a zip's headers say "encrypted", or name a method that zipfile does not know."""
+    values = {"logits": np.ones((2, 3), np.float32)}
+    content = pack_arrays(values)
+    for bit in range(8 * len(content)):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        try:
+            found = unpack_arrays(bytes(changed))
+        except ValueError:
+            continue
+        assert all(np.array_equal(array, values["logits"]) for array in found.values())
+
+
+def test_a_state_of_another_form_names_the_checkpoint(tmp_path: Path) -> None:
+    place = Path(shutil.copytree(BEFORE, tmp_path / "run"))
+    arrays = unpack_arrays((place / "checkpoint.npz").read_bytes())
+    arrays["state"] = np.frombuffer(b'{"place": "?"}', dtype=np.uint8)
+    (place / "checkpoint.npz").write_bytes(pack_arrays(arrays))
+    with pytest.raises(CorruptFileError, match=r"checkpoint\.npz: .*history: missing.*delete it"):
+        tiny_training(place).run(lambda: "")
+
+
 def test_a_file_by_position_is_loaded_in_the_order_of_the_model(tmp_path: Path) -> None:
     ours = named_variables(norms(["a", "b"]))
     values = fill(ours)

@@ -178,3 +178,8 @@ def test_an_old_spelling_names_the_new_one(words: list[str], now: str, capsys) -
     assert run(words) == 2
     said = capsys.readouterr().err
     assert now in said and said.count("\n") == 1
+
+
+def test_no_model_at_all_is_said_in_words() -> None:
+    with pytest.raises(UsageError, match="at least one MODEL"):
+        onepass.load_predictor()

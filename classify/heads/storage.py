@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from onepass.cache.files import write_atomic
 from onepass.cache.provenance import digest_bytes
 from onepass.classify.heads.base import Head
 from onepass.classify.heads.registry import find_head
+
+# What zipfile raises for a byte that was changed: RuntimeError where it says "encrypted" or another method.
+UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, RuntimeError)
 
 
 @record
@@ -116,9 +120,12 @@ def unpack_arrays(content: bytes) -> dict[str, np.ndarray]:
         ValueError: They are not such a file, or hold more than plain arrays.
     """
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        loaded = np.load(io.BytesIO(content), allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise ValueError("a single array")
+        with loaded as file:
             return {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, EOFError, KeyError, OSError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"not a file of arrays: {error}") from error
 
 

@@ -125,7 +125,7 @@ def _whole_lines(path: Path, content: bytes) -> Iterator[tuple[Scoring, str]]:
     for number, text in enumerate([*ended, last] if _whole(last) else ended, 1):
         try:
             value = json.loads(text.decode())
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter: brackets without end
             torn = number
             continue
         try:

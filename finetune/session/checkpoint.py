@@ -6,7 +6,6 @@ the same shape. Files of earlier versions hold the variables by position; they a
 
 import json
 import re
-import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,10 +34,17 @@ def save_variables(path: Path, groups: Mapping[str, Variables], state: dict[str,
     write_atomic(path, pack_arrays({**arrays, STATE: text}))
 
 
-def load_variables(path: Path, groups: Mapping[str, Variables]) -> dict[str, Any]:
-    """Read such a file into variables of the same names and shapes; return its state.
+def load_variables(
+    path: Path, groups: Mapping[str, Variables], mend: str = "delete it to start over"
+) -> dict[str, Any]:
+    """Read such a file into variables of the same names, shapes and kinds of number; return its state.
 
     Nothing is assigned unless everything fits.
+
+    Args:
+        path: The file.
+        groups: Variables by name.
+        mend: What the user is to do about a file that cannot be read.
 
     Raises:
         CorruptFileError: It is cut short, changed, or of another model; then the variable is named.
@@ -46,17 +52,19 @@ def load_variables(path: Path, groups: Mapping[str, Variables]) -> dict[str, Any
     try:
         arrays = unpack_arrays(path.read_bytes())
         state: dict[str, Any] = json.loads(arrays.pop(STATE).tobytes())
-    except (OSError, ValueError, KeyError, zlib.error) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise CorruptFileError(
-            f"{path}: expected a checkpoint, but it cannot be read ({error}); delete it to start over"
+            f"{path}: expected a checkpoint, but it cannot be read ({error}); {mend}"
         ) from error
     names = _names_by_position(groups)
     if arrays and arrays.keys() <= names.keys():
         arrays = {names[position]: array for position, array in arrays.items()}
     wanted = _flat(groups)
     for name in sorted(wanted.keys() | arrays.keys()):
-        ours = tuple(wanted[name].shape) if name in wanted else "nothing"
-        theirs = arrays[name].shape if name in arrays else "nothing"
+        ours, theirs = (
+            f"{tuple(held[name].shape)} {_kind(held[name])}" if name in held else "nothing"
+            for held in (wanted, arrays)
+        )
         if ours != theirs:
             raise CorruptFileError(
                 f"{path}: made for another model: {name}: expected {ours}, found {theirs}"
@@ -107,6 +115,11 @@ def all_finite(variables: Variables) -> bool:
     """Say whether no number in these variables is NaN or infinite."""
     arrays = (np.asarray(v) for v in variables.values())
     return all(bool(np.isfinite(a).all()) for a in arrays if a.dtype.kind == "f")
+
+
+def _kind(variable: Any) -> str:
+    """Return "float32" and so on without its width: which an optimiser's counters may have in another."""
+    return str(variable.dtype).rstrip("0123456789")
 
 
 def _flat(groups: Mapping[str, Variables]) -> dict[str, Any]:

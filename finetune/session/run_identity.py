@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from onepass.cache.artifacts import Artifact, record, to_json
-from onepass.cache.errors import InvalidInputError
+from onepass.cache.errors import CorruptFileError, InvalidInputError
 from onepass.cache.features import FeatureKey
 from onepass.cache.provenance import differences, made_by
 from onepass.finetune.recipes import Recipe, recipe_name_today
@@ -68,8 +68,18 @@ class RunIdentity:
 
     @property
     def key(self) -> FeatureKey:
-        """The features that the probe was fitted on."""
-        return FeatureKey(**{k: v for k, v in self.features.items() if k != "kind"})
+        """The features that the probe was fitted on.
+
+        Raises:
+            CorruptFileError: These are not the fields of a key.
+        """
+        try:
+            return FeatureKey(**{k: v for k, v in self.features.items() if k != "kind"})
+        except (TypeError, InvalidInputError) as error:
+            raise CorruptFileError(
+                f"{CONFIG} of a run on {self.dataset}: expected in features the fields of FeatureKey; "
+                f"received others ({error}); train the run again under another name with --run"
+            ) from error
 
     def flat(self) -> dict[str, Any]:
         """Return every number by its name, those of recipe and augmentation too."""

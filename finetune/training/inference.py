@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from onepass.cache.errors import CorruptFileError
 from onepass.cache.files import write_atomic
 from onepass.cache.progress import Progress
 from onepass.classify.heads.storage import pack_arrays
@@ -13,7 +14,7 @@ from onepass.extract.backbones.registry import WeightsChoice, find_backbone
 from onepass.extract.backend import compile_step
 from onepass.extract.network.model import build_extractor
 from onepass.extract.stream.engine import PixelBatch, Stream, cut_batches
-from onepass.finetune.session.checkpoint import load_variables, named_variables
+from onepass.finetune.session.checkpoint import all_finite, load_variables, named_variables
 from onepass.finetune.session.run_identity import RunIdentity
 from onepass.finetune.training.model import Classifier, assemble
 
@@ -59,7 +60,11 @@ def save_logits(path: Path, logits: np.ndarray, rows: np.ndarray) -> None:
 
 
 def restore(folder: Path, identity: RunIdentity, dataset: ImageDataset) -> Classifier:
-    """Return the trained network of a finished run."""
+    """Return the trained network of a finished run.
+
+    Raises:
+        CorruptFileError: Its weights are missing, damaged, not finite or of another network.
+    """
     key = identity.key
     extractor = build_extractor(
         find_backbone(key.backbone), key.size, dataset.pixels.shape[1:],
@@ -69,5 +74,9 @@ def restore(folder: Path, identity: RunIdentity, dataset: ImageDataset) -> Class
         extractor, len(dataset.class_ids), identity.recipe,
         which=identity.unfreeze,  # weights of earlier versions lie in an order that depends on it
     )  # fmt: skip
-    load_variables(folder / "weights.npz", {"model": named_variables(classifier.predictor)})
+    path, named = folder / "weights.npz", named_variables(classifier.predictor)
+    mend = "delete result.json beside it and run the finetune command of the run again"
+    load_variables(path, {"model": named}, mend)
+    if not all_finite(named):
+        raise CorruptFileError(f"{path}: expected finite weights, received NaN or Inf; {mend}")
     return classifier

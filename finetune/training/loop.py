@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onepass.cache.artifacts import from_json, record, to_json
-from onepass.cache.errors import OnepassError
+from onepass.cache.errors import CorruptFileError, OnepassError
 from onepass.cache.progress import Progress
 from onepass.extract.backend import device_names, is_out_of_memory
 from onepass.extract.stream.gpu_use import watch_gpus
@@ -296,7 +296,13 @@ class Training:
         self.saved = time.monotonic()
 
     def _resume(self) -> None:
-        state = from_json(TrainingState, load_variables(self.checkpoint, self._groups()))
+        found = load_variables(self.checkpoint, self._groups())
+        try:
+            state = from_json(TrainingState, found)
+        except CorruptFileError as error:
+            raise CorruptFileError(
+                f"{self.checkpoint}: {error}; delete it to start over"
+            ) from error
         self.step.forget()
         self.history, self.start = state.history, state.start
         self.place = self.fetched = state.place
