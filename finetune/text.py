@@ -69,12 +69,11 @@ def _next(result: "FinetuneResult") -> str:
     """Return the command that uses what is better: the network, or the probe that it started from."""
     if result.settings and not result.settings.epochs:
         return onepass_command("predict", "export", result.run)
-    worse = result.kept_start or (result.gain or 0.0) < 0
     probe = "/".join(
         filter(None, (_dataset(result), result.probe))
     )  # else the leaderboard's winner
     split = "test" if result.test_rows else "val"
-    return onepass_command("predict", probe if worse else result.run, "--split", split)
+    return onepass_command("predict", probe if result.no_better else result.run, "--split", split)
 
 
 def _dataset(result: "FinetuneResult") -> str:

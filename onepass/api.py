@@ -202,7 +202,7 @@ def _config(kind: type[C], options: Mapping[str, Any]) -> C:
     """Return a command's configuration from keyword arguments.
 
     Raises:
-        UsageError: There is no such flag; the known ones are named.
+        UsageError: There is no such flag (the known ones are named), or a value is of another type.
     """
     hints = typing.get_type_hints(kind)
     known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
@@ -210,12 +210,21 @@ def _config(kind: type[C], options: Mapping[str, Any]) -> C:
         raise UsageError(
             f"{unknown[0]}: expected one of {', '.join(sorted(known))}, received another keyword"
         )
-    return kind(**{name: _fit(hints[name], value) for name, value in options.items()})
+    return kind(**{name: _fit(name, hints[name], value) for name, value in options.items()})
 
 
-def _fit(hint: Any, value: Any) -> Any:
-    """Return a value in the type of its flag: a sequence as a tuple, a single value as a tuple of one."""
-    several = typing.get_origin(hint) is tuple
-    if several:
-        return tuple(value) if isinstance(value, list | tuple) else (value,)
-    return Path(value) if isinstance(value, str) and Path in typing.get_args(hint) else value
+def _fit(name: str, hint: Any, value: Any) -> Any:
+    """Return a value in the type of its flag; a single value becomes a tuple of one where several may be given.
+
+    Raises:
+        UsageError: It is of another type.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    if typing.get_origin(hint) is tuple and not isinstance(value, list | tuple):
+        value = (value,)
+    try:
+        return TypeAdapter(hint).validate_python(value)
+    except ValidationError as error:
+        expected = hint.__name__ if isinstance(hint, type) else str(hint)
+        raise UsageError(f"{name}: expected {expected}, received {value!r}") from error

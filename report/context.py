@@ -122,6 +122,13 @@ class ReportContext:
         """The winner and, where there is one, the compared run."""
         return [self.frozen, *([self.tuned] if self.tuned else [])]
 
+    @property
+    def chosen(self) -> EvaluatedModel:
+        """The model to use: the compared run, unless it is no better than the probe it started from."""
+        if self.tuned and self.compared and not self.compared.result.no_better:
+            return self.tuned
+        return self.frozen
+
     def images_per_second(self, probe: ProbeResult) -> float:
         """Return how fast the features of a probe are extracted; 0 where it was not measured."""
         cost = self.costs.get(probe.id)

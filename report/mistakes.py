@@ -114,7 +114,9 @@ def confident_mistakes(dataset: ImageDataset, model: EvaluatedModel) -> list[Mis
     return [_mistake(dataset, model, i) for i in _by_confidence(model)[:PICTURES]]
 
 
-def confused_pairs(dataset: ImageDataset, model: EvaluatedModel, counts: np.ndarray) -> list[Pair]:
+def pairs_with_examples(
+    dataset: ImageDataset, model: EvaluatedModel, counts: np.ndarray
+) -> list[Pair]:
     """Return the most confused pairs of classes, with examples.
 
     Args:

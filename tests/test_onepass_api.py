@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,3 +110,25 @@ def test_every_public_name_is_there_and_described() -> None:
         assert getattr(onepass, name).__doc__, name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = onepass.nothing
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            lambda: onepass.prepare_dataset("folder", source=3),
+            "source: expected .*str.*, received 3",
+        ),
+        (
+            lambda: onepass.extract_features("d", "b", size="big"),
+            "size: expected .*int.*, received",
+        ),
+        (
+            lambda: onepass.finetune_network("d", epochs=[1]),
+            r"epochs: expected .*int.*, received \[1\]",
+        ),
+    ],
+)
+def test_a_value_of_another_type_is_a_usage_error(call: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        call()

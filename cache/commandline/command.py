@@ -120,7 +120,10 @@ def _run(package: str, commands: Sequence[Command], arguments: list[str]) -> int
             return FAILED
         except KeyboardInterrupt:
             resumes = command.on_signal is not OnSignal.END
-            more_words = "; the same command resumes" if resumes else ""
+            anew = (
+                ", without --fresh," if parsed.get("fresh") else ""
+            )  # which would delete what is kept
+            more_words = f"; the same command{anew} resumes" if resumes else ""
             terminal.line(f"{program}: interrupted{more_words}")
             return STOPPED if resumes else INTERRUPTED
     print(text)

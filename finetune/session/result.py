@@ -86,6 +86,11 @@ class FinetuneResult(Artifact):
         """Whether the kept weights are those before step 1."""
         return self.kept_epochs == (0,)
 
+    @property
+    def no_better(self) -> bool:
+        """Whether its probe is the model to use: no epoch did better, or validation says it is worse."""
+        return self.kept_start or (self.gain or 0.0) < 0
+
     @classmethod
     def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
         """Format 0 had null for an empty list, and the first names of three recipes.

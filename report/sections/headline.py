@@ -127,8 +127,8 @@ def _gain(context: ReportContext) -> str:
 
 
 def _errors(context: ReportContext) -> dict[str, Any]:
-    """Count the errors of the last stage, and name its most confused pair."""
-    model, names = context.evaluated[-1], context.class_names
+    """Count the errors of the model to use, and name its most confused pair."""
+    model, names = context.chosen, context.class_names
     pairs = confused_pairs(confusion_matrix(model.truth, model.predicted, len(names)), 1)
     return {
         "stage": model.stage,

@@ -6,19 +6,19 @@ from onepass.classify.metrics import confusion_matrix
 from onepass.report.context import ReportContext
 from onepass.report.figures.confusion import confusion_figure
 from onepass.report.figures.contact_sheet import contact_sheet_figure
-from onepass.report.mistakes import class_lines, confident_mistakes, confused_pairs
+from onepass.report.mistakes import class_lines, confident_mistakes, pairs_with_examples
 from onepass.report.sections.section import Section
 
 WORST = 10
 
 
 def build(context: ReportContext) -> Section:
-    """Return the mistakes of the compared run where there is one, else of the winner."""
-    model, names = context.evaluated[-1], context.class_names
+    """Return the mistakes of the model to use."""
+    model, names = context.chosen, context.class_names
     counts = confusion_matrix(model.truth, model.predicted, len(names))
     mistakes = confident_mistakes(context.dataset, model)
     lines = class_lines(context.evaluated, len(names))
-    errors = context.compared.errors if context.compared else None
+    errors = context.compared.errors if context.compared and model is context.tuned else None
     facts: dict[str, Any] = {
         "model": model,
         "wrong": int((~model.correct).sum()),
@@ -26,7 +26,7 @@ def build(context: ReportContext) -> Section:
         "classes": lines,
         "worst": lines[:WORST] if len(lines) > 2 * WORST else [],
         "both": len(context.evaluated) > 1,
-        "pairs": confused_pairs(context.dataset, model, counts),
+        "pairs": pairs_with_examples(context.dataset, model, counts),
         "mistakes": mistakes,
         "against": errors.probe if errors else None,
         "sample": errors.sample if errors and errors.sample.rows < len(model.truth) else None,
