@@ -15,6 +15,8 @@ Step = Literal[
     "extract",
     "delete",
     "classify",
+    "classify anew",
+    "score anew",
     "finetune",
     "report",
 ]
@@ -27,10 +29,12 @@ class Remedy:
     Attributes:
         step: What is to be done.
         subject: The data set, or the key of the stored file, that it is done to.
+        flags: How, as words of a command line; the step's usual way where none are given.
     """
 
     step: Step
     subject: str = ""
+    flags: tuple[str, ...] = ()
 
 
 class OnepassError(Exception):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onepass.cache.errors import InvalidInputError, StaleError, UsageError
+from onepass.cache.errors import InvalidInputError, Remedy, StaleError, UsageError
 from onepass.cache.locks import exclusive
 from onepass.cache.provenance import digest_json
 from onepass.classify.config import EnsembleConfig
@@ -128,8 +128,8 @@ def _candidates(board: Leaderboard, named: tuple[str, ...]) -> list[ProbeResult]
         )
     if len(probes) < 2:
         raise UsageError(
-            f"{board.path}: expected at least two probes to combine, received {len(probes)}; "
-            f"make more with: onepass classify --dataset {board.dataset}"
+            f"{board.path}: expected at least two probes to combine, received {len(probes)}",
+            remedy=Remedy("classify", board.dataset),
         )
     return probes
 

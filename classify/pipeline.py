@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from onepass.cache.errors import StaleError
+from onepass.cache.errors import Remedy, StaleError
 from onepass.cache.locks import exclusive
 from onepass.cache.progress import human_seconds
 from onepass.classify.baselines import baseline_probes, make_head
 from onepass.classify.config import ClassifyConfig
 from onepass.classify.heads.base import Head
-from onepass.classify.leaderboard.board import Leaderboard, ProbeResult, command, leaderboard_path
+from onepass.classify.leaderboard.board import Leaderboard, ProbeResult, leaderboard_path
 from onepass.classify.leaderboard.pareto import board_front, extraction_costs
 from onepass.classify.leaderboard.records import (
     ThrottledLog,
@@ -158,8 +158,8 @@ def _refuse_older_vectors(board: Leaderboard, features: list[Inputs]) -> None:
         if probe.keys and digest != probe.features_digest:
             raise StaleError(
                 f"{board.path}: probe {probe.id} was made from vectors {probe.features_digest[:8]}, but "
-                f"{probe.features_text} is now {digest[:8]}. Start a new leaderboard with: "
-                f"{command(board.dataset)} --fresh"
+                f"{probe.features_text} is now {digest[:8]}",
+                remedy=Remedy("classify anew", board.dataset),
             )
 
 

@@ -3,6 +3,9 @@
 import json
 import logging
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,8 @@ import numpy as np
 import pytest
 
 from onepass.cache.artifacts import DIGEST
+from onepass.cache.commandline.advice import with_advice
+from onepass.cache.errors import OnepassError
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -46,3 +51,12 @@ def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """What the library logs for a person, from INFO up; `said.text` holds it."""
     caplog.set_level(logging.INFO, "onepass")
     return caplog
+
+
+@contextmanager
+def refused(kind: type[OnepassError], pattern: str) -> Iterator[None]:
+    """Expect an error whose line at the command line, its advice included, matches a pattern."""
+    with pytest.raises(kind) as caught:
+        yield
+    line = with_advice(str(caught.value), caught.value.remedy)
+    assert re.search(pattern, line) and "\n" not in line, line

@@ -15,12 +15,15 @@ COMMANDS: dict[Step, tuple[str, str]] = {
     "prepare a folder": ("images in folders of classes", "data prepare folder --source FOLDER"),
     "list data sets": ("see what there is with", "data list"),
     "list the store": ("see how far it is with", "cache list"),
-    "extract": ("make it with", "extract --dataset {} --backbone efficientnet_lite0"),
+    "extract": ("make it with", "extract --dataset {}"),
     "delete": ("or delete it with", "cache delete {}"),
     "classify": ("make it with", "classify --dataset {}"),
+    "classify anew": ("start a new one with", "classify --dataset {} --fresh"),
+    "score anew": ("score everything again with", "classify transfer --dataset {} --fresh"),
     "finetune": ("make it with", "finetune --dataset {}"),
     "report": ("make it with", "report --dataset {}"),
 }
+USUAL_FLAGS: dict[Step, tuple[str, ...]] = {"extract": ("--backbone", "efficientnet_lite0")}
 WITHOUT_RUNS = ("data", "extract", "cache")  # these leave nothing under the folder of the results
 _places: ContextVar[Mapping[str, Any]] = ContextVar("onepass_places", default=MappingProxyType({}))
 
@@ -52,9 +55,10 @@ def onepass_command(*words: str) -> str:
     return shlex.join(["onepass", *words, *flags])
 
 
-def command_of(step: Step, subject: str = "") -> str:
-    """Return the command that takes a step, to be copied."""
-    return onepass_command(*(word.format(subject) for word in COMMANDS[step][1].split()))
+def command_of(step: Step, subject: str = "", flags: tuple[str, ...] = ()) -> str:
+    """Return the command that takes a step, to be copied; see `Remedy`."""
+    words = [word.format(subject) for word in COMMANDS[step][1].split()]
+    return onepass_command(*words, *(flags or USUAL_FLAGS.get(step, ())))
 
 
 def with_advice(message: str, remedy: Remedy | None) -> str:
@@ -63,4 +67,4 @@ def with_advice(message: str, remedy: Remedy | None) -> str:
     if remedy is None:
         return line
     joint = " Or " if line.endswith("?") else "; "
-    return f"{line}{joint}{COMMANDS[remedy.step][0]}: {command_of(remedy.step, remedy.subject)}"
+    return f"{line}{joint}{COMMANDS[remedy.step][0]}: {command_of(remedy.step, remedy.subject, remedy.flags)}"

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
 from onepass.cache.artifacts import Artifact, record
-from onepass.cache.errors import CorruptFileError, InvalidInputError
+from onepass.cache.errors import CorruptFileError, InvalidInputError, Remedy
 from onepass.cache.features import list_features, resolve_features
 from onepass.cache.progress import human_seconds
 from onepass.cache.provenance import made_by
@@ -185,8 +185,7 @@ def _cached_scores(
     try:
         kept = Transferability.read_optional(path)
     except CorruptFileError as error:
-        again = f"onepass classify transfer --dataset {dataset.name} --fresh"
-        raise CorruptFileError(f"{error}. Score everything again with: {again}") from error
+        raise CorruptFileError(str(error), remedy=Remedy("score anew", dataset.name)) from error
     if kept is None or (kept.version, kept.dataset_digest) != (VERSION, dataset.digest):
         return {}
     stored = {file.stem for file in list_features(store, dataset.name)}

@@ -14,6 +14,7 @@ from onepass.cache.errors import (
     CorruptFileError,
     InvalidInputError,
     MissingFileError,
+    Remedy,
     StaleError,
     unknown_name,
 )
@@ -120,7 +121,7 @@ class Leaderboard:
         """
         if not self.ranked:
             raise MissingFileError(
-                f"{self.path}: no probe on features yet; run: {command(self.dataset)}"
+                f"{self.path}: no probe on features yet", remedy=Remedy("classify", self.dataset)
             )
         return self.ranked[0]
 
@@ -169,18 +170,19 @@ class Leaderboard:
         """
         path = leaderboard_path(folder)
         if not path.exists():
-            raise MissingFileError(f"{path}: no leaderboard yet; run: {command(dataset)}")
+            raise MissingFileError(
+                f"{path}: no leaderboard yet", remedy=Remedy("classify", dataset)
+            )
         try:
             file = LeaderboardFile.read(path)
             board = cls(folder, file.dataset, file.dataset_digest, file.results, file.seed)
         except (CorruptFileError, InvalidInputError) as error:
-            raise CorruptFileError(
-                f"{error}. Start a new leaderboard with: {command(dataset)} --fresh"
-            ) from error
+            raise CorruptFileError(str(error), remedy=Remedy("classify anew", dataset)) from error
         if (board.dataset, board.dataset_digest) != (dataset, dataset_digest):
             raise StaleError(
                 f"{path}: made from {board.dataset} {board.dataset_digest[:8]}, but the data set is now "
-                f"{dataset} {dataset_digest[:8]}. Start a new one with: {command(dataset)} --fresh"
+                f"{dataset} {dataset_digest[:8]}",
+                remedy=Remedy("classify anew", dataset),
             )
         return board
 
@@ -188,11 +190,6 @@ class Leaderboard:
 def leaderboard_path(folder: Path) -> Path:
     """Return where the leaderboard of a data set's runs folder lies."""
     return folder / "leaderboard.json"
-
-
-def command(dataset: str) -> str:
-    """Return the command that fills a data set's leaderboard."""
-    return f"onepass classify --dataset {dataset}"
 
 
 def _rank(result: ProbeResult) -> tuple[float, float, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onepass.cache.errors import InvalidInputError, MissingFileError, StaleError, UsageError
+from onepass.cache.errors import InvalidInputError, MissingFileError, Remedy, StaleError, UsageError
 from onepass.cache.features import (
     FeatureKey,
     FeatureSet,
@@ -17,7 +17,7 @@ from onepass.cache.features import (
 )
 from onepass.cache.provenance import differences, digest_bytes
 from onepass.classify.heads.scaler import blocks
-from onepass.classify.leaderboard.board import ProbeResult, command
+from onepass.classify.leaderboard.board import ProbeResult
 from onepass.classify.leaderboard.result import features_text
 from onepass.classify.protocol.pixels import pixel_features
 from onepass.data.dataset import ImageDataset
@@ -89,8 +89,12 @@ def feature_inputs(
         sets = [group for group in sets if not views or _in_all_views(store, group[0], views)]
         if not sets:
             raise MissingFileError(
-                f"{dataset.name}: no features are stored in the views {', '.join(views)}; make them with: "
-                f"onepass extract --dataset {dataset.name} --backbone B --view {' '.join(views)}"
+                f"{dataset.name}: no features are stored in the views {', '.join(views)}",
+                remedy=Remedy(
+                    "extract",
+                    dataset.name,
+                    ("--backbone", "efficientnet_lite0", "--view", "", *views),
+                ),
             )
     return [_checked(store, dataset, group, views) for group in sets]
 
@@ -118,8 +122,8 @@ def logits_inputs(store: Path, dataset: ImageDataset, text: str) -> Inputs:
     logits = one.logits
     if logits is None:
         raise MissingFileError(
-            f"{text}: its logits are not stored; make them with: onepass extract --dataset "
-            f"{dataset.name} … --logits"
+            f"{text}: its logits are not stored",
+            remedy=Remedy("extract", dataset.name, (*_flags(one.keys[0]), "--logits")),
         )
     check_fresh(store, one, dataset.digest)
     check_finite(one.keys[0].file(store), logits, one.names)
@@ -143,7 +147,8 @@ def inputs_of(store: Path, dataset: ImageDataset, result: ProbeResult) -> Inputs
     if inputs.digest != result.features_digest:
         raise StaleError(
             f"probe {result.id}: made from vectors {result.features_digest[:8]}, but {result.features_text} "
-            f"is now {inputs.digest[:8]}. Probe them with: {command(dataset.name)}"
+            f"is now {inputs.digest[:8]}",
+            remedy=Remedy("classify", dataset.name),
         )
     return inputs
 
@@ -193,6 +198,11 @@ def _in_all_views(store: Path, one: FeatureSet, views: tuple[str, ...]) -> bool:
     return plain and all(_view_key(one, view).file(store) in stored for view in views)
 
 
+def _flags(key: FeatureKey) -> tuple[str, ...]:
+    """Return the flags of the extraction that gives a key's backbone at its size."""
+    return "--backbone", key.backbone, "--size", str(key.size)
+
+
 def _in_view(store: Path, sets: list[FeatureSet], view: str) -> list[FeatureSet]:
     """Return the same features in another view.
 
@@ -205,8 +215,8 @@ def _in_view(store: Path, sets: list[FeatureSet], view: str) -> list[FeatureSet]
         key = _view_key(one, view)
         if key.file(store) not in list_features(store, key.dataset):
             raise MissingFileError(
-                f"{key.file(store)}: no such view yet; make it with: onepass extract --dataset {key.dataset} "
-                f"--backbone {key.backbone} --size {key.size} --view {view}"
+                f"{key.file(store)}: no such view yet",
+                remedy=Remedy("extract", key.dataset, (*_flags(key), "--view", view)),
             )
         (other,) = resolve_features(store, key.dataset, [str(key)])
         if other.keys != (key,):

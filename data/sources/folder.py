@@ -67,7 +67,7 @@ def open_source(request: Request) -> Iterator[Source]:
         if known := sum(item.held_label >= 0 for item in items):
             notes.append(
                 f"{known:,} test images lie in folders of classes. These labels are kept apart: nothing is trained or "
-                "chosen by them, and only onepass predict --split test --score looks at them."
+                "chosen by them, and only a scoring of the test split, when it is asked for, looks at them."
             )
         yield Source(
             kind="folder",
