@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from conftest import ROOT
-from onepass.cache.commandline.signals import interrupt_on_sigterm, stop_on_signals
+from onepass.cache.commandline.signals import interrupt_on_signals, stop_on_signals
 from onepass.cache.stopping import StopRequest
 
 WORK = """
@@ -119,7 +119,7 @@ def test_handlers_are_put_back_even_after_an_error() -> None:
     with pytest.raises(KeyError), stop_on_signals(StopRequest()):
         assert [signal.getsignal(number) for number in numbers] != before
         raise KeyError
-    with pytest.raises(KeyError), interrupt_on_sigterm():
+    with pytest.raises(KeyError), interrupt_on_signals():
         assert signal.getsignal(signal.SIGTERM) != before[1]
         raise KeyError
     assert [signal.getsignal(number) for number in numbers] == before

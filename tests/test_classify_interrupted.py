@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from classify_store import NAME, digits, write_dataset, write_features
 
-from conftest import ROOT
+from conftest import ROOT, fields_of
 
 SWEEP = "--learning-rate 1e-3 3e-3 --penalty 0 l2:1e-4 --mixup 0.2 --dropout 0.4 --seeds 0 --epochs 24 --keep 2"
 
@@ -49,8 +49,8 @@ def wait_for(process: subprocess.Popen, folder: Path, pattern: str) -> Path:
 def found(runs: Path) -> tuple:
     """Return what a sweep leaves, without the times."""
     folder = runs / NAME
-    (record,) = (json.loads(path.read_text()) for path in (folder / "sweeps").glob("*.json"))
-    board = json.loads((folder / "leaderboard.json").read_text())
+    (record,) = map(fields_of, (folder / "sweeps").glob("*.json"))
+    board = fields_of(folder / "leaderboard.json")
     for part in (record, *board["results"]):
         del part["seconds"], part["made_by"]
     files = sorted((folder / "heads").rglob("*.npz"))

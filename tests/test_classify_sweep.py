@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from classify_store import NAME, digits, write_dataset, write_features
 
+from conftest import fields_of
 from onepass.cache.artifacts import to_json
 from onepass.cache.commandline.command import main
 from onepass.cache.errors import UsageError
@@ -44,7 +45,7 @@ def config(folder: Path, **other: Any) -> SweepConfig:
 def test_the_record_and_the_probe(tmp_path: Path, dataset: ImageDataset) -> None:
     result = run_sweeps(config(tmp_path))
     (path,), (probe,) = result.paths, result.probes
-    record = json.loads(path.read_text())
+    record = fields_of(path)
     assert record == {"format": 1, **to_json(result.sweeps[0])} and path.parent.name == "sweeps"
     assert SweepRecord.read(path) == result.sweeps[0]
     assert len(record["heads"]) == 16 == record["rungs"][0]["heads"]

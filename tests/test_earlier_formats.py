@@ -70,7 +70,7 @@ def test_results_are_read_and_go_on_to_be_used(onepass: Onepass) -> None:
     assert result["val_top1"] == json.loads(Path(f"runs/colours/finetune/{RUN[8:]}/result.json").read_text())["val_top1"]  # fmt: skip
     assert len(result["history"]) == 2
 
-    onepass("predict", RUN, "--split", "val", "--out", "run.txt")
+    onepass("predict", RUN, "--split", "val", "--format", "course", "--out", "run.txt")
     old = Path(f"runs/colours/finetune/{RUN[8:]}/val.txt").read_text()
     assert Path("run.txt").read_text() == old
     (answers,) = Path("runs/colours/predictions").glob("val-*.csv")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from classify_store import NAME, digits, write_dataset, write_features
 
+from conftest import refused
 from onepass.cache.commandline.command import main
 from onepass.cache.errors import (  # fmt: skip
     CorruptFileError,
@@ -178,7 +179,7 @@ def test_default_place_and_what_the_command_says(copy: Path, capsys) -> None:
 
 class TestRefusals:
     def test_no_leaderboard(self, copy: Path) -> None:
-        with pytest.raises(MissingFileError, match="run: onepass classify --dataset digits-test"):
+        with refused(MissingFileError, "make it with: onepass classify --dataset digits-test"):
             predict_split(config(copy, runs_dir=copy / "none"))
 
     def test_unknown_probe(self, made) -> None:
@@ -211,7 +212,7 @@ class TestRefusals:
 
     def test_vectors_that_changed_since(self, copy: Path) -> None:
         write_features(copy / "store", open_dataset(copy / "store", NAME), digits().X[:, ::-1].copy())  # fmt: skip
-        with pytest.raises(StaleError, match=r"made from vectors .* onepass classify --dataset"):
+        with refused(StaleError, r"made from vectors .* onepass classify --dataset"):
             predict_split(config(copy))
 
     def test_data_set_that_changed_since(self, copy: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from onepass.cache.artifacts import to_json
 from onepass.cache.commandline.advice import places_of, with_advice
 from onepass.cache.commandline.flags import make_parser
-from onepass.cache.commandline.signals import interrupt_on_sigterm, stop_on_signals
+from onepass.cache.commandline.signals import interrupt_on_signals, stop_on_signals
 from onepass.cache.commandline.terminal import Terminal
 from onepass.cache.errors import OnepassError
 from onepass.cache.progress import progress_to
@@ -135,7 +135,7 @@ def _work(command: Command, config: Any) -> Any:
     if command.on_signal is OnSignal.STOP:
         with stop_on_signals(StopRequest()) as stop:
             return command.work(config, stop)
-    with interrupt_on_sigterm():
+    with interrupt_on_signals():
         return command.work(config)
 
 

@@ -10,17 +10,21 @@ from onepass.cache.stopping import StopRequest
 
 
 @contextmanager
-def interrupt_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM interrupt the block at once, as Ctrl-C does."""
+def interrupt_on_signals() -> Iterator[None]:
+    """Let SIGTERM interrupt the block at once, as Ctrl-C does, also where Ctrl-C was ignored before.
+
+    A shell starts its background jobs with SIGINT ignored.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {n: signal.signal(n, interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
