@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from onepass.cache.artifacts import from_json
 from onepass.cache.errors import (
     CorruptFileError,
     InvalidInputError,
@@ -16,38 +15,42 @@ from onepass.cache.errors import (
 )
 from onepass.cache.features import SPLITS
 from onepass.cache.names import check_name
-from onepass.cache.provenance import digest_array, digest_bytes, digest_json
-from onepass.cache.rows import RowFile
+from onepass.cache.rowfile import RowFile
+from onepass.data.manifest import EXCLUDED, GROUP, HELD_LABELS, OF_FILES, Manifest, manifest_path
 from onepass.data.record import DatasetRecord
 from onepass.data.sources import SOURCES
 
-HELD_LABELS = "held_labels"  # side array (N,) int32: labels of test images, -1 where unknown
+NEXT = "pixels.next.h5"  # new pixel rows, until the manifest that belongs to them is written
 
 __all__ = [
+    "EXCLUDED",
     "HELD_LABELS",
     "SPLITS",
     "ImageDataset",
-    "dataset_digest",
     "dataset_path",
     "open_dataset",
+    "open_pixels",
     "prepared_names",
 ]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ImageDataset:
-    """N images in a fixed order: row i is the same image everywhere, forever.
+    """N images in a fixed order: row i of its pixels, of its manifest and of its features is the same image.
 
     Attributes:
         name: Its name in the store.
-        path: The HDF5 file that holds it.
+        path: The HDF5 file that holds the pixels.
         pixels: (N, H, W, C) uint8, read-only memory map; C is 3 (RGB) or 1 (grey).
+        content: (N, 16) uint8, digest of each row's pixels: the identity of the image.
         labels: (N,) int32; k means `class_ids[k]`, -1 unknown.
-        split: (N,) int8, index into `SPLITS`.
+        split: (N,) int8, index into `SPLITS`, or `EXCLUDED`.
         names: N file names.
+        groups: N texts, such as a patient's; images of one group are never parted. "" is a group of
+            one; None where there are no groups.
         class_ids: Class k's identity, such as a wnid.
         class_names: Class k's name for people.
-        digest: SHA-256 (hex) of all of the above but name and path.
+        digest: Identity of all of the above but name and path (hex).
         record: Source, licence, citation, published results (accuracy in %), what was skipped, …
         extra: Further arrays or lists with one entry a row, such as `probability`.
     """
@@ -55,9 +58,11 @@ class ImageDataset:
     name: str
     path: Path
     pixels: np.ndarray
+    content: np.ndarray
     labels: np.ndarray
     split: np.ndarray
     names: list[str]
+    groups: list[str] | None
     class_ids: list[str]
     class_names: list[str]
     digest: str
@@ -74,7 +79,7 @@ class ImageDataset:
             raise InvalidInputError(
                 f"{self.path}: expected pixels (N, H, W, 1 or 3) uint8, found {self.pixels.shape} {self.pixels.dtype}"
             )
-        lengths = {len(self.pixels), len(self.labels), len(self.split), rows}
+        lengths = {len(self.pixels), len(self.content), len(self.labels), len(self.split), rows}
         if len(lengths) > 1 or len(self.class_names) != classes:
             raise InvalidInputError(
                 f"{self.path}: expected one label, split and name a row and one name a class; "
@@ -84,10 +89,8 @@ class ImageDataset:
             raise InvalidInputError(
                 f"{self.path}: expected labels -1 to {classes - 1}, found {self.labels.min()} to {self.labels.max()}"
             )
-        if self.split.min() < 0 or self.split.max() >= len(SPLITS):
-            raise InvalidInputError(
-                f"{self.path}: expected splits 0 to {len(SPLITS) - 1}, found others"
-            )
+        if self.split.min() < 0 or self.split.max() > EXCLUDED:
+            raise InvalidInputError(f"{self.path}: expected splits 0 to {EXCLUDED}, found others")
 
     def __repr__(self) -> str:
         count, *shape = self.pixels.shape
@@ -95,7 +98,8 @@ class ImageDataset:
         return f"<ImageDataset {self.name}: {count:,} images of {size}, {len(self.class_ids)} classes, digest {self.digest[:8]}>"
 
     def __reduce__(self) -> tuple:
-        return _open, (self.path, self.name)  # a memory map would be pickled as all its bytes
+        # a memory map would be pickled as all its bytes
+        return open_dataset, (self.path.parent.parent, self.name)
 
     @property
     def held_labels(self) -> np.ndarray:
@@ -122,24 +126,9 @@ def dataset_path(store: Path, name: str) -> Path:
 
 
 def prepared_names(store: Path) -> list[str]:
-    """Return the names of the data sets in a store, sorted."""
-    return sorted(path.parent.name for path in store.glob("*/pixels.h5"))
-
-
-def dataset_digest(
-    pixels: str, side: dict[str, Any], class_ids: list[str], class_names: list[str]
-) -> str:
-    """Return the identity of a data set: pixels, labels, splits, names, class ids and class names.
-
-    Args:
-        pixels: Digest of the pixel rows (hex).
-        side: Holds `labels` (N,) int32, `split` (N,) int8 and `names`.
-        class_ids: K identities.
-        class_names: K names for people.
-    """
-    parts = [pixels, digest_array(side["labels"]), digest_array(side["split"])]
-    parts += [digest_json(list(texts)) for texts in (side["names"], class_ids, class_names)]
-    return digest_bytes(*(part.encode() for part in parts))
+    """Return the names of the data sets in a store, sorted; those of an earlier format too."""
+    found = {path.parent.name for file in ("manifest.h5", "pixels.h5") for path in store.glob(f"*/{file}")}  # fmt: skip
+    return sorted(found)
 
 
 def open_dataset(store: Path, name: str) -> ImageDataset:
@@ -149,43 +138,75 @@ def open_dataset(store: Path, name: str) -> ImageDataset:
         UsageError: That cannot be the name of a data set.
         MissingFileError: The store is empty.
         UnknownNameError: It holds others; the nearest are named.
-        CorruptFileError: The file is damaged, or its labels, names or classes were changed.
-        UnreadableFileError: The system refuses to read it.
+        CorruptFileError: A file is damaged, or its labels, names or classes were changed.
+        UnreadableFileError: The system refuses to read one.
     """
     check_name("data set", name)
-    path, known = dataset_path(store, name), prepared_names(store)
+    known = prepared_names(store)
     if name not in known:
         can_be_made = name in SOURCES and name != "folder"
         remedy = Remedy("prepare", name) if can_be_made else Remedy("list data sets")
         if known:
             raise unknown_name("data set", name, known, remedy)
-        raise MissingFileError(f"{path}: data set {name!r} is not prepared yet", remedy=remedy)
-    return _open(path, name)
-
-
-def _open(path: Path, name: str) -> ImageDataset:
-    rows = RowFile.open(path)
-    try:
-        side = dict(rows.side)
-        kept = {key: rows.attributes[key] for key in ("class_ids", "class_names", "digest")}
-        digest = dataset_digest(rows.digest, side, kept["class_ids"], kept["class_names"])
-        main = {key: side.pop(key) for key in ("labels", "split", "names")}
-        pixels = rows.columns["pixels"]
-    except (KeyError, AttributeError, TypeError) as error:
-        raise CorruptFileError(
-            f"{path}: expected a prepared data set, but {error} is missing"
-        ) from error
-    try:
-        record = from_json(DatasetRecord, rows.attributes.get("record"))
-    except CorruptFileError as error:
-        raise CorruptFileError(
-            f"{path}: {error}; delete the file and prepare {name} again"
-        ) from error
-    if digest != kept["digest"]:
-        raise CorruptFileError(
-            f"{path}: its labels, splits, names or classes differ from what was prepared "
-            f"({kept['digest'][:8]}, now {digest[:8]}); delete the file and prepare {name} again"
+        raise MissingFileError(
+            f"{dataset_path(store, name)}: data set {name!r} is not prepared yet", remedy=remedy
         )
+    manifest, pixels = _open_together(store, name)
+    extra = {key: column for key, column in manifest.columns.items() if key not in OF_FILES}
     return ImageDataset(
-        name=name, path=path, pixels=pixels, extra=side, record=record, **main, **kept
+        name=name,
+        path=pixels.path,
+        pixels=pixels.columns["pixels"],
+        content=manifest.content,
+        labels=manifest.labels,
+        split=manifest.split,
+        names=manifest.names,
+        groups=extra.pop(GROUP, None),
+        class_ids=manifest.class_ids,
+        class_names=manifest.class_names,
+        digest=manifest.digest,
+        record=manifest.record,
+        extra=extra,
+    )
+
+
+def open_pixels(folder: Path, contents: str) -> RowFile | None:
+    """Return the pixel file of a data set's folder that holds these images in this order; None where none does.
+
+    While a data set is replaced, the new manifest counts from the moment that it is there, and the pixels
+    that belong to it may still have their other name.
+
+    Args:
+        folder: Of the data set.
+        contents: `Manifest.contents`.
+
+    Raises:
+        CorruptFileError: `pixels.h5` is damaged, and no other file fits.
+        UnreadableFileError: The system refuses to read one.
+    """
+    for name in (NEXT, "pixels.h5"):
+        if (folder / name).exists():
+            try:
+                rows = RowFile.open(folder / name)
+            except (MissingFileError, CorruptFileError):  # renamed just now; or half a file
+                if name == NEXT:
+                    continue
+                raise
+            if rows.inputs.get("contents") == contents and "pixels" in rows.columns:
+                return rows
+    return None
+
+
+def _open_together(store: Path, name: str) -> tuple[Manifest, RowFile]:
+    """Open the manifest and the pixels that belong to it; once more where a writer came between the two."""
+    path = manifest_path(store, name)
+    if not path.exists():
+        RowFile.open(dataset_path(store, name))  # of an earlier format: the error says what to do
+    for _ in range(2):
+        manifest = Manifest.open(path)
+        if pixels := open_pixels(path.parent, manifest.contents):
+            return manifest, pixels
+    raise CorruptFileError(
+        f"{dataset_path(store, name)}: expected the pixels that {path.name} describes, found none; "
+        f"prepare {name} again"
     )
