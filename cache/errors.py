@@ -14,6 +14,7 @@ Step = Literal[
     "list the store",
     "extract",
     "delete",
+    "migrate",
     "classify",
     "classify anew",
     "score anew",
@@ -80,6 +81,10 @@ class UnreadableFileError(OnepassError, OSError):
 
 class StaleError(OnepassError, ValueError):
     """A file was made from other inputs than those of today."""
+
+
+class EarlierFormatError(OnepassError, ValueError):
+    """A file is of a format before this version's; it is whole, and can be brought up to date."""
 
 
 class OutOfSpaceError(OnepassError, OSError):

@@ -1,6 +1,5 @@
 """Immutable shards: the unit that a killed run keeps or loses."""
 
-import errno
 import io
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +16,8 @@ from onepass.cache.errors import (
     unreadable,
 )
 from onepass.cache.files import write_atomic
+from onepass.cache.hdf5 import open_hdf5
 from onepass.cache.provenance import digest_array, digest_bytes
-
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class Column(NamedTuple):
@@ -115,23 +113,6 @@ def write_shard(
     write_atomic(shard_path(folder, index), buffer.getbuffer())
     read_shard(folder, layout, plan, index)
     return digest
-
-
-def open_hdf5(path: Path) -> h5py.File:
-    """Open a finished HDF5 file for reading; a file system without locks will do, for it never changes.
-
-    Raises:
-        UnreadableFileError: It is not a file.
-        OSError: It cannot be opened; see `refused_by_system`.
-    """
-    if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise UnreadableFileError(f"{path}: expected a file, found a folder, a pipe or a device")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-        return h5py.File(path, "r", locking=False)
 
 
 def read_shard(folder: Path, layout: RowLayout, plan: str, index: int) -> dict[str, np.ndarray]:

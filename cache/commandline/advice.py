@@ -16,6 +16,7 @@ COMMANDS: dict[Step, tuple[str, str]] = {
     "list data sets": ("see what there is with", "data list"),
     "list the store": ("see how far it is with", "cache list"),
     "extract": ("make it with", "extract --dataset {}"),
+    "migrate": ("bring the store up to date with", "cache migrate"),
     "delete": ("or delete it with", "cache delete {}"),
     "classify": ("make it with", "classify --dataset {}"),
     "classify anew": ("start a new one with", "classify --dataset {} --fresh"),
