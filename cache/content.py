@@ -33,23 +33,34 @@ def contents_digest(contents: np.ndarray) -> str:
     return digest_array(contents)
 
 
-def find(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Return for each wanted digest the index of the first that is equal to it, -1 where none is.
+class ContentIndex:
+    """Finds digests among known ones.
 
     Args:
         known: (M, 16) uint8, repeats allowed.
-        wanted: (N, 16) uint8.
-
-    Returns:
-        (N,) int64.
     """
-    if not len(known):
-        return np.full(len(wanted), -1)
-    have, want = _as_scalars(known), _as_scalars(wanted)
-    order = np.argsort(have, kind="stable")
-    place = np.minimum(np.searchsorted(have, want, sorter=order), len(have) - 1)
-    found = order[place]
-    return np.where(have[found] == want, found, -1)
+
+    def __init__(self, known: np.ndarray) -> None:
+        values = _as_scalars(known)
+        self._order = np.argsort(values, kind="stable")
+        self._sorted = values[self._order]
+
+    def find(self, wanted: np.ndarray) -> np.ndarray:
+        """Return for each wanted digest, (N, 16) uint8, the first known that is equal, -1 where none is.
+
+        Returns:
+            (N,) int64, indices into the known digests.
+        """
+        if not len(self._sorted):
+            return np.full(len(wanted), -1)
+        values = _as_scalars(wanted)
+        place = np.minimum(np.searchsorted(self._sorted, values), len(self._sorted) - 1)
+        return np.where(self._sorted[place] == values, self._order[place], -1)
+
+
+def find(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return for each of the wanted digests the first known that is equal; see `ContentIndex`."""
+    return ContentIndex(known).find(wanted)
 
 
 def first_of_each(contents: np.ndarray) -> np.ndarray:

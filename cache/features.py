@@ -1,5 +1,7 @@
 """Feature files: what a vector depends on, which files there are, how to open and join them."""
 
+import glob
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -13,6 +15,7 @@ from onepass.cache.errors import (
     CorruptFileError,
     InvalidInputError,
     MissingFileError,
+    OnepassError,
     Remedy,
     StaleError,
     unknown_name,
@@ -20,7 +23,9 @@ from onepass.cache.errors import (
 from onepass.cache.files import TEMPORARY
 from onepass.cache.names import check_name
 from onepass.cache.provenance import digest_bytes
-from onepass.cache.rows import RowFile
+from onepass.cache.rows import RowFile, recipe_of
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")  # a row's split is the index of its name
 LOGITS = "logits"  # the pooling of a file that holds the backbone's own ImageNet logits
@@ -33,14 +38,14 @@ KEY_TEXT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class FeatureKey:
-    """All that a feature vector depends on, and nothing else.
+    """All that a feature vector depends on besides its image, and nothing else.
+
+    No label, split, name or data set is among it: these may change, and no vector is computed again.
 
     Written `backbone@size`, then, where it differs from the default, `#weights`, `:layer`, `+view`,
     `~pooling`, `=precision` and `!dtype`: `xception@150:block13_sepconv2_act+flip`.
 
     Attributes:
-        dataset: Name of the data set.
-        dataset_digest: Digest of its pixels, labels, splits and names (hex).
         backbone: Name of the backbone.
         weights: Identity of its weights, such as "sha256:…".
         size: Height and width that the backbone sees (px).
@@ -52,8 +57,6 @@ class FeatureKey:
         dtype: Type of the stored numbers.
     """
 
-    dataset: str
-    dataset_digest: str
     backbone: str
     weights: str
     size: int
@@ -72,8 +75,7 @@ class FeatureKey:
                 raise InvalidInputError(
                     f"feature key {self}: {name} {value!r} holds a mark that parts a key (@ # : + ~ = !)"
                 )
-        check_name("data set", self.dataset, InvalidInputError)
-        check_name("feature key", self._file_name, InvalidInputError)
+        check_name("feature key", self.file_name, InvalidInputError)
 
     def __str__(self) -> str:
         text = f"{self.backbone}@{self.size}"
@@ -83,17 +85,38 @@ class FeatureKey:
                 text += mark + value
         return text
 
-    def file(self, store: Path) -> Path:
-        """Return where its rows lie once they are finished."""
-        return features_folder(store, self.dataset) / (self._file_name + ".h5")
+    def file(self, store: Path, dataset: str) -> Path:
+        """Return where the rows of a data set's images lie once they are finished."""
+        return features_folder(store, dataset) / (self.file_name + ".h5")
 
     @property
-    def _file_name(self) -> str:
+    def file_name(self) -> str:
+        """The key as the name of a file, without its suffix."""
         return str(self).replace("/", "_")
 
-    def inputs(self) -> dict[str, Any]:
-        """Return what the rows depend on, for the row store."""
+    def recipe(self) -> dict[str, Any]:
+        """Return what the rows depend on besides their images, for the row store."""
         return {"kind": "features", **asdict(self)}
+
+    @classmethod
+    def of(cls, rows: RowFile) -> "FeatureKey":
+        """Return the key of a finished file.
+
+        Raises:
+            CorruptFileError: It is not a feature file, or something is missing or unknown.
+        """
+        recipe = recipe_of(rows)
+        if recipe.pop("kind", "") != "features" or {"features", "content"} != set(rows.columns):
+            raise CorruptFileError(
+                f"{rows.path}: expected a feature file, found {rows.inputs.get('kind', 'another kind')}"
+            )
+        try:
+            return cls(**recipe)
+        except TypeError as error:
+            raise CorruptFileError(
+                f"{rows.path}: expected a feature file of this version, but something is missing or unknown "
+                f"({error}); delete it and extract it again"
+            ) from error
 
 
 @record
@@ -102,10 +125,11 @@ class ExtractionRecord:
 
     Attributes:
         rows_per_second: Of that run.
-        computed_rows: Rows that it computed; earlier runs computed the others.
+        computed_rows: Rows that it computed; earlier runs computed the others, or they were copied.
         devices: What it ran on, such as "gpu:0".
         bound: What held it up: "read", "device" or "write".
         gpu_use: Mean use of the GPUs, 0 … 1; None where it is not known.
+        carried_rows: Rows that were copied from other files.
     """
 
     rows_per_second: float
@@ -113,6 +137,7 @@ class ExtractionRecord:
     devices: list[str]
     bound: str
     gpu_use: float | None = None
+    carried_rows: int = 0
 
     @classmethod
     def of(cls, rows: RowFile) -> "ExtractionRecord | None":
@@ -144,50 +169,34 @@ def parse_key_text(text: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class FeatureSet:
-    """Feature vectors of every image of a data set, in its row order.
+    """Feature vectors of every image of a data set, in its row order; labels and splits lie with the data set.
 
     Attributes:
         X: (N, D), float16 or float32, read-only; a memory map unless it was joined.
-        labels: (N,) int32; -1 where unknown.
-        split: (N,) int8, index into SPLITS.
-        names: N file names.
-        class_ids: Class k's identity, such as a wnid.
-        class_names: Class k's name for people.
-        keys: What the vectors depend on; several where sets were joined.
-        digest: Identity of vectors, labels and splits (hex).
+        dataset: Name of the data set.
+        contents: Identity of its images in their order (hex).
+        keys: What the vectors depend on besides; several where sets were joined.
+        digest: Identity of vectors and images (hex).
         logits: (N, 1000) ImageNet logits, or None.
-        record: Licence, citation and so on of the data set.
+        path: The file; the first one's where sets were joined.
     """
 
     X: np.ndarray
-    labels: np.ndarray
-    split: np.ndarray
-    names: list[str]
-    class_ids: list[str]
-    class_names: list[str]
+    dataset: str
+    contents: str
     keys: tuple[FeatureKey, ...]
     digest: str
     logits: np.ndarray | None
-    record: dict[str, Any]
+    path: Path
 
     def __repr__(self) -> str:
         rows, dim = self.X.shape
-        return f"<FeatureSet {self.text} of {self.keys[0].dataset}: {rows:,} × {dim:,} {self.X.dtype}, digest {self.digest[:8]}>"
+        return f"<FeatureSet {self.text} of {self.dataset}: {rows:,} × {dim:,} {self.X.dtype}, digest {self.digest[:8]}>"
 
     @property
     def text(self) -> str:
         """The keys as they are written on a command line, joined by " & "."""
         return " & ".join(map(str, self.keys))
-
-    def rows(self, split: str) -> np.ndarray:
-        """Return the rows of a split, ascending, int64.
-
-        Raises:
-            UnknownNameError: There is no split of that name.
-        """
-        if split not in SPLITS:
-            raise unknown_name("split", split, SPLITS)
-        return np.flatnonzero(self.split == SPLITS.index(split))
 
     @classmethod
     def join(cls, sets: Sequence["FeatureSet"]) -> "FeatureSet":
@@ -199,22 +208,17 @@ class FeatureSet:
         first = sets[0]
         if len(sets) == 1:
             return first
-        if len({(key.dataset, key.dataset_digest) for s in sets for key in s.keys}) > 1:
-            made_of = [f"{key} of {key.dataset} {key.dataset_digest[:8]}" for s in sets for key in s.keys]  # fmt: skip
+        if len({one.contents for one in sets}) > 1:
+            made_of = [f"{one.text} of {one.dataset} {one.contents[:8]}" for one in sets]
             raise InvalidInputError(
-                f"expected feature files of one data set, received {', '.join(made_of)}"
+                f"expected feature files of the same images, received {', '.join(made_of)}"
             )
-        return cls(
-            X=np.concatenate([s.X for s in sets], axis=1),
-            labels=first.labels,
-            split=first.split,
-            names=first.names,
-            class_ids=first.class_ids,
-            class_names=first.class_names,
-            keys=tuple(key for s in sets for key in s.keys),
+        return replace(
+            first,
+            X=np.concatenate([one.X for one in sets], axis=1),
+            keys=tuple(key for one in sets for key in one.keys),
             digest=cls.join_digest(sets),
             logits=None,
-            record=first.record,
         )
 
     @staticmethod
@@ -238,39 +242,27 @@ def open_features(path: Path) -> FeatureSet:
         CorruptFileError: It is not a feature file.
     """
     rows = RowFile.open(path)
-    if rows.inputs.get("kind") != "features" or "features" not in rows.columns:
-        raise CorruptFileError(
-            f"{path}: expected a feature file, found {rows.inputs.get('kind', 'another kind')}"
-        )
-    try:
-        key = FeatureKey(**{name: value for name, value in rows.inputs.items() if name != "kind"})
-        return FeatureSet(
-            X=rows.columns["features"],
-            labels=rows.side["labels"],
-            split=rows.side["split"],
-            names=rows.side["names"],
-            class_ids=rows.attributes["class_ids"],
-            class_names=rows.attributes["class_names"],
-            keys=(key,),
-            digest=digest_bytes(rows.digest.encode(), rows.side_digest.encode()),
-            logits=_sibling_logits(path, key),
-            record=rows.attributes["record"],
-        )
-    except (KeyError, TypeError) as error:
-        raise CorruptFileError(
-            f"{path}: expected a feature file of this version, but something is missing or unknown "
-            f"({error}); delete it and extract it again"
-        ) from error
+    key = FeatureKey.of(rows)
+    return FeatureSet(
+        X=rows.columns["features"],
+        dataset=path.parent.parent.name,
+        contents=rows.inputs["contents"],
+        keys=(key,),
+        digest=rows.attributes.get("digest") or rows.digest,  # a migrated file keeps its own
+        logits=_sibling_logits(rows, key),
+        path=path,
+    )
 
 
-def _sibling_logits(path: Path, key: FeatureKey) -> np.ndarray | None:
+def _sibling_logits(rows: RowFile, key: FeatureKey) -> np.ndarray | None:
     """Return the ImageNet logits of the same images, backbone, size and view, where they are kept."""
     own = replace(key, layer="", pooling=LOGITS)
-    sibling = path.with_name(own.file(path.parent).name)
+    sibling = rows.path.with_name(own.file_name + ".h5")
     if key.pooling == LOGITS or not sibling.exists():
         return None
-    rows = RowFile.open(sibling)
-    return rows.columns["features"] if rows.inputs == own.inputs() else None
+    logits = RowFile.open(sibling)
+    same = {**own.recipe(), "contents": rows.inputs["contents"]}
+    return logits.columns["features"] if logits.inputs == same else None
 
 
 def list_features(store: Path, dataset: str) -> list[Path]:
@@ -299,16 +291,50 @@ def resolve_features(store: Path, dataset: str, texts: Sequence[str] = ()) -> li
     return [open_features(by_text[text.replace("/", "_")]) for text in wanted]
 
 
-def check_fresh(store: Path, features: FeatureSet, dataset_digest: str) -> None:
-    """Refuse vectors that were made from another state of the data set.
+def check_fresh(features: FeatureSet, contents: str) -> None:
+    """Refuse vectors of other images than those that the data set has now, or in another order.
+
+    Args:
+        features: The vectors.
+        contents: Identity of the data set's images in their order.
 
     Raises:
         StaleError: Names the file, both digests and the cure.
     """
-    for key in features.keys:
-        if key.dataset_digest != dataset_digest:
-            raise StaleError(
-                f"{key.file(store)}: made from data set {key.dataset_digest[:8]}, but {key.dataset} is now "
-                f"{dataset_digest[:8]}; extract it again",
-                remedy=Remedy("delete", f"{key.dataset}/{key}"),
-            )
+    if features.contents != contents:
+        key = features.keys[0]
+        raise StaleError(
+            f"{features.path}: of the images {features.contents[:8]}, but {features.dataset} now has {contents[:8]}; "
+            "extract computes those that are new and copies the others",
+            remedy=Remedy("extract", features.dataset, extract_flags(key)),
+        )
+
+
+def extract_flags(key: FeatureKey) -> tuple[str, ...]:
+    """Return the flags of the extraction that gives the vectors of a key."""
+    flags = ["--backbone", key.backbone, "--size", str(key.size)]
+    for name in ("layer", "view", "pooling", "dtype"):
+        if getattr(key, name) != _DEFAULTS[name]:
+            flags += ["--" + name, str(getattr(key, name))]
+    return tuple(flags)
+
+
+def same_recipe(store: Path, key: FeatureKey) -> tuple[list[RowFile], list[Path]]:
+    """Find every vector of a store that was made by a recipe, of whichever data set.
+
+    A file that is damaged, unreadable or of an earlier format gives none.
+
+    Returns:
+        Finished files, and folders of the shards of unfinished ones.
+    """
+    finished = []
+    for path in sorted(store.glob(f"*/features/{glob.escape(key.file_name)}.h5")):
+        try:
+            rows = RowFile.open(path)
+        except OnepassError as error:
+            log.info(f"{error}; nothing is copied from it")
+            continue
+        if recipe_of(rows) == key.recipe():
+            finished.append(rows)
+    begun = store.glob(f"*/features/{glob.escape(key.file_name)}.h5.parts")
+    return finished, sorted(begun)

@@ -13,7 +13,6 @@ FORMAT is the number of this layout. Whoever changes the layout raises it, keeps
 one, and proves with a test that the old one is still read (format 1: `onepass.cache.migrate`).
 """
 
-import mmap
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +29,6 @@ from onepass.cache.hdf5 import (
     DTYPES,
     create_group,
     create_hdf5,
-    file_of,
     open_hdf5,
     read_bytes,
     read_json,
@@ -40,7 +38,7 @@ from onepass.cache.hdf5 import (
     write_texts,
 )
 from onepass.cache.provenance import BLOCK, digest_array, digest_bytes, digest_json, made_by
-from onepass.cache.shards import Column, RowLayout, shard_digest
+from onepass.cache.shards import Column, RowLayout, map_column, release, shard_digest
 
 FORMAT = 2
 OURS = "onepass"  # the group of what is neither column nor side array
@@ -159,20 +157,6 @@ class RowFile:
                 f"{self.path}: rows {start} to {stop - 1} differ from what was written; make the file again"
             )
         return rows
-
-
-def release(rows: np.ndarray) -> None:
-    """Let the system take back the memory of rows that were read through a memory map.
-
-    They stay readable: the next look fetches them again. Without this a process that reads a file from
-    end to end seems to hold all of it. Rows that are no memory map are left alone.
-    """
-    mapped = getattr(rows, "_mmap", None)
-    if mapped is None or not rows.size:
-        return
-    begin = rows.ctypes.data - np.frombuffer(mapped, np.uint8).ctypes.data
-    first = begin // mmap.PAGESIZE * mmap.PAGESIZE
-    mapped.madvise(mmap.MADV_DONTNEED, first, begin + rows.nbytes - first)
 
 
 def write_rows(
@@ -352,8 +336,7 @@ def _map_column(file: h5py.File, layout: RowLayout, name: str) -> np.ndarray:
         raise ValueError(
             f"column {name!r}: expected contiguous {wanted}, found {(dataset.shape, dataset.dtype)}"
         )
-    with file_of(file) as raw:
-        return np.memmap(raw, wanted[1], "r", dataset.id.get_offset(), wanted[0])
+    return map_column(file, dataset)
 
 
 def _read_side(file: h5py.File, name: str) -> Any:

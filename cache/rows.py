@@ -1,13 +1,14 @@
-"""Rows that survive a kill: dense arrays of N rows, written in shards, read without a copy.
+"""Rows that survive a kill and a change of the data: written in shards, read without a copy.
 
-A file under construction is the folder `<path>.parts` of immutable shards. Once all are
-committed they become one contiguous HDF5 file (`onepass.cache.rowfile`), and the folder goes.
+A file under construction is the folder `<path>.parts` of immutable shards, which hold only the rows that
+no other file has. Once all are committed, these and the others become one contiguous HDF5 file
+(`onepass.cache.rowfile`), and the folder goes.
 """
 
 import logging
-import os
 import shutil
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,19 +16,23 @@ from typing import Any
 import numpy as np
 
 from onepass.cache.artifacts import Artifact, record, to_json
+from onepass.cache.content import contents_digest
 from onepass.cache.errors import (
     CorruptFileError,
     InvalidInputError,
     OutOfSpaceError,
+    StaleError,
 )
 from onepass.cache.files import TEMPORARY, atomic_path, leftovers, make_folder
 from onepass.cache.locks import exclusive
+from onepass.cache.pool import RowPool
 from onepass.cache.progress import human_bytes
-from onepass.cache.provenance import BLOCK, differences, digest_json, made_by
-from onepass.cache.rowfile import RowFile, write_skeleton
+from onepass.cache.provenance import differences, made_by
+from onepass.cache.rowfile import RowFile, seal, write_skeleton
 from onepass.cache.shards import (
     Column,
     RowLayout,
+    ShardKind,
     read_shard,
     shard_digest,
     shard_path,
@@ -42,9 +47,13 @@ __all__ = [
     "RowFilePlan",
     "RowLayout",
     "RowWriter",
+    "ShardKind",
+    "cut_shards",
     "finished",
+    "inputs_of",
     "parts_folder",
     "read_plan",
+    "recipe_of",
 ]
 
 SHARD_BYTES = 16_000_000
@@ -56,24 +65,23 @@ class RowFilePlan(Artifact):
     """What a file under construction will be: `plan.json` beside its shards.
 
     Attributes:
-        layout: Columns, rows, shards.
-        inputs: What the rows depend on (JSON); other inputs mean other rows.
+        kind: What its shards hold.
+        rows: How many rows it will have.
+        shard_rows: Rows of a shard and of a block.
         how: What the bits may depend on besides, such as the batch size; a resumed run keeps it.
     """
 
-    layout: RowLayout
-    inputs: dict[str, Any]
+    kind: ShardKind
+    rows: int
+    shard_rows: int
     how: dict[str, Any]
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the plan; every shard carries it."""
-        return digest_json({"layout": to_json(self.layout), "inputs": self.inputs, "how": self.how})
+    FORMAT = 2
 
-    @classmethod
-    def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
-        """Format 0 had the same fields."""
-        return value
+    @property
+    def layout(self) -> RowLayout:
+        """Of the file."""
+        return RowLayout(self.kind.columns, self.rows, self.shard_rows)
 
 
 def parts_folder(path: Path) -> Path:
@@ -97,16 +105,42 @@ def finished(path: Path, inputs: dict[str, Any]) -> RowFile | None:
     return rows if rows.inputs == inputs else None
 
 
-class RowWriter:
-    """The one writer of a file: knows which shards are missing, takes them, and joins them at the end.
+def inputs_of(recipe: dict[str, Any], contents: np.ndarray) -> dict[str, Any]:
+    """Return what the rows of a file depend on.
 
-    Use as a context manager. Leaving it without `finish` keeps the shards for the next run.
+    Args:
+        recipe: How they are made.
+        contents: Of which images, in which order: (N, 16) uint8.
+    """
+    return {**recipe, "contents": contents_digest(contents)}
+
+
+def recipe_of(rows: RowFile) -> dict[str, Any]:
+    """Return how the rows of a finished file were made, whatever the images."""
+    return {name: value for name, value in rows.inputs.items() if name != "contents"}
+
+
+class RowWriter:
+    """The one writer of a file: knows which rows are missing, takes them, and gathers all of them at the end.
+
+    A row is known by a digest. What other files or committed shards hold already is not asked for
+    again, and of equal rows only the first is. Use as a context manager; leaving it without `finish`
+    keeps the shards for the next run.
 
     Args:
         path: The file to be.
-        layout: What it will hold.
-        inputs: What the rows depend on (JSON). Shards made from others are dropped, and that is said.
+        kind: What it will hold, `content`, (16,) uint8, among it, and how that is made. Shards made in another
+            way are dropped, and that is said.
+        wanted: (N, 16) uint8: what each row is known by, in row order.
+        shard_rows: Rows of a shard.
         how: What else their bits may depend on (JSON); see `read_plan`.
+        donors: Finished files whose rows may be copied: their recipe is the same, or as good.
+        begun: Folders of shards of other files of the same recipe, which may be copied.
+
+    Attributes:
+        pool: Where each row lies.
+        carried: How many different rows other files have.
+        stored: How many earlier runs of this file made.
 
     Raises:
         LockedError: Another process writes this file.
@@ -116,20 +150,29 @@ class RowWriter:
     def __init__(
         self,
         path: Path,
-        layout: RowLayout,
-        inputs: dict[str, Any],
+        kind: ShardKind,
+        wanted: np.ndarray,
+        *,
+        shard_rows: int,
         how: dict[str, Any] | None = None,
+        donors: Sequence[RowFile] = (),
+        begun: Sequence[Path] = (),
     ) -> None:
-        self.path, self.plan = path, RowFilePlan(layout, inputs, how or {})
-        self.layout, self.folder = layout, parts_folder(path)
-        self.digests: dict[int, str] = {}
+        self.path, self.folder, self.wanted = path, parts_folder(path), wanted
+        self.plan = RowFilePlan(kind, len(wanted), shard_rows, how or {})
+        self._donors = donors
+        self._begun = [folder for folder in begun if folder != self.folder]
+        self.pool = RowPool(wanted)
         self._stack = ExitStack()
+        self.carried = self.stored = 0
 
     def __enter__(self) -> "RowWriter":
         try:
             self._stack.enter_context(exclusive(self.path))
             self._recover()
-            _preflight(self.path, 2 * self.layout.total_bytes + SLACK - self._committed_bytes())
+            row_bytes = sum(column.row_bytes for column in self.plan.kind.columns.values())
+            missing = sum(map(len, self.missing))
+            _preflight(self.path, self.plan.layout.total_bytes + missing * row_bytes + SLACK)
             self.plan.write(_plan_path(self.path))
         except BaseException:
             self._stack.close()
@@ -142,66 +185,86 @@ class RowWriter:
         self._stack.close()
 
     @property
-    def missing(self) -> tuple[int, ...]:
-        """Shards that are not committed yet, in order."""
-        return tuple(index for index in range(self.layout.shards) if index not in self.digests)
+    def missing(self) -> list[np.ndarray]:
+        """Positions in `wanted` whose rows are still to be made, a shard at a time, in order."""
+        return cut_shards(self.pool.unknown(), self.plan.shard_rows)
 
-    def shard_range(self, index: int) -> tuple[int, int]:
-        """Return the rows [start, stop) of a shard."""
-        return self.layout.shard_range(index)
+    def write(self, positions: np.ndarray, arrays: dict[str, np.ndarray]) -> None:
+        """Commit the rows of some positions as one shard, but for those that are there already.
 
-    def write(self, index: int, arrays: dict[str, np.ndarray]) -> None:
-        """Commit one shard; see `onepass.cache.shards.write_shard`, which other processes may call instead."""
-        self.digests[index] = write_shard(self.folder, self.layout, self.plan.digest, index, arrays)
+        See `onepass.cache.shards.write_shard`, which other processes may call instead.
 
-    def adopt(self, index: int) -> None:
-        """Take over a shard that another process committed, after checking it."""
-        self.digests[index] = shard_digest(
-            read_shard(self.folder, self.layout, self.plan.digest, index)
-        )
+        Raises:
+            StaleError: They are not of the images that were asked for.
+        """
+        self._check_keys(positions, arrays[self.plan.kind.key])
+        new = np.isin(positions, self.pool.unknown(positions))
+        if new.any():
+            new_rows = {name: array[new] for name, array in arrays.items()}
+            self._add_shard(write_shard(self.folder, self.plan.kind, new_rows))
+
+    def adopt(self, positions: np.ndarray) -> None:
+        """Take over the shard of these rows that another process committed, after checking it.
+
+        Raises:
+            CorruptFileError: It is not what was written.
+            StaleError: It is not of the images that were asked for.
+        """
+        path = shard_path(self.folder, self.wanted[positions[0]])
+        self._check_keys(positions, self._add_shard(path)[self.plan.kind.key])
+
+    def column(self, name: str, positions: np.ndarray | None = None) -> np.ndarray:
+        """Return a column of the rows of some positions (default: all), none of which may be missing."""
+        positions = np.arange(len(self.wanted)) if positions is None else positions
+        return self.pool.gather(positions, [name])[name]
 
     def finish(
-        self, side: dict[str, Any] | None = None, attributes: dict[str, Any] | None = None
+        self,
+        side: dict[str, Any] | None = None,
+        attributes: dict[str, Any] | None = None,
+        order: np.ndarray | None = None,
     ) -> RowFile:
-        """Join the shards into one contiguous file, verify it, put it in its place, and drop the shards.
+        """Gather the rows into one contiguous file, verify it, put it in its place, and drop the shards.
 
         Args:
             side: Arrays or lists of text with one entry a row.
             attributes: What else is to be said of the rows (JSON).
+            order: Positions in `wanted` that become the rows, in this order (default: all).
 
         Raises:
-            InvalidInputError: Shards are missing, or a side array has another length.
+            InvalidInputError: Rows are missing, or a side array has another length.
+            CorruptFileError: A row to be copied is not what was written.
         """
+        order = np.arange(len(self.wanted)) if order is None else order
+        layout = RowLayout(self.plan.kind.columns, len(order), self.plan.shard_rows)
         side = {
             name: value if isinstance(value, list) else np.asarray(value)
             for name, value in (side or {}).items()
         }
-        wrong = {name: len(value) for name, value in side.items() if len(value) != self.layout.rows}
-        if self.missing or wrong:
+        wrong = {name: len(value) for name, value in side.items() if len(value) != layout.rows}
+        missing = self.pool.unknown(order)
+        if len(missing) or wrong:
             raise InvalidInputError(
-                f"{self.path}: expected {self.layout.shards} shards and side arrays of {self.layout.rows} entries; "
-                f"missing shards {list(self.missing)}, wrong lengths {wrong}"
+                f"{self.path}: expected all of {len(order)} rows and side arrays of as many entries; "
+                f"missing rows {missing[:10].tolist()}, wrong lengths {wrong}"
             )
+        meta = {
+            "inputs": inputs_of(self.plan.kind.recipe, self.column("content", order)),
+            "attributes": to_json(attributes or {}),
+            "made_by": {**made_by(), **self.plan.how},
+        }
         with atomic_path(self.path) as temporary:
-            _reserve(temporary, self.layout.total_bytes + SLACK)
-            digests = [self.digests[index] for index in range(self.layout.shards)]
-            made = {**made_by(), **self.plan.how}
-            meta = {
-                "inputs": self.plan.inputs,
-                "attributes": to_json(attributes or {}),
-                "made_by": made,
-            }
-            offsets = write_skeleton(temporary, self.layout, digests, side, meta)
-            self._fill(temporary, offsets)
+            offsets = write_skeleton(temporary, layout, side, meta)
+            seal(temporary, self._fill(temporary, offsets, layout, order))
             RowFile.open(temporary).verify()
         shutil.rmtree(self.folder)
         return RowFile.open(self.path)
 
     def _recover(self) -> None:
-        """Keep the shards that are whole and of this plan; drop everything else."""
+        """Find the rows that exist; drop shards of another recipe, and what is not whole."""
         before = read_plan(self.path)
-        if before and before.digest != self.plan.digest:
-            changed = differences(before.inputs, self.plan.inputs) or "other shards"
+        if before and before.kind.digest != self.plan.kind.digest:
+            changed = differences(before.kind.recipe, self.plan.kind.recipe) or "other columns"
             log.info(
                 f"{self.path.name}: an unfinished run was made from other inputs ({changed}); starting anew"
             )
@@ -209,26 +272,54 @@ class RowWriter:
         make_folder(self.folder)
         for leftover in [*self.folder.glob(TEMPORARY + "*"), *leftovers(self.path)]:
             leftover.unlink()
-        for index in range(self.layout.shards):
-            if shard_path(self.folder, index).exists():
-                try:
-                    self.adopt(index)
-                except CorruptFileError as error:
-                    log.info(f"{error}; it is computed again")
-                    shard_path(self.folder, index).unlink()
+        for donor in self._donors:
+            self.pool.add_file(donor, self.plan.kind.key)
+        for folder in self._begun:
+            for shard in sorted(folder.glob("shard-*.h5")):
+                with suppress(
+                    CorruptFileError
+                ):  # another's: it goes, or is mended, with its own run
+                    self._add_shard(shard)
+        self.carried = len(self.pool.known)
+        for shard in sorted(self.folder.glob("shard-*.h5")):
+            try:
+                self._add_shard(shard)
+            except CorruptFileError as error:
+                log.info(f"{error}; it is computed again")
+                shard.unlink()
+        self.stored = len(self.pool.known) - self.carried
 
-    def _committed_bytes(self) -> int:
-        return sum(shard_path(self.folder, index).stat().st_size for index in self.digests)
+    def _add_shard(self, path: Path) -> dict[str, np.ndarray]:
+        arrays = read_shard(path, self.plan.kind)
+        self.pool.add_shard(path, arrays, self.plan.kind.key)
+        return arrays
 
-    def _fill(self, path: Path, offsets: dict[str, int]) -> None:
+    def _check_keys(self, positions: np.ndarray, keys: np.ndarray) -> None:
+        if not np.array_equal(keys, self.wanted[positions]):
+            raise StaleError(
+                f"{self.path}: the images changed while their rows were made: expected those that were there at the "
+                "start, received others; nothing of them was kept. Run the same command again"
+            )
+
+    def _fill(
+        self, path: Path, offsets: dict[str, int], layout: RowLayout, order: np.ndarray
+    ) -> list[str]:
+        """Write every row in its place; return the digest of each block."""
+        digests = []
         with path.open("r+b") as file:
-            for index in range(self.layout.shards):
-                start, _ = self.layout.shard_range(index)
-                for name, array in read_shard(
-                    self.folder, self.layout, self.plan.digest, index
-                ).items():
-                    file.seek(offsets[name] + start * self.layout.columns[name].row_bytes)
+            for index in range(layout.shards):
+                start, stop = layout.shard_range(index)
+                arrays = self.pool.gather(order[start:stop], layout.columns)
+                digests.append(shard_digest(arrays))
+                for name, array in arrays.items():
+                    file.seek(offsets[name] + start * layout.columns[name].row_bytes)
                     file.write(np.ascontiguousarray(array).data.cast("B"))
+        return digests
+
+
+def cut_shards(positions: np.ndarray, shard_rows: int) -> list[np.ndarray]:
+    """Return positions a shard at a time, in order."""
+    return [positions[start : start + shard_rows] for start in range(0, len(positions), shard_rows)]
 
 
 def _plan_path(path: Path) -> Path:
@@ -242,14 +333,3 @@ def _preflight(path: Path, needed: int) -> None:
             f"{path}: needs {human_bytes(needed)} while it is made, but {path.parent} has {human_bytes(free)} free. "
             "Nothing was written. Free some space or move the store with --cache-dir"
         )
-
-
-def _reserve(path: Path, size: int) -> None:
-    """Fail here, by a plain error, where HDF5 would meet the full disk (it may end the process then)."""
-    with path.open("r+b") as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
-        else:  # macOS has no such call
-            for start in range(0, size, BLOCK):
-                file.write(bytes(min(BLOCK, size - start)))
-        file.truncate(0)

@@ -1,23 +1,29 @@
-"""Immutable shards: the unit that a killed run keeps or loses."""
+"""Immutable shards: the unit that a killed run keeps or loses.
+
+A shard holds some rows and, in one of its columns, what each is known by. It has no number: a run with
+other images, or in another order, finds in it what it needs.
+"""
 
 import io
+import mmap
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
-from onepass.cache.artifacts import record
-from onepass.cache.errors import (
-    CorruptFileError,
-    InvalidInputError,
-    UnreadableFileError,
-    refused_by_system,
-    unreadable,
-)
+from onepass.cache.artifacts import record, to_json
+from onepass.cache.content import CONTENT_BYTES
+from onepass.cache.errors import CorruptFileError, InvalidInputError, OnepassError
 from onepass.cache.files import write_atomic
-from onepass.cache.hdf5 import open_hdf5
-from onepass.cache.provenance import digest_array, digest_bytes
+from onepass.cache.hdf5 import (
+    create_hdf5,
+    file_of,
+    open_hdf5,
+    read_attribute,
+    write_attribute,
+)
+from onepass.cache.provenance import digest_array, digest_bytes, digest_json
 
 
 class Column(NamedTuple):
@@ -34,12 +40,12 @@ class Column(NamedTuple):
 
 @record
 class RowLayout:
-    """What a row file holds, and the fixed map from rows to shards.
+    """What a row file holds, and the fixed map from rows to blocks, each with a digest of its own.
 
     Attributes:
         columns: Arrays by name; each has `rows` rows.
         rows: Rows in all, at least 1.
-        shard_rows: Rows of a shard; the last may be shorter.
+        shard_rows: Rows of a block; the last may be shorter.
     """
 
     columns: dict[str, Column]
@@ -69,9 +75,29 @@ class RowLayout:
         return start, min(start + self.shard_rows, self.rows)
 
 
-def shard_path(folder: Path, index: int) -> Path:
-    """Return where a shard lies once it is committed."""
-    return folder / f"shard-{index:06d}.h5"
+@record
+class ShardKind:
+    """What the shards of a file under construction have in common.
+
+    Attributes:
+        columns: Arrays by name.
+        key: The column, (16,) uint8, by which a row is known.
+        recipe: What the rows depend on besides their images (JSON).
+    """
+
+    columns: dict[str, Column]
+    key: str
+    recipe: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all of it; every shard carries it."""
+        return digest_json(to_json(self))
+
+
+def shard_path(folder: Path, first_key: np.ndarray) -> Path:
+    """Return where a shard lies once it is committed: it is named after its first row."""
+    return folder / f"shard-{first_key.tobytes().hex()}.h5"
 
 
 def shard_digest(arrays: dict[str, np.ndarray]) -> str:
@@ -81,69 +107,94 @@ def shard_digest(arrays: dict[str, np.ndarray]) -> str:
     )
 
 
-def write_shard(
-    folder: Path, layout: RowLayout, plan: str, index: int, arrays: dict[str, np.ndarray]
-) -> str:
-    """Commit one shard: built in memory, verified, written, synced, renamed, folder synced.
+def write_shard(folder: Path, kind: ShardKind, arrays: dict[str, np.ndarray]) -> Path:
+    """Commit one shard: built in memory, written, synced, renamed, folder synced, read again.
 
     Any process may write any shard. HDF5 never writes to the disk itself: it may end the
     process when the disk is full, a plain write raises.
 
     Args:
         folder: Where the shards of the file lie.
-        layout: What the file holds.
-        plan: Digest of layout and inputs; a shard of another plan is not taken for one of this.
-        index: Which shard.
-        arrays: By column, (shard rows, …).
+        kind: What it holds; a shard of another kind is not taken for one of this.
+        arrays: By column, (rows, …).
 
     Returns:
-        The shard's digest.
+        Where it lies.
 
     Raises:
-        InvalidInputError: An array has another shape or dtype than the layout says.
+        InvalidInputError: An array has another shape or dtype than the kind says.
         OutOfSpaceError: The disk is full; the shards before are intact.
     """
-    _check_arrays(layout, index, arrays)
-    digest = shard_digest(arrays)
+    _check_arrays(kind, arrays)
     buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
+    with create_hdf5(buffer) as file:
         for name, array in arrays.items():
             file.create_dataset(name, data=array)
-        file.attrs.update({"plan": plan, "index": index, "digest": digest})
-    write_atomic(shard_path(folder, index), buffer.getbuffer())
-    read_shard(folder, layout, plan, index)
-    return digest
+        write_attribute(file, "kind", kind.digest)
+        write_attribute(file, "digest", shard_digest(arrays))
+    path = shard_path(folder, arrays[kind.key][0])
+    write_atomic(path, buffer.getbuffer())
+    read_shard(path, kind)
+    return path
 
 
-def read_shard(folder: Path, layout: RowLayout, plan: str, index: int) -> dict[str, np.ndarray]:
-    """Return a committed shard's columns after checking that they are what was written.
+def read_shard(path: Path, kind: ShardKind) -> dict[str, np.ndarray]:
+    """Return a committed shard's columns, as memory maps, after checking that they are what was written.
 
     Raises:
-        CorruptFileError: It is missing, of another plan, or its bytes differ from its digest.
+        MissingFileError: There is none.
+        CorruptFileError: It is of another kind, or its bytes differ from its digest.
         UnreadableFileError: The system refuses to read it.
     """
-    path = shard_path(folder, index)
-    try:
-        with open_hdf5(path) as file:
-            written = (str(file.attrs["plan"]), int(file.attrs["index"]), str(file.attrs["digest"]))
-            arrays = {name: file[name][()] for name in layout.columns}
-        _check_arrays(layout, index, arrays)
-    except UnreadableFileError:
-        raise
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        if refused_by_system(error) and not isinstance(error, FileNotFoundError):
-            raise unreadable(path, error) from error
-        raise CorruptFileError(
-            f"{path}: expected a complete shard, but it cannot be read ({error})"
-        ) from error
-    if written != (plan, index, shard_digest(arrays)):
+    with open_hdf5(path, "a complete shard") as file:
+        written = read_attribute(file, "kind"), read_attribute(file, "digest")
+        arrays = {name: map_column(file, file[name]) for name in kind.columns}
+        _check_arrays(kind, arrays)
+    if written != (kind.digest, shard_digest(arrays)):
         raise CorruptFileError(f"{path}: its rows differ from the digest written with them")
+    for array in arrays.values():
+        release(array)
     return arrays
 
 
-def _check_arrays(layout: RowLayout, index: int, arrays: dict[str, np.ndarray]) -> None:
-    start, stop = layout.shard_range(index)
-    wanted = {n: ((stop - start, *c.shape), np.dtype(c.dtype)) for n, c in layout.columns.items()}
+def shard_keys(path: Path, key: str) -> np.ndarray:
+    """Return what the rows of a committed shard are known by, (n, 16) uint8, unchecked; none where it cannot be read."""
+    try:
+        with open_hdf5(path, "a complete shard") as file:
+            return np.asarray(file[key][()], np.uint8).reshape(-1, CONTENT_BYTES)
+    except OnepassError:
+        return np.empty((0, CONTENT_BYTES), np.uint8)
+
+
+def map_column(file: h5py.File, dataset: h5py.Dataset) -> np.ndarray:
+    """Return a contiguous dataset of an open file as a read-only memory map.
+
+    Raises:
+        ValueError: It has no place in the file.
+    """
+    if not dataset.id.get_offset():
+        raise ValueError(f"expected rows in {dataset.name}, found no place for them")
+    with file_of(file) as raw:
+        return np.memmap(raw, dataset.dtype, "r", dataset.id.get_offset(), dataset.shape)
+
+
+def release(rows: np.ndarray) -> None:
+    """Let the system take back the memory of rows that were read through a memory map.
+
+    They stay readable: the next look fetches them again. Without this a process that reads a file from
+    end to end seems to hold all of it. Rows that are no memory map are left alone.
+    """
+    mapped = getattr(rows, "_mmap", None)
+    if mapped is None or not rows.size:
+        return
+    begin = rows.ctypes.data - np.frombuffer(mapped, np.uint8).ctypes.data
+    first = begin // mmap.PAGESIZE * mmap.PAGESIZE
+    mapped.madvise(mmap.MADV_DONTNEED, first, begin + rows.nbytes - first)
+
+
+def _check_arrays(kind: ShardKind, arrays: dict[str, np.ndarray]) -> None:
+    rows = len(arrays[kind.key]) if kind.key in arrays else 0
+    wanted = {n: ((rows, *c.shape), np.dtype(c.dtype)) for n, c in kind.columns.items()}
     received = {name: (array.shape, array.dtype) for name, array in arrays.items()}
-    if received != wanted:
-        raise InvalidInputError(f"shard {index}: expected columns {wanted}, received {received}")
+    if received != wanted or not rows:
+        raise InvalidInputError(f"shard: expected columns {wanted}, received {received}")

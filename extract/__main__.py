@@ -60,8 +60,11 @@ def _result_text(result: "ExtractResult") -> str:
             if file.computed
             else ""
         )
+        counts = {"computed": file.computed, "carried over": file.carried, "equal": file.equal}
+        said = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
         lines.append(
-            f"{file.key}: {file.state}, {file.rows:,} of {result.total_rows:,} rows × {file.dim}{speed}\n  {file.path}"
+            f"{file.key}: {file.state}, {file.rows:,} of {result.total_rows:,} rows × {file.dim}"
+            f"{f' ({said})' if said else ''}{speed}\n  {file.path}"
         )
     if result.stopped:
         left = sum(result.total_rows - file.rows for file in result.files)

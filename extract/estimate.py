@@ -4,13 +4,14 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+import numpy as np
 
 from onepass.cache.progress import human_bytes, human_seconds
-from onepass.cache.rows import RowLayout, parts_folder
+from onepass.cache.rows import Column
 from onepass.data.dataset import ImageDataset
 from onepass.extract.config import ExtractConfig
-from onepass.extract.jobs import ExtractionJob, begun_with, default_shard_rows, layouts
+from onepass.extract.jobs import Existing, ExtractionJob, columns_of, default_shard_rows
 from onepass.extract.stream.extractor import Extractor
 
 log = logging.getLogger(__name__)
@@ -22,15 +23,21 @@ class Estimate:
 
     Attributes:
         key: As it is written on a command line.
-        rows: Rows still to be computed.
-        rate: Rows per second of all devices; files of one job share one pass.
+        rows: Images that are new: still to be computed.
+        carried: Images whose vectors are copied from other files.
+        stored: Images that an unfinished run has computed.
+        equal: Images that are equal to another one, and cost nothing.
+        rate: Rows per second of all devices; files of one job share one pass. 0 where nothing is new.
         seconds: Until the job is done.
-        bytes: Of the finished file; twice that is needed while it is made.
-        batch: Images a step.
+        bytes: Of the finished file; up to twice that is needed while it is made.
+        batch: Images a step; 0 where nothing is new.
     """
 
     key: str
     rows: int
+    carried: int
+    stored: int
+    equal: int
     rate: float
     seconds: float
     bytes: int
@@ -43,54 +50,87 @@ class PreparedJob:
 
     Attributes:
         job: What to compute.
-        extractor: Its model.
-        layouts: Of each file.
+        extractor: Its model; None where every vector can be copied.
+        existing: What there is of each file.
+        columns: Of each file.
+        shard_rows: Rows of a shard.
         estimates: One for each file.
     """
 
     job: ExtractionJob
-    extractor: Extractor
-    layouts: list[RowLayout]
+    extractor: Extractor | None
+    existing: list[Existing]
+    columns: list[dict[str, Column]]
+    shard_rows: int
     estimates: list[Estimate]
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Rows of the data set that a forward pass is needed for, by any of the files."""
+        return np.unique(np.concatenate([one.new for one in self.existing]))
+
+    @property
+    def how(self) -> dict[str, int]:
+        """What the bits depend on besides the recipe."""
+        return {"batch": self.extractor.batch} if self.extractor else {}
 
 
 def prepare_job(job: ExtractionJob, dataset: ImageDataset, config: ExtractConfig) -> PreparedJob:
-    """Build and compile a job's model, time a few batches, and say what its files will cost."""
-    begin = time.monotonic()
-    begun = begun_with(job, config.store)
-    total = len(dataset.labels)
-    extractor = Extractor.build(job, dataset.pixels, begun[0] if begun else config.batch, total)
-    kept = begun is not None and begun[0] == extractor.batch
+    """Look what there is of a job's files, and what the rest will cost.
+
+    Where anything is left to be computed, the model is built and compiled, and a few batches are timed.
+    """
+    existing = [Existing.look(config.store, dataset, key) for key in job.keys]
+    new = max(len(one.new) for one in existing)
+    begun = next((one.plan for one in existing if one.plan), None)
+    extractor, rate, batch = None, 0.0, 0
+    widths: tuple[int, ...] = tuple(one.width for one in existing)
+    if new or not all(widths):
+        begin = time.monotonic()
+        kept = int(begun.how.get("batch", 0)) if begun else 0
+        extractor = Extractor.build(job, dataset.pixels, kept or config.batch, new)
+        took = human_seconds(time.monotonic() - begin)
+        log.info(f"{job}: model built and compiled in {took}, {extractor.batch} images a step")
+        widths, batch = extractor.widths, extractor.batch
+        rate = extractor.rate * len(extractor.devices)
+    kept_rows = begun is not None and begun.how.get("batch") == batch
     shard_rows = (
-        begun[1]
-        if begun and kept
-        else default_shard_rows(job, extractor.widths, extractor.batch, config.shard_rows)
+        begun.shard_rows
+        if begun and kept_rows
+        else default_shard_rows(job, widths, max(batch, 1), config.shard_rows)
     )
-    shapes = layouts(job, extractor.widths, total, shard_rows)
-    took = human_seconds(time.monotonic() - begin)
-    log.info(f"{job}: model built and compiled in {took}, {extractor.batch} images a step")
-    rate = extractor.rate * len(extractor.devices)
-    estimates = []
-    for key, layout in zip(job.keys, shapes, strict=True):
-        rows = total - _stored_rows(key.file(config.store), layout)
-        estimates.append(
-            Estimate(str(key), rows, rate, rows / rate, layout.total_bytes, extractor.batch)
+    columns = [columns_of(key, width) for key, width in zip(job.keys, widths, strict=True)]
+    estimates = [
+        Estimate(
+            key=str(key),
+            rows=len(one.new),
+            carried=one.carried,
+            stored=one.stored,
+            equal=one.equal,
+            rate=rate,
+            seconds=new / rate if rate else 0.0,
+            bytes=len(dataset.content) * sum(c.row_bytes for c in own.values()),
+            batch=batch,
         )
-    return PreparedJob(job, extractor, shapes, estimates)
+        for key, one, own in zip(job.keys, existing, columns, strict=True)
+    ]
+    return PreparedJob(job, extractor, existing, columns, shard_rows, estimates)
 
 
 def plan_table(estimates: Sequence[Estimate]) -> str:
     """Return the plan as a table: what will be computed, how fast, how long, how large."""
-    lines = [("key", "rows", "rows/s", "time", "size", "batch")]
+    lines = [("key", "new", "carried over", "equal", "rows/s", "time", "size", "batch")]
     for e in estimates:
         lines.append(
             (
                 e.key,
                 f"{e.rows:,}",
-                f"{e.rate:,.0f}",
+                f"{e.carried + e.stored:,}",
+                f"{e.equal:,}",
+                f"{e.rate:,.0f}" if e.batch else "-",
                 human_seconds(e.seconds),
                 human_bytes(e.bytes),
-                str(e.batch),
+                str(e.batch or "-"),
             )
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
@@ -104,9 +144,3 @@ def plan_table(estimates: Sequence[Estimate]) -> str:
         for line in lines
     ]
     return "\n".join(rows)
-
-
-def _stored_rows(path: Path, layout: RowLayout) -> int:
-    """Return the rows of the committed shards, without opening them."""
-    numbers = [int(shard.stem.split("-")[1]) for shard in parts_folder(path).glob("shard-*.h5")]
-    return sum(stop - start for start, stop in map(layout.shard_range, numbers))

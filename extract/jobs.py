@@ -6,8 +6,22 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from onepass.cache.features import FeatureKey
-from onepass.cache.rows import SHARD_BYTES, Column, RowLayout, finished, read_plan
+import numpy as np
+
+from onepass.cache.content import CONTENT_BYTES
+from onepass.cache.features import FeatureKey, same_recipe
+from onepass.cache.pool import RowPool
+from onepass.cache.rows import (
+    SHARD_BYTES,
+    Column,
+    RowFile,
+    RowFilePlan,
+    finished,
+    inputs_of,
+    parts_folder,
+    read_plan,
+)
+from onepass.cache.shards import shard_keys
 from onepass.data.dataset import ImageDataset
 from onepass.extract.backbones import registry
 from onepass.extract.backbones.spec import BackboneSpec
@@ -76,7 +90,7 @@ def _job(
     )
     precision = default_precision() if config.precision == "auto" else config.precision
     base = FeatureKey(
-        dataset=dataset.name, dataset_digest=dataset.digest, backbone=spec.name, weights=identity, size=size,
+        backbone=spec.name, weights=identity, size=size,
         variant=variant, view=view, precision=precision, dtype=config.dtype,
     )  # fmt: skip
     outputs = (*product(config.layer, config.pooling), *([("", "logits")] if config.logits else []))
@@ -84,38 +98,79 @@ def _job(
     return ExtractionJob(spec, size, view, outputs, keys, precision, weights)
 
 
-def unfinished(job: ExtractionJob, store: Path) -> ExtractionJob | None:
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """What there is of one feature file before a run.
+
+    Attributes:
+        donors: Finished files of the same recipe, of any data set of the store.
+        begun: Folders of shards of the same recipe; the file's own among them.
+        plan: Of the file's own unfinished run; None where there is none.
+        carried: How many different images other files have.
+        stored: How many an unfinished run of this file has besides.
+        new: Rows of the data set still to be computed, of equal images the first; int64.
+        equal: How many images are equal to an earlier one.
+    """
+
+    donors: list[RowFile]
+    begun: list[Path]
+    plan: RowFilePlan | None
+    carried: int
+    stored: int
+    new: np.ndarray
+    equal: int
+
+    @classmethod
+    def look(cls, store: Path, dataset: ImageDataset, key: FeatureKey) -> "Existing":
+        """Look what there is, without reading a vector."""
+        donors, begun = same_recipe(store, key)
+        path = key.file(store, dataset.name)
+        plan, own = read_plan(path), parts_folder(path)
+        if plan and plan.kind.recipe != key.recipe():
+            plan = None
+        pool = RowPool(dataset.content)
+        for donor in donors:
+            pool.add_file(donor, "content")
+        others = [folder for folder in begun if folder != own]
+        _add_keys(pool, others)
+        carried = len(pool.known)
+        if plan:
+            _add_keys(pool, [own])
+        stored = len(pool.known) - carried
+        equal = len(dataset.content) - pool.distinct
+        return cls(donors, others, plan, carried, stored, pool.unknown(), equal)
+
+    @property
+    def width(self) -> int:
+        """Length of a vector, 0 where no finished file says it."""
+        return self.donors[0].columns["features"].shape[1] if self.donors else 0
+
+
+def _add_keys(pool: RowPool, folders: list[Path]) -> None:
+    for shard in (shard for folder in folders for shard in sorted(folder.glob("shard-*.h5"))):
+        pool.add_shard(shard, {"content": shard_keys(shard, "content")}, "content")
+
+
+def unfinished(job: ExtractionJob, store: Path, dataset: ImageDataset) -> ExtractionJob | None:
     """Return the job with only the files that are not finished; None where all are."""
-    left = [i for i, key in enumerate(job.keys) if finished(key.file(store), key.inputs()) is None]
+    left = [
+        i
+        for i, key in enumerate(job.keys)
+        if finished(key.file(store, dataset.name), inputs_of(key.recipe(), dataset.content)) is None
+    ]
     outputs, keys = tuple(job.outputs[i] for i in left), tuple(job.keys[i] for i in left)
     return replace(job, outputs=outputs, keys=keys) if left else None
 
 
-def begun_with(job: ExtractionJob, store: Path) -> tuple[int, int] | None:
-    """Return batch size and shard rows of an unfinished file of the job, which a resumed run keeps."""
-    for key in job.keys:
-        begun = read_plan(key.file(store))
-        if begun and begun.inputs == key.inputs():
-            return int(begun.how["batch"]), begun.layout.shard_rows
-    return None
+def columns_of(key: FeatureKey, width: int) -> dict[str, Column]:
+    """Return the columns of a feature file whose vectors have `width` numbers."""
+    return {
+        "features": Column((width,), key.dtype),
+        "content": Column((CONTENT_BYTES,), "uint8"),
+    }
 
 
 def default_shard_rows(job: ExtractionJob, widths: Sequence[int], batch: int, most: int) -> int:
     """Return the rows of a shard: whole batches, about 16 MB of the widest file, `most` at the most."""
     widest = max(Column((w,), key.dtype).row_bytes for w, key in zip(widths, job.keys, strict=True))
     return max(1, min(SHARD_BYTES // widest, most) // batch) * batch
-
-
-def layouts(
-    job: ExtractionJob, widths: Sequence[int], rows: int, shard_rows: int
-) -> list[RowLayout]:
-    """Return the layout of each file; all share one map from rows to shards.
-
-    Args:
-        job: The files.
-        widths: Length of each output's vectors.
-        rows: Images of the data set.
-        shard_rows: Rows of a shard.
-    """
-    columns = [Column((width,), key.dtype) for width, key in zip(widths, job.keys, strict=True)]
-    return [RowLayout({"features": column}, rows, shard_rows) for column in columns]

@@ -7,21 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from onepass.cache.features import ExtractionRecord, FeatureKey
-from onepass.cache.rows import RowFile, RowWriter
+from onepass.cache.rows import RowFile, RowWriter, ShardKind, cut_shards
 from onepass.cache.stopping import StopRequest
 from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.extract.config import ExtractConfig
 from onepass.extract.estimate import Estimate, PreparedJob, plan_table, prepare_job
 from onepass.extract.jobs import make_jobs, unfinished
 from onepass.extract.stream.executors import run_tasks
+from onepass.extract.stream.extractor import Extractor
 from onepass.extract.stream.gpu_use import watch_gpus
 from onepass.extract.stream.worker import ShardTask, check_sentinel
 
 log = logging.getLogger(__name__)
 
 
-FileState = Literal["computed", "cached", "unfinished"]
+FileState = Literal["computed", "carried over", "cached", "unfinished"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +34,13 @@ class FileReport:
     Attributes:
         key: As it is written on a command line.
         path: Where it lies, or will.
-        state: "computed" by this run, "cached" by an earlier one, or "unfinished".
+        state: "computed" by this run, in part at least; "carried over" from other files as a whole; "cached"
+            by an earlier run; or "unfinished".
         rows: Rows that are stored now.
-        dim: Length of a vector; 0 where no run got far enough to know.
+        dim: Length of a vector.
         computed: Rows computed by this run.
+        carried: Rows whose vectors were copied from other files.
+        equal: Rows that are equal to another one.
         seconds: What they took.
         bound: What held it up: "read", "device" or "write"; "" if nothing was computed.
         gpu_use: Mean use of the GPUs meanwhile, 0 … 1; None where it is not known.
@@ -46,6 +52,8 @@ class FileReport:
     rows: int
     dim: int
     computed: int = 0
+    carried: int = 0
+    equal: int = 0
     seconds: float = 0.0
     bound: str = ""
     gpu_use: float | None = None
@@ -75,8 +83,8 @@ class ExtractResult:
 def extract_features(config: ExtractConfig, stop: StopRequest | None = None) -> ExtractResult:
     """Store one vector per image for every backbone, size, layer, view and pooling asked for.
 
-    Row i of every file is row i of the data set. What is finished is reused; what was interrupted
-    resumes at its first missing shard.
+    Row i of every file is row i of the data set. What is finished is reused; a vector that any file of
+    the store has, made in the same way from the same pixels, is copied; what was interrupted resumes.
 
     Args:
         config: What to extract, from what, and how.
@@ -90,9 +98,14 @@ def extract_features(config: ExtractConfig, stop: StopRequest | None = None) -> 
     """
     dataset = open_dataset(config.store, config.dataset)
     jobs = make_jobs(config, dataset)
-    todo = [job for job in (unfinished(job, config.store) for job in jobs) if job]
+    todo = [job for job in (unfinished(job, config.store, dataset) for job in jobs) if job]
     left = {key for job in todo for key in job.keys}
-    files = [_cached_file(key, config.store) for job in jobs for key in job.keys if key not in left]
+    files = [
+        _cached_file(key, config.store, dataset)
+        for job in jobs
+        for key in job.keys
+        if key not in left
+    ]
     stop = (stop or StopRequest()).limit(config.time_limit)
     prepared = [prepare_job(job, dataset, config) for job in todo]
     plan = [estimate for job in prepared for estimate in job.estimates]
@@ -105,8 +118,8 @@ def extract_features(config: ExtractConfig, stop: StopRequest | None = None) -> 
     return ExtractResult(config.dataset, len(dataset.labels), files, stop.reason, dry, seconds)
 
 
-def _cached_file(key: FeatureKey, store: Path) -> FileReport:
-    rows = RowFile.open(key.file(store))
+def _cached_file(key: FeatureKey, store: Path, dataset: ImageDataset) -> FileReport:
+    rows = RowFile.open(key.file(store, dataset.name))
     dim = rows.columns["features"].shape[1]
     return FileReport(str(key), rows.path, "cached", rows.layout.rows, dim)
 
@@ -114,25 +127,32 @@ def _cached_file(key: FeatureKey, store: Path) -> FileReport:
 def _run_job(
     prepared: PreparedJob, dataset: ImageDataset, config: ExtractConfig, stop: StopRequest
 ) -> list[FileReport]:
-    """Compute the missing shards of one job's files and join those that are complete."""
+    """Compute the rows that one job's files miss, and finish those files that miss none."""
     job, extractor = prepared.job, prepared.extractor
-    how = {"batch": extractor.batch}
     with ExitStack() as stack:
         writers = [
-            stack.enter_context(RowWriter(key.file(config.store), layout, key.inputs(), how))
-            for key, layout in zip(job.keys, prepared.layouts, strict=True)
+            stack.enter_context(
+                RowWriter(
+                    key.file(config.store, dataset.name),
+                    ShardKind(columns, "content", key.recipe()),
+                    dataset.content,
+                    shard_rows=prepared.shard_rows,
+                    how=prepared.how,
+                    donors=existing.donors,
+                    begun=existing.begun,
+                )
+            )
+            for key, columns, existing in zip(
+                job.keys, prepared.columns, prepared.existing, strict=True
+            )
         ]
-        check_sentinel(extractor, writers, dataset.pixels)
-        missing = tuple(sorted({index for writer in writers for index in writer.missing}))
-        plans, paths = tuple(w.plan for w in writers), tuple(w.path for w in writers)
-        task = ShardTask(job, dataset.path, plans, paths, extractor.batch, missing)
-        before = [_stored_rows(writer) for writer in writers]
-        begin = time.monotonic()
-        use = watch_gpus(len(extractor.devices))
-        bound = run_tasks(task, extractor, writers, config, stop, use)
-        run = _Run(time.monotonic() - begin, extractor.devices, bound, use.mean)
+        before = [len(writer.pool.known) for writer in writers]
+        new = np.unique(np.concatenate([writer.pool.unknown() for writer in writers]))
+        run = _Run(0.0, [], "", None)
+        if len(new):
+            run = _compute(prepared, extractor, writers, new, dataset, config, stop)
         return [
-            _close(writer, dataset, key, had, run)
+            _close(writer, key, had, run)
             for writer, key, had in zip(writers, job.keys, before, strict=True)
         ]
 
@@ -147,28 +167,56 @@ class _Run:
     gpu_use: float | None
 
 
-def _stored_rows(writer: RowWriter) -> int:
-    return sum(stop - start for start, stop in map(writer.shard_range, writer.digests))
+def _compute(
+    prepared: PreparedJob,
+    extractor: Extractor | None,
+    writers: list[RowWriter],
+    new: np.ndarray,
+    dataset: ImageDataset,
+    config: ExtractConfig,
+    stop: StopRequest,
+) -> _Run:
+    """Compute the vectors of some rows and commit them, a shard at a time."""
+    if extractor is None:  # a shard that the plan counted on turned out to be damaged
+        extractor = Extractor.build(prepared.job, dataset.pixels, config.batch, len(new))
+    check_sentinel(extractor, writers, dataset)
+    task = ShardTask(
+        job=prepared.job,
+        pixels=dataset.path,
+        kinds=tuple(writer.plan.kind for writer in writers),
+        folders=tuple(writer.folder for writer in writers),
+        batch=extractor.batch,
+        shards=tuple(cut_shards(new, prepared.shard_rows)),
+    )
+    begin = time.monotonic()
+    use = watch_gpus(len(extractor.devices))
+    bound = run_tasks(task, extractor, writers, config, stop, use)
+    return _Run(time.monotonic() - begin, extractor.devices, bound, use.mean)
 
 
-def _close(
-    writer: RowWriter, dataset: ImageDataset, key: FeatureKey, had: int, run: _Run
-) -> FileReport:
-    """Join a file whose shards are all there; report either way."""
-    rows = _stored_rows(writer)
-    computed = rows - had
-    state: FileState = "unfinished" if writer.missing else "computed"
-    if not writer.missing:
-        side = {"labels": dataset.labels, "split": dataset.split, "names": dataset.names}
+def _close(writer: RowWriter, key: FeatureKey, had: int, run: _Run) -> FileReport:
+    """Finish a file whose rows are all there; report either way."""
+    pool, total = writer.pool, len(writer.wanted)
+    stored, equal = len(pool.known), total - pool.distinct
+    computed = stored - had
+    complete = stored == pool.distinct
+    state: FileState = "computed" if computed or writer.stored else "carried over"
+    if complete:
         rate = computed / max(run.seconds, 1e-9)
-        attributes = {
-            "class_ids": dataset.class_ids,
-            "class_names": dataset.class_names,
-            "record": dataset.record,
-            "extraction": ExtractionRecord(rate, computed, run.devices, run.bound, run.gpu_use),
-        }
-        writer.finish(side, attributes)
-    dim = writer.layout.columns["features"].shape[0]
+        extraction = ExtractionRecord(
+            rate, computed, run.devices, run.bound, run.gpu_use, writer.carried
+        )
+        writer.finish(attributes={"extraction": extraction})
     return FileReport(
-        str(key), writer.path, state, rows, dim, computed, run.seconds, run.bound, run.gpu_use
+        key=str(key),
+        path=writer.path,
+        state=state if complete else "unfinished",
+        rows=total if complete else stored,
+        dim=writer.plan.kind.columns["features"].shape[0],
+        computed=computed,
+        carried=writer.carried,
+        equal=equal,
+        seconds=run.seconds,
+        bound=run.bound if computed else "",
+        gpu_use=run.gpu_use,
     )

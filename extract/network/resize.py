@@ -91,16 +91,24 @@ def random_seed(view: str) -> int | None:
     return int(match["seed"]) if match and match["seed"] else None
 
 
-def draw_boxes(seed: int, rows: int) -> np.ndarray:
-    """Draw for every row which part of the image is looked at, and whether mirrored.
+def draw_boxes(seed: int, contents: np.ndarray) -> np.ndarray:
+    """Draw for each image which part of it is looked at, and whether mirrored.
 
     As in Inception's training (Szegedy et al., arXiv 1409.4842): 40 % to 100 % of the area, sides 3:4 to
-    4:3, anywhere; mirrored every other time. Row i's draw does not depend on the number of rows.
+    4:3, anywhere; mirrored every other time. The draw depends on the seed and the image alone.
+
+    Args:
+        seed: Of the view.
+        contents: (N, 16) uint8: the images' contents.
 
     Returns:
-        (rows, 5) float32: top, left, height, width as shares of the image; 1.0 where mirrored.
+        (N, 5) float32: top, left, height, width as shares of the image; 1.0 where mirrored.
     """
-    area, stretch, down, right, mirror = np.random.default_rng(seed).random((rows, 5)).T
+    draws = [
+        np.random.default_rng([seed, *content.view("<u4").tolist()]).random(5)
+        for content in np.ascontiguousarray(contents)
+    ]
+    area, stretch, down, right, mirror = np.array(draws).reshape(-1, 5).T
     side = np.sqrt(0.4 + 0.6 * area)
     ratio = np.exp((2 * stretch - 1) * np.log(4 / 3) / 2)
     height, width = np.minimum(side * ratio, 1), np.minimum(side / ratio, 1)

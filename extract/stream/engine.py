@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onepass.cache.rowfile import release
+from onepass.cache.shards import release
 
 DEPTH = 3  # batches read ahead, and results not yet written
 IN_FLIGHT = 2  # batches on the device at once, so that transfer overlaps compute
@@ -68,16 +68,25 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class PixelBatch:
-    """Rows [start, stop) of one shard; `pixels` is padded to the compiled shape."""
+    """Some rows of one shard.
+
+    Attributes:
+        shard: Which of the shards wanted.
+        rows: Their numbers in the data set, (n,) int64.
+        contents: Their contents, (n, 16) uint8, as they lie beside the pixels.
+        pixels: (batch, H, W, C) uint8: n images, padded to the compiled shape with the last of them.
+        last: Whether they end the shard.
+    """
 
     shard: int
-    start: int
-    stop: int
+    rows: np.ndarray
+    contents: np.ndarray
     pixels: np.ndarray
+    last: bool = True
 
 
 def cut_batches(
-    pixels: np.ndarray, shards: Iterable[tuple[int, int, int]], batch: int
+    columns: dict[str, np.ndarray], shards: Iterable[tuple[int, np.ndarray]], batch: int
 ) -> Iterator[PixelBatch]:
     """Yield the fixed-size batches of some shards, reading each row once.
 
@@ -85,18 +94,23 @@ def cut_batches(
     do not depend on where a run was interrupted.
 
     Args:
-        pixels: (N, H, W, C) uint8.
-        shards: (index, start, stop) of each shard wanted.
-        batch: Images a batch; the last of a shard is padded with its last image.
+        columns: `pixels` (N, H, W, C) uint8 and `content` (N, 16) uint8.
+        shards: Number and rows of each shard wanted.
+        batch: Images a batch.
     """
-    for index, start, stop in shards:
-        for first in range(start, stop, batch):
-            last = min(first + batch, stop)
-            rows = np.empty((batch, *pixels.shape[1:]), pixels.dtype)
-            rows[: last - first] = pixels[first:last]
-            rows[last - first :] = pixels[last - 1]
-            release(pixels[first:last])
-            yield PixelBatch(index, first, last, rows)
+    for number, shard in shards:
+        for first in range(0, len(shard), batch):
+            rows = shard[first : first + batch]
+            pixels = columns["pixels"][rows]
+            release(columns["pixels"][rows.min() : rows.max() + 1])
+            padding = np.repeat(pixels[-1:], batch - len(rows), axis=0)
+            yield PixelBatch(
+                number,
+                rows,
+                columns["content"][rows],
+                np.concatenate([pixels, padding]) if len(padding) else pixels,
+                first + batch >= len(shard),
+            )
 
 
 BatchStep = Callable[[PixelBatch], list[Any]]
@@ -172,8 +186,7 @@ class Stream:
         self.results.close()
 
     def _fetch(self, batch: PixelBatch, arrays: list[Any]) -> None:
-        count = batch.stop - batch.start
-        self.results.put((batch, [np.asarray(array)[:count] for array in arrays]))
+        self.results.put((batch, [np.asarray(array)[: len(batch.rows)] for array in arrays]))
 
     def _write(self) -> None:
         try:

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+import numpy as np
+
 from onepass.cache.errors import MissingFileError
 from onepass.cache.progress import Progress
 from onepass.cache.rows import RowWriter
@@ -17,7 +19,7 @@ from onepass.extract.stream.gpu_use import GpuUse
 from onepass.extract.stream.worker import Extractor, ShardTask, compute_remote, compute_shards
 
 LOCAL_WORKERS = 2  # processes, where neither the flag nor a cluster says how many
-Done = Iterable[tuple[tuple[int, ...], str]]
+Done = Iterable[tuple[np.ndarray, str]]
 
 
 def run_tasks(
@@ -44,38 +46,40 @@ def run_tasks(
     if config.executor != "local":
         return _run_elsewhere(task, writers, config, stop)
 
-    def commit(file: int, index: int, columns: dict) -> None:
-        if index not in writers[file].digests:
-            writers[file].write(index, columns)
+    def commit(file: int, rows: np.ndarray, columns: dict) -> None:
+        writers[file].write(rows, columns)
 
-    with use, _progress(task) as progress:
+    with use, _progress(task, writers) as progress:
         return compute_shards(task, extractor, commit, lambda: stop.reason, progress, use)
 
 
-def _progress(task: ShardTask) -> Progress:
-    layout = task.plans[0].layout
-    missing = sum(end - start for start, end in map(layout.shard_range, task.shards))
-    return Progress(layout.rows, label=str(task.job), done=layout.rows - missing)
+def _progress(task: ShardTask, writers: list[RowWriter]) -> Progress:
+    total = writers[0].pool.distinct
+    missing = sum(map(len, task.shards))
+    return Progress(total, label=str(task.job), done=total - missing)
 
 
 def _run_elsewhere(
     task: ShardTask, writers: list[RowWriter], config: ExtractConfig, stop: StopRequest
 ) -> str:
     """Hand out a shard at a time, so that a stop loses little and fast workers do more."""
-    tasks = [replace(task, shards=(index,)) for index in task.shards]
+    tasks = [replace(task, shards=(rows,)) for rows in task.shards]
     submit = {"loky": _loky, "dask": _dask, "ray": _ray}[config.executor]
     bounds = Counter({"device": 0})
-    with _progress(task) as progress:
-        for (index,), bound in submit(compute_remote, tasks, config):
+    with _progress(task, writers) as progress:
+        for rows, bound in submit(_compute, tasks, config):
             for writer in writers:
-                if index in writer.missing:
-                    writer.adopt(index)
-            start, end = task.plans[0].layout.shard_range(index)
-            progress.advance(end - start)
+                writer.adopt(rows)
+            progress.advance(len(rows))
             bounds[bound] += 1
             if stop.reason:
                 break
     return bounds.most_common(1)[0][0]
+
+
+def _compute(task: ShardTask) -> tuple[np.ndarray, str]:
+    """Do a task of one shard; return its rows and what bound it."""
+    return task.shards[0], compute_remote(task)
 
 
 def _loky(work: Callable, tasks: list[ShardTask], config: ExtractConfig) -> Done:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from onepass.cache.content import CONTENT_BYTES
 from onepass.cache.errors import OnepassError
 from onepass.extract.backend import (
     Step,
@@ -81,7 +82,7 @@ class Extractor:
 
         def compiled(size: int, index: int = 0) -> tuple[BatchStep, float]:
             with on_device(devices[index]):
-                step = _on_batches(compile_step(models[index], size), job.view, len(pixels))
+                step = _on_batches(compile_step(models[index], size), job.view)
             return step, _rate(step, _pilot_batch(pixels, size))
 
         wanted = batch or (ACCELERATOR_BATCH if on_accelerator() else CPU_BATCH)
@@ -130,19 +131,24 @@ def _fastest(
     return best
 
 
-def _on_batches(step: Step, view: str, rows: int) -> BatchStep:
-    """Return the step as a function of a batch; a random view draws each row's box by its number."""
+def _on_batches(step: Step, view: str) -> BatchStep:
+    """Return the step as a function of a batch; a random view draws each image's box by its content."""
     seed = random_seed(view)
     if seed is None:
         return lambda batch: step(batch.pixels)
-    boxes = draw_boxes(seed, rows)
-    return lambda batch: step(
-        batch.pixels, boxes[np.arange(batch.start, batch.start + len(batch.pixels)) % rows]
-    )
+
+    def with_boxes(batch: PixelBatch) -> list[Any]:
+        boxes = draw_boxes(seed, batch.contents)
+        padding = np.repeat(boxes[-1:], len(batch.pixels) - len(boxes), axis=0)
+        return step(batch.pixels, np.concatenate([boxes, padding]))
+
+    return with_boxes
 
 
 def _pilot_batch(pixels: np.ndarray, size: int) -> PixelBatch:
-    return PixelBatch(0, 0, size, np.ascontiguousarray(pixels[np.arange(size) % len(pixels)]))
+    rows = np.arange(size) % len(pixels)
+    contents = np.zeros((size, CONTENT_BYTES), np.uint8)
+    return PixelBatch(0, rows, contents, np.ascontiguousarray(pixels[rows]))
 
 
 def _rate(step: BatchStep, batch: PixelBatch) -> float:

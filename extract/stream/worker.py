@@ -11,8 +11,9 @@ import numpy as np
 
 from onepass.cache.errors import InvalidInputError, Remedy, StaleError
 from onepass.cache.progress import Progress
-from onepass.cache.rows import RowFile, RowFilePlan, RowWriter, parts_folder
-from onepass.cache.shards import read_shard, write_shard
+from onepass.cache.rows import RowFile, RowWriter
+from onepass.cache.shards import ShardKind, write_shard
+from onepass.data.dataset import ImageDataset
 from onepass.extract.jobs import ExtractionJob
 from onepass.extract.stream.engine import PixelBatch, Stream, cut_batches
 from onepass.extract.stream.extractor import Extractor
@@ -22,7 +23,7 @@ from onepass.extract.stream.gpu_use import GpuUse
 # bits vary with device and driver; a changed weight file or preprocessing is far beyond this.
 TOLERANCE = {"float32": 0.005, "mixed_bfloat16": 0.05, "mixed_float16": 0.02}
 
-Commit = Callable[[int, int, dict[str, np.ndarray]], None]  # file, shard, columns
+Commit = Callable[[int, np.ndarray, dict[str, np.ndarray]], None]  # file, rows, columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +33,18 @@ class ShardTask:
     Attributes:
         job: What to compute.
         pixels: The data set's row file.
-        plans: Of each file under construction.
-        paths: Of each file.
+        kinds: What the shards of each file hold.
+        folders: Where the shards of each file lie.
         batch: Images a step.
-        shards: Which shards; a file that has one already is left as it is.
+        shards: Rows of the data set, (n,) int64, that make up each shard.
     """
 
     job: ExtractionJob
     pixels: Path
-    plans: tuple[RowFilePlan, ...]
-    paths: tuple[Path, ...]
+    kinds: tuple[ShardKind, ...]
+    folders: tuple[Path, ...]
     batch: int
-    shards: tuple[int, ...]
+    shards: tuple[np.ndarray, ...]
 
 
 def compute_shards(
@@ -69,20 +70,24 @@ def compute_shards(
 
     Raises:
         InvalidInputError: A vector is not finite, or too large for the stored type.
+        StaleError: The data set was prepared again meanwhile, from fewer images.
     """
-    layout = task.plans[0].layout
-    pixels = RowFile.open(task.pixels).columns["pixels"]
-    shards = iter(task.shards)
+    columns = RowFile.open(task.pixels).columns
+    shards = iter(enumerate(task.shards))
     turn = threading.Lock()
 
-    def wanted() -> Iterator[tuple[int, int, int]]:
+    def wanted() -> Iterator[tuple[int, np.ndarray]]:
         """Hand each shard to the device that asks first."""
         while not stop():
             with turn:
-                index = next(shards, None)
-            if index is None:
+                index, rows = next(shards, (-1, np.empty(0)))
+            if index < 0:
                 return
-            yield index, *layout.shard_range(index)
+            if rows.max() >= len(columns["content"]):
+                raise StaleError(
+                    f"{task.pixels}: was prepared again meanwhile, from fewer images; run the same command again"
+                )
+            yield index, rows
 
     streams = [Stream(step, _Sink(task, commit, progress).take) for step in extractor.steps]
     if progress:
@@ -90,7 +95,9 @@ def compute_shards(
             filter(None, [f"bound by {streams[0].bound()}", str(use or "")])
         )
     with ThreadPoolExecutor(len(streams), "device") as pool:
-        runs = [pool.submit(s.run, cut_batches(pixels, wanted(), extractor.batch)) for s in streams]
+        runs = [
+            pool.submit(s.run, cut_batches(columns, wanted(), extractor.batch)) for s in streams
+        ]
         for run in as_completed(runs):
             if run.exception():
                 for stream in streams:
@@ -100,15 +107,14 @@ def compute_shards(
     return streams[0].bound()
 
 
-def compute_remote(task: ShardTask) -> tuple[tuple[int, ...], str]:
-    """Do a task in a process of its own, without the writers; return its shards and what bound it."""
+def compute_remote(task: ShardTask) -> str:
+    """Do a task in a process of its own, without the writers; return what bound it."""
     extractor = _extractor(task.job, task.pixels, task.batch)
 
-    def commit(file: int, index: int, columns: dict[str, np.ndarray]) -> None:
-        plan = task.plans[file]
-        write_shard(parts_folder(task.paths[file]), plan.layout, plan.digest, index, columns)
+    def commit(file: int, rows: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+        write_shard(task.folders[file], task.kinds[file], columns)
 
-    return task.shards, compute_shards(task, extractor, commit)
+    return compute_shards(task, extractor, commit)
 
 
 @lru_cache(maxsize=1)
@@ -117,31 +123,35 @@ def _extractor(job: ExtractionJob, pixels: Path, batch: int) -> Extractor:
     return Extractor.build(job, RowFile.open(pixels).columns["pixels"], batch)
 
 
-def check_sentinel(extractor: Extractor, writers: list[RowWriter], pixels: np.ndarray) -> None:
+def check_sentinel(extractor: Extractor, writers: list[RowWriter], dataset: ImageDataset) -> None:
     """Compute a batch of rows that are stored already again, before hours are spent on the others.
+
+    They are taken from all over the rows that earlier runs, or other files, have.
 
     Raises:
         StaleError: They differ by more than the last bits may.
     """
+    columns = {"pixels": dataset.pixels, "content": dataset.content}
     for position, writer in enumerate(writers):
-        if not writer.digests:
+        known = writer.pool.known
+        if not len(known):
             continue
-        index = min(writer.digests)
-        start, stop = writer.shard_range(index)
-        batch = next(cut_batches(pixels, [(index, start, stop)], extractor.batch))
-        stored = read_shard(writer.folder, writer.layout, writer.plan.digest, index)["features"]
-        count = batch.stop - batch.start
-        again = np.asarray(extractor.steps[0](batch)[position])[:count]
-        apart = float(
-            np.abs(stored[:count].astype(np.float32) - again).max() / max(np.abs(again).max(), 1e-6)
-        )
-        allowed = TOLERANCE[str(writer.plan.inputs["precision"])]
-        if not apart <= allowed:
+        spread = np.linspace(0, len(known) - 1, min(extractor.batch, len(known))).astype(int)
+        rows = known[spread]
+        (batch,) = cut_batches(columns, [(0, rows)], extractor.batch)
+        again = np.asarray(extractor.steps[0](batch)[position])[: len(rows)]
+        apart = np.abs(writer.column("features", rows).astype(np.float32) - again).max(axis=1)
+        share = float(apart.max() / max(np.abs(again).max(), 1e-6))
+        allowed = TOLERANCE[str(writer.plan.kind.recipe["precision"])]
+        if not share <= allowed:
+            worst = int(rows[np.argmax(apart)])
+            path = writer.pool.origin(worst)
+            file = path if path.suffix == ".h5" and ".parts" not in str(path) else writer.path
             raise StaleError(
-                f"{writer.path}: rows {start} to {batch.stop - 1} were stored by an earlier run and come out "
-                f"{apart:.1%} different now (allowed {allowed:.1%}): driver, weights or code changed. "
-                "Resume it where it was begun",
-                remedy=Remedy("delete", f"{writer.path.parts[-3]}/{writer.path.stem}"),
+                f"{path}: its vector of image {dataset.names[worst]} was stored by an earlier run and comes out "
+                f"{share:.1%} different now (allowed {allowed:.1%}): driver, weights or code changed. "
+                "Go on where it was begun",
+                remedy=Remedy("delete", f"{file.parts[-3]}/{file.stem}"),
             )
 
 
@@ -150,25 +160,30 @@ class _Sink:
 
     def __init__(self, task: ShardTask, commit: Commit, progress: Progress | None) -> None:
         self.task, self.commit, self.progress = task, commit, progress
-        self.gathered: list[list[np.ndarray]] = [[] for _ in task.plans]
+        self.contents: list[np.ndarray] = []
+        self.gathered: list[list[np.ndarray]] = [[] for _ in task.kinds]
 
     def take(self, batch: PixelBatch, arrays: list[np.ndarray]) -> None:
+        self.contents.append(batch.contents)
         for gathered, array, key in zip(self.gathered, arrays, self.task.job.keys, strict=True):
-            gathered.append(_to_storage(array, key.dtype, batch.start, str(key)))
-        if batch.stop == self.task.plans[0].layout.shard_range(batch.shard)[1]:
+            gathered.append(_to_storage(array, key.dtype, batch.rows, str(key)))
+        if batch.last:
+            content = np.concatenate(self.contents)
+            self.contents.clear()
             for file, gathered in enumerate(self.gathered):
-                self.commit(file, batch.shard, {"features": np.concatenate(gathered)})
+                columns = {"features": np.concatenate(gathered), "content": content}
+                self.commit(file, self.task.shards[batch.shard], columns)
                 gathered.clear()
         if self.progress:
-            self.progress.advance(batch.stop - batch.start)
+            self.progress.advance(len(batch.rows))
 
 
-def _to_storage(vectors: np.ndarray, dtype: str, first_row: int, key: str) -> np.ndarray:
+def _to_storage(vectors: np.ndarray, dtype: str, rows: np.ndarray, key: str) -> np.ndarray:
     """Return (n, D) vectors in the stored type, refusing what it cannot hold."""
     largest = np.abs(vectors).max(axis=1)
     bad = ~(largest <= np.finfo(dtype).max)  # also true for NaN
     if bad.any():
-        row, value = first_row + int(np.argmax(bad)), largest[np.argmax(bad)]
+        row, value = int(rows[np.argmax(bad)]), largest[np.argmax(bad)]
         cure = (
             "store it with --dtype float32"
             if np.isfinite(value)
