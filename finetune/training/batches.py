@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from onepass.cache.rowfile import release
+from onepass.cache.shards import release
 from onepass.extract.backend import on_accelerator
 from onepass.extract.stream.engine import Channel
 from onepass.finetune.augmentation import draw, draw_order

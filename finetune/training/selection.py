@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from onepass.cache.rowfile import release
+from onepass.cache.shards import release
 from onepass.classify.metrics import accuracy, log_loss
 from onepass.finetune.session.checkpoint import load_variables, named_variables, save_variables
 from onepass.finetune.training.batches import Examples
