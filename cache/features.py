@@ -153,6 +153,11 @@ class ExtractionRecord:
 _DEFAULTS = {field.name: field.default for field in fields(FeatureKey)}
 
 
+def key_of_format_1(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return a key's fields as they were before images had an identity of their own, as they are now."""
+    return {n: v for n, v in fields.items() if n not in ("dataset", "dataset_digest")}
+
+
 def parse_key_text(text: str) -> dict[str, str]:
     """Return the parts of a key's text by field name, such as {"backbone": "vgg16", "size": "64"}.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from onepass.cache.content import contents_digest
 from onepass.cache.errors import (
     CorruptFileError,
     InvalidInputError,
@@ -100,6 +101,11 @@ class ImageDataset:
     def __reduce__(self) -> tuple:
         # a memory map would be pickled as all its bytes
         return open_dataset, (self.path.parent.parent, self.name)
+
+    @property
+    def contents(self) -> str:
+        """Identity of the images in their order (hex)."""
+        return contents_digest(self.content)
 
     @property
     def held_labels(self) -> np.ndarray:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from onepass.cache.commandline.flags import StoreConfig
 from onepass.cache.errors import UsageError
-from onepass.cache.features import FeatureSet
 from onepass.cache.progress import ProgressCallback, progress_to
 from onepass.cache.stopping import StopRequest
 from onepass.data.dataset import ImageDataset
 
 if TYPE_CHECKING:
     from onepass.classify.pipeline import ClassifyResult
+    from onepass.data.features import LabelledFeatures
     from onepass.data.summary import Prepared
     from onepass.extract.pipeline import ExtractResult
     from onepass.finetune.session.result import FinetuneResult
@@ -99,7 +99,9 @@ def extract_features(
         return extract(config, stop)
 
 
-def open_features(dataset: str, *keys: str, cache_dir: str | Path | None = None) -> FeatureSet:
+def open_features(
+    dataset: str, *keys: str, cache_dir: str | Path | None = None
+) -> "LabelledFeatures":
     """Open stored feature vectors; several keys are put side by side.
 
     Args:
@@ -110,10 +112,9 @@ def open_features(dataset: str, *keys: str, cache_dir: str | Path | None = None)
     Returns:
         `X` (N, D) float16 or float32, row i being image i of the data set, with labels and splits.
     """
-    from onepass.cache.features import resolve_features
+    from onepass.data.features import labelled_features
 
-    store = _config(StoreConfig, {"cache_dir": cache_dir}).store
-    return FeatureSet.join(resolve_features(store, dataset, keys))
+    return labelled_features(_config(StoreConfig, {"cache_dir": cache_dir}).store, dataset, keys)
 
 
 def run_probes(

@@ -17,7 +17,8 @@ class FeatureFile:
     """One feature file of the store.
 
     Attributes:
-        key: What its vectors depend on.
+        key: What its vectors depend on besides the images.
+        contents: Identity of the images in their order (hex).
         rows: Images.
         dim: Length of a vector.
         bytes: Size on disk.
@@ -30,6 +31,7 @@ class FeatureFile:
     """
 
     key: FeatureKey
+    contents: str
     rows: int
     dim: int
     bytes: int
@@ -62,7 +64,8 @@ class FeatureFile:
         rows = RowFile.open(path)
         extraction = ExtractionRecord.of(rows) or ExtractionRecord(0.0, 0, [], "")
         return cls(
-            key=FeatureKey(**{name: v for name, v in rows.inputs.items() if name != "kind"}),
+            key=FeatureKey.of(rows),
+            contents=rows.inputs["contents"],
             rows=rows.layout.rows,
             dim=rows.columns["features"].shape[1],
             bytes=path.stat().st_size,
@@ -90,8 +93,8 @@ def feature_files(store: Path, dataset: ImageDataset) -> tuple[list[FeatureFile]
         except OnepassError as error:
             notes.append(str(error))
             continue
-        if found.key.dataset_digest == dataset.digest:
+        if found.contents == dataset.contents:
             files.append(found)
         else:
-            notes.append(f"{path}: made from another state of the data set.")
+            notes.append(f"{path}: of other images than the data set has now.")
     return files, notes

@@ -18,6 +18,7 @@ from onepass.cache.errors import (
     StaleError,
     unknown_name,
 )
+from onepass.cache.features import key_of_format_1
 from onepass.classify.leaderboard.result import ProbeResult
 
 
@@ -25,7 +26,7 @@ from onepass.classify.leaderboard.result import ProbeResult
 class LeaderboardFile(Artifact):
     """`runs/<data set>/leaderboard.json`; the attributes are those of `Leaderboard`."""
 
-    FORMAT: ClassVar[int] = 3
+    FORMAT: ClassVar[int] = 4
 
     dataset: str
     dataset_digest: str
@@ -37,9 +38,9 @@ class LeaderboardFile(Artifact):
         """Format 1 had no views, ensembles, calibration and seed of the board.
 
         Format 2 had the weights of an ensemble's members among its hyper-parameters, and `path` for
-        `trials`.
+        `trials`. Format 3 had the data set and its digest in every feature key.
         """
-        results = value["results"]
+        results = [_result_of_format_3(dict(result)) for result in value["results"]]
         if found == 1:
             later = {
                 "views": [],
@@ -50,7 +51,14 @@ class LeaderboardFile(Artifact):
             }
             results = [{**result, **later} for result in results]
             value = {**value, "seed": results[-1]["seed"] if results else 0}
-        return {**value, "results": [_result_of_format_2(dict(result)) for result in results]}
+        if found <= 2:
+            results = [_result_of_format_2(dict(result)) for result in results]
+        return {**value, "results": results}
+
+
+def _result_of_format_3(result: dict[str, Any]) -> dict[str, Any]:
+    """Return a line of format 3, or earlier, with the feature keys of format 4."""
+    return {**result, "keys": [key_of_format_1(key) for key in result["keys"]]}
 
 
 def _result_of_format_2(result: dict[str, Any]) -> dict[str, Any]:

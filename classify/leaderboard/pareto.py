@@ -24,7 +24,7 @@ def extraction_costs(store: Path, board: Leaderboard) -> dict[str, float | None]
     files: dict[Path, float | None] = {}
     costs: dict[str, float | None] = {}
     for result in board.results:
-        paths = {key.file(store) for key in _keys(result, by_id)}
+        paths = {key.file(store, board.dataset) for key in _keys(result, by_id)}
         for path in paths - files.keys():
             files[path] = _milliseconds(path)
         parts = [files[path] for path in sorted(paths)]

@@ -12,6 +12,7 @@ from onepass.cache.features import (
     FeatureKey,
     FeatureSet,
     check_fresh,
+    extract_flags,
     list_features,
     resolve_features,
 )
@@ -74,8 +75,8 @@ def feature_inputs(
     Raises:
         MissingFileError: There are none yet.
         UnknownNameError: One is not there.
-        StaleError: One was made from another state of the data set.
-        InvalidInputError: One is of another data set, or holds NaN or Inf.
+        StaleError: One is of other images than the data set has now.
+        InvalidInputError: One holds NaN or Inf.
     """
     if texts:
         groups = [tuple(filter(None, text.split(","))) for text in texts]
@@ -123,10 +124,10 @@ def logits_inputs(store: Path, dataset: ImageDataset, text: str) -> Inputs:
     if logits is None:
         raise MissingFileError(
             f"{text}: its logits are not stored",
-            remedy=Remedy("extract", dataset.name, (*_flags(one.keys[0]), "--logits")),
+            remedy=Remedy("extract", dataset.name, (*extract_flags(one.keys[0]), "--logits")),
         )
-    check_fresh(store, one, dataset.digest)
-    check_finite(one.keys[0].file(store), logits, one.names)
+    check_fresh(one, dataset.contents)
+    check_finite(one.path, logits, dataset.names)
     return Inputs(lambda: logits, (text,), (), one.digest)
 
 
@@ -159,15 +160,8 @@ def _checked(
     """Return the sets side by side, in each view, after looking at every number."""
     groups = [sets, *(_in_view(store, sets, view) for view in views)]
     for one in (one for group in groups for one in group):
-        (key,) = one.keys
-        path = key.file(store)
-        if key.dataset != dataset.name or len(one.X) != len(dataset.labels):
-            raise InvalidInputError(
-                f"{path}: expected {len(dataset.labels):,} vectors of {dataset.name}, "
-                f"found {len(one.X):,} of {key.dataset}"
-            )
-        check_fresh(store, one, dataset.digest)
-        check_finite(path, one.X, one.names)
+        check_fresh(one, dataset.contents)
+        check_finite(one.path, one.X, dataset.names)
     digests = [FeatureSet.join_digest(group) for group in groups]
     plain, *viewed = (partial(_side_by_side, group) for group in groups)
     return Inputs(
@@ -193,14 +187,9 @@ def _view_key(one: FeatureSet, view: str) -> FeatureKey:
 
 
 def _in_all_views(store: Path, one: FeatureSet, views: tuple[str, ...]) -> bool:
-    stored = list_features(store, one.keys[0].dataset)
+    stored = list_features(store, one.dataset)
     plain = not one.keys[0].view
-    return plain and all(_view_key(one, view).file(store) in stored for view in views)
-
-
-def _flags(key: FeatureKey) -> tuple[str, ...]:
-    """Return the flags of the extraction that gives a key's backbone at its size."""
-    return "--backbone", key.backbone, "--size", str(key.size)
+    return plain and all(_view_key(one, view).file(store, one.dataset) in stored for view in views)
 
 
 def _in_view(store: Path, sets: list[FeatureSet], view: str) -> list[FeatureSet]:
@@ -213,15 +202,16 @@ def _in_view(store: Path, sets: list[FeatureSet], view: str) -> list[FeatureSet]
     found = []
     for one in sets:
         key = _view_key(one, view)
-        if key.file(store) not in list_features(store, key.dataset):
+        path = key.file(store, one.dataset)
+        if path not in list_features(store, one.dataset):
             raise MissingFileError(
-                f"{key.file(store)}: no such view yet",
-                remedy=Remedy("extract", key.dataset, (*_flags(key), "--view", view)),
+                f"{path}: no such view yet",
+                remedy=Remedy("extract", one.dataset, extract_flags(key)),
             )
-        (other,) = resolve_features(store, key.dataset, [str(key)])
+        (other,) = resolve_features(store, one.dataset, [str(key)])
         if other.keys != (key,):
             raise InvalidInputError(
-                f"{key.file(store)}: expected view {view} of {one.text}, but {differences(asdict(key), asdict(other.keys[0]))}; "
+                f"{path}: expected view {view} of {one.text}, but {differences(asdict(key), asdict(other.keys[0]))}; "
                 "delete it and run the extract command again"
             )
         found.append(other)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from onepass.cache.artifacts import Artifact, record, to_json
 from onepass.cache.errors import CorruptFileError, InvalidInputError
-from onepass.cache.features import FeatureKey
+from onepass.cache.features import FeatureKey, key_of_format_1
 from onepass.cache.provenance import differences, made_by
 from onepass.finetune.recipes import Recipe, recipe_name_today
 
@@ -99,7 +99,7 @@ class RunConfig(Artifact):
             the identity holds the rate itself, so that the search is done once.
     """
 
-    FORMAT: ClassVar[int] = 1
+    FORMAT: ClassVar[int] = 2
 
     identity: RunIdentity
     made_by: dict[str, Any]
@@ -107,10 +107,14 @@ class RunConfig(Artifact):
 
     @classmethod
     def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
-        """Format 0 had the first names of three recipes."""
+        """Format 0 had the first names of three recipes; format 1 the data set in the feature key."""
         if search := value.get("found"):
             search["recipe"] = recipe_name_today(search["recipe"])
-        return value
+        identity = value["identity"]
+        return {
+            **value,
+            "identity": {**identity, "features": key_of_format_1(identity["features"])},
+        }
 
 
 def refuse_other(folder: Path, wanted: RunIdentity, changes: Mapping[str, Any]) -> None:

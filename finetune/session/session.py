@@ -77,7 +77,7 @@ class Session:
         config = self.config
         return RunIdentity(
             dataset=config.dataset, dataset_digest=self.dataset.digest, probe=self.start.probe.id,
-            features=self.start.key.inputs(), recipe=self.recipe, unfreeze=config.unfreeze,
+            features=self.start.key.recipe(), recipe=self.recipe, unfreeze=config.unfreeze,
             select=config.select, rows=config.rows, weights=config.weights, seed=config.seed,
         )  # fmt: skip
 

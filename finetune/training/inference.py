@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from onepass.cache.content import CONTENT_BYTES
 from onepass.cache.errors import CorruptFileError
 from onepass.cache.files import write_atomic
 from onepass.cache.progress import Progress
@@ -39,18 +40,17 @@ def predict_rows(
         rows: (n,) which of them.
         label: What the progress line says.
     """
-    wanted = pixels[rows[0] : rows[-1] + 1] if len(rows) == rows[-1] + 1 - rows[0] else pixels[rows]
+    unknown = np.broadcast_to(np.zeros(CONTENT_BYTES, np.uint8), (len(pixels), CONTENT_BYTES))
+    columns = {"pixels": pixels, "content": unknown}  # no view of a network looks at it
     step = compile_step(model, BATCH)
     parts: list[np.ndarray] = []
     with Progress(len(rows), "images", label) as progress:
 
         def take(batch: PixelBatch, arrays: list[np.ndarray]) -> None:
             parts.append(np.array(arrays[0]))
-            progress.advance(batch.stop - batch.start)
+            progress.advance(len(batch.rows))
 
-        Stream(lambda batch: step(batch.pixels), take).run(
-            cut_batches(wanted, [(0, 0, len(rows))], BATCH)
-        )
+        Stream(lambda batch: step(batch.pixels), take).run(cut_batches(columns, [(0, rows)], BATCH))
     return np.concatenate(parts)
 
 
