@@ -84,10 +84,10 @@ def feature_rows(features: str, rows: int) -> tuple:
     """
     from onepass.cache.commandline.flags import StoreConfig
     from onepass.cache.errors import OnepassError
-    from onepass.cache.features import resolve_features
+    from onepass.data.features import labelled_features
 
     try:
-        (found,) = resolve_features(StoreConfig().store, "tiny-imagenet", [features])
+        found = labelled_features(StoreConfig().store, "tiny-imagenet", [features])
     except OnepassError:
         return _synthetic(rows)
     train, val = found.rows("train"), found.rows("val")

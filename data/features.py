@@ -15,20 +15,20 @@ class LabelledFeatures:
     """Vectors of every image of a data set, with what is known of the images; row i is image i.
 
     Attributes:
-        features: The vectors.
+        X: (N, D) float16 or float32, read-only.
+        logits: (N, 1000) the backbone's ImageNet logits, or None.
+        text: The feature keys as they are written on a command line, joined by " & ".
         dataset: The images.
     """
 
-    features: FeatureSet
+    X: np.ndarray
+    logits: np.ndarray | None
+    text: str
     dataset: ImageDataset
 
     def __repr__(self) -> str:
-        return repr(self.features)
-
-    @property
-    def X(self) -> np.ndarray:
-        """(N, D) float16 or float32, read-only."""
-        return self.features.X
+        rows, dim = self.X.shape
+        return f"<LabelledFeatures {self.text} of {self.dataset.name}: {rows:,} × {dim:,} {self.X.dtype}>"
 
     @property
     def labels(self) -> np.ndarray:
@@ -71,4 +71,5 @@ def labelled_features(store: Path, name: str, keys: Sequence[str] = ()) -> Label
     sets = resolve_features(store, name, keys)
     for one in sets:
         check_fresh(one, dataset.contents)
-    return LabelledFeatures(FeatureSet.join(sets), dataset)
+    joined = FeatureSet.join(sets)
+    return LabelledFeatures(joined.X, joined.logits, joined.text, dataset)
