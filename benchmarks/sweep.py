@@ -52,7 +52,7 @@ def load(text: str) -> tuple[Rows, str]:
         (found,) = resolve_features(store, NAME, [text])
     except OnepassError:
         return synthetic(), "random features (those of Tiny ImageNet are not stored)"
-    rows = protocol_rows(dataset.labels, dataset.rows, dataset.class_ids, seed=0)
+    rows = protocol_rows(dataset, seed=0)
     X, y = np.asarray(found.X), dataset.labels
     return (X[rows.fit], y[rows.fit], X[rows.selection], y[rows.selection]), f"{NAME} {text}"
 

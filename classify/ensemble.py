@@ -88,7 +88,7 @@ def run_ensemble(config: EnsembleConfig) -> EnsembleResult:
     with exclusive(leaderboard_path(folder)):
         board = Leaderboard.load(folder, dataset.name, dataset.digest)
         chosen = _candidates(board, config.probe)
-        rows = protocol_rows(dataset.labels, dataset.rows, dataset.class_ids, board.seed)
+        rows = protocol_rows(dataset, board.seed)
         kept = {p.id: load_probabilities(board.head_folder(p), p.rows) for p in chosen}
         made = []
         for method in dict.fromkeys(config.method):

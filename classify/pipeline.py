@@ -96,7 +96,7 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
     heads = [make_head(kind, config.seed) for kind in dict.fromkeys(config.head)]
     dataset = open_dataset(config.store, config.dataset)
     features = feature_inputs(config.store, dataset, config.features, config.views)
-    rows = protocol_rows(dataset.labels, dataset.rows, dataset.class_ids, config.seed)
+    rows = protocol_rows(dataset, config.seed)
     every = config.baselines == "all"
     probes = [
         *baseline_probes(config.store, dataset, features, config.seed, every),

@@ -13,11 +13,10 @@ from onepass.classify.heads.storage import load_head
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
 from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.metrics import apply_temperature
-from onepass.classify.protocol.evaluate import SELECTION_FRACTION
+from onepass.classify.protocol.evaluate import selection_rows
 from onepass.classify.protocol.inputs import inputs_of
 from onepass.classify.protocol.views import mean_probabilities
 from onepass.data.dataset import ImageDataset
-from onepass.data.splits import selection_split
 from onepass.predict.predictor import SELECTION, Predictor, split_rows
 
 
@@ -100,9 +99,7 @@ def _predictor(probe: Probe, compute: Callable[[str], np.ndarray], scaled: bool)
     """Return a predictor whose `compute` applies the temperature, and knows the selection rows."""
     result, dataset = probe.result, probe.dataset
     temperature = result.temperature if scaled else 1.0
-    _, held_out = selection_split(
-        dataset.labels, dataset.rows("train"), fraction=SELECTION_FRACTION, seed=result.seed
-    )
+    _, held_out = selection_rows(dataset, result.seed)
 
     def compute_part(part: str) -> np.ndarray:
         if part == SELECTION:  # by the head before it was refitted on all training rows

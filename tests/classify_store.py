@@ -7,9 +7,14 @@ from typing import Any
 import numpy as np
 from sklearn.datasets import load_digits
 
+from onepass.cache.artifacts import from_json
+from onepass.cache.content import content_of, contents_digest
 from onepass.cache.features import FeatureKey
+from onepass.cache.rowfile import write_rows
 from onepass.cache.rows import Column, RowLayout, RowWriter
-from onepass.data.dataset import ImageDataset, dataset_digest, dataset_path, open_dataset
+from onepass.data.dataset import ImageDataset, dataset_path, open_dataset
+from onepass.data.manifest import Manifest, manifest_path
+from onepass.data.record import DatasetRecord
 
 NAME = "digits-test"
 
@@ -32,6 +37,26 @@ class Digits:
     def X(self) -> np.ndarray:
         """The pixels as vectors, float16 (N, 64)."""
         return (self.pixels.reshape(len(self.labels), -1) / 16).astype(np.float16)
+
+    def opened(self, **changes: Any) -> ImageDataset:
+        """The digits as a data set that lies nowhere; the labels of the test rows are known."""
+        ids = [f"n{k:02d}" for k in range(int(self.labels.max()) + 1)]
+        fields = {
+            "name": NAME,
+            "path": Path("nowhere"),
+            "pixels": self.pixels,
+            "content": content_of(self.pixels),
+            "labels": self.labels,
+            "split": self.split,
+            "names": [str(row) for row in range(len(self.labels))],
+            "groups": None,
+            "class_ids": ids,
+            "class_names": ids,
+            "digest": "",
+            "record": DatasetRecord(),
+            "extra": {},
+        }
+        return ImageDataset(**{**fields, **changes})
 
 
 def digits(classes: int = 10) -> Digits:
@@ -58,25 +83,21 @@ def write_dataset(
     ids = ids or [f"n{k:02d}" for k in range(int(data.labels.max()) + 1)]
     texts = [f"digit {k}" for k in range(len(ids))]
     names = [f"{('train', 'val', 'test')[s]}_{row}.png" for row, s in enumerate(data.split)]
-    side = {"labels": labels, "split": data.split, "names": names}
-    side |= {} if held is None else {"held_labels": held}
-    layout = RowLayout({"pixels": Column(data.pixels.shape[1:], "uint8")}, len(labels), 4096)
-    path = dataset_path(store, name)
-    path.unlink(missing_ok=True)
-    with RowWriter(path, layout, {"kind": "pixels"}) as writer:
-        writer.write(0, {"pixels": data.pixels})
-        from onepass.cache.provenance import digest_bytes
-
-        rows_digest = digest_bytes(*(writer.digests[i].encode() for i in range(layout.shards)))
-        writer.finish(
-            side,
-            {
-                "class_ids": ids,
-                "class_names": texts,
-                "digest": dataset_digest(rows_digest, side, ids, texts),
-                "record": record or {},
-            },
-        )
+    content = content_of(data.pixels)
+    inputs = {"kind": "pixels", "geometry": {}, "rules": 1, "contents": contents_digest(content)}
+    arrays = {"pixels": data.pixels, "content": content, "source": content}
+    write_rows(dataset_path(store, name), arrays, {}, inputs, {})
+    Manifest(
+        path=manifest_path(store, name),
+        content=content,
+        labels=labels,
+        split=data.split,
+        names=names,
+        class_ids=ids,
+        class_names=texts,
+        record=from_json(DatasetRecord, record or {}),
+        columns={} if held is None else {"held_labels": held},
+    ).write()
     return open_dataset(store, name)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 from classify_store import NAME, digits, write_dataset
 
 from onepass.classify.heads.storage import pack_arrays
+from onepass.classify.protocol.evaluate import selection_rows
 from onepass.data.dataset import ImageDataset
-from onepass.data.splits import selection_split
 from onepass.finetune.recipes import RECIPES
 from onepass.finetune.session.history import EpochRow
 from onepass.finetune.session.result import FinetuneResult
@@ -35,7 +35,7 @@ def write_run(runs: Path, dataset: ImageDataset, name: str, noise: float, held_o
     random = np.random.default_rng(int(noise * 10))
     parts = {"val": dataset.rows("val"), "test": dataset.rows("test")}
     if held_out:
-        parts["selection"] = selection_split(dataset.labels, dataset.rows("train"))[1]
+        parts["selection"] = selection_rows(dataset, seed=0)[1]
     for part, rows in parts.items():
         logits = noise * random.standard_normal((len(rows), 10)).astype(np.float32)
         logits[np.arange(len(rows)), labels[rows]] += 2

@@ -16,12 +16,8 @@ from onepass.classify.search.search import Trial, best_trial
 IDS = [f"n{k:02d}" for k in range(10)]
 
 
-def rows_of(data: Digits):
-    return lambda name: np.flatnonzero(data.split == ("train", "val", "test").index(name))
-
-
 def digit_rows(data: Digits, seed: int = 0) -> ProtocolRows:
-    return protocol_rows(data.labels, rows_of(data), IDS, seed)
+    return protocol_rows(data.opened(), seed)
 
 
 class Spy:
@@ -127,7 +123,7 @@ class TestRows:
             labels = data.labels.copy()
             labels[np.flatnonzero(data.split == code)[:3]] = -1
             with pytest.raises(InvalidInputError, match=rf"split '{name}'.* 3 of them without"):
-                protocol_rows(labels, rows_of(data), IDS, 0)
+                protocol_rows(data.opened(labels=labels), 0)
 
     def test_no_reported_rows(self) -> None:
         data = digits()
@@ -147,13 +143,17 @@ class TestRows:
     def test_one_class(self) -> None:
         data = digits()
         with pytest.raises(InvalidInputError, match="one class only"):
-            protocol_rows(data.labels * 0, rows_of(data), ["n00"], 0)
+            one = {"class_ids": ["n00"], "class_names": ["n00"]}
+            protocol_rows(data.opened(labels=data.labels * 0, **one), 0)
 
     def test_too_few_rows_to_hold_any_out(self) -> None:
-        labels = np.array([0, 1, 0, 1])
-        parts = {"train": np.array([0, 1]), "val": np.array([2, 3]), "test": np.array([], int)}
+        data = Digits(
+            np.zeros((4, 8, 8, 1), np.uint8),
+            np.array([0, 1, 0, 1], np.int32),
+            np.array([0, 0, 1, 1], np.int8),
+        )
         with pytest.raises(InvalidInputError, match="to select on"):
-            protocol_rows(labels, parts.__getitem__, ["a", "b"], 0)
+            protocol_rows(data.opened(), 0)
 
     def test_rows_that_follow_one_another_are_not_copied(self) -> None:
         X = np.arange(20).reshape(10, 2)

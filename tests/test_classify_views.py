@@ -49,10 +49,7 @@ def config(folder: Path, **other: Any) -> ClassifyConfig:
 
 def two_views() -> tuple[Any, Any, np.ndarray, np.ndarray]:
     data = digits()
-    rows = protocol_rows(
-        data.labels, lambda s: np.flatnonzero(data.split == ("train", "val", "test").index(s)),
-        [str(k) for k in range(10)], 0,
-    )  # fmt: skip
+    rows = protocol_rows(data.opened(), 0)
     return data, rows, data.X, data.X[:, ::-1].copy()
 
 

@@ -232,7 +232,7 @@ def inspect_dataset(config: InspectConfig) -> InspectResult:
     result = board.find(config.probe)
     source = board.find(next(iter(result.members))) if result.members else result
     vectors = inputs_of(config.store, dataset, source).vectors()
-    rows = protocol_rows(dataset.labels, dataset.rows, dataset.class_ids, seed=0)
+    rows = protocol_rows(dataset, seed=0)
     X, numbers, classes = take(vectors, rows.train), dataset.labels[rows.train], len(dataset.class_ids)  # fmt: skip
     spectrum = Spectrum.of(X, numbers, classes)
     left = leave_one_out(X, numbers, spectrum, result.seed)

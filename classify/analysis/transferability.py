@@ -155,7 +155,7 @@ def score_features(config: TransferConfig) -> TransferResult:
     start = time.monotonic()
     dataset = open_dataset(config.store, config.dataset)
     inputs = feature_inputs(config.store, dataset, config.features)
-    rows = protocol_rows(dataset.labels, dataset.rows, dataset.class_ids, seed=0).train
+    rows = protocol_rows(dataset, seed=0).train
     folder = config.runs / dataset.name
     path = folder / Transferability.NAME
     cached = {} if config.fresh else _cached_scores(path, config.store, dataset)

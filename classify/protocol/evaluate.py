@@ -6,7 +6,6 @@ before the last step of `run_probe` reads a validation row.
 
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -28,6 +27,7 @@ from onepass.classify.protocol.views import (
     stacked,
 )
 from onepass.classify.search.search import Note, Search, Split, Strategy, Trial, best_trial
+from onepass.data.dataset import ImageDataset
 from onepass.data.splits import selection_split
 
 VERSION = 1  # raised when the same inputs would be scored otherwise
@@ -122,25 +122,19 @@ class Outcome:
         )
 
 
-def protocol_rows(
-    labels: np.ndarray,
-    rows_of: Callable[[str], np.ndarray],
-    class_ids: list[str],
-    seed: int,
-) -> ProtocolRows:
+def protocol_rows(dataset: ImageDataset, seed: int) -> ProtocolRows:
     """Return the rows of each step of the protocol.
 
     Args:
-        labels: (N,) int, -1 where unknown.
-        rows_of: Gives the rows of "train", "val" or "test".
-        class_ids: Class k's identity; each needs a training row.
+        dataset: Each of its classes needs a training row.
         seed: Of the selection split.
 
     Raises:
         InvalidInputError: A training or validation row has no label, a class has fewer than two
             training rows, or there is one class only.
     """
-    train, val = rows_of("train"), rows_of("val")
+    labels, class_ids = dataset.labels, dataset.class_ids
+    train, val = dataset.rows("train"), dataset.rows("val")
     for name, part, use in (("train", train, "learn from"), ("val", val, "validate on")):
         unknown = int(np.sum(labels[part] < 0))
         if unknown or not len(part):
@@ -153,8 +147,16 @@ def protocol_rows(
             f"expected at least two classes, received one class only: {class_ids}"
         )
     _check_classes(np.bincount(labels[train], minlength=len(class_ids)), class_ids)
-    fit, selection = selection_split(labels, train, fraction=SELECTION_FRACTION, seed=seed)
-    return ProtocolRows(fit, selection, train, val, rows_of("test"))
+    fit, selection = selection_rows(dataset, seed)
+    return ProtocolRows(fit, selection, train, val, dataset.rows("test"))
+
+
+def selection_rows(dataset: ImageDataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the training rows that are fitted on and those that every choice is made on, int64, ascending."""
+    return selection_split(
+        dataset.labels, dataset.rows("train"), dataset.content, dataset.groups,
+        fraction=SELECTION_FRACTION, seed=seed,
+    )  # fmt: skip
 
 
 def _check_classes(counts: np.ndarray, class_ids: list[str]) -> None:

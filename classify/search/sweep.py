@@ -84,7 +84,7 @@ class FeatureSweep:
         head = kind(**{name: getattr(config, name) for name in shared})
         head.check_params()
         grid = Grid(config.learning_rate, config.penalties, config.dropout, config.seeds)
-        rows = protocol_rows(dataset.labels, dataset.rows, dataset.class_ids, config.seed)
+        rows = protocol_rows(dataset, config.seed)
         schedule = Schedule(config.epochs, config.keep)
         return cls(head, grid, schedule, dataset, inputs, rows, config.seed)
 

@@ -202,7 +202,7 @@ def open_session(config: FinetuneConfig) -> Session:
 
 
 def _choose_rows(config: FinetuneConfig, dataset: ImageDataset, start: Start) -> Rows:
-    rows = protocol_rows(dataset.labels, dataset.rows, dataset.class_ids, start.probe.seed)
+    rows = protocol_rows(dataset, start.probe.seed)
     select = config.select and config.chosen_recipe.epochs > 0
     head = rows.fit if select else rows.train
     fit = head
