@@ -6,15 +6,10 @@ from typing import Any
 
 import numpy as np
 from sklearn.datasets import load_digits
+from stored import store_dataset, store_features
 
-from onepass.cache.artifacts import from_json
-from onepass.cache.content import content_of, contents_digest
 from onepass.cache.features import FeatureKey
-from onepass.cache.rowfile import write_rows
-from onepass.cache.rows import Column, RowLayout, RowWriter
-from onepass.data.dataset import ImageDataset, dataset_path, open_dataset
-from onepass.data.manifest import Manifest, manifest_path
-from onepass.data.record import DatasetRecord
+from onepass.data.dataset import ImageDataset
 
 NAME = "digits-test"
 
@@ -37,26 +32,6 @@ class Digits:
     def X(self) -> np.ndarray:
         """The pixels as vectors, float16 (N, 64)."""
         return (self.pixels.reshape(len(self.labels), -1) / 16).astype(np.float16)
-
-    def opened(self, **changes: Any) -> ImageDataset:
-        """The digits as a data set that lies nowhere; the labels of the test rows are known."""
-        ids = [f"n{k:02d}" for k in range(int(self.labels.max()) + 1)]
-        fields = {
-            "name": NAME,
-            "path": Path("nowhere"),
-            "pixels": self.pixels,
-            "content": content_of(self.pixels),
-            "labels": self.labels,
-            "split": self.split,
-            "names": [str(row) for row in range(len(self.labels))],
-            "groups": None,
-            "class_ids": ids,
-            "class_names": ids,
-            "digest": "",
-            "record": DatasetRecord(),
-            "extra": {},
-        }
-        return ImageDataset(**{**fields, **changes})
 
 
 def digits(classes: int = 10) -> Digits:
@@ -83,48 +58,16 @@ def write_dataset(
     ids = ids or [f"n{k:02d}" for k in range(int(data.labels.max()) + 1)]
     texts = [f"digit {k}" for k in range(len(ids))]
     names = [f"{('train', 'val', 'test')[s]}_{row}.png" for row, s in enumerate(data.split)]
-    content = content_of(data.pixels)
-    inputs = {"kind": "pixels", "geometry": {}, "rules": 1, "contents": contents_digest(content)}
-    arrays = {"pixels": data.pixels, "content": content, "source": content}
-    write_rows(dataset_path(store, name), arrays, {}, inputs, {})
-    Manifest(
-        path=manifest_path(store, name),
-        content=content,
-        labels=labels,
-        split=data.split,
-        names=names,
-        class_ids=ids,
-        class_names=texts,
-        record=from_json(DatasetRecord, record or {}),
-        columns={} if held is None else {"held_labels": held},
-    ).write()
-    return open_dataset(store, name)
+    columns = {} if held is None else {"held_labels": held}
+    return store_dataset(
+        store, name, data.pixels, labels, data.split, names, ids, texts, record, **columns
+    )
 
 
 def write_features(
     store: Path, dataset: ImageDataset, X: np.ndarray, backbone: str = "toy", **other: Any
 ) -> FeatureKey:
     """Store vectors (N, D) float16 as `onepass extract` does."""
-    fields = {
-        "dataset": dataset.name,
-        "dataset_digest": dataset.digest,
-        "weights": "sha256:0",
-        "size": 8,
-        **other,
-    }
-    key = FeatureKey(backbone=backbone, **fields)
-    path = FeatureKey(**{**fields, "dataset": dataset.name, "backbone": backbone}).file(store)
-    path.unlink(missing_ok=True)
-    layout = RowLayout({"features": Column(X.shape[1:], X.dtype.name)}, len(X), 4096)
-    with RowWriter(path, layout, key.inputs()) as writer:
-        writer.write(0, {"features": X})
-        side = {"labels": dataset.labels, "split": dataset.split, "names": dataset.names}
-        writer.finish(
-            side,
-            {
-                "class_ids": dataset.class_ids,
-                "class_names": dataset.class_names,
-                "record": dataset.record,
-            },
-        )
+    key = FeatureKey(**{"backbone": backbone, "weights": "sha256:0", "size": 8, **other})
+    store_features(store, dataset, X, key)
     return key

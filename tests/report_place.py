@@ -7,11 +7,11 @@ from unittest.mock import patch
 
 import numpy as np
 from classify_store import Digits, digits
+from stored import store_dataset, store_features
 
 from onepass.cache.features import FeatureKey
 from onepass.cache.files import write_atomic
-from onepass.cache.provenance import digest_bytes, made_by
-from onepass.cache.rows import Column, RowLayout, RowWriter
+from onepass.cache.provenance import made_by
 from onepass.classify.config import ClassifyConfig
 from onepass.classify.heads.storage import pack_arrays
 from onepass.classify.leaderboard.board import Leaderboard
@@ -21,7 +21,7 @@ from onepass.classify.leaderboard.prediction_record import (
     record_path,
 )
 from onepass.classify.pipeline import run_probes
-from onepass.data.dataset import ImageDataset, dataset_digest, dataset_path, open_dataset
+from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.finetune.errors import analyse_run
 from onepass.finetune.recipes import Recipe
 from onepass.finetune.session.history import EpochRow
@@ -116,28 +116,18 @@ def _write_dataset(place: Place, data: Digits) -> None:
     ids, texts = [f"n{k:02d}" for k in range(count)], NAMES[:count]
     labels = np.where(data.split == 2, -1, data.labels).astype(np.int32)
     names = [f"{HOSTILE}{row}.png" for row in range(len(labels))]
-    side = {"labels": labels, "split": data.split, "names": names}
-    layout = RowLayout({"pixels": Column(data.pixels.shape[1:], "uint8")}, len(labels), 4096)
-    with RowWriter(dataset_path(place.store, place.name), layout, {"kind": "pixels"}) as writer:
-        writer.write(0, {"pixels": data.pixels})
-        rows_digest = digest_bytes(*(writer.digests[i].encode() for i in range(layout.shards)))
-        digest = dataset_digest(rows_digest, side, ids, texts)
-        facts = {"class_ids": ids, "class_names": texts, "digest": digest, "record": RECORD}
-        writer.finish(side, facts)
+    store_dataset(
+        place.store, place.name, data.pixels, labels, data.split, names, ids, texts, RECORD
+    )
 
 
 def write_features(
     place: Place, dataset: ImageDataset, X: np.ndarray, backbone: str, size: int, *, rate: float
 ) -> None:
     """Store vectors (N, D) as extraction does, with its speed."""
-    key = FeatureKey(place.name, dataset.digest, backbone, "sha256:0", size)
-    layout = RowLayout({"features": Column(X.shape[1:], X.dtype.name)}, len(X), 4096)
+    key = FeatureKey(backbone, "sha256:0", size)
     speed = {"rows_per_second": rate, "bound": "device", "computed_rows": len(X), "devices": ["cpu:0"]}  # fmt: skip
-    with RowWriter(key.file(place.store), layout, key.inputs()) as writer:
-        writer.write(0, {"features": X})
-        side = {"labels": dataset.labels, "split": dataset.split, "names": dataset.names}
-        facts = {"class_ids": dataset.class_ids, "class_names": dataset.class_names}
-        writer.finish(side, {**facts, "record": dataset.record, "extraction": speed})
+    store_features(place.store, dataset, X, key, {"extraction": speed})
 
 
 def add_run(place: Place, name: str, *, wrong: int = 5, **result: Any) -> Path:

@@ -26,7 +26,7 @@ def result(identity: str, selection: float = 0.5, loss: float = 1.0, **other: An
     fields: dict[str, Any] = {
         "id": identity,
         "features": ("toy@8",),
-        "keys": (FeatureKey("toys", "aaaa1111bbbb", "toy", "sha256:0", 8),),
+        "keys": (FeatureKey("toy", "sha256:0", 8),),
         "head": "ridge",
         "params": {"penalty": 0.1},
         "trials": (TrialRecord({"penalty": 0.1}, selection, loss),),

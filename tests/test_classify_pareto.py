@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 from classify_store import NAME, digits, write_dataset, write_features
+from stored import store_features
 
-from onepass.cache.rows import Column, RowLayout, RowWriter
 from onepass.classify.config import ClassifyConfig, EnsembleConfig
 from onepass.classify.ensemble import run_ensemble
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.leaderboard.pareto import board_front, extraction_costs, pareto_front
 from onepass.classify.pipeline import run_probes
 from onepass.classify.text import classify_text
+from onepass.data.dataset import open_dataset
 
 
 def test_front_holds_what_nothing_beats() -> None:
@@ -38,16 +39,8 @@ def measured(folder: Path, backbone: str, rate: float, view: str = "") -> None:
 
     found = open_features(folder / "store" / NAME / "features" / f"{backbone}@8{view and '+' + view}.h5")  # fmt: skip
     X, (key,) = found.X.copy(), found.keys
-    layout = RowLayout({"features": Column(X.shape[1:], X.dtype.name)}, len(X), 4096)
-    with RowWriter(key.file(folder / "store"), layout, key.inputs()) as writer:
-        writer.write(0, {"features": X})
-        writer.finish(
-            {"labels": found.labels, "split": found.split, "names": found.names},
-            {
-                "class_ids": found.class_ids, "class_names": found.class_names, "record": {},
-                "extraction": ExtractionRecord(rate, len(X), ["cpu:0"], "device"),
-            },
-        )  # fmt: skip
+    record = ExtractionRecord(rate, len(X), ["cpu:0"], "device")
+    store_features(folder / "store", open_dataset(folder / "store", NAME), X, key, {"extraction": record})  # fmt: skip
 
 
 def test_costs_add_up_over_files_views_and_members(tmp_path: Path) -> None:

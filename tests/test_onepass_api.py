@@ -85,11 +85,11 @@ def test_features_say_themselves_in_one_line(store: Path) -> None:
     from onepass.cache.features import FeatureKey, FeatureSet
 
     digits = onepass.open_dataset("digits", cache_dir=store)
-    key = FeatureKey("digits", digits.digest, "toy", "sha256:0", 8)
+    key = FeatureKey("toy", "sha256:0", 8)
+    X = np.zeros((1797, 1280), np.float16)
     features = FeatureSet(
-        np.zeros((1797, 1280), np.float16), digits.labels, digits.split, digits.names,
-        digits.class_ids, digits.class_names, (key,), "0123456789", None, {},
-    )  # fmt: skip
+        X, "digits", digits.contents, (key,), "0123456789", None, Path("toy@8.h5")
+    )
     assert repr(features) == "<FeatureSet toy@8 of digits: 1,797 × 1,280 float16, digest 01234567>"
 
 

@@ -35,7 +35,7 @@ from onepass.report.plot import Drawing, blank
 
 
 def probe(backbone: str, size: int, val: float, head: str = "logistic", **other: Any) -> ProbeResult:  # fmt: skip
-    key = FeatureKey("toys", "d", backbone, "sha256:0", size)
+    key = FeatureKey(backbone, "sha256:0", size)
     trials = tuple(TrialRecord({"C": c}, a, 1.0) for c, a in ((0.1, 0.5), (0.01, 0.6), (1.0, 0.4)))
     values: dict[str, Any] = {
         "id": f"{head}-{backbone}-{size}", "features": (f"{backbone}@{size}",), "keys": (key,), "head": head,
