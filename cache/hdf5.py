@@ -24,7 +24,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5f, h5fd, h5g, h5l, h5o, h5p, h5t
+from h5py import h5, h5a, h5d, h5f, h5fd, h5g, h5l, h5o, h5p, h5t
 
 from onepass.cache.errors import (
     CorruptFileError,
@@ -229,7 +229,10 @@ def _check_tree(file: h5py.File, *, long_strings: bool) -> None:
         objects += len(group)
         if objects > MOST_OBJECTS:
             raise ValueError(f"it holds more than {MOST_OBJECTS} objects")
-        for name in group:
+        names: list[bytes] = []
+        # in native order, for to sort damaged names HDF5 (1.14.6) reads memory that is not its own
+        group.links.iterate(names.append, order=h5.ITER_NATIVE)
+        for name in names:
             inner = f"{where.rstrip('/')}/{name.decode(errors='backslashreplace')}"
             if group.links.get_info(name).type != h5l.TYPE_HARD:
                 raise ValueError(f"{inner} is a link to another place")
@@ -248,7 +251,7 @@ def _check_attributes(where: str, item: Any, *, long_strings: bool) -> None:
         else:
             plain = isinstance(kind, h5t.TypeIntegerID | h5t.TypeFloatID)
         if not plain or kind.get_size() * math.prod(attribute.shape) > ATTRIBUTE_BYTES:
-            raise ValueError(f"attribute {attribute.name!r} of {where} is no number or short text")
+            raise ValueError(f"an attribute of {where} is no number or short text")
 
 
 def _check_dataset(where: str, dataset: h5d.DatasetID, size: int, *, long_strings: bool) -> int:
