@@ -41,7 +41,10 @@ class ClassifyConfig(RunsConfig):
     )
     budget: Budget = flag("quick", "how far hyper-parameters are searched")
     seed: int = flag(0, "of the selection split, the heads and the intervals")
-    fresh: bool = flag(False, "start a new leaderboard; the old one and its heads are deleted")
+    fresh: bool = flag(
+        False,
+        "start a new leaderboard; the old one and its heads are deleted, but for those of earlier states of the data set",
+    )
 
     def __post_init__(self) -> None:
         if self.seed < 0:

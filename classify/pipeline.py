@@ -1,9 +1,8 @@
 """Many heads on many features by one protocol, and the leaderboard that comes of it."""
 
 import logging
-import shutil
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from onepass.classify.baselines import baseline_probes, make_head
 from onepass.classify.config import ClassifyConfig
 from onepass.classify.heads.base import Head
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult, leaderboard_path
+from onepass.classify.leaderboard.history import Correction, last_correction, open_board
 from onepass.classify.leaderboard.pareto import board_front, extraction_costs
 from onepass.classify.leaderboard.records import (
     ThrottledLog,
@@ -46,6 +46,7 @@ class ClassifyResult:
         results: All probes on the leaderboard, best first.
         baselines: Best first.
         comparison: Winner and runner-up (the best baseline where there is only one probe).
+        correction: What the last change of the data set was worth; None where there was none.
         published: What others reported on this data set.
         notes: What a reader of the numbers has to know of the data set.
         protocol: How the numbers were made, in a sentence.
@@ -65,6 +66,7 @@ class ClassifyResult:
     results: tuple[ProbeResult, ...]
     baselines: tuple[ProbeResult, ...]
     comparison: Comparison | None
+    correction: Correction | None
     published: list[PublishedResult]
     notes: list[str]
     protocol: str
@@ -105,7 +107,7 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
     folder = config.runs / dataset.name
     ran = 0
     with exclusive(leaderboard_path(folder)):
-        board = _open_board(folder, dataset, config)
+        board = open_board(folder, dataset, seed=config.seed, fresh=config.fresh)
         _refuse_older_vectors(board, features)
         for number, (inputs, head) in enumerate(probes, 1):
             label = f"[{number}/{len(probes)}] " + " · ".join(
@@ -133,17 +135,6 @@ def compare_best(board: Leaderboard, labels: np.ndarray) -> Comparison | None:
         load_probabilities(board.head_folder(r), r.rows).val_predicted == labels for r in pair
     )
     return compare(pair[0].id, pair[1].id, first, second)
-
-
-def _open_board(folder: Path, dataset: ImageDataset, config: ClassifyConfig) -> Leaderboard:
-    """Return the leaderboard as it is, or an empty one; this run's seed is the one it ranks."""
-    if config.fresh:
-        leaderboard_path(folder).unlink(missing_ok=True)
-        shutil.rmtree(folder / "heads", ignore_errors=True)
-    if leaderboard_path(folder).exists():
-        board = Leaderboard.load(folder, dataset.name, dataset.digest)
-        return replace(board, seed=config.seed)
-    return Leaderboard(folder, dataset.name, dataset.digest, seed=config.seed)
 
 
 def _refuse_older_vectors(board: Leaderboard, features: list[Inputs]) -> None:
@@ -198,6 +189,7 @@ def _result(
 ) -> ClassifyResult:
     costs = extraction_costs(config.store, board)
     return ClassifyResult(
+        correction=last_correction(board, dataset),
         dataset=dataset.name,
         classes=len(dataset.class_ids),
         leaderboard=board.path,

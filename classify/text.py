@@ -36,6 +36,8 @@ def classify_text(result: "ClassifyResult") -> str:
     if result.comparison:
         names = _names((*result.results, *result.baselines))
         lines.append(f"Winner: {_comparison(result.comparison, names)}")
+    if result.correction:
+        lines.append(f"Correction: {result.correction}")
     if result.front:
         lines.append(
             "* on the Pareto front: no other is both cheaper to extract and better on the selection split."

@@ -97,8 +97,17 @@ def test_leaderboards_of_earlier_formats_are_still_read(tmp_path: Path) -> None:
     written.save()
     path = leaderboard_path(tmp_path)
     value = fields_of(path)
-    assert value["format"] == 3
-    second = [earlier(entry) for entry in value["results"]]
+    assert value["format"] == 4
+    whole_keys = [
+        {
+            **entry,
+            "keys": [{"dataset": "toys", "dataset_digest": "d", **key} for key in entry["keys"]],
+        }
+        for entry in value["results"]
+    ]
+    path.write_text(json.dumps({**value, "format": 3, "results": whole_keys}))
+    assert load(tmp_path) == written
+    second = [earlier(entry) for entry in whole_keys]
     path.write_text(json.dumps({**value, "format": 2, "results": second}))
     assert load(tmp_path) == written
     later = ("views", "members", "temperature", "calibration", "scoring")
@@ -109,7 +118,7 @@ def test_leaderboards_of_earlier_formats_are_still_read(tmp_path: Path) -> None:
         written, results=written.results[:2]
     )  # and of the seed of its last line
     found.save()
-    assert json.loads(path.read_text())["format"] == 3 and load(tmp_path) == found
+    assert json.loads(path.read_text())["format"] == 4 and load(tmp_path) == found
     value["format"] = 1  # with the fields of today
     path.write_text(json.dumps(value))
     with pytest.raises(CorruptFileError, match="expected the fields"):
@@ -177,7 +186,7 @@ def test_none_yet_tells_the_command(tmp_path: Path) -> None:
 
 def test_an_older_data_set_is_refused_in_one_line(tmp_path: Path) -> None:
     board(tmp_path, result("a")).save()
-    with refused(StaleError, r"aaaa1111.*cccc2222.*--dataset toys --fresh"):
+    with refused(StaleError, r"aaaa1111.*cccc2222.*classify --dataset toys$"):
         load(tmp_path, "cccc2222dddd")
 
 

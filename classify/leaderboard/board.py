@@ -190,7 +190,7 @@ class Leaderboard:
             raise StaleError(
                 f"{path}: made from {board.dataset} {board.dataset_digest[:8]}, but the data set is now "
                 f"{dataset} {dataset_digest[:8]}",
-                remedy=Remedy("classify anew", dataset),
+                remedy=Remedy("classify", dataset),
             )
         return board
 

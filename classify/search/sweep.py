@@ -7,7 +7,7 @@ interrupted resumes from its last rung or epoch and ends with the same bits.
 """
 
 import logging
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
@@ -21,6 +21,7 @@ from onepass.classify.heads.neural.dense import Dense
 from onepass.classify.heads.neural.mlp import Mlp
 from onepass.classify.heads.neural.trained_head import TrainedHead
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult, leaderboard_path
+from onepass.classify.leaderboard.history import open_board
 from onepass.classify.leaderboard.records import ThrottledLog, intact, keep, probe_id, probe_result
 from onepass.classify.protocol.evaluate import ProtocolRows, protocol_rows, run_probe
 from onepass.classify.protocol.inputs import Inputs, feature_inputs
@@ -144,10 +145,7 @@ def run_sweeps(config: SweepConfig) -> SweepsResult:
     paths = tuple(folder / "sweeps" / f"{sweep.probe}.json" for sweep in sweeps)
     records, ran = [], 0
     with exclusive(leaderboard_path(folder)):
-        board = Leaderboard(folder, dataset.name, dataset.digest, seed=config.seed)
-        if board.path.exists():
-            board = Leaderboard.load(folder, dataset.name, dataset.digest)
-            board = replace(board, seed=config.seed)
+        board = open_board(folder, dataset, seed=config.seed)
         for sweep, path in zip(sweeps, paths, strict=True):
             state = StateFile(path.with_suffix(".npz"), sweep.probe)
             if config.fresh:
