@@ -24,6 +24,7 @@ from onepass.cache.files import TEMPORARY
 from onepass.cache.names import check_name
 from onepass.cache.provenance import digest_bytes
 from onepass.cache.rows import RowFile, recipe_of
+from onepass.cache.stores import AnyStore, find_file, root, roots
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +86,13 @@ class FeatureKey:
                 text += mark + value
         return text
 
-    def file(self, store: Path, dataset: str) -> Path:
-        """Return where the rows of a data set's images lie once they are finished."""
+    def file(self, store: AnyStore, dataset: str) -> Path:
+        """Return where the rows of a data set's images are written."""
         return features_folder(store, dataset) / (self.file_name + ".h5")
+
+    def find(self, store: AnyStore, dataset: str) -> Path | None:
+        """Return where they lie finished, None where they do not."""
+        return find_file(store, dataset, "features", self.file_name + ".h5")
 
     @property
     def file_name(self) -> str:
@@ -234,9 +239,9 @@ class FeatureSet:
         return digest_bytes(*(s.digest.encode() for s in sets))
 
 
-def features_folder(store: Path, dataset: str) -> Path:
-    """Return the folder of a data set's feature files."""
-    return store / dataset / "features"
+def features_folder(store: AnyStore, dataset: str) -> Path:
+    """Return the folder into which a data set's feature files are written."""
+    return root(store) / dataset / "features"
 
 
 def open_features(path: Path) -> FeatureSet:
@@ -270,13 +275,16 @@ def _sibling_logits(rows: RowFile, key: FeatureKey) -> np.ndarray | None:
     return logits.columns["features"] if logits.inputs == same else None
 
 
-def list_features(store: Path, dataset: str) -> list[Path]:
+def list_features(store: AnyStore, dataset: str) -> list[Path]:
     """Return a data set's finished feature files, by name."""
-    found = features_folder(store, dataset).glob("*.h5")
-    return sorted(path for path in found if not path.name.startswith(TEMPORARY))
+    found: dict[str, Path] = {}
+    for top in reversed(roots(store)):
+        paths = features_folder(top, dataset).glob("*.h5")
+        found |= {path.name: path for path in paths if not path.name.startswith(TEMPORARY)}
+    return [found[name] for name in sorted(found)]
 
 
-def resolve_features(store: Path, dataset: str, texts: Sequence[str] = ()) -> list[FeatureSet]:
+def resolve_features(store: AnyStore, dataset: str, texts: Sequence[str] = ()) -> list[FeatureSet]:
     """Open the feature files that the key texts name; all but the logits where none is given.
 
     Raises:
@@ -324,7 +332,7 @@ def extract_flags(key: FeatureKey) -> tuple[str, ...]:
     return tuple(flags)
 
 
-def same_recipe(store: Path, key: FeatureKey) -> tuple[list[RowFile], list[Path]]:
+def same_recipe(store: AnyStore, key: FeatureKey) -> tuple[list[RowFile], list[Path]]:
     """Find every vector of a store that was made by a recipe, of whichever data set.
 
     A file that is damaged, unreadable or of an earlier format gives none.
@@ -333,7 +341,8 @@ def same_recipe(store: Path, key: FeatureKey) -> tuple[list[RowFile], list[Path]
         Finished files, and folders of the shards of unfinished ones.
     """
     finished = []
-    for path in sorted(store.glob(f"*/features/{glob.escape(key.file_name)}.h5")):
+    pattern = f"*/features/{glob.escape(key.file_name)}.h5"
+    for path in (path for top in roots(store) for path in sorted(top.glob(pattern))):
         try:
             rows = RowFile.open(path)
         except OnepassError as error:
@@ -341,5 +350,5 @@ def same_recipe(store: Path, key: FeatureKey) -> tuple[list[RowFile], list[Path]
             continue
         if recipe_of(rows) == key.recipe():
             finished.append(rows)
-    begun = store.glob(f"*/features/{glob.escape(key.file_name)}.h5.parts")
-    return finished, sorted(begun)
+    begun = [path for top in roots(store) for path in sorted(top.glob(pattern + ".parts"))]
+    return finished, begun

@@ -75,7 +75,7 @@ class Entry:
 def list_entries(config: ListConfig) -> list[Entry]:
     """Return every file of the store, pixels first, then features by name."""
     entries = []
-    for key, path in _paths(config.store).items():
+    for key, path in _paths(config.store.path).items():
         if config.dataset in (None, key.split("/")[0]):
             entries.append(_finished(key, path) if path.exists() else _unfinished(key, path))
     return entries
@@ -83,7 +83,7 @@ def list_entries(config: ListConfig) -> list[Entry]:
 
 def show_entry(config: KeyConfig) -> dict[str, Any]:
     """Return all that a finished file says of itself."""
-    rows = RowFile.open(_find_finished(config.store, config.key))
+    rows = RowFile.open(_find_finished(config.store.path, config.key))
     columns = {
         name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in rows.columns.items()
     }
@@ -109,9 +109,9 @@ def verify_entries(config: VerifyConfig) -> list[str]:
         CorruptFileError: Names every file that is not what was written, or cannot be read.
         UnreadableFileError: The same, where the first of them cannot be read.
     """
-    paths = {k: p for k, p in _paths(config.store).items() if p.exists()}
+    paths = {k: p for k, p in _paths(config.store.path).items() if p.exists()}
     if config.key:
-        paths = {config.key: _find_finished(config.store, config.key)}
+        paths = {config.key: _find_finished(config.store.path, config.key)}
     errors: list[OnepassError] = []
     for path in paths.values():
         try:
@@ -141,13 +141,13 @@ def delete_entry(config: KeyConfig) -> Deleted:
     Raises:
         LockedError: A process is writing it.
     """
-    path = _find(config.store, config.key)
+    path = _find(config.store.path, config.key)
     with exclusive(path):
         for file in (path, *leftovers(path)):
             file.unlink(missing_ok=True)
         shutil.rmtree(parts_folder(path), ignore_errors=True)
     dataset, _, name = config.key.partition("/")
-    features = list_features(config.store, dataset) if name == "pixels" else []
+    features = list_features(config.store.path, dataset) if name == "pixels" else []
     return Deleted(path, [f"{dataset}/{file.stem}" for file in features])
 
 

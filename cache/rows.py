@@ -97,9 +97,9 @@ def read_plan(path: Path) -> RowFilePlan | None:
         return None
 
 
-def finished(path: Path, inputs: dict[str, Any]) -> RowFile | None:
-    """Return the finished file at `path` if it was made from exactly these inputs, else None."""
-    if not path.exists():
+def finished(path: Path | None, inputs: dict[str, Any]) -> RowFile | None:
+    """Return the finished file at `path` if there is one and it was made from exactly these inputs, else None."""
+    if path is None or not path.exists():
         return None
     rows = RowFile.open(path)
     return rows if rows.inputs == inputs else None

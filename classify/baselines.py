@@ -1,9 +1,9 @@
 """Baselines: what the probes on features have to beat, and what cannot win."""
 
-from pathlib import Path
 from typing import Any
 
 from onepass.cache.features import resolve_features
+from onepass.cache.stores import AnyStore
 from onepass.classify.heads.base import Head
 from onepass.classify.heads.baselines.imagenet import ABSENT, imagenet_columns
 from onepass.classify.heads.registry import find_head
@@ -17,7 +17,7 @@ LOGISTIC_WEIGHTS = 20_000  # up to this many weights logistic regression is fast
 
 
 def baseline_probes(
-    store: Path, dataset: ImageDataset, features: list[Inputs], seed: int, every: bool
+    store: AnyStore, dataset: ImageDataset, features: list[Inputs], seed: int, every: bool
 ) -> list[tuple[Inputs, Head]]:
     """Return the baselines and what each looks at, the cheap ones first.
 
@@ -57,7 +57,7 @@ def make_head(kind: str, seed: int, **params: Any) -> Head:
 
 
 def _zero_training(
-    store: Path, dataset: ImageDataset, features: list[Inputs], seed: int
+    store: AnyStore, dataset: ImageDataset, features: list[Inputs], seed: int
 ) -> list[tuple[Inputs, Head]]:
     probes = []
     for text in dict.fromkeys(one.features[0] for one in features if len(one.features) == 1):

@@ -17,6 +17,7 @@ from onepass.cache.errors import (
 from onepass.cache.features import SPLITS
 from onepass.cache.names import check_name
 from onepass.cache.rowfile import RowFile
+from onepass.cache.stores import AnyStore, root, roots
 from onepass.data.manifest import EXCLUDED, GROUP, HELD_LABELS, OF_FILES, Manifest, manifest_path
 from onepass.data.record import DatasetRecord
 from onepass.data.sources import SOURCES
@@ -126,18 +127,23 @@ class ImageDataset:
         return np.flatnonzero(self.split == SPLITS.index(split))
 
 
-def dataset_path(store: Path, name: str) -> Path:
+def dataset_path(store: AnyStore, name: str) -> Path:
     """Return where a data set's pixel rows lie once it is prepared."""
-    return store / name / "pixels.h5"
+    return root(store) / name / "pixels.h5"
 
 
-def prepared_names(store: Path) -> list[str]:
+def prepared_names(store: AnyStore) -> list[str]:
     """Return the names of the data sets in a store, sorted; those of an earlier format too."""
-    found = {path.parent.name for file in ("manifest.h5", "pixels.h5") for path in store.glob(f"*/{file}")}  # fmt: skip
+    found = {
+        path.parent.name
+        for top in roots(store)
+        for file in ("manifest.h5", "pixels.h5")
+        for path in top.glob(f"*/{file}")
+    }
     return sorted(found)
 
 
-def open_dataset(store: Path, name: str) -> ImageDataset:
+def open_dataset(store: AnyStore, name: str) -> ImageDataset:
     """Open a prepared data set; no pixel is read.
 
     Raises:
@@ -157,7 +163,7 @@ def open_dataset(store: Path, name: str) -> ImageDataset:
         raise MissingFileError(
             f"{dataset_path(store, name)}: data set {name!r} is not prepared yet", remedy=remedy
         )
-    manifest, pixels = _open_together(store, name)
+    manifest, pixels = _open_together(_home(store, name), name)
     extra = {key: column for key, column in manifest.columns.items() if key not in OF_FILES}
     return ImageDataset(
         name=name,
@@ -174,6 +180,12 @@ def open_dataset(store: Path, name: str) -> ImageDataset:
         record=manifest.record,
         extra=extra,
     )
+
+
+def _home(store: AnyStore, name: str) -> Path:
+    """Return the first of the stores that has the data set."""
+    here = [top for top in roots(store) if name in prepared_names(top)]
+    return here[0] if here else root(store)
 
 
 def open_pixels(folder: Path, contents: str) -> RowFile | None:
@@ -203,7 +215,7 @@ def open_pixels(folder: Path, contents: str) -> RowFile | None:
     return None
 
 
-def _open_together(store: Path, name: str) -> tuple[Manifest, RowFile]:
+def _open_together(store: AnyStore, name: str) -> tuple[Manifest, RowFile]:
     """Open the manifest and the pixels that belong to it; once more where a writer came between the two."""
     path = manifest_path(store, name)
     if not path.exists():

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from onepass.cache.features import FeatureSet, check_fresh, resolve_features
+from onepass.cache.stores import AnyStore
 from onepass.data.dataset import ImageDataset, open_dataset
 
 
@@ -59,7 +59,7 @@ class LabelledFeatures:
         return self.dataset.rows(split)
 
 
-def labelled_features(store: Path, name: str, keys: Sequence[str] = ()) -> LabelledFeatures:
+def labelled_features(store: AnyStore, name: str, keys: Sequence[str] = ()) -> LabelledFeatures:
     """Open feature vectors of a data set, several keys side by side; all that are stored where none is named.
 
     Raises:

@@ -17,6 +17,7 @@ from onepass.cache.errors import CorruptFileError
 from onepass.cache.features import SPLITS
 from onepass.cache.provenance import digest_array, digest_bytes, digest_json
 from onepass.cache.rowfile import RowFile, write_rows
+from onepass.cache.stores import AnyStore, root
 from onepass.data.record import DatasetRecord
 
 log = logging.getLogger(__name__)
@@ -167,9 +168,9 @@ class Manifest:
         return Manifest.open(self.path)
 
 
-def manifest_path(store: Path, name: str) -> Path:
+def manifest_path(store: AnyStore, name: str) -> Path:
     """Return where the manifest of a data set lies."""
-    return store / name / "manifest.h5"
+    return root(store) / name / "manifest.h5"
 
 
 def dataset_digest(

@@ -22,6 +22,7 @@ from onepass.cache.rows import (
     read_plan,
 )
 from onepass.cache.shards import shard_keys
+from onepass.cache.stores import AnyStore
 from onepass.data.dataset import ImageDataset
 from onepass.extract.backbones import registry
 from onepass.extract.backbones.spec import BackboneSpec
@@ -121,7 +122,7 @@ class Existing:
     equal: int
 
     @classmethod
-    def look(cls, store: Path, dataset: ImageDataset, key: FeatureKey) -> "Existing":
+    def look(cls, store: AnyStore, dataset: ImageDataset, key: FeatureKey) -> "Existing":
         """Look what there is, without reading a vector."""
         donors, begun = same_recipe(store, key)
         path = key.file(store, dataset.name)
@@ -151,12 +152,12 @@ def _add_keys(pool: RowPool, folders: list[Path]) -> None:
         pool.add_shard(shard, {"content": shard_keys(shard, "content")}, "content")
 
 
-def unfinished(job: ExtractionJob, store: Path, dataset: ImageDataset) -> ExtractionJob | None:
+def unfinished(job: ExtractionJob, store: AnyStore, dataset: ImageDataset) -> ExtractionJob | None:
     """Return the job with only the files that are not finished; None where all are."""
     left = [
         i
         for i, key in enumerate(job.keys)
-        if finished(key.file(store, dataset.name), inputs_of(key.recipe(), dataset.content)) is None
+        if finished(key.find(store, dataset.name), inputs_of(key.recipe(), dataset.content)) is None
     ]
     outputs, keys = tuple(job.outputs[i] for i in left), tuple(job.keys[i] for i in left)
     return replace(job, outputs=outputs, keys=keys) if left else None

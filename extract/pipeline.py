@@ -12,6 +12,7 @@ import numpy as np
 from onepass.cache.features import ExtractionRecord, FeatureKey
 from onepass.cache.rows import RowFile, RowWriter, ShardKind, cut_shards
 from onepass.cache.stopping import StopRequest
+from onepass.cache.stores import AnyStore
 from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.extract.config import ExtractConfig
 from onepass.extract.estimate import Estimate, PreparedJob, plan_table, prepare_job
@@ -118,8 +119,8 @@ def extract_features(config: ExtractConfig, stop: StopRequest | None = None) -> 
     return ExtractResult(config.dataset, len(dataset.labels), files, stop.reason, dry, seconds)
 
 
-def _cached_file(key: FeatureKey, store: Path, dataset: ImageDataset) -> FileReport:
-    rows = RowFile.open(key.file(store, dataset.name))
+def _cached_file(key: FeatureKey, store: AnyStore, dataset: ImageDataset) -> FileReport:
+    rows = RowFile.open(key.find(store, dataset.name) or key.file(store, dataset.name))
     dim = rows.columns["features"].shape[1]
     return FileReport(str(key), rows.path, "cached", rows.layout.rows, dim)
 

@@ -12,6 +12,7 @@ from onepass.cache.errors import (
     UsageError,
     unknown_name,
 )
+from onepass.cache.stores import AnyStore
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
 from onepass.data.dataset import open_dataset
 from onepass.finetune.session.result import RESULT
@@ -62,7 +63,7 @@ def _predictor_of(model: Model, views: tuple[str, ...], scaled: bool = True) -> 
     return run_predictor(model, views)
 
 
-def open_models(store: Path, runs: Path, texts: Sequence[str]) -> list[Model]:
+def open_models(store: AnyStore, runs: Path, texts: Sequence[str]) -> list[Model]:
     """Open what each MODEL names, with what lies on disk; nothing is computed.
 
     Args:
@@ -91,7 +92,7 @@ def is_run(runs: Path, text: str) -> bool:
     return bool(model) and (runs / name / "finetune" / model).is_dir()
 
 
-def _open(store: Path, runs: Path, text: str) -> Model:
+def _open(store: AnyStore, runs: Path, text: str) -> Model:
     name, line, model = split_model(text)
     if is_run(runs, text):
         return open_run(store, runs, text)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from onepass.cache.errors import InvalidInputError, Remedy
+from onepass.cache.stores import AnyStore
 from onepass.classify.ensemble import member_inputs
 from onepass.classify.heads.base import Head
 from onepass.classify.heads.storage import load_head
@@ -31,7 +32,7 @@ class Probe:
         result: The line.
     """
 
-    store: Path
+    store: AnyStore
     dataset: ImageDataset
     board: Leaderboard
     result: ProbeResult

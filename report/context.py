@@ -9,6 +9,7 @@ import numpy as np
 from onepass.cache.artifacts import Artifact
 from onepass.cache.commandline.advice import onepass_command
 from onepass.cache.errors import CorruptFileError
+from onepass.cache.stores import AnyStore
 from onepass.classify.analysis.inspection import Inspection
 from onepass.classify.analysis.transferability import Transferability
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
@@ -144,7 +145,7 @@ def probe_name(probe: ProbeResult) -> str:
     return {"majority": "majority class", "guess": "random guess"}.get(probe.head, probe.head)
 
 
-def open_context(store: Path, runs_root: Path, name: str) -> ReportContext:
+def open_context(store: AnyStore, runs_root: Path, name: str) -> ReportContext:
     """Open the results of a data set. What another state of it left is left out, with a note.
 
     Raises:

@@ -8,6 +8,7 @@ from typing import Any
 from onepass.cache.errors import OnepassError
 from onepass.cache.features import ExtractionRecord, FeatureKey, list_features
 from onepass.cache.rowfile import RowFile
+from onepass.cache.stores import AnyStore
 from onepass.data.dataset import ImageDataset
 from onepass.report.numbers import percent
 
@@ -84,7 +85,7 @@ def devices_text(devices: Sequence[str], gpu_use: float | None) -> str:
     return ", ".join([*devices, *busy])
 
 
-def feature_files(store: Path, dataset: ImageDataset) -> tuple[list[FeatureFile], list[str]]:
+def feature_files(store: AnyStore, dataset: ImageDataset) -> tuple[list[FeatureFile], list[str]]:
     """Return the data set's feature files by name, and which were left out and why."""
     files, notes = [], []
     for path in list_features(store, dataset.name):

@@ -45,14 +45,12 @@ def onepass_command(*words: str) -> str:
     Args:
         *words: What follows `onepass`, such as "extract", "--dataset", "digits".
     """
-    names = ["cache_dir"] if words[0] in WITHOUT_RUNS else ["cache_dir", "runs_dir"]
-    places = {name: _places.get().get(name) for name in names}
-    flags = [
-        w
-        for name, place in places.items()
-        if place
-        for w in (f"--{name.replace('_', '-')}", str(place))
-    ]
+    names = ["cache_dir", "read_from", *([] if words[0] in WITHOUT_RUNS else ["runs_dir"])]
+    places = {name: _places.get().get(name) or () for name in names}
+    flags = []
+    for name, place in places.items():
+        values = place if isinstance(place, tuple) else (place,)
+        flags += [f"--{name.replace('_', '-')}", *map(str, values)] if values else []
     return shlex.join(["onepass", *words, *flags])
 
 

@@ -12,6 +12,9 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
+from onepass.cache.errors import UsageError
+from onepass.cache.stores import Store
+
 NUMBER = r"[0-9]+(?:\.[0-9]+)?"
 DURATION = re.compile(
     rf"((?P<hours>{NUMBER})h)?((?P<minutes>{NUMBER})m)?((?P<seconds>{NUMBER})s)?|(?P<bare>{NUMBER})"
@@ -55,11 +58,30 @@ class StoreConfig:
         None, "folder of the stored rows (default: $ONEPASS_CACHE, else cache/store)"
     )
 
+    read_from: tuple[Path, ...] = flag(
+        (),
+        "other stores that are only read: what they have is used, and copied, but never written "
+        "(default: $ONEPASS_READ_FROM)",
+        metavar="STORE",
+    )
+
     @property
-    def store(self) -> Path:
-        """Root folder of the store; by default that of the working directory."""
+    def store(self) -> Store:
+        """Where rows are kept; by default below the working directory.
+
+        Raises:
+            UsageError: A store to read from is no folder.
+        """
         default = os.environ.get("ONEPASS_CACHE") or "cache/store"
-        return (self.cache_dir or Path(default)).expanduser()
+        named = os.environ.get("ONEPASS_READ_FROM", "").split(os.pathsep)
+        others = self.read_from or tuple(Path(name) for name in named if name)
+        for other in others:
+            if not other.expanduser().is_dir():
+                raise UsageError(f"--read-from {other}: expected the folder of a store, found none")
+        return Store(
+            (self.cache_dir or Path(default)).expanduser(),
+            tuple(other.expanduser() for other in others),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +134,7 @@ def make_parser(
     )
     hints = typing.get_type_hints(config)
     for field in sorted(
-        dataclasses.fields(config), key=lambda f: f.name in ("cache_dir", "runs_dir")
+        dataclasses.fields(config), key=lambda f: f.name in ("cache_dir", "read_from", "runs_dir")
     ):
         _add_flag(parser, field, hints[field.name])
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")

@@ -14,6 +14,7 @@ from onepass.cache.errors import CorruptFileError, InvalidInputError, Remedy
 from onepass.cache.features import list_features, resolve_features
 from onepass.cache.progress import human_seconds
 from onepass.cache.provenance import made_by
+from onepass.cache.stores import AnyStore
 from onepass.classify.analysis.transfer_scores import (
     Moments,
     h_score,
@@ -179,7 +180,7 @@ def score_features(config: TransferConfig) -> TransferResult:
 
 
 def _cached_scores(
-    path: Path, store: Path, dataset: ImageDataset
+    path: Path, store: AnyStore, dataset: ImageDataset
 ) -> dict[tuple[str, ...], FeatureScores]:
     """Return what was scored before, by key texts, as long as its feature files are stored."""
     try:
@@ -192,7 +193,9 @@ def _cached_scores(
     return {one.features: one for one in kept.scores if stored.issuperset(one.features)}
 
 
-def _score(store: Path, dataset: ImageDataset, inputs: Inputs, rows: np.ndarray) -> FeatureScores:
+def _score(
+    store: AnyStore, dataset: ImageDataset, inputs: Inputs, rows: np.ndarray
+) -> FeatureScores:
     """Read the training rows of one set of features and, where they are stored, of its logits."""
     start = time.monotonic()
     X, numbers, classes = take(inputs.vectors(), rows), dataset.labels[rows], len(dataset.class_ids)
@@ -233,7 +236,7 @@ def agreements(scores: tuple[FeatureScores, ...]) -> tuple[Agreement, ...]:
     return tuple(found)
 
 
-def _logits(store: Path, dataset: ImageDataset, inputs: Inputs) -> np.ndarray | None:
+def _logits(store: AnyStore, dataset: ImageDataset, inputs: Inputs) -> np.ndarray | None:
     """Return the ImageNet logits (N, Z) beside a single set of features, where they are stored."""
     if len(inputs.features) > 1:
         return None

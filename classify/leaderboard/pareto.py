@@ -6,10 +6,11 @@ from pathlib import Path
 from onepass.cache.errors import OnepassError
 from onepass.cache.features import ExtractionRecord, FeatureKey
 from onepass.cache.rowfile import RowFile
+from onepass.cache.stores import AnyStore
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
 
 
-def extraction_costs(store: Path, board: Leaderboard) -> dict[str, float | None]:
+def extraction_costs(store: AnyStore, board: Leaderboard) -> dict[str, float | None]:
     """Return the extraction cost of each probe of the leaderboard, in ms an image, by its id.
 
     The sum over the feature files that the probe reads: sizes, backbones and views side by side, and
@@ -24,7 +25,8 @@ def extraction_costs(store: Path, board: Leaderboard) -> dict[str, float | None]
     files: dict[Path, float | None] = {}
     costs: dict[str, float | None] = {}
     for result in board.results:
-        paths = {key.file(store, board.dataset) for key in _keys(result, by_id)}
+        keys = set(_keys(result, by_id))
+        paths = {key.find(store, board.dataset) or key.file(store, board.dataset) for key in keys}
         for path in paths - files.keys():
             files[path] = _milliseconds(path)
         parts = [files[path] for path in sorted(paths)]

@@ -13,10 +13,10 @@ from onepass.cache.features import (
     FeatureSet,
     check_fresh,
     extract_flags,
-    list_features,
     resolve_features,
 )
 from onepass.cache.provenance import differences, digest_bytes
+from onepass.cache.stores import AnyStore
 from onepass.classify.heads.scaler import blocks
 from onepass.classify.leaderboard.board import ProbeResult
 from onepass.classify.leaderboard.result import features_text
@@ -62,7 +62,7 @@ class Inputs:
 
 
 def feature_inputs(
-    store: Path, dataset: ImageDataset, texts: tuple[str, ...], views: tuple[str, ...] = ()
+    store: AnyStore, dataset: ImageDataset, texts: tuple[str, ...], views: tuple[str, ...] = ()
 ) -> list[Inputs]:
     """Open the features that the texts name: KEY, or KEY,KEY for several side by side.
 
@@ -112,7 +112,7 @@ def no_inputs(dataset: ImageDataset) -> Inputs:
     return Inputs(lambda: np.arange(rows, dtype=np.float32)[:, None], (), (), dataset.digest)
 
 
-def logits_inputs(store: Path, dataset: ImageDataset, text: str) -> Inputs:
+def logits_inputs(store: AnyStore, dataset: ImageDataset, text: str) -> Inputs:
     """Return the ImageNet logits that are stored beside the features of a key, for a baseline.
 
     Raises:
@@ -131,7 +131,7 @@ def logits_inputs(store: Path, dataset: ImageDataset, text: str) -> Inputs:
     return Inputs(lambda: logits, (text,), (), one.digest)
 
 
-def inputs_of(store: Path, dataset: ImageDataset, result: ProbeResult) -> Inputs:
+def inputs_of(store: AnyStore, dataset: ImageDataset, result: ProbeResult) -> Inputs:
     """Open the vectors that a probe on the leaderboard was made from.
 
     Raises:
@@ -155,7 +155,7 @@ def inputs_of(store: Path, dataset: ImageDataset, result: ProbeResult) -> Inputs
 
 
 def _checked(
-    store: Path, dataset: ImageDataset, sets: list[FeatureSet], views: tuple[str, ...]
+    store: AnyStore, dataset: ImageDataset, sets: list[FeatureSet], views: tuple[str, ...]
 ) -> Inputs:
     """Return the sets side by side, in each view, after looking at every number."""
     groups = [sets, *(_in_view(store, sets, view) for view in views)]
@@ -186,13 +186,12 @@ def _view_key(one: FeatureSet, view: str) -> FeatureKey:
     return replace(key, view=view)
 
 
-def _in_all_views(store: Path, one: FeatureSet, views: tuple[str, ...]) -> bool:
-    stored = list_features(store, one.dataset)
+def _in_all_views(store: AnyStore, one: FeatureSet, views: tuple[str, ...]) -> bool:
     plain = not one.keys[0].view
-    return plain and all(_view_key(one, view).file(store, one.dataset) in stored for view in views)
+    return plain and all(_view_key(one, view).find(store, one.dataset) for view in views)
 
 
-def _in_view(store: Path, sets: list[FeatureSet], view: str) -> list[FeatureSet]:
+def _in_view(store: AnyStore, sets: list[FeatureSet], view: str) -> list[FeatureSet]:
     """Return the same features in another view.
 
     Raises:
@@ -202,10 +201,10 @@ def _in_view(store: Path, sets: list[FeatureSet], view: str) -> list[FeatureSet]
     found = []
     for one in sets:
         key = _view_key(one, view)
-        path = key.file(store, one.dataset)
-        if path not in list_features(store, one.dataset):
+        path = key.find(store, one.dataset)
+        if path is None:
             raise MissingFileError(
-                f"{path}: no such view yet",
+                f"{key.file(store, one.dataset)}: no such view yet",
                 remedy=Remedy("extract", one.dataset, extract_flags(key)),
             )
         (other,) = resolve_features(store, one.dataset, [str(key)])

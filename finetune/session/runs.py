@@ -10,6 +10,7 @@ import numpy as np
 
 from onepass.cache.errors import CorruptFileError, MissingFileError, StaleError
 from onepass.cache.names import check_run
+from onepass.cache.stores import AnyStore
 from onepass.classify.heads.storage import unpack_arrays
 from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.finetune.session.result import RESULT, FinetuneResult
@@ -134,7 +135,7 @@ def finished_runs(place: Path) -> list[Run]:
     return [read_run(folder) for folder in run_folders(place) if (folder / RESULT).exists()]
 
 
-def open_run(store: Path, runs: Path, text: str) -> FinishedRun:
+def open_run(store: AnyStore, runs: Path, text: str) -> FinishedRun:
     """Open the run that DATASET/RUN names.
 
     Raises:
