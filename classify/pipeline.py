@@ -30,6 +30,7 @@ from onepass.classify.protocol.inputs import Inputs, feature_inputs
 from onepass.classify.protocol.scorings import Scorings, count_scorings
 from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.data.record import PublishedResult
+from onepass.data.splits import shared_images
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class ClassifyResult:
         baselines: Best first.
         comparison: Winner and runner-up (the best baseline where there is only one probe).
         correction: What the last change of the data set was worth; None where there was none.
+        shared: Images of a split that lie in another as well, such as {"val in train": 12}.
         published: What others reported on this data set.
         notes: What a reader of the numbers has to know of the data set.
         protocol: How the numbers were made, in a sentence.
@@ -67,6 +69,7 @@ class ClassifyResult:
     baselines: tuple[ProbeResult, ...]
     comparison: Comparison | None
     correction: Correction | None
+    shared: dict[str, int]
     published: list[PublishedResult]
     notes: list[str]
     protocol: str
@@ -189,6 +192,7 @@ def _result(
 ) -> ClassifyResult:
     costs = extraction_costs(config.store, board)
     return ClassifyResult(
+        shared=shared_images(dataset.content, dataset.split),
         correction=last_correction(board, dataset),
         dataset=dataset.name,
         classes=len(dataset.class_ids),

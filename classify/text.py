@@ -9,6 +9,7 @@ from onepass.cache.progress import human_seconds
 if TYPE_CHECKING:
     from onepass.classify.ensemble import EnsembleResult
     from onepass.classify.leaderboard.board import ProbeResult
+    from onepass.classify.leaderboard.history import Correction
     from onepass.classify.metrics import Comparison
     from onepass.classify.pipeline import ClassifyResult
     from onepass.classify.search.sweep import SweepsResult
@@ -37,7 +38,7 @@ def classify_text(result: "ClassifyResult") -> str:
         names = _names((*result.results, *result.baselines))
         lines.append(f"Winner: {_comparison(result.comparison, names)}")
     if result.correction:
-        lines.append(f"Correction: {result.correction}")
+        lines.append(f"Correction: {correction_text(result.correction)}")
     if result.front:
         lines.append(
             "* on the Pareto front: no other is both cheaper to extract and better on the selection split."
@@ -52,6 +53,10 @@ def classify_text(result: "ClassifyResult") -> str:
     lines.append(f"Protocol: {result.protocol}.")
     lines += _scorings(result)
     lines += [f"Note: {note}" for note in result.notes]
+    lines += [
+        f"Note: {count:,} images of {where.replace(' in ', ' lie in ')} as well; accuracies are too high there."
+        for where, count in result.shared.items()
+    ]
     split = "test" if result.results[0].rows.test else "val"
     lines += [
         f"Files: {result.leaderboard}, heads and probabilities in {result.leaderboard.parent / 'heads'}",
@@ -59,6 +64,18 @@ def classify_text(result: "ClassifyResult") -> str:
         f"      {onepass_command('predict', result.dataset, '--split', split)}",
     ]
     return "\n".join(lines)
+
+
+def correction_text(correction: "Correction") -> str:
+    """Return what a change of the data set was worth, in a sentence."""
+    left_out = f" ({correction.relabelled:,} with a changed label left out)" * bool(
+        correction.relabelled
+    )
+    return (
+        f"{100 * correction.before_top1:.1f} % before the data set changed ({correction.before[:8]}), "
+        f"{100 * correction.after_top1:.1f} % now, on the {correction.comparison.rows:,} validation images "
+        f"with the same label in both{left_out}; mid-p McNemar {p_value(correction.comparison.p_value)}"
+    )
 
 
 def ensemble_text(result: "EnsembleResult") -> str:

@@ -8,8 +8,10 @@ import numpy as np
 from sklearn.datasets import load_digits
 from stored import store_dataset, store_features
 
+from onepass.cache.content import content_of
 from onepass.cache.features import FeatureKey
 from onepass.data.dataset import ImageDataset
+from onepass.data.record import DatasetRecord
 
 NAME = "digits-test"
 
@@ -32,6 +34,26 @@ class Digits:
     def X(self) -> np.ndarray:
         """The pixels as vectors, float16 (N, 64)."""
         return (self.pixels.reshape(len(self.labels), -1) / 16).astype(np.float16)
+
+    def opened(self, **changes: Any) -> ImageDataset:
+        """The digits as a data set that lies nowhere; the labels of the test rows are known."""
+        ids = [f"n{k:02d}" for k in range(int(self.labels.max()) + 1)]
+        fields = {
+            "name": NAME,
+            "path": Path("nowhere"),
+            "pixels": self.pixels,
+            "content": content_of(self.pixels),
+            "labels": self.labels,
+            "split": self.split,
+            "names": [str(row) for row in range(len(self.labels))],
+            "groups": None,
+            "class_ids": ids,
+            "class_names": ids,
+            "digest": "",
+            "record": DatasetRecord(),
+            "extra": {},
+        }
+        return ImageDataset(**{**fields, **changes})
 
 
 def digits(classes: int = 10) -> Digits:

@@ -19,6 +19,7 @@ from onepass.cache.artifacts import to_json
 from onepass.cache.commandline.command import Command, main
 from onepass.cache.commandline.flags import RunsConfig, StoreConfig, flag, parse_duration
 from onepass.cache.errors import InvalidInputError, OnepassError, UsageError, unknown_name
+from onepass.cache.stores import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,14 +246,28 @@ def test_the_store_is_where_the_flag_says_then_the_environment_then_the_working_
     monkeypatch.delenv("ONEPASS_CACHE", raising=False)
     monkeypatch.delenv("ONEPASS_RUNS", raising=False)
     monkeypatch.setenv("HOME", "/home/somebody")
-    assert parsed([], RunsConfig).store == Path("cache/store")
+    monkeypatch.delenv("ONEPASS_READ_FROM", raising=False)
+    assert parsed([], RunsConfig).store == Store(Path("cache/store"))
     assert parsed([], RunsConfig).runs == Path("runs")
     monkeypatch.setenv("ONEPASS_CACHE", "~/rows")
     monkeypatch.setenv("ONEPASS_RUNS", "/runs")
-    assert parsed([], RunsConfig).store == Path("/home/somebody/rows")
+    assert parsed([], RunsConfig).store == Store(Path("/home/somebody/rows"))
     assert parsed([], RunsConfig).runs == Path("/runs")
     there = parsed(["--cache-dir=~/a", "--runs-dir", "b"], RunsConfig)
-    assert (there.store, there.runs) == (Path("/home/somebody/a"), Path("b"))
+    assert (there.store, there.runs) == (Store(Path("/home/somebody/a")), Path("b"))
+
+
+def test_stores_to_read_from_are_named_by_flag_or_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    here, other = tmp_path / "a b", tmp_path / "c"
+    here.mkdir()
+    other.mkdir()
+    monkeypatch.setenv("ONEPASS_READ_FROM", f"{here}{os.pathsep}{other}")
+    assert parsed([], RunsConfig).store.read_from == (here, other)
+    assert parsed(["--read-from", str(other)], RunsConfig).store.read_from == (other,)
+    with pytest.raises(UsageError, match=r"--read-from .*nowhere: expected the folder of a store"):
+        _ = parsed(["--read-from", str(tmp_path / "nowhere")], RunsConfig).store
 
 
 def test_a_terminal_that_cannot_write_a_letter_shows_an_escape(

@@ -55,7 +55,10 @@ def test_the_leaderboard_before_is_kept_and_compared(tmp_path: Path, wrong: Imag
     assert change.before_top1 < change.after_top1 - 0.02 and change.comparison.p_value < 0.05
     expected = (change.after_top1 * (len(val) - 3)) / len(val)
     assert after.results[0].val_top1 == pytest.approx(expected, abs=3 / len(val))
-    assert f"on the {len(val) - 3:,} validation images with the same label" in classify_text(after)
+    assert (
+        f"on the {len(val) - 3:,} validation images with the same label in both (3 with"
+        in classify_text(after)
+    )
 
 
 def test_a_correction_that_is_taken_back_trains_nothing(

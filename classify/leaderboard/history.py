@@ -46,14 +46,6 @@ class Correction:
     after_top1: float
     comparison: Comparison
 
-    def __str__(self) -> str:
-        test = self.comparison
-        return (
-            f"{100 * self.before_top1:.1f} % → {100 * self.after_top1:.1f} % since the data set changed ({self.before[:8]} → "
-            f"{self.after[:8]}), on the {test.rows:,} validation images with the same label in both; McNemar "
-            f"p = {test.p_value:.2g}"
-        )
-
 
 def history_folder(folder: Path, digest: str) -> Path:
     """Return where the results of one state of a data set are kept, in its folder `runs/<data set>`."""

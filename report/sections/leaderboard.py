@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 from onepass.classify.heads.base import brief
 from onepass.classify.leaderboard.board import ProbeResult
+from onepass.classify.leaderboard.history import last_correction
 from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.metrics import Verdict, compare
 from onepass.classify.protocol.scorings import count_scorings
+from onepass.data.splits import shared_images
 from onepass.report.context import ReportContext
 from onepass.report.numbers import p_value, points
 from onepass.report.sections.section import Section
@@ -53,6 +55,8 @@ def build(context: ReportContext) -> Section:
         "top5": any(probe.val_top5 is not None for probe in probes),
         "rates": any(row.rate for row in rows),
         "unconverged": [row for row in rows if not row.probe.converged],
+        "correction": last_correction(context.board, context.dataset),
+        "shared": shared_images(context.dataset.content, context.dataset.split),
         "scorings": count_scorings(context.board.folder, context.dataset.digest),
     }
     return Section("leaderboard", "Leaderboard", "Leaderboard", facts)
