@@ -1,10 +1,10 @@
-"""onepass cache list | show | verify | delete."""
+"""onepass cache list | show | verify | delete | migrate."""
 
 import json
 import sys
 
 from onepass.cache.artifacts import to_json
-from onepass.cache.commandline.command import Command, main
+from onepass.cache.commandline.command import Command, OnSignal, main
 from onepass.cache.inventory import (
     KeyConfig,
     ListConfig,
@@ -16,6 +16,7 @@ from onepass.cache.inventory import (
     show_entry,
     verify_entries,
 )
+from onepass.cache.migrate import MigrateConfig, migrate_store, migrations_text
 
 COMMANDS = [
     Command(
@@ -42,6 +43,14 @@ COMMANDS = [
         ),
     ),
     Command("delete", "Delete one file.", KeyConfig, delete_entry, deleted_text),
+    Command(
+        "migrate",
+        "Bring files of the format before up to date; nothing is computed again.",
+        MigrateConfig,
+        migrate_store,
+        migrations_text,
+        OnSignal.RESUME,
+    ),
 ]
 
 if __name__ == "__main__":

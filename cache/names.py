@@ -4,6 +4,10 @@ import re
 
 from onepass.cache.errors import OnepassError, UsageError
 
+# Files of a data set's folder in the store.
+PIXELS, MANIFEST = "pixels.h5", "manifest.h5"
+NEXT_PIXELS = "pixels.next.h5"  # new pixel rows, until the manifest that belongs to them is written
+
 DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a new one
 LONGEST = 240  # bytes; a file system allows 255, and endings come behind
 ENDINGS = (".lock", ".parts", ".tmp")  # of what lies beside a file or folder while it is written
