@@ -23,7 +23,7 @@ from onepass.cache.errors import (
 from onepass.cache.files import TEMPORARY
 from onepass.cache.names import check_name
 from onepass.cache.provenance import digest_bytes
-from onepass.cache.rows import RowFile, recipe_of
+from onepass.cache.rows import RowFile, read_plan, recipe_of
 from onepass.cache.stores import AnyStore, find_file, root, roots
 
 log = logging.getLogger(__name__)
@@ -351,4 +351,12 @@ def same_recipe(store: AnyStore, key: FeatureKey) -> tuple[list[RowFile], list[P
         if recipe_of(rows) == key.recipe():
             finished.append(rows)
     begun = [path for top in roots(store) for path in sorted(top.glob(pattern + ".parts"))]
-    return finished, begun
+    return finished, [folder for folder in begun if _is_of_recipe(folder, key)]
+
+
+def _is_of_recipe(folder: Path, key: FeatureKey) -> bool:
+    try:
+        plan = read_plan(folder.with_name(folder.name.removesuffix(".parts")))
+    except OnepassError:
+        return False
+    return plan is not None and plan.kind.recipe == key.recipe()

@@ -1,44 +1,72 @@
 """Rows that exist already, in finished files and committed shards, found by what they are known by."""
 
-from collections.abc import Callable, Iterable
+import logging
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from onepass.cache.content import ContentIndex
+from onepass.cache.errors import CorruptFileError, StaleError
 from onepass.cache.rowfile import RowFile
-from onepass.cache.shards import release
+from onepass.cache.shards import ShardKind, read_shard, release
+
+log = logging.getLogger(__name__)
+
+Rows = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """A finished file, or a committed shard.
+class _File:
+    """A finished file. Each of its blocks is compared with its digest before the first of its rows is given."""
 
-    Attributes:
-        path: Where it lies.
-        columns: By name, each (n, …).
-        block_rows: Rows that are checked at a time.
-        check: Compares a block with its digest.
-    """
+    rows: RowFile
+    check: Callable[[int], None]
+
+    def take(self, names: Sequence[str], rows: np.ndarray) -> Rows:
+        for block in np.unique(rows // self.rows.layout.shard_rows).tolist():
+            self.check(block)
+        columns = {name: self.rows.columns[name] for name in names}
+        found = {name: column[rows] for name, column in columns.items()}
+        for column in columns.values():
+            release(column[rows.min() : rows.max() + 1])
+        return found
+
+
+class _Place(NamedTuple):
+    """Where a column lies in a shard."""
+
+    dtype: np.dtype
+    offset: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """A committed shard that was checked. It is opened again for each look: there may be thousands."""
 
     path: Path
-    columns: dict[str, np.ndarray]
-    block_rows: int
-    check: Callable[[int], object]
+    identity: tuple[int, ...]
+    places: dict[str, _Place]
 
-    def take(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Return some rows of a column, checked.
+    def take(self, names: Sequence[str], rows: np.ndarray) -> Rows:
+        try:
+            with self.path.open("rb") as file:
+                if _identity(os.fstat(file.fileno())) == self.identity:
+                    return {name: self._map(file, name)[rows] for name in names}
+        except FileNotFoundError:
+            pass
+        raise StaleError(
+            f"{self.path}: another process replaced it or took it away meanwhile; run the same command again"
+        )
 
-        Raises:
-            CorruptFileError: They are not what was written.
-        """
-        for block in np.unique(rows // self.block_rows).tolist():
-            self.check(block)
-        found = self.columns[name][rows]
-        release(self.columns[name][rows.min() : rows.max() + 1])
-        return found
+    def _map(self, file: object, name: str) -> np.ndarray:
+        dtype, offset, shape = self.places[name]
+        return np.memmap(file, dtype, "r", offset, shape)  # type: ignore[call-overload]
 
 
 class RowPool:
@@ -51,7 +79,8 @@ class RowPool:
     def __init__(self, wanted: np.ndarray) -> None:
         self._index = ContentIndex(wanted)
         self._first = self._index.find(wanted)
-        self._parts: list[_Part] = []
+        self._parts: list[_File | _Shard | None] = []
+        self._files: list[Path] = []  # which file each part is of, or will be
         self._part = np.full(len(wanted), -1)  # where the row of a first position lies: which part,
         self._row = np.full(len(wanted), -1)  # and which of its rows
 
@@ -71,42 +100,103 @@ class RowPool:
         return np.unique(first[self._part[first] < 0])
 
     def add_file(self, rows: RowFile, key: str) -> None:
-        """Add the rows of a finished file, known by the column `key`; each block is checked when it is read."""
-        self._add(
-            _Part(rows.path, rows.columns, rows.layout.shard_rows, cache(rows.check_block)), key
-        )
+        """Add the rows of a finished file, known by the column `key`.
 
-    def add_shard(self, path: Path, arrays: dict[str, np.ndarray], key: str) -> None:
-        """Add the rows of a committed shard that was checked already."""
-        self._add(_Part(path, arrays, 1 << 62, lambda block: None), key)
+        Blocks that are not what was written give none, and that is said. They are read once to know it;
+        when their rows are gathered, perhaps hours later, they are checked again.
+        """
+        found, positions = self._new_rows(rows.columns[key])
+        blocks = found // rows.layout.shard_rows
+        whole = np.full(rows.layout.shards, True)
+        for block in np.unique(blocks).tolist():
+            try:
+                _check(rows, block)
+            except CorruptFileError as error:
+                log.info(f"{error}; nothing is copied from them")
+                whole[block] = False
+        good = whole[blocks]
+        part = _File(rows, cache(lambda block: _check(rows, block)))
+        self._add(part, rows.path, found[good], positions[good])
 
-    def _add(self, part: _Part, key: str) -> None:
-        position = self._index.find(part.columns[key])
-        rows = np.flatnonzero(position >= 0)
-        rows = rows[self._part[position[rows]] < 0]
+    def add_shard(self, path: Path, kind: ShardKind) -> np.ndarray:
+        """Add the rows of a committed shard; return what they are known by.
+
+        Raises:
+            CorruptFileError: It is of another kind, or not what was written.
+            MissingFileError: There is none.
+            UnreadableFileError: The system refuses to read it.
+        """
+        identity = _identity(path.stat()) if path.exists() else ()
+        arrays = read_shard(path, kind)
+        places = {n: _Place(a.dtype, a.offset, a.shape) for n, a in arrays.items()}  # type: ignore[attr-defined]
+        keys = np.array(arrays[kind.key])
+        file = path.parent.with_name(path.parent.name.removesuffix(".parts"))
+        self._add(_Shard(path, identity, places), file, *self._new_rows(keys))
+        return keys
+
+    def count(self, path: Path, keys: np.ndarray) -> None:
+        """Count rows as existing, unchecked, for a plan; they cannot be gathered."""
+        self._add(None, path, *self._new_rows(keys))
+
+    def _new_rows(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return which of these rows are wanted and lie nowhere yet, and the position of each."""
+        positions = self._index.find(keys)
+        rows = np.flatnonzero(positions >= 0)
+        rows = rows[self._part[positions[rows]] < 0]
+        return rows, positions[rows]
+
+    def _add(
+        self, part: _File | _Shard | None, file: Path, rows: np.ndarray, positions: np.ndarray
+    ) -> None:
         # Written from the last to the first, so that of equal rows the first stays.
-        self._part[position[rows][::-1]] = len(self._parts)
-        self._row[position[rows][::-1]] = rows[::-1]
+        self._part[positions[::-1]] = len(self._parts)
+        self._row[positions[::-1]] = rows[::-1]
         self._parts.append(part)
+        self._files.append(file)
 
-    def origin(self, position: int) -> Path:
-        """Return the file of a row that exists."""
-        return self._parts[self._part[self._first[position]]].path
+    def file_of(self, position: int) -> Path:
+        """Return the file that a row which exists is of, finished or not."""
+        return self._files[self._part[self._first[position]]]
 
-    def gather(self, positions: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
+    def sample(self, count: int) -> np.ndarray:
+        """Return about `count` positions of rows that exist: as many of every file, spread over it; int64."""
+        known = self.known
+        number = {file: n for n, file in enumerate(dict.fromkeys(self._files))}
+        file_of = np.array([number[file] for file in self._files], int)[self._part[known]]
+        chosen = []
+        for file in np.unique(file_of).tolist():
+            of_file = known[file_of == file]
+            each = min(len(of_file), max(1, count // len(number)))
+            chosen.append(of_file[np.linspace(0, len(of_file) - 1, each).astype(int)])
+        return np.sort(np.concatenate(chosen))[:count] if chosen else known
+
+    def gather(self, positions: np.ndarray, names: Sequence[str]) -> Rows:
         """Return columns of the rows of some positions, all of which exist.
 
         Raises:
-            CorruptFileError: A row is not what was written.
+            CorruptFileError: A row of a finished file is not what was written.
+            StaleError: A shard is no longer the one that was added.
         """
         first = self._first[positions]
         part_of, row_of = self._part[first], self._row[first]
-        return {name: self._column(name, part_of, row_of) for name in names}
-
-    def _column(self, name: str, part_of: np.ndarray, row_of: np.ndarray) -> np.ndarray:
-        column = self._parts[part_of[0]].columns[name]
-        found = np.empty((len(part_of), *column.shape[1:]), column.dtype)
-        for part in np.unique(part_of).tolist():
-            here = part_of == part
-            found[here] = self._parts[part].take(name, row_of[here])
+        by_part = np.argsort(part_of, kind="stable")
+        cuts = np.flatnonzero(np.diff(part_of[by_part])) + 1
+        found: Rows = {}
+        for places in np.split(by_part, cuts):
+            part = self._parts[part_of[places[0]]]
+            assert part is not None and part_of[places[0]] >= 0
+            for name, rows in part.take(names, row_of[places]).items():
+                if name not in found:
+                    found[name] = np.empty((len(positions), *rows.shape[1:]), rows.dtype)
+                found[name][places] = rows
         return found
+
+
+def _check(rows: RowFile, block: int) -> None:
+    for part in rows.check_block(block).values():
+        release(part)
+
+
+def _identity(stat: os.stat_result) -> tuple[int, ...]:
+    """Return what differs where a file was replaced by another."""
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns

@@ -20,6 +20,8 @@ from onepass.cache.content import contents_digest
 from onepass.cache.errors import (
     CorruptFileError,
     InvalidInputError,
+    MissingFileError,
+    OnepassError,
     OutOfSpaceError,
     StaleError,
 )
@@ -33,7 +35,6 @@ from onepass.cache.shards import (
     Column,
     RowLayout,
     ShardKind,
-    read_shard,
     shard_digest,
     shard_path,
     write_shard,
@@ -201,7 +202,8 @@ class RowWriter:
         new = np.isin(positions, self.pool.unknown(positions))
         if new.any():
             new_rows = {name: array[new] for name, array in arrays.items()}
-            self._add_shard(write_shard(self.folder, self.plan.kind, new_rows))
+            path = write_shard(self.folder, self.plan.kind, new_rows)
+            self.pool.add_shard(path, self.plan.kind)
 
     def adopt(self, positions: np.ndarray) -> None:
         """Take over the shard of these rows that another process committed, after checking it.
@@ -211,7 +213,11 @@ class RowWriter:
             StaleError: It is not of the images that were asked for.
         """
         path = shard_path(self.folder, self.wanted[positions[0]])
-        self._check_keys(positions, self._add_shard(path)[self.plan.kind.key])
+        try:
+            keys = self.pool.add_shard(path, self.plan.kind)
+        except MissingFileError:  # it is named after another image
+            keys = np.empty(0, np.uint8)
+        self._check_keys(positions, keys)
 
     def column(self, name: str, positions: np.ndarray | None = None) -> np.ndarray:
         """Return a column of the rows of some positions (default: all), none of which may be missing."""
@@ -276,23 +282,16 @@ class RowWriter:
             self.pool.add_file(donor, self.plan.kind.key)
         for folder in self._begun:
             for shard in sorted(folder.glob("shard-*.h5")):
-                with suppress(
-                    CorruptFileError
-                ):  # another's: it goes, or is mended, with its own run
-                    self._add_shard(shard)
+                with suppress(OnepassError):  # another's: it goes, or is mended, with its own run
+                    self.pool.add_shard(shard, self.plan.kind)
         self.carried = len(self.pool.known)
         for shard in sorted(self.folder.glob("shard-*.h5")):
             try:
-                self._add_shard(shard)
+                self.pool.add_shard(shard, self.plan.kind)
             except CorruptFileError as error:
                 log.info(f"{error}; it is computed again")
                 shard.unlink()
         self.stored = len(self.pool.known) - self.carried
-
-    def _add_shard(self, path: Path) -> dict[str, np.ndarray]:
-        arrays = read_shard(path, self.plan.kind)
-        self.pool.add_shard(path, arrays, self.plan.kind.key)
-        return arrays
 
     def _check_keys(self, positions: np.ndarray, keys: np.ndarray) -> None:
         if not np.array_equal(keys, self.wanted[positions]):
@@ -309,7 +308,7 @@ class RowWriter:
         with path.open("r+b") as file:
             for index in range(layout.shards):
                 start, stop = layout.shard_range(index)
-                arrays = self.pool.gather(order[start:stop], layout.columns)
+                arrays = self.pool.gather(order[start:stop], list(layout.columns))
                 digests.append(shard_digest(arrays))
                 for name, array in arrays.items():
                     file.seek(offsets[name] + start * layout.columns[name].row_bytes)

@@ -131,12 +131,12 @@ class Existing:
             plan = None
         pool = RowPool(dataset.content)
         for donor in donors:
-            pool.add_file(donor, "content")
+            pool.count(donor.path, donor.columns["content"])
         others = [folder for folder in begun if folder != own]
-        _add_keys(pool, others)
+        _count(pool, others)
         carried = len(pool.known)
         if plan:
-            _add_keys(pool, [own])
+            _count(pool, [own])
         stored = len(pool.known) - carried
         equal = len(dataset.content) - pool.distinct
         return cls(donors, others, plan, carried, stored, pool.unknown(), equal)
@@ -147,9 +147,9 @@ class Existing:
         return self.donors[0].columns["features"].shape[1] if self.donors else 0
 
 
-def _add_keys(pool: RowPool, folders: list[Path]) -> None:
+def _count(pool: RowPool, folders: list[Path]) -> None:
     for shard in (shard for folder in folders for shard in sorted(folder.glob("shard-*.h5"))):
-        pool.add_shard(shard, {"content": shard_keys(shard, "content")}, "content")
+        pool.count(shard, shard_keys(shard, "content"))
 
 
 def unfinished(job: ExtractionJob, store: AnyStore, dataset: ImageDataset) -> ExtractionJob | None:

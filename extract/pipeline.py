@@ -188,6 +188,7 @@ def _compute(
         folders=tuple(writer.folder for writer in writers),
         batch=extractor.batch,
         shards=tuple(cut_shards(new, prepared.shard_rows)),
+        missing=tuple(writer.pool.unknown() for writer in writers),
     )
     begin = time.monotonic()
     use = watch_gpus(len(extractor.devices))

@@ -19,7 +19,8 @@ from onepass.extract.stream.gpu_use import GpuUse
 from onepass.extract.stream.worker import Extractor, ShardTask, compute_remote, compute_shards
 
 LOCAL_WORKERS = 2  # processes, where neither the flag nor a cluster says how many
-Done = Iterable[tuple[np.ndarray, str]]
+Shard = tuple[np.ndarray, tuple[np.ndarray, ...]]
+Done = Iterable[tuple[Shard, str]]
 
 
 def run_tasks(
@@ -63,13 +64,17 @@ def _run_elsewhere(
     task: ShardTask, writers: list[RowWriter], config: ExtractConfig, stop: StopRequest
 ) -> str:
     """Hand out a shard at a time, so that a stop loses little and fast workers do more."""
-    tasks = [replace(task, shards=(rows,)) for rows in task.shards]
+    tasks = [
+        replace(task, shards=(rows,), missing=tuple(w.pool.unknown(rows) for w in writers))
+        for rows in task.shards
+    ]
     submit = {"loky": _loky, "dask": _dask, "ray": _ray}[config.executor]
     bounds = Counter({"device": 0})
     with _progress(task, writers) as progress:
-        for rows, bound in submit(_compute, tasks, config):
-            for writer in writers:
-                writer.adopt(rows)
+        for (rows, missing), bound in submit(_compute, tasks, config):
+            for writer, positions in zip(writers, missing, strict=True):
+                if len(positions):
+                    writer.adopt(positions)
             progress.advance(len(rows))
             bounds[bound] += 1
             if stop.reason:
@@ -77,9 +82,9 @@ def _run_elsewhere(
     return bounds.most_common(1)[0][0]
 
 
-def _compute(task: ShardTask) -> tuple[np.ndarray, str]:
-    """Do a task of one shard; return its rows and what bound it."""
-    return task.shards[0], compute_remote(task)
+def _compute(task: ShardTask) -> tuple[Shard, str]:
+    """Do a task of one shard; return its rows, which of them each file missed, and what bound it."""
+    return (task.shards[0], task.missing), compute_remote(task)
 
 
 def _loky(work: Callable, tasks: list[ShardTask], config: ExtractConfig) -> Done:

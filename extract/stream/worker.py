@@ -37,6 +37,7 @@ class ShardTask:
         folders: Where the shards of each file lie.
         batch: Images a step.
         shards: Rows of the data set, (n,) int64, that make up each shard.
+        missing: For each file, which of them it misses; others may have more.
     """
 
     job: ExtractionJob
@@ -45,6 +46,7 @@ class ShardTask:
     folders: tuple[Path, ...]
     batch: int
     shards: tuple[np.ndarray, ...]
+    missing: tuple[np.ndarray, ...]
 
 
 def compute_shards(
@@ -112,7 +114,10 @@ def compute_remote(task: ShardTask) -> str:
     extractor = _extractor(task.job, task.pixels, task.batch)
 
     def commit(file: int, rows: np.ndarray, columns: dict[str, np.ndarray]) -> None:
-        write_shard(task.folders[file], task.kinds[file], columns)
+        missing = np.isin(rows, task.missing[file])
+        if missing.any():
+            new = {name: array[missing] for name, array in columns.items()}
+            write_shard(task.folders[file], task.kinds[file], new)
 
     return compute_shards(task, extractor, commit)
 
@@ -133,11 +138,9 @@ def check_sentinel(extractor: Extractor, writers: list[RowWriter], dataset: Imag
     """
     columns = {"pixels": dataset.pixels, "content": dataset.content}
     for position, writer in enumerate(writers):
-        known = writer.pool.known
-        if not len(known):
+        rows = writer.pool.sample(extractor.batch)
+        if not len(rows):
             continue
-        spread = np.linspace(0, len(known) - 1, min(extractor.batch, len(known))).astype(int)
-        rows = known[spread]
         (batch,) = cut_batches(columns, [(0, rows)], extractor.batch)
         again = np.asarray(extractor.steps[0](batch)[position])[: len(rows)]
         apart = np.abs(writer.column("features", rows).astype(np.float32) - again).max(axis=1)
@@ -145,10 +148,9 @@ def check_sentinel(extractor: Extractor, writers: list[RowWriter], dataset: Imag
         allowed = TOLERANCE[str(writer.plan.kind.recipe["precision"])]
         if not share <= allowed:
             worst = int(rows[np.argmax(apart)])
-            path = writer.pool.origin(worst)
-            file = path if path.suffix == ".h5" and ".parts" not in str(path) else writer.path
+            file = writer.pool.file_of(worst)
             raise StaleError(
-                f"{path}: its vector of image {dataset.names[worst]} was stored by an earlier run and comes out "
+                f"{file}: its vector of image {dataset.names[worst]} was stored by an earlier run and comes out "
                 f"{share:.1%} different now (allowed {allowed:.1%}): driver, weights or code changed. "
                 "Go on where it was begun",
                 remedy=Remedy("delete", f"{file.parts[-3]}/{file.stem}"),
