@@ -110,9 +110,9 @@ def unreadable(path: Path | str, error: BaseException) -> UnreadableFileError:
 
 
 def raise_together(errors: Sequence[OnepassError]) -> None:
-    """Raise one error that says all of several, of the class of the first; do nothing where there is none."""
+    """Raise one error that says all of several, of the class and with the remedy of the first, if there is any."""
     if errors:
-        raise type(errors[0])("; ".join(map(str, errors)))
+        raise type(errors[0])("; ".join(map(str, errors)), remedy=errors[0].remedy)
 
 
 def unknown_name(

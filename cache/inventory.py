@@ -10,6 +10,7 @@ from onepass.cache.commandline.advice import command_of
 from onepass.cache.commandline.flags import StoreConfig, flag
 from onepass.cache.errors import (
     CorruptFileError,
+    EarlierFormatError,
     MissingFileError,
     OnepassError,
     Remedy,
@@ -20,6 +21,7 @@ from onepass.cache.errors import (
 from onepass.cache.features import list_features
 from onepass.cache.files import TEMPORARY, leftovers
 from onepass.cache.locks import exclusive
+from onepass.cache.names import MANIFEST, NEXT_PIXELS, PIXELS
 from onepass.cache.progress import human_bytes, human_seconds
 from onepass.cache.rows import RowFile, parts_folder, read_plan
 
@@ -54,7 +56,8 @@ class Entry:
     Attributes:
         key: `dataset/pixels` or `dataset/backbone@size…`.
         path: Where it lies.
-        state: "finished", "unfinished", "damaged", or "unreadable" where the system refuses to read it.
+        state: "finished", "unfinished", "damaged", "earlier format", or "unreadable" where the system
+            refuses to read it.
         rows: Rows that are stored.
         shape: Shape of one row by column.
         bytes: Size on disk.
@@ -107,6 +110,7 @@ def verify_entries(config: VerifyConfig) -> list[str]:
 
     Raises:
         CorruptFileError: Names every file that is not what was written, or cannot be read.
+        EarlierFormatError: The same, where the first of them is of an earlier format.
         UnreadableFileError: The same, where the first of them cannot be read.
     """
     paths = {k: p for k, p in _paths(config.store.path).items() if p.exists()}
@@ -116,7 +120,7 @@ def verify_entries(config: VerifyConfig) -> list[str]:
     for path in paths.values():
         try:
             RowFile.open(path).verify()
-        except (CorruptFileError, UnreadableFileError) as error:
+        except (CorruptFileError, EarlierFormatError, UnreadableFileError) as error:
             errors.append(error)
     raise_together(errors)
     return list(paths)
@@ -136,18 +140,22 @@ class Deleted:
 
 
 def delete_entry(config: KeyConfig) -> Deleted:
-    """Delete one file and what is unfinished of it.
+    """Delete one file and what is unfinished of it; with the pixels of a data set, the data set.
 
     Raises:
         LockedError: A process is writing it.
     """
     path = _find(config.store.path, config.key)
-    with exclusive(path):
-        for file in (path, *leftovers(path)):
-            file.unlink(missing_ok=True)
-        shutil.rmtree(parts_folder(path), ignore_errors=True)
-    dataset, _, name = config.key.partition("/")
-    features = list_features(config.store.path, dataset) if name == "pixels" else []
+    is_dataset = path.name == PIXELS
+    # the manifest first: without it the pixels are no data set
+    names = (MANIFEST, NEXT_PIXELS, PIXELS) if is_dataset else (path.name,)
+    with exclusive(path.with_name(names[0])):
+        for file in map(path.with_name, names):
+            for found in (file, *leftovers(file)):
+                found.unlink(missing_ok=True)
+            shutil.rmtree(parts_folder(file), ignore_errors=True)
+    dataset = config.key.partition("/")[0]
+    features = list_features(config.store.path, dataset) if is_dataset else []
     return Deleted(path, [f"{dataset}/{file.stem}" for file in features])
 
 
@@ -178,9 +186,9 @@ def entries_table(entries: list[Entry]) -> str:
 
 def _paths(store: Path) -> dict[str, Path]:
     """Return every finished or unfinished file by its key."""
-    found = sorted(store.glob("*/pixels.h5*")) + sorted(store.glob("*/features/*.h5*"))
+    names = (PIXELS, NEXT_PIXELS, MANIFEST, "features/*.h5")
     paths = {}
-    for path in found:
+    for path in (path for name in names for path in sorted(store.glob(f"*/{name}*"))):
         if path.name.endswith((".h5", ".h5.parts")) and not path.name.startswith(TEMPORARY):
             file = path.with_name(path.name.removesuffix(".parts"))
             paths["/".join([file.relative_to(store).parts[0], file.stem])] = file
@@ -214,7 +222,8 @@ def _finished(key: str, path: Path) -> Entry:
     try:
         rows = RowFile.open(path)
     except OnepassError as error:
-        state = "unreadable" if isinstance(error, UnreadableFileError) else "damaged"
+        states = {UnreadableFileError: "unreadable", EarlierFormatError: "earlier format"}
+        state = states.get(type(error), "damaged")
         return Entry(key, path, state, 0, {}, stat.st_size, age, str(error).split(": ", 1)[-1])
     shape = {name: list(column.shape[1:]) for name, column in rows.columns.items()}
     return Entry(

@@ -88,9 +88,10 @@ def migrate_store(config: MigrateConfig) -> list[Migration]:
         LockedError: The same, where the first of them is being written.
         OutOfSpaceError: The disk is full; the file at hand is as it was.
     """
-    folders = [config.store / config.dataset] if config.dataset else sorted(config.store.glob("*"))
+    store = config.store.path
+    folders = [store / config.dataset] if config.dataset else sorted(store.glob("*"))
     if not any(folder.is_dir() for folder in folders):
-        raise MissingFileError(f"{folders[0] if folders else config.store}: nothing is stored")
+        raise MissingFileError(f"{folders[0] if config.dataset else store}: nothing is stored")
     done: list[Migration] = []
     errors: list[OnepassError] = []
     for folder in filter(Path.is_dir, folders):
