@@ -125,7 +125,8 @@ def write_shard(folder: Path, kind: ShardKind, arrays: dict[str, np.ndarray]) ->
         InvalidInputError: An array has another shape or dtype than the kind says.
         OutOfSpaceError: The disk is full; the shards before are intact.
     """
-    _check_arrays(kind, arrays)
+    if wrong := _wrong_arrays(kind, arrays):
+        raise InvalidInputError(wrong)
     buffer = io.BytesIO()
     with create_hdf5(buffer) as file:
         for name, array in arrays.items():
@@ -147,10 +148,13 @@ def read_shard(path: Path, kind: ShardKind) -> dict[str, np.ndarray]:
         UnreadableFileError: The system refuses to read it.
     """
     with open_hdf5(path, "a complete shard") as file:
-        written = read_attribute(file, "kind"), read_attribute(file, "digest")
+        if read_attribute(file, "kind") != kind.digest:
+            raise ValueError("it is of other columns or another recipe")
         arrays = {name: map_column(file, file[name]) for name in kind.columns}
-        _check_arrays(kind, arrays)
-    if written != (kind.digest, shard_digest(arrays)):
+        if wrong := _wrong_arrays(kind, arrays):
+            raise ValueError(wrong)
+        digest = read_attribute(file, "digest")
+    if digest != shard_digest(arrays):
         raise CorruptFileError(f"{path}: its rows differ from the digest written with them")
     for array in arrays.values():
         release(array)
@@ -192,9 +196,11 @@ def release(rows: np.ndarray) -> None:
     mapped.madvise(mmap.MADV_DONTNEED, first, begin + rows.nbytes - first)
 
 
-def _check_arrays(kind: ShardKind, arrays: dict[str, np.ndarray]) -> None:
+def _wrong_arrays(kind: ShardKind, arrays: dict[str, np.ndarray]) -> str:
+    """Return in which way arrays are not what a shard of the kind holds, "" where they are."""
     rows = len(arrays[kind.key]) if kind.key in arrays else 0
     wanted = {n: ((rows, *c.shape), np.dtype(c.dtype)) for n, c in kind.columns.items()}
     received = {name: (array.shape, array.dtype) for name, array in arrays.items()}
     if received != wanted or not rows:
-        raise InvalidInputError(f"shard: expected columns {wanted}, received {received}")
+        return f"shard: expected columns {wanted}, received {received}"
+    return ""

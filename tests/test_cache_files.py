@@ -9,9 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from artifact_examples import example
+from test_cache_rows import make
 
 from conftest import ROOT
 from onepass.cache.errors import (
@@ -31,7 +31,6 @@ from onepass.cache.files import (
     write_json,
 )
 from onepass.cache.locks import exclusive
-from onepass.cache.rows import Column, RowLayout, RowWriter
 from onepass.classify.protocol.scorings import Scoring, record_scoring
 
 
@@ -199,10 +198,7 @@ def test_every_writer_syncs_the_parents_of_its_folders(
 ) -> None:
     """Whatever was made has its parent synced after it, and before the writer returns."""
     if way == "rows":
-        layout = RowLayout({"x": Column((2,), "<f4")}, 3, 3)
-        with RowWriter(tmp_path / "store" / "d" / "features" / "k.h5", layout, {}) as writer:
-            writer.write(0, {"x": np.zeros((3, 2), np.float32)})
-            writer.finish()
+        make(tmp_path / "store" / "d" / "features" / "k.h5", range(3))
     elif way == "scorings":
         record_scoring(tmp_path / "runs" / "d", example(Scoring))
     else:

@@ -1,4 +1,4 @@
-"""Shards: the fixed map from rows to shards, and what makes a shard trustworthy."""
+"""Shards: what each row is known by lies beside it, and a digest says whether they are what was written."""
 
 import os
 import subprocess
@@ -11,23 +11,32 @@ import pytest
 
 from conftest import ROOT
 from onepass.cache.artifacts import from_json, to_json
-from onepass.cache.errors import CorruptFileError, InvalidInputError
+from onepass.cache.content import source_of
+from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError
 from onepass.cache.rows import RowWriter
 from onepass.cache.shards import (
     Column,
     RowLayout,
+    ShardKind,
     read_shard,
     shard_digest,
+    shard_keys,
     shard_path,
     write_shard,
 )
 
 LAYOUT = RowLayout({"a": Column((3,), "float16"), "b": Column((), "int32")}, 10, 4)
+KIND = ShardKind({**LAYOUT.columns, "content": Column((16,), "uint8")}, "content", {"size": 64})
 
 
-def arrays(index: int) -> dict[str, np.ndarray]:
-    rows = np.arange(*LAYOUT.shard_range(index))
-    return {"a": np.outer(rows, [1, 2, 3]).astype("float16"), "b": rows.astype("int32")}
+def arrays(*rows: int) -> dict[str, np.ndarray]:
+    """Return rows that tell their numbers."""
+    numbers = np.array(rows)
+    return {
+        "a": np.outer(numbers, [1, 2, 3]).astype("float16"),
+        "b": numbers.astype("int32"),
+        "content": np.stack([source_of(str(row).encode()) for row in rows]),
+    }
 
 
 @pytest.mark.parametrize(("rows", "each"), [(1, 1), (10, 4), (12, 4), (3, 100)])
@@ -57,12 +66,56 @@ def test_an_empty_layout_is_refused(columns: int, rows: int, each: int) -> None:
 
 
 def test_a_shard_reads_back_as_it_was_written(tmp_path: Path) -> None:
-    digest = write_shard(tmp_path, LAYOUT, "plan", 2, arrays(2))
-    assert shard_path(tmp_path, 2).name == "shard-000002.h5"
-    for name, array in read_shard(tmp_path, LAYOUT, "plan", 2).items():
-        np.testing.assert_array_equal(array, arrays(2)[name])
-    assert digest == shard_digest(arrays(2))
-    assert [path.name for path in tmp_path.iterdir()] == ["shard-000002.h5"]
+    written = arrays(7, 3, 9)
+    path = write_shard(tmp_path, KIND, written)
+    assert path == shard_path(tmp_path, written["content"][0])
+    assert path.name == f"shard-{source_of(b'7').tobytes().hex()}.h5"
+    read = read_shard(path, KIND)
+    for name, array in read.items():
+        np.testing.assert_array_equal(array, written[name])
+        assert isinstance(array, np.memmap)
+    assert shard_digest(read) == shard_digest(written)
+    np.testing.assert_array_equal(shard_keys(path, "content"), written["content"])
+    assert [path.name for path in tmp_path.iterdir()] == [path.name]
+
+
+def test_any_program_reads_a_shard(tmp_path: Path) -> None:
+    with h5py.File(write_shard(tmp_path, KIND, arrays(1, 2))) as file:
+        assert file["b"][()].tolist() == [1, 2] and set(file) == {"a", "b", "content"}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ShardKind(KIND.columns, "content", {"size": 65}),
+        ShardKind({**KIND.columns, "b": Column((), "int64")}, "content", {"size": 64}),
+        ShardKind({"a": KIND.columns["a"], "content": KIND.columns["content"]}, "content", {}),
+        ShardKind({**KIND.columns, "source": Column((16,), "uint8")}, "source", {"size": 64}),
+    ],
+)
+def test_a_shard_of_another_kind_is_refused(tmp_path: Path, other: ShardKind) -> None:
+    path = write_shard(tmp_path, KIND, arrays(1, 2))
+    assert other.digest != KIND.digest
+    with pytest.raises(CorruptFileError, match=f"{path}.*other columns or another recipe"):
+        read_shard(path, other)
+
+
+def test_a_shard_that_claims_its_kind_is_compared_with_it(tmp_path: Path) -> None:
+    path = write_shard(tmp_path, KIND, arrays(1, 2))
+    with h5py.File(path, "r+") as file:
+        del file["b"]
+        file["b"] = np.zeros(3, "int32")
+    with pytest.raises(CorruptFileError, match="expected columns"):
+        read_shard(path, KIND)
+
+
+def test_keys_of_what_is_no_shard_are_none(tmp_path: Path) -> None:
+    path = write_shard(tmp_path, KIND, arrays(1, 2))
+    path.write_bytes(path.read_bytes()[:700])
+    assert shard_keys(path, "content").shape == (0, 16)
+    assert shard_keys(tmp_path / "none.h5", "content").shape == (0, 16)
+    with pytest.raises(MissingFileError):
+        read_shard(tmp_path / "none.h5", KIND)
 
 
 def test_the_digest_knows_names_types_and_shapes_but_no_order() -> None:
@@ -78,48 +131,36 @@ def test_the_digest_knows_names_types_and_shapes_but_no_order() -> None:
 
 
 def test_a_view_with_gaps_is_written_as_its_values(tmp_path: Path) -> None:
-    wide = np.repeat(arrays(0)["a"], 2, axis=1)[:, ::2]
+    wide = np.repeat(arrays(0, 1)["a"], 2, axis=1)[:, ::2]
     assert not wide.flags.c_contiguous
-    write_shard(tmp_path, LAYOUT, "plan", 0, {**arrays(0), "a": wide})
-    assert shard_digest(read_shard(tmp_path, LAYOUT, "plan", 0)) == shard_digest(arrays(0))
+    path = write_shard(tmp_path, KIND, {**arrays(0, 1), "a": wide})
+    assert shard_digest(read_shard(path, KIND)) == shard_digest(arrays(0, 1))
 
 
-@pytest.mark.parametrize("wrong", ["plan", "index", "missing", "length"])
-def test_a_shard_of_something_else_is_refused(tmp_path: Path, wrong: str) -> None:
-    write_shard(tmp_path, LAYOUT, "plan", 0, arrays(0))
-    plan, index, layout = "plan", 0, LAYOUT
-    if wrong == "plan":
-        plan = "another"
-    elif wrong == "index":
-        index = 1
-        shard_path(tmp_path, 0).rename(shard_path(tmp_path, 1))
-    elif wrong == "missing":
-        index = 1
-    else:
-        layout = RowLayout(LAYOUT.columns, 10, 5)
-    with pytest.raises(CorruptFileError, match=f"shard-00000{index}.h5"):
-        read_shard(tmp_path, layout, plan, index)
-
-
-def test_a_changed_value_is_found_even_where_hdf5_sees_nothing_wrong(tmp_path: Path) -> None:
-    write_shard(tmp_path, LAYOUT, "plan", 1, arrays(1))
-    with h5py.File(shard_path(tmp_path, 1), "r+") as file:
-        file["b"][0] = 99
+@pytest.mark.parametrize("column", ["a", "b", "content"])
+def test_a_changed_value_is_found_even_where_hdf5_sees_nothing_wrong(
+    tmp_path: Path, column: str
+) -> None:
+    path = write_shard(tmp_path, KIND, arrays(4, 5))
+    with h5py.File(path, "r+") as file:
+        file[column][0] = 99
     with pytest.raises(CorruptFileError, match="differ from the digest written with them"):
-        read_shard(tmp_path, LAYOUT, "plan", 1)
+        read_shard(path, KIND)
 
 
-@pytest.mark.parametrize("change", ["dtype", "rows", "column"])
+@pytest.mark.parametrize("change", ["dtype", "rows", "column", "none"])
 def test_wrong_arrays_are_refused_and_nothing_is_written(tmp_path: Path, change: str) -> None:
-    wrong = arrays(0)
+    wrong = arrays(0, 1)
     if change == "dtype":
         wrong["a"] = wrong["a"].astype("float32")
     elif change == "rows":
         wrong["b"] = wrong["b"][:-1]
+    elif change == "none":
+        wrong = {name: array[:0] for name, array in wrong.items()}
     else:
-        del wrong["b"]
-    with pytest.raises(InvalidInputError, match="shard 0: expected columns"):
-        write_shard(tmp_path, LAYOUT, "plan", 0, wrong)
+        del wrong["content"]
+    with pytest.raises(InvalidInputError, match="shard: expected columns"):
+        write_shard(tmp_path, KIND, wrong)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -127,13 +168,13 @@ def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
     """A shard computed twice, here and on a cluster, must not differ in a bit."""
     code = (
         "import sys; sys.path[:0] = sys.argv[1:3]; from pathlib import Path; from test_cache_shards import *\n"
-        "write_shard(Path(sys.argv[3]), LAYOUT, 'plan', 0, arrays(0))"
+        "write_shard(Path(sys.argv[3]), KIND, arrays(0, 1))"
     )
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
     subprocess.run([sys.executable, "-c", code, ROOT, ROOT / "tests", tmp_path / "one"], check=True)
-    write_shard(tmp_path / "two", LAYOUT, "plan", 0, arrays(0))
-    assert shard_path(tmp_path / "one", 0).read_bytes() == shard_path(tmp_path / "two", 0).read_bytes()  # fmt: skip
+    two = write_shard(tmp_path / "two", KIND, arrays(0, 1))
+    assert (tmp_path / "one" / two.name).read_bytes() == two.read_bytes()
 
 
 def test_a_system_that_cannot_reserve_space_makes_the_same_file(
@@ -142,9 +183,10 @@ def test_a_system_that_cannot_reserve_space_makes_the_same_file(
     """macOS has no posix_fallocate."""
 
     def make(path: Path) -> bytes:
-        with RowWriter(path, LAYOUT, {}) as writer:
-            for index in writer.missing:
-                writer.write(index, arrays(index))
+        rows = arrays(*range(10))
+        with RowWriter(path, KIND, rows["content"], shard_rows=4) as writer:
+            for positions in writer.missing:
+                writer.write(positions, {name: array[positions] for name, array in rows.items()})
             writer.finish({"names": [f"{row}" for row in range(10)]}).verify()
         with h5py.File(path) as file:
             return file["a"][()].tobytes() + file["b"][()].tobytes()

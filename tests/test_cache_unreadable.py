@@ -6,18 +6,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from test_cache_rows import KIND, fill, writer_of
 
 from onepass.cache.artifacts import Artifact, record
 from onepass.cache.commandline.command import main
 from onepass.cache.errors import CorruptFileError, MissingFileError, UnreadableFileError
 from onepass.cache.files import read_json
 from onepass.cache.inventory import KeyConfig, ListConfig, delete_entry, list_entries
-from onepass.cache.rows import Column, RowFile, RowLayout, RowWriter, parts_folder
-from onepass.cache.shards import read_shard, shard_path
+from onepass.cache.rows import RowFile, RowWriter, parts_folder
+from onepass.cache.shards import read_shard
 
-LAYOUT = RowLayout({"features": Column((3,), "float32")}, 10, 4)
+ROWS, SHARDS = 10, 3
 REFUSALS = [errno.EACCES, errno.EIO, errno.EPERM, errno.ESTALE, errno.EAGAIN, errno.EMFILE]
 
 
@@ -29,13 +29,15 @@ class Note(Artifact):
 
 
 def make(path: Path, *, finish: bool = True) -> Path:
-    with RowWriter(path, LAYOUT, {"kind": "features"}) as writer:
-        for index in writer.missing:
-            start, stop = writer.shard_range(index)
-            writer.write(index, {"features": np.full((stop - start, 3), index, np.float32)})
+    with opened(path) as writer:
+        fill(writer, range(ROWS))
         if finish:
             writer.finish()
     return path
+
+
+def opened(path: Path) -> RowWriter:
+    return writer_of(path, range(ROWS), shard_rows=4)
 
 
 def refuse(patch: pytest.MonkeyPatch, number: int, what: str) -> None:
@@ -46,8 +48,8 @@ def refuse(patch: pytest.MonkeyPatch, number: int, what: str) -> None:
 
     patch.setattr(
         {
-            "open": "onepass.cache.shards.h5py.File",
-            "map": "onepass.cache.rowfile.np.memmap",
+            "open": "onepass.cache.hdf5.h5py.File",
+            "map": "onepass.cache.shards.np.memmap",
             "json": "pathlib.Path.read_text",
         }[what],
         refused,
@@ -77,35 +79,21 @@ def test_a_file_system_without_maps_is_refused_too(tmp_path, monkeypatch):
         RowFile.open(path)
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_is_read_without(number, tmp_path, monkeypatch):
+def test_no_lock_is_asked_for(tmp_path, monkeypatch):
+    """A finished file never changes: file systems without locks, and other readers' locks, do not matter."""
     import h5py
 
     path, opener = make(tmp_path / "a.h5"), h5py.File
 
     def without_locks(*arguments: Any, **options: Any) -> Any:
         if options.get("locking") is not False:
-            raise OSError(number, "unable to lock file")
+            raise OSError(errno.ENOLCK, "unable to lock file")
         return opener(*arguments, **options)
 
-    monkeypatch.setattr("onepass.cache.shards.h5py.File", without_locks)
-    assert RowFile.open(path).layout == LAYOUT
-
-
-def test_a_lock_of_another_process_is_no_damage(tmp_path):
-    import subprocess
-    import sys
-
-    path = make(tmp_path / "a.h5")
-    code = f"import h5py, sys; f = h5py.File({str(path)!r}, 'r+'); print('open', flush=True); sys.stdin.read()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout is not None and other.stdout.readline() == "open\n"
-        with pytest.raises(UnreadableFileError, match="Resource temporarily unavailable"):
-            RowFile.open(path)
-        other.communicate("")
-    RowFile.open(path)
+    monkeypatch.setattr("onepass.cache.hdf5.h5py.File", without_locks)
+    assert RowFile.open(path).layout.rows == ROWS
+    with opener(path, "r+"):
+        RowFile.open(path).verify()
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe"])
@@ -135,16 +123,25 @@ def test_a_shard_that_is_refused_is_not_thrown_away(number, tmp_path, monkeypatc
     before = [shard.read_bytes() for shard in shards]
     with monkeypatch.context() as patch:
         refuse(patch, number, "open")
-        with pytest.raises(UnreadableFileError, match="shard-000001"):
-            read_shard(parts_folder(path), LAYOUT, "plan", 1)
-        with pytest.raises(UnreadableFileError), RowWriter(path, LAYOUT, {"kind": "features"}):
+        with pytest.raises(UnreadableFileError, match=shards[1].name):
+            read_shard(shards[1], KIND)
+        with pytest.raises(UnreadableFileError), opened(path):
             pass
-    assert [shard.read_bytes() for shard in shards] == before and len(shards) == LAYOUT.shards
-    with RowWriter(path, LAYOUT, {"kind": "features"}) as writer:
+    assert [shard.read_bytes() for shard in shards] == before and len(shards) == SHARDS
+    with opened(path) as writer:
         assert not writer.missing
-    with pytest.raises(CorruptFileError):
-        shard_path(parts_folder(path), 2).unlink()
-        read_shard(parts_folder(path), LAYOUT, "plan", 2)
+
+
+@pytest.mark.parametrize("number", REFUSALS)
+def test_what_is_refused_of_another_run_is_left_alone(number, tmp_path, monkeypatch):
+    """Its rows are made again; whoever wrote it may have them yet."""
+    folder = parts_folder(make(tmp_path / "other.h5", finish=False))
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with monkeypatch.context() as patch:
+        refuse(patch, number, "open")
+        with writer_of(tmp_path / "a.h5", range(ROWS), begun=[folder]) as writer:
+            assert writer.carried == 0 and len(writer.pool.unknown()) == ROWS
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.parametrize("number", REFUSALS)
@@ -157,9 +154,9 @@ def test_an_artifact_and_a_plan_that_are_refused_are_not_taken_for_missing(
     for read in (read_json, Note.read, Note.read_optional):
         with pytest.raises(UnreadableFileError, match=r"note\.json: cannot be read now"):
             read(tmp_path / "note.json")
-    with pytest.raises(UnreadableFileError), RowWriter(path, LAYOUT, {"kind": "features"}):
+    with pytest.raises(UnreadableFileError), opened(path):
         pass
-    assert len(list(parts_folder(path).glob("shard-*.h5"))) == LAYOUT.shards
+    assert len(list(parts_folder(path).glob("shard-*.h5"))) == SHARDS
 
 
 def test_the_inventory_calls_it_unreadable(tmp_path, monkeypatch, capsys):
