@@ -111,7 +111,8 @@ class FeatureKey:
             CorruptFileError: It is not a feature file, or something is missing or unknown.
         """
         recipe = recipe_of(rows)
-        if recipe.pop("kind", "") != "features" or {"features", "content"} != set(rows.columns):
+        is_one = recipe.pop("kind", "") == "features" and "contents" in rows.inputs
+        if not is_one or {"features", "content"} != set(rows.columns):
             raise CorruptFileError(
                 f"{rows.path}: expected a feature file, found {rows.inputs.get('kind', 'another kind')}"
             )

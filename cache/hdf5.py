@@ -98,7 +98,7 @@ def open_hdf5(
     if path.exists() and not path.is_file():  # a pipe would be waited for
         raise UnreadableFileError(f"{path}: expected a file, found a folder, a pipe or a device")
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with _open(path) as file:
             if form is not None:
                 _check_format(path, file, form)
             _check_tree(file, long_strings=long_strings)
@@ -114,6 +114,15 @@ def open_hdf5(
         raise CorruptFileError(
             f"{path}: expected {expected}, but it cannot be read ({reason}){advice}"
         ) from error
+
+
+def _open(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        if "locking flag" not in str(error):
+            raise
+        return h5py.File(path, "r")  # this process has it open already, with h5py's own default
 
 
 def write_json(group: h5py.Group, name: str, value: Any) -> bytes:

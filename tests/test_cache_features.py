@@ -7,7 +7,9 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from test_cache_rows import contents
 
+from onepass.cache.content import contents_digest
 from onepass.cache.errors import (
     CorruptFileError,
     InvalidInputError,
@@ -18,43 +20,60 @@ from onepass.cache.errors import (
 )
 from onepass.cache.features import (
     LOGITS,
+    ExtractionRecord,
     FeatureKey,
     FeatureSet,
     check_fresh,
+    extract_flags,
+    key_of_format_1,
     list_features,
     open_features,
     parse_key_text,
     resolve_features,
+    same_recipe,
 )
 from onepass.cache.files import TEMPORARY
-from onepass.cache.rows import Column, RowLayout, RowWriter
+from onepass.cache.rowfile import RowFile, write_rows
+from onepass.cache.rows import Column, RowWriter, ShardKind, inputs_of, parts_folder
+from onepass.cache.stores import Store
 
-KEY = FeatureKey("digits", "d1" * 32, "vgg16", "keras:imagenet", 64)
-ATTRIBUTES = {"class_ids": ["n1", "n2"], "class_names": ["cat", "dog"], "record": {"licence": "x"}}
+KEY = FeatureKey("vgg16", "keras:imagenet", 64)
+IMAGES = range(10)
 
 
-def vectors(key: FeatureKey, rows: int = 10) -> np.ndarray:
-    """Return vectors that tell which key and which row they are of."""
+def vectors(key: FeatureKey, images: Any = IMAGES) -> np.ndarray:
+    """Return vectors that tell which key and which image they are of."""
     width = 1000 if key.pooling == LOGITS else 4
-    return (np.arange(rows)[:, None] + np.arange(width) / 8 + key.size).astype(key.dtype)
+    return (np.array(images)[:, None] + np.arange(width) / 8 + key.size).astype(key.dtype)
 
 
-def make(store: Path, key: FeatureKey = KEY, inputs: dict | None = None, **changes: Any) -> Path:
-    """Write a real feature file of 10 rows; return its path."""
-    X = vectors(key)
-    layout = RowLayout({"features": Column(X.shape[1:], key.dtype)}, len(X), 4)
-    side = {
-        "labels": np.arange(10, dtype="int32") % 2,
-        "split": np.array([0] * 6 + [1] * 3 + [2], dtype="int8"),
-        "names": [f"{i}.png" for i in range(10)],
-    }
-    side |= {name: value for name, value in changes.items() if name in side}
-    with RowWriter(key.file(store), layout, inputs or key.inputs()) as writer:
-        for index in writer.missing:
-            start, stop = writer.shard_range(index)
-            writer.write(index, {"features": X[start:stop]})
-        kept = {name: value for name, value in side.items() if value is not None}
-        return writer.finish(kept, changes.get("attributes", ATTRIBUTES)).path
+def make(
+    store: Path,
+    key: FeatureKey = KEY,
+    images: Any = IMAGES,
+    dataset: str = "digits",
+    inputs: dict | None = None,
+    attributes: dict | None = None,
+) -> Path:
+    """Write a real feature file; return its path."""
+    arrays = {"features": vectors(key, images), "content": contents(images)}
+    inputs = inputs_of(key.recipe(), arrays["content"]) if inputs is None else inputs
+    path = key.file(store, dataset)
+    return write_rows(path, arrays, inputs=inputs, attributes=attributes, block_rows=4).path
+
+
+def begin(store: Path, key: FeatureKey = KEY, images: Any = IMAGES, dataset: str = "digits") -> RowWriter:  # fmt: skip
+    """Leave an unfinished feature file: all shards but the last."""
+    X = vectors(key, images)
+    columns = {"features": Column(X.shape[1:], key.dtype), "content": Column((16,), "uint8")}
+    kind = ShardKind(columns, "content", key.recipe())
+    with RowWriter(key.file(store, dataset), kind, contents(images), shard_rows=4) as writer:
+        for positions in writer.missing[:-1]:
+            writer.write(
+                positions,
+                {"features": X[positions], "content": contents(np.array(images)[positions])},
+            )
+    return writer
 
 
 CHANGES: list[tuple[dict[str, Any], str]] = [
@@ -82,17 +101,26 @@ def test_the_text_of_a_key_can_be_read_back(changes: dict[str, Any], text: str) 
     assert parse_key_text(text) == {"backbone": "vgg16", "size": "64", **changes}
 
 
-def test_every_part_of_a_key_changes_its_inputs_and_so_its_vectors() -> None:
+def test_every_part_of_a_key_changes_its_recipe_and_so_its_vectors() -> None:
     others = [replace(KEY, **{field.name: 7 if field.name == "size" else "other"}) for field in fields(KEY)]  # fmt: skip
-    assert all(other.inputs() != KEY.inputs() for other in others)
+    assert all(other.recipe() != KEY.recipe() for other in others)
+
+
+def test_no_label_split_name_or_data_set_is_part_of_a_key() -> None:
+    """Or a corrected label would mean that every vector is computed again."""
+    assert {field.name for field in fields(KEY)} == {
+        "backbone", "weights", "size", "variant", "layer", "view", "pooling", "precision", "dtype",
+    }  # fmt: skip
+    before = {**KEY.recipe(), "dataset": "digits", "dataset_digest": "d1" * 32}
+    assert key_of_format_1(before) == KEY.recipe()
 
 
 def test_keys_of_different_vectors_lie_in_different_files(tmp_path: Path) -> None:
     keys = [replace(KEY, **changes) for changes, _ in CHANGES]
-    assert len({key.file(tmp_path) for key in keys}) == len(keys)
-    assert KEY.file(tmp_path) == tmp_path / "digits" / "features" / "vgg16@64.h5"
-    slashed = replace(KEY, layer="../../a/b").file(tmp_path)
-    assert slashed.parent == KEY.file(tmp_path).parent  # a layer's name cannot leave the folder
+    assert len({key.file(tmp_path, "digits") for key in keys}) == len(keys)
+    assert KEY.file(tmp_path, "digits") == tmp_path / "digits" / "features" / "vgg16@64.h5"
+    slashed = replace(KEY, layer="../../a/b").file(tmp_path, "digits")
+    assert slashed.parent == KEY.file(tmp_path, "digits").parent  # a layer cannot leave the folder
 
 
 @pytest.mark.parametrize("text", ["", "vgg16", "vgg16@", "@64", "vgg16@big", "vgg16@64~Max", "a/b@64"])  # fmt: skip
@@ -107,30 +135,41 @@ def test_a_part_that_would_be_read_as_another_is_refused(changes: dict[str, Any]
         replace(KEY, **changes)
 
 
-def test_an_opened_file_gives_vectors_labels_splits_and_names(tmp_path: Path) -> None:
+def test_an_opened_file_gives_vectors_and_of_which_images(tmp_path: Path) -> None:
     features = open_features(make(tmp_path))
     assert isinstance(features.X, np.memmap) and features.X.dtype == np.float16
     np.testing.assert_array_equal(features.X, vectors(KEY))
     assert features.keys == (KEY,) and features.text == "vgg16@64"
-    assert features.names[9] == "9.png" and features.class_names == ["cat", "dog"]
-    assert features.labels.dtype == np.int32 and features.split.dtype == np.int8
-    assert features.rows("val").tolist() == [6, 7, 8]
-    assert features.rows("train").dtype == np.int64
+    assert (features.dataset, features.contents) == ("digits", contents_digest(contents(IMAGES)))
     assert features.logits is None
     with pytest.raises(ValueError, match="read-only"):
         features.X[0] = 0
-    with pytest.raises(UnknownNameError, match="did you mean val"):
-        features.rows("vall")
 
 
-def test_the_digest_is_of_vectors_and_labels(tmp_path: Path) -> None:
+def test_the_digest_is_of_vectors_and_images(tmp_path: Path) -> None:
     digests = {
         open_features(make(tmp_path / "a")).digest,
         open_features(make(tmp_path / "b", replace(KEY, size=65))).digest,
-        open_features(make(tmp_path / "c", labels=np.zeros(10, dtype="int32"))).digest,
+        open_features(make(tmp_path / "c", images=range(9, -1, -1))).digest,
     }
     assert len(digests) == 3
-    assert open_features(make(tmp_path / "d")).digest in digests
+    again = open_features(make(tmp_path / "d", dataset="birds"))
+    assert again.digest in digests  # whatever the data set is called
+
+
+def test_a_migrated_file_keeps_the_digest_that_heads_know(tmp_path: Path) -> None:
+    features = open_features(make(tmp_path, attributes={"digest": "d1" * 32}))
+    assert features.digest == "d1" * 32
+
+
+def test_the_record_of_an_extraction_is_read_back(tmp_path: Path) -> None:
+    record = ExtractionRecord(12.5, 4, ["gpu:0"], "read", None, 6)
+    path = make(tmp_path, attributes={"extraction": record})
+    assert ExtractionRecord.of(RowFile.open(path)) == record
+    assert ExtractionRecord.of(RowFile.open(make(tmp_path))) is None
+    with pytest.raises(CorruptFileError, match="carried_row: unknown"):
+        odd = {"rows_per_second": 1.0, "computed_rows": 1, "devices": [], "bound": "", "carried_row": 1}  # fmt: skip
+        ExtractionRecord.of(RowFile.open(make(tmp_path, attributes={"extraction": odd})))
 
 
 def test_the_backbones_own_logits_are_found_beside_it(tmp_path: Path) -> None:
@@ -142,29 +181,34 @@ def test_the_backbones_own_logits_are_found_beside_it(tmp_path: Path) -> None:
         np.testing.assert_array_equal(logits, vectors(own))
     flipped = open_features(make(tmp_path, replace(KEY, view="flip")))
     assert flipped.logits is None  # those are of the images as they are
-    later = replace(KEY, dataset_digest="d2" * 32, dtype="float32")
-    make(tmp_path, replace(own, dtype="float32"))
-    assert open_features(make(tmp_path, later)).logits is None  # of another state of the data set
-    assert open_features(own.file(tmp_path)).logits is None
+    make(tmp_path, replace(own, dtype="float32"), range(1, 11))
+    assert open_features(make(tmp_path, replace(KEY, dtype="float32"))).logits is None
+    assert open_features(own.file(tmp_path, "digits")).logits is None
 
 
 @pytest.mark.parametrize(
-    "changes",
+    "inputs",
     [
-        {"labels": None},
-        {"names": None},
-        {"attributes": {"class_ids": []}},
-        {"inputs": {**KEY.inputs(), "colour": "red"}},
-        {"inputs": {"kind": "features", "dataset": "digits"}},
-        {"inputs": {"kind": "pixels"}},
-        {"inputs": {"made": "elsewhere"}},
+        {},
+        KEY.recipe(),  # of which images?
+        {**KEY.recipe(), "contents": "c1", "colour": "red"},
+        {"kind": "features", "contents": "c1", "backbone": "vgg16"},
+        {**KEY.recipe(), "contents": "c1", "kind": "pixels"},
+        {"made": "elsewhere"},
     ],
 )
 def test_a_row_file_that_is_no_feature_file_is_one_clear_error(
-    tmp_path: Path, changes: Any
+    tmp_path: Path, inputs: dict
 ) -> None:
-    path = make(tmp_path, **changes)
+    path = make(tmp_path, inputs=inputs)
     with pytest.raises(CorruptFileError, match=r"vgg16@64\.h5: expected a feature file"):
+        open_features(path)
+
+
+def test_a_row_file_with_other_columns_is_no_feature_file(tmp_path: Path) -> None:
+    path = KEY.file(tmp_path, "digits")
+    write_rows(path, {"features": vectors(KEY)}, inputs=inputs_of(KEY.recipe(), contents(IMAGES)))
+    with pytest.raises(CorruptFileError, match="expected a feature file"):
         open_features(path)
 
 
@@ -180,16 +224,20 @@ def test_joined_sets_stand_side_by_side(tmp_path: Path) -> None:
     assert FeatureSet.join(sets[:1]) is sets[0]
 
 
-@pytest.mark.parametrize("changes", [{"dataset": "cells"}, {"dataset_digest": "d2" * 32}])
-def test_sets_of_other_images_are_not_joined(tmp_path: Path, changes: Any) -> None:
-    """Also where their keys read the same: `vgg16@64` of one data set and of another."""
+@pytest.mark.parametrize("images", [range(1, 11), range(9, -1, -1)])
+def test_sets_of_other_images_or_another_order_are_not_joined(tmp_path: Path, images: Any) -> None:
     for same in (KEY, replace(KEY, size=80)):
         sets = [
             open_features(make(tmp_path / "a")),
-            open_features(make(tmp_path / "b", replace(same, **changes))),
+            open_features(make(tmp_path / "b", same, images, "cells")),
         ]
-        with pytest.raises(InvalidInputError, match="of one data set, received vgg16@64 of digits"):
+        with pytest.raises(InvalidInputError, match=r"of the same images, received vgg16@64 of digits .* of cells"):  # fmt: skip
             FeatureSet.join(sets)
+
+
+def test_sets_of_the_same_images_are_joined_whatever_their_data_set(tmp_path: Path) -> None:
+    sets = [open_features(make(tmp_path)), open_features(make(tmp_path, dataset="relabelled"))]
+    assert FeatureSet.join(sets).X.shape == (10, 8)
 
 
 def test_key_texts_are_resolved_to_files(tmp_path: Path) -> None:
@@ -217,8 +265,7 @@ def test_a_kill_while_a_file_was_joined_hides_nothing_and_shows_nothing(tmp_path
     half.write_bytes(b"half a file")
     assert list_features(tmp_path, "digits") == [path]
     assert len(resolve_features(tmp_path, "digits")) == 1
-    path.unlink()
-    make(tmp_path)
+    begin(tmp_path)
     assert not half.exists()  # the next writer of the same file clears it away
 
 
@@ -231,18 +278,47 @@ def test_no_features_yet_tells_the_command(tmp_path: Path, logits_only: bool) ->
     assert error.value.remedy == Remedy("extract", "digits")
 
 
-def test_vectors_of_a_changed_data_set_are_stale(tmp_path: Path) -> None:
-    features = open_features(make(tmp_path))
-    check_fresh(tmp_path, features, KEY.dataset_digest)
+def test_vectors_of_other_images_are_stale(tmp_path: Path) -> None:
+    key = replace(KEY, layer="block1", view="flip", pooling="max")
+    features = open_features(make(tmp_path, key))
+    check_fresh(features, contents_digest(contents(IMAGES)))
     with pytest.raises(StaleError) as error:
-        check_fresh(tmp_path, features, "3fa91c02" * 8)
+        check_fresh(features, contents_digest(contents(range(1, 11))))
+    now = contents_digest(contents(range(1, 11)))[:8]
     assert str(error.value) == (
-        f"{KEY.file(tmp_path)}: made from data set d1d1d1d1, but digits is now 3fa91c02; extract it again"
+        f"{key.file(tmp_path, 'digits')}: of the images {features.contents[:8]}, but digits now has {now}; "
+        "extract computes those that are new and copies the others"
     )
-    assert error.value.remedy == Remedy("delete", "digits/vgg16@64")
+    flags = ("--backbone", "vgg16", "--size", "64", "--layer", "block1", "--view", "flip", "--pooling", "max")  # fmt: skip
+    assert error.value.remedy == Remedy("extract", "digits", flags) and extract_flags(key) == flags
+
+
+def test_vectors_of_a_recipe_are_found_in_every_data_set(tmp_path: Path, said) -> None:
+    """Finished files and unfinished ones; not those of other weights, though their names are the same."""
+    finished, begun = make(tmp_path), parts_folder(begin(tmp_path, dataset="cells").path)
+    make(tmp_path, replace(KEY, weights="keras:other"), dataset="others")
+    begin(tmp_path, replace(KEY, weights="keras:other"), dataset="begun-by-others")
+    make(tmp_path, replace(KEY, size=80))
+    make(tmp_path, replace(KEY, layer="a"), dataset="x")
+    broken = make(tmp_path, dataset="broken")
+    broken.write_bytes(broken.read_bytes()[:3000])
+    donors, folders = same_recipe(tmp_path, KEY)
+    assert [rows.path for rows in donors] == [finished] and folders == [begun]
+    assert "broken/features/vgg16@64.h5" in said.text and "nothing is copied from it" in said.text
+    elsewhere = Store(tmp_path / "new", (tmp_path,))
+    donors, folders = same_recipe(elsewhere, KEY)
+    assert [rows.path for rows in donors] == [finished] and folders == [begun]
+
+
+def test_a_key_with_marks_of_globs_finds_its_own_files_only(tmp_path: Path) -> None:
+    odd = replace(KEY, layer="conv[12]*")
+    path = make(tmp_path, odd)
+    make(tmp_path, replace(KEY, layer="conv1x"))
+    donors, _ = same_recipe(tmp_path, odd)
+    assert [rows.path for rows in donors] == [path]
 
 
 def test_any_program_reads_the_file(tmp_path: Path) -> None:
     with h5py.File(make(tmp_path)) as file:
         np.testing.assert_array_equal(file["features"][()], vectors(KEY))
-        assert file["names"].asstr()[3] == "3.png"
+        np.testing.assert_array_equal(file["content"][()], contents(IMAGES))

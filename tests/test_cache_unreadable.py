@@ -92,8 +92,29 @@ def test_no_lock_is_asked_for(tmp_path, monkeypatch):
 
     monkeypatch.setattr("onepass.cache.hdf5.h5py.File", without_locks)
     assert RowFile.open(path).layout.rows == ROWS
-    with opener(path, "r+"):
+
+
+def test_a_lock_of_another_process_does_not_matter(tmp_path):
+    import subprocess
+    import sys
+
+    path = make(tmp_path / "a.h5")
+    code = f"import h5py, sys; f = h5py.File({str(path)!r}, 'r+'); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == "open\n"
         RowFile.open(path).verify()
+        other.communicate("")
+
+
+def test_a_file_that_is_open_in_a_notebook_is_read(tmp_path):
+    import h5py
+
+    path = make(tmp_path / "a.h5")
+    with h5py.File(path) as mine:
+        RowFile.open(path).verify()
+        assert mine["features"].shape == (ROWS, 5)
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe"])
