@@ -6,15 +6,17 @@ Zips come from strangers: every member's name, kind and size is checked before t
 import errno
 import os
 import stat
+import time
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
+from onepass.cache.content import source_of
 from onepass.cache.errors import (
     CorruptFileError,
     InvalidInputError,
@@ -25,6 +27,7 @@ from onepass.cache.errors import (
 from onepass.cache.progress import human_bytes
 from onepass.cache.provenance import digest_json
 
+JUST_NOW = 2_000_000_000  # ns; a file system may give two changes within it the same time
 STORED_WAYS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ENCRYPTED = 1  # bit of a member's flags
 DANGLING = "a dangling link"
@@ -74,6 +77,8 @@ class Tree:
             times of change.
         opener: Opens a file by its name below `path`.
         left_out: How many files of the whole tree were left out, by kind, such as {"in @eaDir": 12}.
+        states: What the system, or the zip's directory, says of a file by its name below `path`: what is
+            another once the file is. Without those that changed a moment ago and may do so again unseen.
         prefix: Folder inside of `path` that the names are relative to.
     """
 
@@ -83,7 +88,13 @@ class Tree:
     identity: dict[str, Any]
     opener: Callable[[str], IO[bytes]]
     left_out: Counter[str]
+    states: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
     prefix: str = ""
+
+    def stamp(self, name: str) -> bytes:
+        """Return what tells without reading a file that it is as it was, 16 bytes; none where nothing does."""
+        state = self.states.get(self.prefix + name)
+        return source_of(repr((self.prefix + name, *state)).encode()).tobytes() if state else b""
 
     def read(self, name: str, limit: int = -1) -> bytes:
         """Return a file's bytes, or the first `limit` of them.
@@ -169,13 +180,17 @@ def _zip_tree(path: Path, archive: zipfile.ZipFile, infos: list[zipfile.ZipInfo]
     files = tuple(name for name in names if not name.endswith("/"))
     folders = {name.rstrip("/") for name in names if name.endswith("/")}
     identity = {"kind": "zip", "digest": digest_json(listing)}
-    return Tree(path, files, _with_parents(files, folders), identity, archive.open, left_out)
+    states = {i.filename: (i.CRC, i.file_size, str(i.date_time)) for i in infos}
+    return Tree(
+        path, files, _with_parents(files, folders), identity, archive.open, left_out, states
+    )
 
 
 def _folder_tree(path: Path) -> Tree:
     listing: list[list] = []
     folders: set[str] = set()
     left_out: Counter[str] = Counter()
+    now = time.time_ns()
     try:
         _scan(path, "", frozenset(), listing, folders, left_out)
     except OSError as error:
@@ -185,8 +200,20 @@ def _folder_tree(path: Path) -> Tree:
     for name in [*names, *folders]:
         _check_text(path, name)
     identity = {"kind": "folder", "digest": digest_json(listing)}
+    place = str(path.resolve())
+    states = {
+        n: (place, size, changed)
+        for n, size, changed in listing
+        if changed < now - JUST_NOW and size >= 0
+    }
     return Tree(
-        path, names, frozenset(folders), identity, lambda name: (path / name).open("rb"), left_out
+        path,
+        names,
+        frozenset(folders),
+        identity,
+        lambda name: (path / name).open("rb"),
+        left_out,
+        states,
     )
 
 

@@ -1,5 +1,6 @@
 """The flags of `onepass data`. Imports next to no module, so that `--help` answers at once."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,9 @@ class PrepareConfig(StoreConfig):
     """Flags of `onepass data prepare`."""
 
     kind: str = flag(help=", ".join(SOURCES), positional=True, metavar="NAME")
-    source: str | None = flag(None, "folder, zip, or address of a zip")
+    source: tuple[str, ...] = flag(
+        (), "folders, zips, or addresses of zips; several become one data set"
+    )
     name: str | None = flag(None, "name in the store (default: NAME; of a folder, its own name)")
     max_side: int | None = flag(
         None,
@@ -52,7 +55,26 @@ class PrepareConfig(StoreConfig):
         "images that cannot be decoded: stop, or leave them out",
         choices=("refuse", "skip"),
     )
-    seed: int = flag(0, "of the validation split, where the images come without one")
+    seed: int | None = flag(
+        None,
+        "of the validation split, where the images come without one (default: 0, or as drawn before)",
+    )
+    resplit: bool = flag(False, "draw the validation split anew instead of keeping it")
+    group: str | None = flag(
+        None, "column that says which images belong together, never on both sides of a split"
+    )
+    group_by: str | None = flag(
+        None,
+        "the same by file name: a regular expression whose first group (else all it matches) is the group",
+        metavar="REGEX",
+    )
+    drop_leaks: str | None = flag(
+        None,
+        "exclude images of this split that another split has too",
+        choices=("train", "val"),
+    )
+    rehash: bool = flag(False, "read every file again, also where its size and time did not change")
+    dry_run: bool = flag(False, "say what is new and what is carried over; do nothing")
     digest: str = flag("", "md5:… or sha256:… that a download must have")
     raw_dir: Path | None = flag(None, "folder of the downloads (default: data/raw)")
 
@@ -63,8 +85,16 @@ class PrepareConfig(StoreConfig):
             raise UsageError(f"--pad {self.pad}: expected --fit pad, received --fit {self.fit}")
         if self.name is not None:
             check_new_dataset("--name", self.name)
-        if self.seed < 0:
+        if self.seed is not None and self.seed < 0:
             raise UsageError(f"--seed: expected 0 or more, received {self.seed}")
+        if self.group and self.group_by:
+            raise UsageError("--group and --group-by: expected one of them, received both")
+        try:
+            re.compile(self.group_by or "")
+        except re.error as error:
+            raise UsageError(
+                f"--group-by {self.group_by!r}: expected a regular expression ({error})"
+            ) from error
 
     @property
     def fit_and_pad(self) -> str:

@@ -1,24 +1,24 @@
-"""Images of a source become rows of pixels: decoded once, in order, a few shards at a time."""
+"""Images of a source become rows of pixels: those that no file has are decoded, a few shards at a time."""
 
 import os
-import shutil
 import warnings
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from onepass.cache.content import CONTENT_BYTES, content_of, find, source_of
 from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError
 from onepass.cache.progress import Progress
-from onepass.cache.rows import SHARD_BYTES, Column, RowLayout, RowWriter
+from onepass.cache.rowfile import RowFile
+from onepass.cache.rows import SHARD_BYTES, Column, RowWriter, ShardKind
 from onepass.cache.stopping import StopRequest
 from onepass.data.config import DEFAULT_FIT, MAX_SIDE, PrepareConfig
-from onepass.data.images import decode_image, fit_image, inspect_image
+from onepass.data.images import decode_image, fit_image
 from onepass.data.sources.base import Item, Survey
 
 RULES = 1  # raise when the same files would become other pixels: decoding, scaling or order changed
@@ -92,108 +92,73 @@ def geometry_note(geometry: Geometry, survey: Survey, fresh: Geometry) -> str:
     return ""
 
 
-def survey_images(where: str, items: Sequence[Item]) -> tuple[Survey, dict[str, str]]:
-    """Look at the header of every image.
-
-    Args:
-        where: What an error calls their source.
-        items: The images.
-
-    Returns:
-        What they have in common, and what is wrong with those that cannot be used, by name.
-
-    Raises:
-        InvalidInputError: None can be used.
-    """
-    sizes: Counter[tuple[int, int]] = Counter()
-    bad: dict[str, str] = {}
-    grey = True
-    with (
-        _quiet_bombs(),
-        ThreadPoolExecutor(_threads()) as pool,
-        Progress(len(items), "images", "looking at headers") as progress,
-    ):
-        for item, seen in zip(items, pool.map(_inspect, items), strict=True):
-            if isinstance(seen, str):
-                bad[item.name] = seen
-            else:
-                sizes[seen[:2]] += 1
-                grey = grey and seen[2]
-            progress.advance(1)
-    if not sizes:
-        raise InvalidInputError(
-            f"{where}: none of the {len(items)} images can be used: {next(iter(bad.values()), 'no image')}"
-        )
-    only = next(iter(sizes))
-    longest = np.repeat([max(size) for size in sizes], list(sizes.values()))
-    return Survey(
-        largest=int(longest.max()),
-        square=len(sizes) == 1 and only[0] == only[1],
-        grey=grey,
-        usual=int(np.percentile(longest, 100 * USUAL, method="lower")),
-    ), bad
-
-
-def row_layout(rows: int, geometry: Geometry) -> RowLayout:
-    """Return the layout of a file of pixel rows, in shards of about 16 MB."""
-    column = Column((geometry.side, geometry.side, geometry.channels), "uint8")
-    return RowLayout({"pixels": column}, rows, max(1, SHARD_BYTES // column.row_bytes))
-
-
-def pixel_inputs(
-    identity: dict[str, Any], geometry: Geometry, skipped: Iterable[str]
-) -> dict[str, Any]:
-    """Return what pixel rows depend on, for the row store."""
-    return {
-        "kind": "pixels",
-        "source": identity,
-        "geometry": asdict(geometry),
-        "skipped": sorted(skipped),
-        "rules": RULES,
+def pixel_kind(geometry: Geometry) -> ShardKind:
+    """Return what shards of pixel rows hold, and how they are made."""
+    columns = {
+        "pixels": Column((geometry.side, geometry.side, geometry.channels), "uint8"),
+        "content": Column((CONTENT_BYTES,), "uint8"),
+        "source": Column((CONTENT_BYTES,), "uint8"),
     }
+    recipe = {"kind": "pixels", "geometry": asdict(geometry), "rules": RULES}
+    return ShardKind(columns, "source", recipe)
 
 
-def pack_rows(
-    items: Sequence[Item],
-    geometry: Geometry,
-    writer: RowWriter,
-    stop: StopRequest,
-    *,
-    check_only: bool,
-) -> dict[str, str]:
-    """Decode every image whose shard is missing and commit the shards, in order.
+def shard_rows(geometry: Geometry) -> int:
+    """Return how many rows of pixels a shard of about 16 MB has."""
+    return max(1, SHARD_BYTES // (geometry.side * geometry.side * geometry.channels))
 
-    From the first image that cannot be used, nothing more is written; the others are still
-    decoded, so that all bad ones are known in the end.
+
+def may_give(rows: RowFile, geometry: Geometry, source: np.ndarray, square: np.ndarray) -> bool:
+    """Tell whether a file's pixel rows are those that decoding the same images would give.
+
+    Images that are no squares are so only where they were fitted in the same way.
 
     Args:
-        items: The images; item i is row i.
+        rows: A finished file of pixel rows.
+        geometry: What the rows are to look like.
+        source: (N, 16) uint8, digests of the encoded images.
+        square: (N,) bool, whether each is a square.
+    """
+    theirs = rows.inputs.get("geometry", {})
+    alike = all(theirs.get(key) == getattr(geometry, key) for key in ("side", "channels"))
+    if not alike or rows.inputs.get("rules") != RULES or "source" not in rows.columns:
+        return False
+    return theirs.get("fit") == geometry.fit or bool(
+        square[find(rows.columns["source"], source) >= 0].all()
+    )
+
+
+def decode_missing(
+    items: Sequence[Item], geometry: Geometry, writer: RowWriter, stop: StopRequest
+) -> dict[str, str]:
+    """Decode every image whose row exists nowhere yet and commit the rows, a shard at a time.
+
+    Args:
+        items: The images; item i is the writer's position i.
         geometry: What they are to look like.
-        writer: Takes the shards; its rows are the items.
+        writer: Takes the rows.
         stop: Asked before each shard; a reason to stop ends the work there.
-        check_only: Write nothing.
 
     Returns:
-        What is wrong with the images that cannot be used, by name.
+        What is wrong with the images that cannot be used, by name. The others are kept.
     """
     bad: dict[str, str] = {}
     missing = writer.missing
-    ranges = [writer.shard_range(index) for index in missing]
-    done = len(items) - sum(end - start for start, end in ranges)
-    with _quiet_bombs(), Progress(len(items), "images", "packing", done=done) as progress:
-        for index, (array, found) in zip(missing, _decoded(items, ranges, geometry), strict=True):
+    total = sum(map(len, missing))
+    with quiet_bombs(), Progress(total, "images", "packing") as progress:
+        parts = [[items[position] for position in part] for part in missing]
+        for positions, part, decoded in zip(missing, parts, _decoded(parts, geometry), strict=True):
+            pixels, source, found = decoded
+            good = np.array([item.name not in found for item in part])
             bad.update(found)
-            if not bad and not check_only:
-                writer.write(index, {"pixels": array})
-            progress.advance(len(array))
+            if good.any():
+                pixels, source = pixels[good], source[good]
+                arrays = {"pixels": pixels, "content": content_of(pixels), "source": source}
+                writer.write(positions[good], arrays)
+            progress.advance(len(positions))
             if stop.reason:
                 break
     return bad
-
-
-def drop_parts(writer: RowWriter) -> None:
-    """Delete the shards of a run whose rows cannot be finished."""
-    shutil.rmtree(writer.folder, ignore_errors=True)
 
 
 def refused(where: str, total: int, bad: dict[str, str]) -> InvalidInputError:
@@ -208,27 +173,29 @@ def refused(where: str, total: int, bad: dict[str, str]) -> InvalidInputError:
     )
 
 
-def _threads() -> int:
+def source_digest(content: bytes | np.ndarray) -> np.ndarray:
+    """Return the digest of an encoded file, or of pixels that come without one, (16,) uint8."""
+    if isinstance(content, np.ndarray):
+        return source_of(f"{content.shape} ".encode() + np.ascontiguousarray(content).tobytes())
+    return source_of(content)
+
+
+def threads() -> int:
+    """Return how many threads read and decode: as many as this process may use, at most 8."""
     return min(
         8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
 
 
-def _inspect(item: Item) -> tuple[int, int, bool] | str:
-    try:
-        return inspect_image(item.read(), item.name)
-    except BAD_IMAGE as error:
-        return str(error)
+Decoded = tuple[np.ndarray, np.ndarray, dict[str, str]]  # pixels, sources, what is wrong with which
 
 
-def _decoded(
-    items: Sequence[Item], ranges: Sequence[tuple[int, int]], geometry: Geometry
-) -> Iterator[tuple[np.ndarray, dict[str, str]]]:
-    """Yield each range's pixels and bad images; the next range is decoded while one is in use."""
-    with ThreadPoolExecutor(_threads()) as pool:
-        ahead: deque[tuple[np.ndarray, list[Future]]] = deque()
-        for start, stop in ranges:
-            ahead.append(_begin(pool, items[start:stop], geometry))
+def _decoded(parts: Sequence[Sequence[Item]], geometry: Geometry) -> Iterator[Decoded]:
+    """Yield what each part's images became; the next part is decoded while one is in use."""
+    with ThreadPoolExecutor(threads()) as pool:
+        ahead: deque[tuple[np.ndarray, np.ndarray, list[Future]]] = deque()
+        for items in parts:
+            ahead.append(_begin(pool, items, geometry))
             if len(ahead) > 1:
                 yield _collect(*ahead.popleft())
         while ahead:
@@ -237,36 +204,46 @@ def _decoded(
 
 def _begin(
     pool: ThreadPoolExecutor, items: Sequence[Item], geometry: Geometry
-) -> tuple[np.ndarray, list[Future]]:
-    """Start decoding; the array is filled once all tasks are done."""
-    array = np.zeros((len(items), geometry.side, geometry.side, geometry.channels), np.uint8)
+) -> tuple[np.ndarray, np.ndarray, list[Future]]:
+    """Start decoding; the arrays are filled once all tasks are done."""
+    pixels = np.zeros((len(items), geometry.side, geometry.side, geometry.channels), np.uint8)
+    source = np.zeros((len(items), CONTENT_BYTES), np.uint8)
     cuts = [slice(low, low + TASK_ROWS) for low in range(0, len(items), TASK_ROWS)]
-    return array, [pool.submit(_decode_into, array[cut], items[cut], geometry) for cut in cuts]
+    tasks = [pool.submit(_decode_into, pixels[c], source[c], items[c], geometry) for c in cuts]
+    return pixels, source, tasks
 
 
-def _collect(array: np.ndarray, tasks: list[Future]) -> tuple[np.ndarray, dict[str, str]]:
+def _collect(pixels: np.ndarray, source: np.ndarray, tasks: list[Future]) -> Decoded:
     bad: dict[str, str] = {}
     for task in tasks:
         bad.update(task.result())
-    return array, bad
+    return pixels, source, bad
 
 
-def _decode_into(rows: np.ndarray, items: Sequence[Item], geometry: Geometry) -> dict[str, str]:
-    """Decode images into rows (n, side, side, channels); return what is wrong with the bad ones."""
+def _decode_into(
+    pixels: np.ndarray, source: np.ndarray, items: Sequence[Item], geometry: Geometry
+) -> dict[str, str]:
+    """Decode images into rows (n, side, side, channels) and digest their files into (n, 16).
+
+    Returns:
+        What is wrong with the bad ones, by name.
+    """
     bad = {}
-    for row, item in zip(rows, items, strict=True):
+    for row, item in enumerate(items):
         try:
-            row[:] = _pixels(item, geometry)
+            content = item.read()
+            source[row] = source_digest(content)
+            pixels[row] = _pixels(content, item.name, geometry)
         except BAD_IMAGE as error:
             bad[item.name] = str(error)
     return bad
 
 
-def _pixels(item: Item, geometry: Geometry) -> np.ndarray:
-    image = decode_image(item.read(), item.name)
+def _pixels(content: bytes | np.ndarray, name: str, geometry: Geometry) -> np.ndarray:
+    image = decode_image(content, name)
     if geometry.native and image.size != (geometry.native, geometry.native):
         raise InvalidInputError(
-            f"{item.name}: expected {geometry.native} x {geometry.native} px, found {image.width} x {image.height}"
+            f"{name}: expected {geometry.native} x {geometry.native} px, found {image.width} x {image.height}"
         )
     image = image.convert("L" if geometry.channels == 1 else "RGB")
     array = np.asarray(fit_image(image, geometry.side, geometry.fit))
@@ -274,7 +251,7 @@ def _pixels(item: Item, geometry: Geometry) -> np.ndarray:
 
 
 @contextmanager
-def _quiet_bombs() -> Iterator[None]:
+def quiet_bombs() -> Iterator[None]:
     """Silence Pillow's warning of large images: ours is an error, and comes at fewer pixels."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -1,313 +1,472 @@
-"""onepass data prepare: a source becomes a data set in the store, once."""
+"""onepass data prepare: sources become a data set in the store; what is known already is not done again."""
 
 import logging
 import re
+import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from onepass.cache.content import contents_digest, find, first_of_each
 from onepass.cache.errors import (
     CorruptFileError,
+    EarlierFormatError,
     InvalidInputError,
+    MissingFileError,
     Remedy,
     UnreadableFileError,
     UsageError,
 )
 from onepass.cache.features import list_features
+from onepass.cache.files import fsync_folder
+from onepass.cache.locks import exclusive
 from onepass.cache.names import DATASET
-from onepass.cache.provenance import differences, digest_array, digest_bytes, digest_json
+from onepass.cache.provenance import made_by
 from onepass.cache.rowfile import RowFile
-from onepass.cache.rows import RowWriter
+from onepass.cache.rows import RowWriter, parts_folder
 from onepass.cache.stopping import StopRequest
+from onepass.data.arrange import Choices, Rows, arrange
 from onepass.data.config import PrepareConfig
-from onepass.data.dataset import (
-    HELD_LABELS,
-    ImageDataset,
-    dataset_digest,
-    dataset_path,
-    open_dataset,
+from onepass.data.dataset import NEXT, ImageDataset, dataset_path, open_dataset, open_pixels
+from onepass.data.history import changes_between
+from onepass.data.manifest import (
+    GREY,
+    GROUP,
+    IMAGE_SIZE,
+    SOURCE,
+    STAMP,
+    Change,
+    Manifest,
+    manifest_path,
 )
-from onepass.data.layout import one_form
-from onepass.data.record import DatasetRecord, SkippedImage
+from onepass.data.record import SkippedImage
 from onepass.data.sources import open_source
-from onepass.data.sources.base import Request, Source, Survey, check_classes, own_name
-from onepass.data.summary import Prepared, PreparedState, left_out_by_kind, summarise
+from onepass.data.sources.base import Item, Request, Source, own_name
+from onepass.data.summary import Prepared, left_out_by_kind, summarise
 
 log = logging.getLogger(__name__)
 
-if TYPE_CHECKING:  # Pillow is imported only when images are packed
-    from onepass.data.pack import Geometry
-
 
 def prepare_dataset(config: PrepareConfig, stop: StopRequest | None = None) -> Prepared:
-    """Decode every image of a source once and store it as a row of pixels.
+    """Store every image of one or several sources as a row of pixels, and what is known of it as a manifest.
 
-    A data set that is up to date is left alone. One whose images changed, or that was made with
-    other flags, is replaced, once the new one is complete; it keeps its geometry unless a flag changes
+    An image whose file is known, in this data set or in another of the store, is copied, not decoded. Rows keep
+    their order, their split and corrections of their labels; the geometry is kept unless a flag changes
     it. One made from elsewhere is never replaced.
 
     Args:
-        config: Source, name, geometry, what to do with bad images.
+        config: Sources, name, geometry, splits, what to do with bad images.
         stop: Asked before each shard; a reason to stop ends the packing there.
 
     Raises:
-        InvalidInputError: Images cannot be used (with `on_bad="refuse"`), the source is not laid out
+        InvalidInputError: Images cannot be used (with `on_bad="refuse"`), a source is not laid out
             as it should be, or the name belongs to a data set made from elsewhere.
+        EarlierFormatError: The data set is of an earlier Onepass.
         UnreadableFileError: The system refuses to read an image, or the data set as it is.
         OnepassError: See the source; or the disk is full, or another process prepares the same.
     """
     start = time.monotonic()
-    request = Request(config.source, config.digest, config.raw, config.seed, config.layout)
-    with open_source(config.kind, request) as source:
+    with ExitStack() as stack:
+        source = stack.enter_context(open_source(config.kind, _requests(config)))
         name = config.name or _default_name(config.kind, source)
-        path = dataset_path(config.store, name)
-        old = _existing(path, source, name)
-        state: PreparedState = "cached"
-        if not old or not _is_current(old, source, config):
-            complete = _pack(source, path, config, old, stop or StopRequest())
-            state = "prepared" if complete else "stopped"
-        left_out = source.left_out
-    if state == "stopped":
-        return Prepared(state, name, seconds=time.monotonic() - start)
+        if not config.dry_run:
+            stack.enter_context(exclusive(manifest_path(config.store, name)))
+        work = _Preparation(config, source, name)
+        if config.dry_run:
+            return replace(work.plan(), seconds=time.monotonic() - start)
+        done = work.run(stop or StopRequest())
+    if done.stopped:
+        return replace(done, seconds=time.monotonic() - start)
     dataset = open_dataset(config.store, name)
-    return Prepared(
-        state=state,
-        name=name,
+    return replace(
+        done,
         summary=summarise(dataset),
         skipped=dataset.record.skipped,
-        left_out=left_out_by_kind(left_out, dataset.record.skipped),
-        geometry=dataset.record.geometry_note if state == "prepared" else "",
-        stale=_stale_features(config.store, dataset),
+        left_out=dataset.record.left_out,
+        to_extract=_to_extract(config.store, dataset),
         seconds=time.monotonic() - start,
     )
 
 
+def _requests(config: PrepareConfig) -> list[Request]:
+    """Return where to look: in each place that is named, or where the source itself knows."""
+    if len(config.source) > 1 and config.digest:
+        raise UsageError("--digest: expected one --source, received several")
+    return [
+        Request(place, config.digest, config.raw, config.layout, further=number > 0)
+        for number, place in enumerate(config.source or (None,))
+    ]
+
+
 def _default_name(kind: str, source: Source) -> str:
-    """Return the kind; for a folder or zip of one's own, its name."""
-    name = own_name(Path(source.where)) if kind == "folder" else kind
+    """Return the kind; for a folder or zip of one's own, its name, of several the first one's."""
+    place = source.origins[0].place
+    name = own_name(Path(place)) if kind == "folder" else kind
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")
     if not DATASET.fullmatch(name):
-        raise UsageError(
-            f"{source.where}: expected --name, for its own name cannot be one in the store"
-        )
+        raise UsageError(f"{place}: expected --name, for its own name cannot be one in the store")
     return name
 
 
-def _existing(path: Path, source: Source, name: str) -> RowFile | None:
+class _Preparation:
+    """One call of prepare: what is there, what is wanted, and the way from the one to the other.
+
+    Args:
+        config: The flags.
+        source: The images.
+        name: Of the data set.
+
+    Attributes:
+        before: The data set as it was.
+        own: The pixels that belong to it.
+        look: What is known of each image of the source.
+        geometry: What the rows are to look like.
+    """
+
+    def __init__(self, config: PrepareConfig, source: Source, name: str) -> None:
+        from onepass.data.look import look_at
+        from onepass.data.pack import Geometry, geometry_note
+
+        self.config, self.source, self.name = config, source, name
+        self.folder = config.store / name
+        self.before = _existing(config.store, source, name)
+        self.own = self._own_pixels()
+        self.look = look_at(source.items, self.before, rehash=config.rehash, alike=source.survey)
+        survey = source.survey or self.look.survey(source.where)
+        kept = self.before.record.geometry if self.before else {}
+        before = Geometry(**kept) if kept else None  # type: ignore[arg-type]
+        self.geometry = Geometry.choose(survey, config, before)
+        self.geometry_note = geometry_note(self.geometry, survey, Geometry.choose(survey, config))
+        self.bad = dict(self.look.bad)
+        self._damaged: set[Path] = set()  # files that no row is copied from
+
+    def plan(self) -> Prepared:
+        """Return what `run` would do, without decoding an image or writing a file."""
+        positions = self._usable()
+        keys = self.look.source[positions]
+        carried = self._carried(self._donors(keys, positions), keys)
+        return Prepared(
+            "dry-run",
+            self.name,
+            new=int(np.sum(~carried)),
+            carried=int(carried.sum()),
+            equal=len(keys) - len(np.unique(first_of_each(keys))),
+            left_out=left_out_by_kind(self.source.left_out, _skipped(self.bad)),
+            geometry=self.geometry_note,
+        )
+
+    def run(self, stop: StopRequest) -> Prepared:
+        """Bring the data set up to date."""
+        positions = self._usable()
+        content = self._known_content(positions)
+        if content is not None and not (self.bad and self.config.on_bad != "skip"):
+            rows = self._arrange(positions, content)
+            contents = content[find_positions(positions, rows.order)]
+            if self._same_pixels(rows, contents):
+                return self._finish(rows, contents, new=0, carried=len(contents))
+        while True:
+            donors = self._donors(self.look.source[positions], positions)
+            try:
+                return self._pack(positions, donors, stop)
+            except CorruptFileError:
+                whole = [donor for donor in donors if _is_whole(donor)]
+                if len(whole) == len(donors):
+                    raise
+                self._damaged |= {donor.path for donor in donors} - {d.path for d in whole}
+
+    def _pack(
+        self, positions: np.ndarray, donors: Sequence[RowFile], stop: StopRequest
+    ) -> Prepared:
+        """Decode what no file has, and write pixels and manifest."""
+        from onepass.data.pack import decode_missing, pixel_kind, refused, shard_rows
+
+        keys = self.look.source[positions]
+        kind, each = pixel_kind(self.geometry), shard_rows(self.geometry)
+        with RowWriter(self.folder / NEXT, kind, keys, shard_rows=each, donors=donors) as writer:
+            items = [self.source.items[position] for position in positions]
+            self.bad |= _with_equals(
+                decode_missing(items, self.geometry, writer, stop), items, keys
+            )
+            if stop.reason and len(writer.pool.unknown()) > 0:
+                return Prepared("stopped", self.name)
+            if self.bad and self.config.on_bad != "skip":
+                raise refused(self.source.where, len(self.source.items), self.bad)
+            if self.bad:
+                log.info(f"{self.name}: {len(self.bad)} images cannot be used; packing the others")
+            good = np.array([item.name not in self.bad for item in items])
+            usable = np.flatnonzero(good)
+            content = (
+                writer.column("content", usable) if len(usable) else np.zeros((0, 16), np.uint8)
+            )
+            rows = self._arrange(positions[usable], content)
+            order = find_positions(positions, rows.order)
+            contents = writer.column("content", order)
+            carried = int(self._carried(donors, keys[order]).sum())
+            if not self._same_pixels(rows, contents):
+                writer.finish(order=order)
+        return self._finish(rows, contents, new=len(order) - carried, carried=carried)
+
+    def _usable(self) -> np.ndarray:
+        """Return the images without those that are known to be bad, (n,) int64."""
+        names = (item.name for item in self.source.items)
+        return np.flatnonzero([name not in self.bad for name in names])
+
+    def _own_pixels(self) -> RowFile | None:
+        if self.before is None:
+            return None
+        try:
+            return open_pixels(self.folder, self.before.contents)
+        except CorruptFileError as error:
+            log.info(f"{error}; its rows are made again")
+            return None
+
+    def _known_content(self, positions: np.ndarray) -> np.ndarray | None:
+        """Return the content of each image, (n, 16) uint8, where the data set as it was knows all of them."""
+        from onepass.data.pack import may_give
+
+        keys, square = self.look.source[positions], self.look.square[positions]
+        if not (self.before and self.own and may_give(self.own, self.geometry, keys, square)):
+            return None
+        row = find(self.own.columns["source"], keys)
+        return self.before.content[row] if np.all(row >= 0) else None
+
+    def _same_pixels(self, rows: Rows, contents: np.ndarray) -> bool:
+        """Tell whether the pixel file is what it would become."""
+        if self.own is None or self.own.inputs["contents"] != contents_digest(contents):
+            return False
+        return np.array_equal(self.own.columns["source"], self.look.source[rows.order])
+
+    def _donors(self, keys: np.ndarray, positions: np.ndarray) -> list[RowFile]:
+        """Return the pixel files of the store that may have rows of these images, this data set's first."""
+        from onepass.data.pack import may_give
+
+        found = [self.own] if self.own else []
+        paths = [self.folder / NEXT, *sorted(self.config.store.glob("*/pixels.h5"))]
+        known = {rows.path for rows in found}
+        for path in (path for path in paths if path.exists() and path not in known):
+            try:
+                found.append(RowFile.open(path))
+            except (
+                CorruptFileError,
+                EarlierFormatError,
+                UnreadableFileError,
+                MissingFileError,
+            ) as e:
+                log.info(f"{e}; no row is copied from it")
+        square = self.look.square[positions]
+        return [
+            rows
+            for rows in found
+            if rows.path not in self._damaged and may_give(rows, self.geometry, keys, square)
+        ]
+
+    @staticmethod
+    def _carried(donors: Sequence[RowFile], keys: np.ndarray) -> np.ndarray:
+        """Return which images have a row in a donor, (n,) bool."""
+        found = np.zeros(len(keys), bool)
+        for donor in donors:
+            found |= find(donor.columns["source"], keys) >= 0
+        return found
+
+    def _arrange(self, positions: np.ndarray, content: np.ndarray) -> Rows:
+        config = self.config
+        wished = Choices(
+            config.seed,
+            config.resplit,
+            config.drop_leaks or "",
+            config.group or "",
+            config.group_by or "",
+        )
+        return arrange(self.source, positions, content, self.before, wished)
+
+    def _finish(self, rows: Rows, contents: np.ndarray, *, new: int, carried: int) -> Prepared:
+        """Write the manifest, which makes the new pixels count, and give them their name."""
+        manifest = self._manifest(rows, contents)
+        what = changes_between(self.before, manifest, rows.before)
+        if what or self.before is None:
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            change = Change(now, made_by()["command"], what, manifest.digest)
+            manifest = replace(manifest, history=[*manifest.history, change])
+        if self.before is None or not _equal(self.before, manifest):
+            manifest.write()
+        settle(self.folder, manifest.contents)
+        (self.folder / NEXT).unlink(missing_ok=True)  # of a run that ended before its manifest
+        shutil.rmtree(parts_folder(self.folder / NEXT), ignore_errors=True)
+        cached = self.before is not None and not what
+        return Prepared(
+            "cached" if cached else "prepared",
+            self.name,
+            new=new,
+            carried=carried,
+            equal=len(contents) - len(np.unique(first_of_each(contents))),
+            changed=what if self.before else [],
+            said=rows.said,
+            geometry="" if cached else self.geometry_note,
+        )
+
+    def _manifest(self, rows: Rows, contents: np.ndarray) -> Manifest:
+        source, look, before = self.source, self.look, self.before
+        skipped = _skipped(self.bad)
+        choices = self._group_choice()
+        record = replace(
+            source.record,
+            notes=[*source.record.notes, *rows.notes],
+            kind=source.kind,
+            source=", ".join(origin.place for origin in source.origins),
+            origins=source.origins,
+            seed=rows.seed,
+            group_column=choices.group_column,
+            group_pattern=choices.group_pattern,
+            shared=rows.shared,
+            geometry=asdict(self.geometry),
+            geometry_note=self.geometry_note,
+            skipped=skipped,
+            left_out=left_out_by_kind(source.left_out, skipped),
+        )
+        columns: dict[str, Any] = {
+            SOURCE: look.source[rows.order],
+            STAMP: look.stamp[rows.order],
+            IMAGE_SIZE: look.size[rows.order],
+            GREY: look.grey[rows.order].astype(np.uint8),
+            **rows.columns,
+        }
+        if rows.groups is not None:
+            columns[GROUP] = rows.groups
+        for name, values in source.side.items():
+            is_list = isinstance(values, list)
+            columns[name] = [values[p] for p in rows.order] if is_list else values[rows.order]
+        same = before is not None and before.contents == contents_digest(contents)
+        return Manifest(
+            path=manifest_path(self.config.store, self.name),
+            content=np.asarray(contents),
+            labels=rows.labels,
+            split=rows.split,
+            names=[source.items[position].name for position in rows.order],
+            class_ids=source.class_ids,
+            class_names=source.class_names,
+            record=record,
+            columns=columns,
+            history=before.history if before else [],
+            pixels=before.pixels if before and same else "",
+        )
+
+    def _group_choice(self) -> Choices:
+        config = self.config
+        wished = Choices(group_column=config.group or "", group_pattern=config.group_by or "")
+        return wished.after(self.before)
+
+
+def find_positions(positions: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return where each wanted position stands among ascending positions, int64."""
+    return np.searchsorted(positions, wanted)
+
+
+def settle(folder: Path, contents: str) -> None:
+    """Give the pixels that the manifest describes their name, where a run ended before it did."""
+    try:
+        waiting = RowFile.open(folder / NEXT)
+    except (MissingFileError, CorruptFileError):
+        return
+    if waiting.inputs.get("contents") == contents:
+        (folder / NEXT).replace(folder / "pixels.h5")
+        fsync_folder(folder)
+
+
+def _existing(store: Path, source: Source, name: str) -> Manifest | None:
     """Return the data set that has the name now, if it may be replaced.
 
     Raises:
         InvalidInputError: It was made from elsewhere.
+        EarlierFormatError: It is of an earlier Onepass.
         UnreadableFileError: The system refuses to read it.
     """
-    if not path.exists():
-        return None
+    path = manifest_path(store, name)
     try:
-        old = RowFile.open(path)
-        kind, origin = (old.attributes["record"][key] for key in ("kind", "source"))
-        _flat(old.inputs), old.inputs["skipped"], Survey(**old.attributes["survey"])
-    except (CorruptFileError, KeyError, TypeError) as error:
+        if not path.exists() and dataset_path(store, name).exists():
+            RowFile.open(dataset_path(store, name))
+        before = Manifest.open(path)
+    except MissingFileError:
+        return None
+    except CorruptFileError as error:
         log.info(f"{path}: is damaged ({error}); it is prepared again")
         return None
-    elsewhere = "" if kind == source.kind else f"{kind} already"
-    if not elsewhere and not _same_origin(old, source):
-        elsewhere = f"{origin}, and would be replaced by {_origin(source)}"
+    record = before.record
+    elsewhere = "" if record.kind == source.kind else f"{record.kind} already"
+    if not elsewhere and not _same_origin(before, source):
+        now = ", ".join(origin.place for origin in source.origins)
+        elsewhere = f"{record.source}, and would be replaced by {now}"
     if elsewhere:
         raise InvalidInputError(
             f"{path}: {name} is made from {elsewhere}; choose another --name",
             remedy=Remedy("delete", f"{name}/pixels"),
         )
-    return old
+    settle(path.parent, before.contents)
+    return before
 
 
-def _same_origin(old: RowFile, source: Source) -> bool:
-    """Tell whether a data set came from this source: the same place, or the same files moved."""
-    if "digest" not in source.identity or source.identity["kind"] == "package":
-        return True
-    recorded = old.inputs["source"]
-    moved = all(recorded.get(key) == source.identity[key] for key in ("kind", "digest"))
-    return moved or _place(old.attributes["record"]["source"]) == _place(source.where)
+def _same_origin(before: Manifest, source: Source) -> bool:
+    """Tell whether a data set shares a source with these: the same place, or the same files moved."""
+    packages = all(not origin.digest for origin in source.origins)
+    places = {str(Path(origin.place)) for origin in before.record.origins}
+    places.add(str(Path(before.record.source).expanduser().resolve()))
+    digests = {origin.digest for origin in before.record.origins} - {""}
+    return packages or any(o.place in places or o.digest in digests for o in source.origins)
 
 
-def _place(where: str) -> Path:
-    return Path(where).expanduser().resolve()
-
-
-def _origin(source: Source) -> str:
-    """Return where a source lies, whatever the working directory of whoever reads it."""
-    is_place = source.identity["kind"] in ("folder", "zip")
-    return str(_place(source.where)) if is_place else source.where
-
-
-def _is_current(old: RowFile, source: Source, config: PrepareConfig) -> bool:
-    """Tell whether packing now would give the stored file again; log what differs."""
-    from onepass.data.pack import Geometry, pixel_inputs
-
-    skipped = old.inputs["skipped"]
-    survey = Survey(**old.attributes["survey"])
-    geometry = Geometry.choose(survey, config, Geometry(**old.inputs["geometry"]))
-    wanted = pixel_inputs(source.identity, geometry, skipped)
-    rows = _kept_rows(source, set(map(one_form, skipped)))
-    now = _columns(old.side, old.attributes["class_ids"])
-    new = _columns(_side(source, rows), source.class_ids)
-    if old.inputs == wanted and now == new:
-        # Without --on-bad skip the bad images of the earlier run are an error again.
-        return not skipped or config.on_bad == "skip"
-    changed = differences(_flat(old.inputs), _flat(wanted)) or differences(now, new)
-    log.info(
-        f"{old.path.parent.name}: prepared before, but differently ({changed}); it is prepared again"
-    )
-    return False
-
-
-def _flat(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Return inputs with the names that people know: size, channels, fit, seed, images."""
-    source, geometry = inputs["source"], inputs["geometry"]
+def _with_equals(bad: dict[str, str], items: Sequence[Item], keys: np.ndarray) -> dict[str, str]:
+    """Return the bad images with those of the same bytes, which were not decoded again."""
+    if not bad:
+        return {}
+    at = [index for index, item in enumerate(items) if item.name in bad]
+    equal = find(keys[at], keys)
     return {
-        "images": source.get("digest", "")[:8] or source.get("release", ""),
-        **{key: source[key] for key in ("kind", "seed") if key in source},
-        **{key: value for key, value in geometry.items() if key != "native"},
-        "rules": inputs["rules"],
+        items[index].name: bad.get(items[index].name)
+        or f"{items[index].name}: the same file as {items[at[first]].name}"
+        for index, first in enumerate(equal.tolist())
+        if first >= 0
     }
 
 
-def _columns(side: dict[str, Any], class_ids: list[str]) -> dict[str, Any]:
-    """Return what tells by name whether rows are of the same images, labels, splits and classes.
-
-    The source's identity does not tell it where another version of Onepass reads more kinds of image, or
-    understands folders otherwise.
-    """
-    labels = np.asarray(side["labels"])
-    held = side.get(HELD_LABELS, np.full_like(labels, -1))
-    return {
-        "rows": len(side["names"]),
-        "file names": digest_json(list(map(one_form, side["names"])))[:8],
-        "labels": digest_array(labels)[:8],
-        "splits": digest_array(np.asarray(side["split"]))[:8],
-        "classes": digest_json(list(map(one_form, class_ids)))[:8],
-        "labels of test images": digest_array(np.asarray(held))[:8],
-    }
+def _skipped(bad: Mapping[str, str]) -> list[SkippedImage]:
+    return [SkippedImage(name, why) for name, why in sorted(bad.items())]
 
 
-def _pack(
-    source: Source, path: Path, config: PrepareConfig, old: RowFile | None, stop: StopRequest
-) -> bool:
-    """Pack the images into `path`, leaving the bad ones out where that is asked for.
-
-    Args:
-        source: Gives the images.
-        path: The file to be.
-        config: The flags.
-        old: The data set as it was prepared before; it gives the geometry that no flag changes.
-        stop: Asked before each shard.
-
-    Returns:
-        Whether it is finished; otherwise it was asked to stop.
-    """
-    from onepass.data.pack import (
-        Geometry,
-        drop_parts,
-        geometry_note,
-        pack_rows,
-        pixel_inputs,
-        refused,
-        row_layout,
-        survey_images,
-    )
-
-    survey, bad = (
-        (source.survey, {}) if source.survey else survey_images(source.where, source.items)
-    )
-    before = Geometry(**old.inputs["geometry"]) if old else None
-    geometry = Geometry.choose(survey, config, before)
-    note = geometry_note(geometry, survey, Geometry.choose(survey, config))
-    skip = config.on_bad == "skip"
-    while True:
-        rows = _kept_rows(source, bad)
-        items = [source.items[row] for row in rows]
-        if skip:
-            check_classes(source.where, source.class_ids, items)
-        inputs = pixel_inputs(source.identity, geometry, bad if skip else ())
-        with RowWriter(path, row_layout(len(items), geometry), inputs) as writer:
-            found = pack_rows(items, geometry, writer, stop, check_only=bool(bad) and not skip)
-            if not found and not writer.missing:
-                _finish(writer, source, rows, _record(source, geometry, note, bad), survey)
-                return True
-            if not found and stop.reason:
-                return False
-            drop_parts(writer)
-        bad |= found
-        if not skip:
-            raise refused(source.where, len(source.items), bad)
-        log.info(f"{path.parent.name}: {len(bad)} images cannot be used; packing the others")
+def _is_whole(rows: RowFile) -> bool:
+    try:
+        rows.verify()
+    except CorruptFileError as error:
+        log.info(f"{error}; no row is copied from it")
+        return False
+    return True
 
 
-def _record(source: Source, geometry: "Geometry", note: str, bad: dict[str, str]) -> DatasetRecord:
-    """Return what is to be known of a data set besides its rows."""
-    skipped = [SkippedImage(name, why) for name, why in bad.items()]
-    return replace(
-        source.record,
-        kind=source.kind,
-        source=_origin(source),
-        seed=source.identity.get("seed"),
-        geometry=asdict(geometry),
-        geometry_note=note,
-        skipped=skipped,
-        left_out=left_out_by_kind(source.left_out, skipped),
+def _equal(first: Manifest, second: Manifest) -> bool:
+    """Tell whether two manifests say the same."""
+    if first.digest != second.digest or first.record != second.record:
+        return False
+    columns = first.columns, second.columns
+    return columns[0].keys() == columns[1].keys() and all(
+        np.array_equal(columns[0][name], columns[1][name]) for name in columns[0]
     )
 
 
-def _kept_rows(source: Source, bad: Collection[str]) -> list[int]:
-    return [row for row, item in enumerate(source.items) if item.name not in bad]
-
-
-def _side(source: Source, rows: list[int]) -> dict[str, Any]:
-    """Return the arrays and lists with one entry a row that lie beside the pixels."""
-    items = [source.items[row] for row in rows]
-    side: dict[str, Any] = {
-        "labels": np.array([item.label for item in items], dtype=np.int32),
-        "split": np.array([item.split for item in items], dtype=np.int8),
-        "names": [item.name for item in items],
-    }
-    held = np.array([item.held_label for item in items], dtype=np.int32)
-    if np.any(held >= 0):
-        side[HELD_LABELS] = held
-    for name, values in source.side.items():
-        side[name] = [values[row] for row in rows] if isinstance(values, list) else values[rows]
-    return side
-
-
-def _finish(
-    writer: RowWriter, source: Source, rows: list[int], record: DatasetRecord, survey: Survey
-) -> None:
-    """Join the shards, with labels, splits, names and classes beside them."""
-    side = _side(source, rows)
-    pixels = digest_bytes(*(writer.digests[i].encode() for i in range(writer.layout.shards)))
-    attributes = {
-        "class_ids": source.class_ids,
-        "class_names": source.class_names,
-        "digest": dataset_digest(pixels, side, source.class_ids, source.class_names),
-        "record": record,
-        "survey": asdict(survey),
-    }
-    writer.finish(side, attributes)
-
-
-def _stale_features(store: Path, dataset: ImageDataset) -> list[str]:
-    """Return the keys of the feature files that were made from the data set as it was before."""
-    stale = []
+def _to_extract(store: Path, dataset: ImageDataset) -> dict[str, int]:
+    """Return how many images each feature file of the data set does not have yet, by key; those that lack none left out."""
+    wanted = dataset.content[np.unique(first_of_each(dataset.content))]
+    counts = {}
     for file in list_features(store, dataset.name):
         try:
-            current = RowFile.open(file).inputs.get("dataset_digest") == dataset.digest
+            known = RowFile.open(file).columns["content"]
         except UnreadableFileError as error:
-            log.info(f"{error}; whether it is stale is not known")
+            log.info(f"{error}; what it lacks is not known")
             continue
-        except CorruptFileError:
-            current = False
-        if not current:
-            stale.append(file.stem)
-    return stale
+        except (CorruptFileError, EarlierFormatError, KeyError):
+            known = np.zeros((0, wanted.shape[1]), np.uint8)
+        counts[file.stem] = int(np.sum(find(known, wanted) < 0))
+    return {key: count for key, count in counts.items() if count}

@@ -31,6 +31,19 @@ class SkippedImage:
 
 
 @record
+class Origin:
+    """Where images of a data set came from.
+
+    Attributes:
+        place: Folder, file, address or package, whatever the working directory of whoever reads it.
+        digest: What tells the same files elsewhere; "" where nothing does.
+    """
+
+    place: str
+    digest: str = ""
+
+
+@record
 class DatasetRecord:
     """What is known of a data set besides its rows.
 
@@ -41,8 +54,12 @@ class DatasetRecord:
         published: Results of others.
         notes: What a reader of a result has to know.
         kind: Name of its source, one of `onepass.data.sources.SOURCES`.
-        source: File, folder or package that it was read from.
+        source: Files, folders or package that it was read from, for people.
+        origins: The same, each for itself.
         seed: Of its validation split; None where the source has one of its own.
+        group_column: Which column says what belongs together; "" for none.
+        group_pattern: Which part of a file name does, as a regular expression; "" for none.
+        shared: How many images of a split lie in another as well, such as {"val in train": 12}.
         geometry: Side (px), channels, fit and native size (px) of its pixel rows.
         geometry_note: What may surprise in the size of the rows; "" for nothing.
         skipped: Images that cannot be used and were left out.
@@ -56,7 +73,11 @@ class DatasetRecord:
     notes: list[str] = field(default_factory=list)
     kind: str = ""
     source: str = ""
+    origins: list[Origin] = field(default_factory=list)
     seed: int | None = None
+    group_column: str = ""
+    group_pattern: str = ""
+    shared: dict[str, int] = field(default_factory=dict)
     geometry: dict[str, int | str] = field(default_factory=dict)
     geometry_note: str = ""
     skipped: list[SkippedImage] = field(default_factory=list)

@@ -54,7 +54,7 @@ def selection_split(
         raise InvalidInputError(
             f"selection split: expected labelled training rows, but row {rows[labels < 0][0]} has no label"
         )
-    keep = [groups[row] for row in rows] if groups is not None else None
+    keep = [groups[row] for row in rows.tolist()] if groups is not None else None
     given = np.full(len(rows), UNDRAWN, np.int8)
     held = _draw(labels, content[rows], keep, given, fraction, f"selection {seed}") == VAL
     return rows[~held], rows[held]
@@ -92,6 +92,27 @@ def validation_split(
     if given is None:
         given = np.full(len(labels), UNDRAWN, np.int8)
     return _draw(np.asarray(labels), content, groups, given, fraction, f"validation {seed}")
+
+
+def follow(content: np.ndarray, groups: Sequence[str] | None, given: np.ndarray) -> np.ndarray:
+    """Let undrawn rows follow the rows of their content and their group; as `validation_split`, without a draw.
+
+    Args:
+        content: (N, 16) uint8, digest of each row's pixels.
+        groups: N texts; "" is a group of one.
+        given: (N,) int8, index into `SPLITS`, `EXCLUDED`, or `UNDRAWN`.
+
+    Returns:
+        (N,) int8; `UNDRAWN` where nothing is known of any relative.
+    """
+    split = np.array(given, np.int8)
+    rows = np.flatnonzero((split == UNDRAWN) | (split == TRAIN) | (split == VAL))
+    if len(rows):
+        keep = [groups[row] for row in rows.tolist()] if groups is not None else None
+        units, _ = _units(content[rows], keep, "")
+        side, free = _inherited(split[rows], units)
+        split[rows] = np.where(free, UNDRAWN, side)
+    return split
 
 
 def shared_images(content: np.ndarray, split: np.ndarray) -> dict[str, int]:
@@ -136,7 +157,7 @@ def _draw(
     rows = np.flatnonzero((split == UNDRAWN) | (split == TRAIN) | (split == VAL))
     if not np.any(split == UNDRAWN):
         return split
-    keep = [groups[row] for row in rows] if groups is not None else None
+    keep = [groups[row] for row in rows.tolist()] if groups is not None else None
     units, ranks = _units(content[rows], keep, draw)
     side, free = _inherited(split[rows], units)
     drawing = _Drawing(np.unique(strata[rows], return_inverse=True)[1], units, ranks, side, free)
@@ -157,7 +178,7 @@ def _units(
     keys = [row.tobytes() for row in content]
     joined = equal
     if groups is not None:
-        named = {}
+        named: dict[str, int] = {}
         same_group = np.array(
             [named.setdefault(g, row) if g else row for row, g in enumerate(groups)]
         )

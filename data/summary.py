@@ -11,7 +11,7 @@ import numpy as np
 from onepass.cache.commandline.advice import command_of
 from onepass.cache.progress import human_bytes, human_seconds
 from onepass.data.archive import DANGLING
-from onepass.data.dataset import SPLITS, ImageDataset
+from onepass.data.dataset import EXCLUDED, SPLITS, ImageDataset
 from onepass.data.record import SkippedImage
 
 SHOWN_CLASSES = 10
@@ -24,7 +24,7 @@ class Summary:
     Attributes:
         name: Its name in the store.
         path: Its file.
-        splits: Images of each split.
+        splits: Images of each split, and those that are excluded, where there are any.
         classes: How many classes there are.
         class_names: The names of the first ten.
         fewest: Training images of the smallest class.
@@ -48,7 +48,7 @@ class Summary:
     problem: str = ""
 
 
-PreparedState = Literal["prepared", "cached", "stopped"]
+PreparedState = Literal["prepared", "cached", "stopped", "dry-run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +56,34 @@ class Prepared:
     """What `prepare_dataset` did.
 
     Attributes:
-        state: "cached" where it was prepared from the same images before and nothing was done;
-            "stopped" where work is left, which the same command resumes.
+        state: "cached" where nothing had to be changed; "stopped" where work is left, which the same
+            command resumes; "dry-run" where only the numbers were asked for.
         name: Name in the store.
-        summary: What lies there, in numbers; None where the run was stopped.
+        summary: What lies there, in numbers; None where the run was stopped or dry.
+        new: Rows whose file no data set of the store had.
+        carried: Rows that were copied, or stayed.
+        equal: Rows whose content an earlier row has too.
+        changed: What is different from before, one line for each kind of change.
+        said: What else may surprise.
         skipped: Images that cannot be used, left out ("name") and the reason ("why").
         left_out: How many files of the source are no rows, by kind, these images among them.
         geometry: What may surprise in the size of the rows; "" for nothing.
-        stale: Feature files that were made from the data set as it was before.
+        to_extract: How many images each feature file of the data set lacks, by key.
         seconds: How long it took.
     """
 
     state: PreparedState
     name: str
     summary: Summary | None = None
+    new: int = 0
+    carried: int = 0
+    equal: int = 0
+    changed: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
     skipped: list[SkippedImage] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     geometry: str = ""
-    stale: list[str] = field(default_factory=list)
+    to_extract: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -88,7 +98,7 @@ def summarise(dataset: ImageDataset) -> Summary:
     return Summary(
         name=dataset.name,
         path=dataset.path,
-        splits={name: len(dataset.rows(name)) for name in SPLITS},
+        splits=_count_splits(dataset),
         classes=len(dataset.class_ids),
         fewest=int(train.min()),
         most=int(train.max()),
@@ -97,6 +107,12 @@ def summarise(dataset: ImageDataset) -> Summary:
         digest=dataset.digest,
         class_names=list(dataset.class_names[:SHOWN_CLASSES]),
     )
+
+
+def _count_splits(dataset: ImageDataset) -> dict[str, int]:
+    counts = {name: len(dataset.rows(name)) for name in SPLITS}
+    excluded = int(np.sum(dataset.split == EXCLUDED))
+    return counts | ({"excluded": excluded} if excluded else {})
 
 
 def summary_lines(s: Summary) -> list[str]:
@@ -115,26 +131,36 @@ def summary_lines(s: Summary) -> list[str]:
 
 def prepared_text(prepared: Prepared) -> str:
     """Return what a person reads after `prepare`."""
-    if prepared.summary is None:
+    if prepared.state == "stopped":
         return f"{prepared.name}: stopped; what is packed is kept, and the same command resumes"
+    rows = f"{prepared.new:,} new, {prepared.carried:,} carried over, {prepared.equal:,} equal to another"
+    if prepared.summary is None:
+        lines = [f"{prepared.name}: to be prepared", f"  rows      {rows}"]
+        return "\n".join([*lines, *_surprises(prepared)])
     if prepared.state == "cached":
         head = f"{prepared.name}: already prepared from the same images; nothing to do"
     else:
         head = f"{prepared.name}: prepared in {human_seconds(prepared.seconds)}"
-    lines = [head, *summary_lines(prepared.summary)]
-    if prepared.geometry:
-        lines.append(f"  geometry  {prepared.geometry}")
-    if prepared.left_out:
-        lines.append(f"  left out  {left_out_text(prepared.left_out)}")
+    lines = [head, *summary_lines(prepared.summary), f"  rows      {rows}"]
+    lines += [f"  changed   {line}" for line in prepared.changed]
+    lines += _surprises(prepared)
     if prepared.skipped:
         first = ", ".join(image.name for image in prepared.skipped[:3])
         more = ", …" if len(prepared.skipped) > 3 else ""
         lines.append(f"  bad       {first}{more} (each with the reason: data show)")
-    if prepared.stale:
-        lines.append(
-            f"  stale     {', '.join(prepared.stale)}: made from the data set as it was before; extract them again"
-        )
+    for count in sorted(set(prepared.to_extract.values())):
+        keys = [key for key, lacks in prepared.to_extract.items() if lacks == count]
+        lines.append(f"  extract   {count:,} images are new to {', '.join(keys)}")
     return "\n".join([*lines, f"Next: {command_of('extract', prepared.name)}"])
+
+
+def _surprises(prepared: Prepared) -> list[str]:
+    lines = [f"  note      {line}" for line in prepared.said]
+    if prepared.geometry:
+        lines.append(f"  geometry  {prepared.geometry}")
+    if prepared.left_out:
+        lines.append(f"  left out  {left_out_text(prepared.left_out)}")
+    return lines
 
 
 def left_out_by_kind(files: Mapping[str, int], skipped: Sequence[SkippedImage]) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """Where images come from: each source gives names, images, labels and splits in a fixed order."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -17,18 +18,26 @@ SOURCES = {
 }
 
 
-def open_source(kind: str, request: "Request") -> "AbstractContextManager[Source]":
-    """Open a source of images; use it as a context manager.
+@contextmanager
+def open_source(kind: str, requests: Sequence["Request"]) -> "Iterator[Source]":
+    """Open the images of a data set; use it as a context manager.
 
     Args:
         kind: One of `SOURCES`.
-        request: Where to look, and the seed of the validation split.
+        requests: Where to look, in one place or in several, whose images are joined.
 
     Raises:
         UnknownNameError: There is no source of that kind.
-        OnepassError: The source is not there, not whole, or not what it should be.
+        OnepassError: A source is not there, not whole, or not what it should be.
     """
     if kind not in SOURCES:
         raise unknown_name("data set", kind, SOURCES, Remedy("prepare a folder"))
     module = import_module("onepass.data.sources." + kind.replace("-", "_"))
-    return module.open_source(request)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(module.open_source(request)) for request in requests]
+        if len(opened) > 1:
+            from onepass.data.sources.several import join
+
+            opened = [join(opened)]
+        opened[0].check()
+        yield opened[0]

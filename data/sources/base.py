@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -16,11 +16,10 @@ from onepass.cache.provenance import digest_bytes
 from onepass.data.archive import Tree, open_tree
 from onepass.data.download import Download, fetch
 from onepass.data.images import MAGIC_BYTES, image_suffixes, inspect_image, may_be_image
-from onepass.data.record import DatasetRecord
-from onepass.data.splits import TRAIN
+from onepass.data.record import DatasetRecord, Origin
+from onepass.data.splits import TRAIN, UNDRAWN
 
 SUFFIX = re.compile(r"\.(?!\d+$)[a-z0-9]{1,10}")  # a number such as .0001 says nothing
-VALIDATION_FRACTION = 0.25  # of a data set that comes without a validation split
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +30,15 @@ class Request:
         source: File, folder or address; None where the source knows itself where to look.
         digest: "md5:…" or "sha256:…" that a download must have; "" for the source's own.
         raw: Folder of the downloads.
-        seed: Of the validation split, where the source has none of its own.
         layout: "classes" where every folder at the top is a class, whatever its name.
+        further: The images are added to those of another source, which has all that is known of both.
     """
 
     source: str | None
     digest: str
     raw: Path
-    seed: int
     layout: str = "auto"
+    further: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +48,11 @@ class Item:
     Attributes:
         name: Its file name, unique in the data set.
         label: Index into the class ids; -1 unknown.
-        split: Index into `SPLITS`.
+        split: Index into `SPLITS`; `UNDRAWN` where the source does not say.
         read: Returns its encoded bytes, or pixels (H, W) or (H, W, 3) uint8.
         held_label: Of a test image whose class is known, kept apart from `label`; -1 unknown.
+        stamp: What tells without reading it that the file is as it was, 16 bytes; none where nothing does.
+        origin: Which of several sources it is from, from 0.
     """
 
     name: str
@@ -59,6 +60,8 @@ class Item:
     split: int
     read: Callable[[], bytes | np.ndarray]
     held_label: int = -1
+    stamp: bytes = b""
+    origin: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +91,13 @@ class Source:
         where: File, folder or package it was read from.
         class_ids: K identities; label k is `class_ids[k]`.
         class_names: K names for people.
-        items: The images. Their order is the row order.
-        identity: JSON that changes when the images, labels or splits do, found without reading them.
+        items: The images. New ones become rows in this order.
+        origins: Where they come from, each with what tells it elsewhere.
         record: Title, licence, citation, published results, notes; the rest is filled in later.
         survey: Where every image is known to be alike; None asks for a look at each.
         side: Further arrays or lists with one entry an item.
+        strata: (N,) int, finer than the labels, that a split is to be even in; None for the labels.
+        split_note: What a reader of a result has to know where a split is drawn; "" for the usual.
         left_out: How many files are no items, by kind, such as {".heic": 20, "in @eaDir": 12}.
     """
 
@@ -101,13 +106,21 @@ class Source:
     class_ids: list[str]
     class_names: list[str]
     items: list[Item]
-    identity: dict[str, Any]
+    origins: list[Origin]
     record: DatasetRecord
     survey: Survey | None = None
     side: dict[str, Any] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
+    strata: np.ndarray | None = None
+    split_note: str = ""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Refuse what cannot be learnt, or told apart.
+
+        Raises:
+            InvalidInputError: There are fewer than two classes, a class has no training image, or two images
+                have one name.
+        """
         if len(self.class_ids) < 2:
             raise InvalidInputError(
                 f"{self.where}: expected at least two classes, found {', '.join(self.class_ids) or 'none'}"
@@ -120,17 +133,23 @@ class Source:
                 f"{self.where}: expected each image once, found {twice[0]} twice "
                 "(names are compared in Unicode form NFC); rename one"
             )
-        check_classes(self.where, self.class_ids, self.items)
+        to_learn = [item.label for item in self.items if item.split in (TRAIN, UNDRAWN)]
+        check_classes(self.where, self.class_ids, to_learn)
 
 
-def check_classes(where: str, class_ids: Sequence[str], items: Sequence[Item]) -> None:
+def check_classes(where: str, class_ids: Sequence[str], trained: Iterable[int]) -> None:
     """Refuse a data set with a class that cannot be learnt.
+
+    Args:
+        where: What an error calls it.
+        class_ids: K identities.
+        trained: The labels of the training images.
 
     Raises:
         InvalidInputError: Names the classes without a training image.
     """
-    trained = {item.label for item in items if item.split == TRAIN}
-    empty = [name for label, name in enumerate(class_ids) if label not in trained]
+    found = set(trained)
+    empty = [name for label, name in enumerate(class_ids) if label not in found]
     if empty:
         more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
         raise InvalidInputError(
@@ -172,6 +191,11 @@ def open_location(request: Request, default: Download | None = None) -> Iterator
         path = Path(url).expanduser()
     with open_tree(path) as tree:
         yield tree
+
+
+def tree_origin(tree: Tree) -> Origin:
+    """Return where the images of a folder or zip come from."""
+    return Origin(str(tree.path.expanduser().resolve()), tree.identity["digest"])
 
 
 def only_images(tree: Tree) -> tuple[Tree, dict[str, int]]:

@@ -6,10 +6,9 @@ from functools import partial
 
 import numpy as np
 
-from onepass.cache.provenance import digest_array
-from onepass.data.record import DatasetRecord
-from onepass.data.sources.base import VALIDATION_FRACTION, Item, Request, Source, refuse_location
-from onepass.data.splits import validation_split
+from onepass.data.record import DatasetRecord, Origin
+from onepass.data.sources.base import Item, Request, Source, refuse_location
+from onepass.data.splits import UNDRAWN
 
 RECORD = DatasetRecord(
     title="Optical recognition of handwritten digits (scikit-learn's copy of the test part)",
@@ -26,7 +25,7 @@ RECORD = DatasetRecord(
 
 @contextmanager
 def open_source(request: Request) -> Iterator[Source]:
-    """Yield the digits, 0 … 16 scaled to 0 … 255; a stratified quarter of them is the validation split.
+    """Yield the digits, 0 … 16 scaled to 0 … 255.
 
     Raises:
         UsageError: --source was given.
@@ -37,11 +36,8 @@ def open_source(request: Request) -> Iterator[Source]:
     loaded = load_digits()
     pixels = np.rint(loaded.images * (255 / 16)).astype(np.uint8)
     labels = loaded.target.astype(np.int32)
-    split = validation_split(labels, fraction=VALIDATION_FRACTION, seed=request.seed)
     items = [
-        Item(
-            f"digit_{row:04d}", int(labels[row]), int(split[row]), partial(pixels.__getitem__, row)
-        )
+        Item(f"digit_{row:04d}", int(labels[row]), UNDRAWN, partial(pixels.__getitem__, row))
         for row in range(len(pixels))
     ]
     yield Source(
@@ -61,6 +57,6 @@ def open_source(request: Request) -> Iterator[Source]:
             "nine",
         ],
         items=items,
-        identity={"kind": "package", "digest": digest_array(pixels), "seed": request.seed},
+        origins=[Origin("scikit-learn")],
         record=RECORD,
     )

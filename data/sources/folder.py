@@ -3,25 +3,22 @@
 import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
-
-import numpy as np
 
 from onepass.cache.errors import InvalidInputError
 from onepass.data.archive import Tree
 from onepass.data.layout import one_form, split_of, splits_of, twins
 from onepass.data.record import DatasetRecord
 from onepass.data.sources.base import (
-    VALIDATION_FRACTION,
     Item,
     Request,
     Source,
     only_images,
     open_location,
     own_name,
+    tree_origin,
 )
-from onepass.data.splits import SPLITS, TEST, TRAIN, VAL, validation_split
+from onepass.data.splits import SPLITS, TEST, TRAIN, UNDRAWN, VAL
 
 CLASSES = "--layout classes"
 
@@ -31,9 +28,8 @@ def open_source(request: Request) -> Iterator[Source]:
     """Yield the images of train/<class>, then val/<class>, then test, each by name.
 
     Folders of classes without train/ above them do as well. The classes are the sorted folder
-    names, in Unicode form NFC. Where there is no val/, a stratified, seeded quarter of the training
-    images becomes the validation split. Images in test/ have no label; where they lie in folders of
-    classes, those are their held labels.
+    names, in Unicode form NFC. Where there is no val/, the training images are yet to be drawn.
+    Images in test/ have no label; where they lie in folders of classes, those are their held labels.
 
     Raises:
         InvalidInputError: A class has no image, val/ holds a class that train/ does not, folders may
@@ -45,21 +41,14 @@ def open_source(request: Request) -> Iterator[Source]:
         tree = _below_wrappers(images)
         parts = _parts(tree, request.layout)
         class_ids = _classes(tree, parts["train"])
+        splits = {"train": TRAIN if "val" in parts else UNDRAWN, "val": VAL, "test": TEST}
         items = [
             item
-            for split, name in enumerate(SPLITS)
+            for name, split in splits.items()
             if name in parts
             for item in _items(tree, _inner(tree, parts[name], class_ids), split, class_ids)
         ]
-        identity, notes = dict(whole.identity), []
-        if "val" not in parts:
-            items = _with_val(items, request.seed)
-            identity["seed"] = request.seed
-            notes.append(
-                f"There was no val/: {VALIDATION_FRACTION:.0%} of the training images, stratified by class, "
-                f"seed {request.seed}, became the validation split."
-            )
-        notes += [
+        notes = [
             f"{folder}/ was taken for the {name} split."
             for name, folder in parts.items()
             if folder not in ("", name)
@@ -75,7 +64,7 @@ def open_source(request: Request) -> Iterator[Source]:
             class_ids=class_ids,
             class_names=class_ids,
             items=items,
-            identity=identity,
+            origins=[tree_origin(whole)],
             record=DatasetRecord(title=own_name(whole.path), notes=notes),
             left_out=left_out,
         )
@@ -210,19 +199,8 @@ def _items(tree: Tree, folder: str, split: int, class_ids: list[str]) -> Iterato
                 f"{tree.path}: {name}: expected val/<class>/ with a class of train/ ({', '.join(class_ids[:5])} …); "
                 "the val split needs labels"
             )
-        read = partial(tree.read, name)
+        read, stamp = partial(tree.read, name), tree.stamp(name)
         if split == TEST:
-            yield Item(one_form(name), -1, split, read, held_label=label)
+            yield Item(one_form(name), -1, split, read, held_label=label, stamp=stamp)
         else:
-            yield Item(one_form(name), label, split, read)
-
-
-def _with_val(items: list[Item], seed: int) -> list[Item]:
-    """Return the items with a quarter of the training images in the validation split."""
-    train = [index for index, item in enumerate(items) if item.split == TRAIN]
-    labels = np.array([items[index].label for index in train])
-    for index, split in zip(
-        train, validation_split(labels, fraction=VALIDATION_FRACTION, seed=seed), strict=True
-    ):
-        items[index] = replace(items[index], split=int(split))
-    return items
+            yield Item(one_form(name), label, split, read, stamp=stamp)

@@ -6,7 +6,6 @@ line). The package's code is not run; only its images and labels.csv are read.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,10 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from onepass.cache.errors import CorruptFileError, MissingFileError
-from onepass.cache.provenance import digest_file
-from onepass.data.record import DatasetRecord, PublishedResult
-from onepass.data.sources.base import VALIDATION_FRACTION, Item, Request, Source, refuse_location
-from onepass.data.splits import validation_split
+from onepass.data.record import DatasetRecord, Origin, PublishedResult
+from onepass.data.sources.base import Item, Request, Source, refuse_location
+from onepass.data.splits import UNDRAWN
 
 PACKAGE = "elpv-dataset"
 CLASS_IDS = ["functional", "defective"]  # in this order, so that label 1 is the defect
@@ -41,13 +39,18 @@ RECORD = DatasetRecord(
     ],
 )  # fmt: skip
 
+SPLIT_NOTE = (
+    "The data set has no split of its own: {fraction:.0%} of the images, stratified by class and type of cell, "
+    "seed {seed}, are the validation split. The published results are from other splits of the same size."
+)
+
 
 @contextmanager
 def open_source(request: Request) -> Iterator[Source]:
-    """Yield the photographs in the order of labels.csv; a quarter of them is the validation split.
+    """Yield the photographs in the order of labels.csv.
 
     Beside labels there are the arrays `probability` (N,) float32, the annotated probability of a
-    defect, and `type`, "mono" or "poly". The split is stratified by class and type.
+    defect, and `type`, "mono" or "poly". A split that is drawn is stratified by class and type.
 
     Raises:
         MissingFileError: The package, or a file of it, is not installed.
@@ -58,11 +61,9 @@ def open_source(request: Request) -> Iterator[Source]:
     folder = _package_folder()
     names, probability, types = _annotations(folder / "labels.csv")
     labels = (probability >= DEFECTIVE_FROM).astype(np.int32)
-    strata = 2 * labels + (np.array(types) == "poly")
-    split = validation_split(strata, fraction=VALIDATION_FRACTION, seed=request.seed)
     items = [
-        Item(Path(name).name, int(label), int(part), (folder / name).read_bytes)
-        for name, label, part in zip(names, labels, split, strict=True)
+        Item(Path(name).name, int(label), UNDRAWN, (folder / name).read_bytes)
+        for name, label in zip(names, labels, strict=True)
     ]
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
@@ -70,10 +71,6 @@ def open_source(request: Request) -> Iterator[Source]:
             f"{folder / missing[0]}: no such file ({len(missing)} are missing); "
             f"install the package again: pip install --force-reinstall {PACKAGE}"
         )
-    note = (
-        f"The data set has no split of its own: {VALIDATION_FRACTION:.0%} of the images, stratified by class and type "
-        f"of cell, seed {request.seed}, are the validation split. The published results are from other splits of the same size."
-    )
     release = version(PACKAGE)
     yield Source(
         kind="solar-cells",
@@ -81,14 +78,11 @@ def open_source(request: Request) -> Iterator[Source]:
         class_ids=CLASS_IDS,
         class_names=CLASS_IDS,
         items=items,
-        identity={
-            "kind": "package",
-            "release": release,
-            "labels": digest_file(folder / "labels.csv"),
-            "seed": request.seed,
-        },
-        record=replace(RECORD, notes=[note]),
+        origins=[Origin(f"{PACKAGE} {release}")],
+        record=RECORD,
         side={"probability": probability, "type": types},
+        strata=2 * labels + (np.array(types) == "poly"),
+        split_note=SPLIT_NOTE,
     )
 
 

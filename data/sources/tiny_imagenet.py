@@ -17,6 +17,7 @@ from onepass.data.sources.base import (
     Survey,
     only_images,
     open_location,
+    tree_origin,
 )
 from onepass.data.splits import TEST, TRAIN, VAL
 
@@ -25,6 +26,7 @@ SIZE = 248_100_043  # bytes
 DIGEST = "md5:90528d7ca1a48142e341f4ef8d21d0de"  # as public loaders quote it
 SIDE = 64  # px
 ANNOTATIONS = "val/val_annotations.txt"
+TRAIN_IMAGE = re.compile(r"((?:[^/]+/)?)train/n\d{8}/")  # the first file of more training images
 
 RECORD = DatasetRecord(
     title="Tiny ImageNet",
@@ -53,7 +55,8 @@ def open_source(request: Request) -> Iterator[Source]:
     """Yield all images: training rows by wnid and number, then validation, then test by number.
 
     The classes are the sorted wnids of wnids.txt, their names stand in words.txt, the labels of the
-    validation images in val_annotations.txt. Test images have no label.
+    validation images in val_annotations.txt. Test images have no label. A further source may have
+    more training images and no such lists.
 
     Raises:
         InvalidInputError: It is not a Tiny ImageNet, a class has no image, or a label is missing.
@@ -61,19 +64,24 @@ def open_source(request: Request) -> Iterator[Source]:
     """
     default = Download(URL, request.raw / "tiny-imagenet-200.zip", SIZE, DIGEST)
     with open_location(request, default) as whole:
-        tree = whole.below(_root(whole))
-        wnids = sorted(set(tree.read("wnids.txt").decode("utf-8", "replace").split()))
-        words = _table(tree, "words.txt")
         _, left_out = only_images(whole)
         left_out.pop(".txt", None)  # the lists of classes and boxes that belong to it
-        items = [*_train_items(tree, wnids), *_val_items(tree, wnids), *_test_items(tree)]
+        if request.further and (more := TRAIN_IMAGE.match(next(iter(whole.files), ""))):
+            tree = whole.below(more[1].rstrip("/"))
+            wnids, words = sorted({name.split("/")[1] for name in _images(tree, "train")}), {}
+            items = list(_train_items(tree, wnids))
+        else:
+            tree = whole.below(_root(whole))
+            wnids = sorted(set(tree.read("wnids.txt").decode("utf-8", "replace").split()))
+            words = _table(tree, "words.txt")
+            items = [*_train_items(tree, wnids), *_val_items(tree, wnids), *_test_items(tree)]
         yield Source(
             kind="tiny-imagenet",
             where=str(whole.path),
             class_ids=wnids,
             class_names=[words.get(wnid, wnid) for wnid in wnids],
             items=items,
-            identity=whole.identity,
+            origins=[tree_origin(whole)],
             record=RECORD,
             survey=Survey(largest=SIDE, square=True, grey=False),
             left_out=left_out,
@@ -109,7 +117,8 @@ def _images(tree: Tree, folder: str) -> list[str]:
 
 
 def _item(tree: Tree, name: str, label: int, split: int) -> Item:
-    return Item(name.rpartition("/")[2], label, split, partial(tree.read, name))
+    base = name.rpartition("/")[2]
+    return Item(base, label, split, partial(tree.read, name), stamp=tree.stamp(name))
 
 
 def _train_items(tree: Tree, wnids: list[str]) -> Iterator[Item]:

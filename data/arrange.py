@@ -1,0 +1,355 @@
+"""Images become the rows of a data set: in which order, with which label, on which side of a split.
+
+What was decided about an image before stays decided, for the image is known by its content.
+"""
+
+import re
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onepass.cache.content import first_of_each
+from onepass.cache.errors import InvalidInputError, UsageError, unknown_name
+from onepass.data.manifest import (
+    EXCLUDED,
+    HELD_LABELS,
+    SOURCE_LABELS,
+    SOURCE_SPLIT,
+    Manifest,
+)
+from onepass.data.sources.base import Item, Source, check_classes
+from onepass.data.splits import (
+    FRACTION,
+    TEST,
+    TRAIN,
+    UNDRAWN,
+    VAL,
+    follow,
+    parted_groups,
+    shared_images,
+    validation_split,
+)
+
+SPLIT_NOTE = (
+    "There was no validation split: {fraction:.0%} of the training images, stratified by class, seed {seed}, "
+    "became it."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What the user says of splits; what is left open stays as it was.
+
+    Attributes:
+        seed: Of a split that is drawn.
+        resplit: Draw anew what was drawn before.
+        drop_leaks: "train" or "val": the side that loses the images that both have; "" for neither.
+        group_column: The column that says what belongs together.
+        group_pattern: A regular expression that finds it in a file name: its first group, or the whole match.
+    """
+
+    seed: int | None = None
+    resplit: bool = False
+    drop_leaks: str = ""
+    group_column: str = ""
+    group_pattern: str = ""
+
+    def after(self, before: Manifest | None) -> "Choices":
+        """Return the choices with what they leave open taken from the data set as it was."""
+        record = before.record if before else None
+        column, pattern = self.group_column, self.group_pattern
+        if record and not (column or pattern):
+            column, pattern = record.group_column, record.group_pattern
+        kept = record.seed if record and not self.resplit else None
+        seed = kept if kept is not None else self.seed or 0
+        return Choices(seed, self.resplit, self.drop_leaks, column, pattern)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a data set.
+
+    Attributes:
+        order: (M,) int64, which image each is.
+        before: (M,) int64, which row it was, -1 for a new one.
+        labels: (M,) int32, -1 of test images and where unknown.
+        split: (M,) int8, index into `SPLITS`, or `EXCLUDED`.
+        columns: `HELD_LABELS`, `SOURCE_LABELS` and `SOURCE_SPLIT`, where they say something.
+        groups: M texts; None where there are no groups.
+        seed: Of the split that was drawn; None where the source has one.
+        shared: As `shared_images` says.
+        said: What a person is told.
+        notes: What a reader of a result has to know.
+    """
+
+    order: np.ndarray
+    before: np.ndarray
+    labels: np.ndarray
+    split: np.ndarray
+    columns: dict[str, np.ndarray]
+    groups: list[str] | None
+    seed: int | None
+    shared: dict[str, int]
+    said: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def arrange(
+    source: Source,
+    positions: np.ndarray,
+    content: np.ndarray,
+    before: Manifest | None,
+    wished: Choices,
+) -> Rows:
+    """Return the rows that a data set has after it is prepared from a source.
+
+    Args:
+        source: Gives the images.
+        positions: (n,) int64, which of its items can be used.
+        content: (n, 16) uint8, digests of their pixels.
+        before: The data set as it was.
+        wished: What the user says of splits.
+
+    Raises:
+        InvalidInputError: A class has no training image, or groups lie on both sides of a split drawn before.
+    """
+    said: list[str] = []
+    kept = _once(source, positions, content, said)
+    positions, content = positions[kept], content[kept]
+    items = [source.items[position] for position in positions]
+    row = rows_before(before, content, [item.name for item in items])
+    known = np.flatnonzero(row >= 0)
+    order = np.concatenate([known[np.argsort(row[known])], np.flatnonzero(row < 0)])
+    positions, content, row = positions[order], content[order], row[order]
+    items = [items[index] for index in order.tolist()]
+    choices = wished.after(before)
+    labels, columns = _labels(source, items, row, before, said)
+    groups = _groups(source, positions, items, choices, said)
+    split, remembered, drawn = _splits(
+        source, positions, content, labels, groups, row, before, choices
+    )
+    notes = []
+    if drawn:
+        note = source.split_note or SPLIT_NOTE
+        notes.append(note.format(fraction=FRACTION, seed=choices.seed))
+    if drawn and before and not choices.resplit and wished.seed not in (None, choices.seed):
+        said.append(f"the split stays as seed {choices.seed} drew it; --resplit draws it anew")
+    shared = _drop_leaks(content, split, choices.drop_leaks, said)
+    _check(source, labels, groups, split, before, choices, said)
+    stated = np.array([item.split for item in items])
+    columns |= _test_labels(labels, stated)
+    if np.any(split == EXCLUDED):
+        columns[SOURCE_SPLIT] = remembered
+    return Rows(
+        order=positions,
+        before=row,
+        labels=np.where(stated == TEST, -1, labels).astype(np.int32),
+        split=split,
+        columns=columns,
+        groups=groups,
+        seed=choices.seed if drawn else None,
+        shared=shared,
+        said=said,
+        notes=notes,
+    )
+
+
+def rows_before(before: Manifest | None, content: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Return which row of the data set before each image is, (n,) int64, -1 for none.
+
+    It is the row of its content and name; else one of its content that is left over.
+    """
+    if before is None:
+        return np.full(len(names), -1)
+    keys = [row.tobytes() for row in content]
+    known = [row.tobytes() for row in before.content]
+    if keys == known and list(names) == before.names:
+        return np.arange(len(names))
+    exact = {pair: row for row, pair in enumerate(zip(known, before.names, strict=True))}
+    found = [exact.pop(pair, -1) for pair in zip(keys, names, strict=True)]
+    left: dict[bytes, deque[int]] = {}
+    for row in sorted(exact.values()):
+        left.setdefault(known[row], deque()).append(row)
+    for index, key in enumerate(keys):
+        if found[index] < 0 and left.get(key):
+            found[index] = left[key].popleft()
+    return np.array(found, np.int64)
+
+
+def _once(
+    source: Source, positions: np.ndarray, content: np.ndarray, said: list[str]
+) -> np.ndarray:
+    """Return the images, as indices, without those that a source before has with the same label."""
+    if len(source.origins) < 2:
+        return np.arange(len(positions))
+    seen: dict[bytes, list[Item]] = {}
+    kept, otherwise, elsewhere = [], 0, 0
+    for index, (position, key) in enumerate(zip(positions, content, strict=True)):
+        item, equal = source.items[position], seen.setdefault(key.tobytes(), [])
+        earlier = [other for other in equal if other.origin < item.origin]
+        same = [other for other in earlier if _agree(_label(item), _label(other))]
+        otherwise += bool(earlier) and not same
+        if not same:
+            kept.append(index)
+            equal.append(item)
+        elif item.split not in (UNDRAWN, same[0].split) and same[0].split != UNDRAWN:
+            elsewhere += 1
+    if merged := len(positions) - len(kept):
+        said.append(f"{merged:,} images are in two sources; each is one row")
+    if elsewhere:
+        said.append(
+            f"{elsewhere:,} of them are in another split of the later source; that of the first counts"
+        )
+    if otherwise:
+        said.append(f"{otherwise:,} images are in two sources under two labels; each is two rows")
+    return np.array(kept, np.int64)
+
+
+def _label(item: Item) -> int:
+    return item.label if item.label >= 0 else item.held_label
+
+
+def _agree(first: int, second: int) -> bool:
+    return first == second or min(first, second) < 0
+
+
+def _labels(
+    source: Source, items: list[Item], row: np.ndarray, before: Manifest | None, said: list[str]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the label of each image, also of test images; a correction holds while the source says the same."""
+    stated = np.array([_label(item) for item in items], np.int32)
+    if before is None or SOURCE_LABELS not in before.columns:
+        return stated, {}
+    ids = {class_id: label for label, class_id in enumerate(source.class_ids)}
+    now = np.array([ids.get(class_id, -2) for class_id in before.class_ids] + [-1], np.int32)
+    known = row >= 0
+    corrected = now[true_labels(before)[row]]
+    then = now[before.columns[SOURCE_LABELS][row]]
+    holds = known & (then == stated) & (corrected != stated) & (corrected >= 0)
+    gone = known & (then != stated) & (then != corrected) & (corrected != stated)
+    labels = np.where(holds, corrected, stated).astype(np.int32)
+    if holds.any():
+        said.append(f"{holds.sum():,} corrected labels are kept: the source says what it said then")
+    if gone.any():
+        said.append(f"{gone.sum():,} corrected labels give way: the source says something new")
+    return labels, {SOURCE_LABELS: stated} if holds.any() else {}
+
+
+def true_labels(manifest: Manifest) -> np.ndarray:
+    """Return the labels, (N,) int32, with those of the test images that are kept apart."""
+    held = manifest.column(HELD_LABELS, np.int32(-1))
+    return np.where(manifest.labels >= 0, manifest.labels, held)
+
+
+def _test_labels(labels: np.ndarray, stated: np.ndarray) -> dict[str, np.ndarray]:
+    held = np.where(stated == TEST, labels, -1).astype(np.int32)
+    return {HELD_LABELS: held} if np.any(held >= 0) else {}
+
+
+def _groups(
+    source: Source, positions: np.ndarray, items: list[Item], choices: Choices, said: list[str]
+) -> list[str] | None:
+    """Return the group of each image; "" where it has none."""
+    if choices.group_column:
+        if choices.group_column not in source.side:
+            raise unknown_name("column", choices.group_column, source.side)
+        column = source.side[choices.group_column]
+        return [str(column[position]) for position in positions.tolist()]
+    if not choices.group_pattern:
+        return None
+    pattern = re.compile(choices.group_pattern)
+    found = [pattern.search(item.name) for item in items]
+    groups = [(m[1] if pattern.groups else m[0]) or "" if m else "" for m in found]
+    if not any(groups):
+        raise UsageError(
+            f"--group-by {choices.group_pattern!r}: expected a part of the file names, but it is in none, such as "
+            f"{items[0].name}"
+        )
+    alone = groups.count("")
+    said.append(
+        f"{len(set(groups) - {''}):,} groups by file name"
+        + (f"; {alone:,} images are in none, each for itself" if alone else "")
+    )
+    return groups
+
+
+def _splits(
+    source: Source,
+    positions: np.ndarray,
+    content: np.ndarray,
+    labels: np.ndarray,
+    groups: list[str] | None,
+    row: np.ndarray,
+    before: Manifest | None,
+    choices: Choices,
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Return the split of each row, what the source said of it, and whether any is drawn.
+
+    What the source says counts; else what was drawn before; else it is drawn now.
+    """
+    stated = np.array([source.items[position].split for position in positions], np.int8)
+    undrawn = stated == UNDRAWN
+    given, remembered = stated.copy(), stated.copy()
+    if before is not None:
+        known = row >= 0
+        was, then = before.split[row], before.column(SOURCE_SPLIT, np.int8(UNDRAWN))[row]
+        if not choices.resplit:
+            inherited = known & undrawn & np.isin(was, (TRAIN, VAL))
+            given[inherited] = was[inherited]
+        same = (then == stated) | (undrawn & (then != TEST))
+        excluded = known & (was == EXCLUDED) & same
+        if choices.resplit:  # what would have tied two sides may not do so in the next draw
+            excluded &= then != UNDRAWN
+        given[excluded], remembered[excluded] = EXCLUDED, then[excluded]
+    if np.any(stated == VAL):
+        split = follow(content, groups, given)
+        split[split == UNDRAWN] = TRAIN
+        return split, remembered, False
+    strata = labels if source.strata is None else source.strata[positions]
+    split = validation_split(strata, content, groups, given=given, seed=choices.seed or 0)
+    return split, remembered, bool(undrawn.any())
+
+
+def _drop_leaks(
+    content: np.ndarray, split: np.ndarray, side: str, said: list[str]
+) -> dict[str, int]:
+    """Exclude the rows of a side that lie in another as well, and return what is shared then."""
+    shared = shared_images(content, split)
+    if side and shared:
+        first = first_of_each(content)
+        loses, keeps = (TRAIN, (VAL, TEST)) if side == "train" else (VAL, (TRAIN,))
+        leaks = (split == loses) & np.isin(first, first[np.isin(split, keeps)])
+        split[leaks] = EXCLUDED
+        said.append(f"{leaks.sum():,} {side} images are excluded: another split has them too")
+        return shared_images(content, split)
+    if shared:
+        counts = ", ".join(f"{count:,} {where}" for where, count in shared.items())
+        said.append(f"splits share images: {counts}; --drop-leaks train (or val) takes them out")
+    return shared
+
+
+def _check(
+    source: Source,
+    labels: np.ndarray,
+    groups: list[str] | None,
+    split: np.ndarray,
+    before: Manifest | None,
+    choices: Choices,
+    said: list[str],
+) -> None:
+    try:
+        check_classes(source.where, source.class_ids, labels[split == TRAIN].tolist())
+    except InvalidInputError as error:
+        if before is None or choices.resplit:
+            raise
+        raise InvalidInputError(f"{error}; --resplit draws the validation split anew") from error
+    parted = parted_groups(groups, split) if groups else []
+    if not parted:
+        return
+    words = f"{len(parted):,} groups lie on both sides of the split, such as {parted[0]}"
+    if any(item.split == VAL for item in source.items):
+        said.append(f"{words}: the source says so")
+    else:
+        raise InvalidInputError(f"{source.where}: {words}, as it was drawn before; add --resplit")

@@ -1,0 +1,76 @@
+"""What a change of a data set came to, in words."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from onepass.cache.features import SPLITS
+from onepass.data.arrange import true_labels
+from onepass.data.manifest import EXCLUDED, GROUP, Manifest
+
+SHOWN = 20  # rows that are named, of each kind of change
+
+
+def changes_between(before: Manifest | None, after: Manifest, row: np.ndarray) -> list[str]:
+    """Say what is different, one line for each kind of change.
+
+    Args:
+        before: The data set as it was; None for none.
+        after: As it is.
+        row: (N,) int64, which row of `before` each of its rows was, -1 for a new one.
+    """
+    if before is None:
+        return [f"{len(after.names):,} images of {len(after.class_ids):,} classes"]
+    what = []
+    known = np.flatnonzero(row >= 0)
+    was = row[known]
+    if added := len(row) - len(known):
+        what.append(f"{added:,} images added")
+    if removed := len(before.names) - len(known):
+        what.append(f"{removed:,} images removed")
+    for verb, more, fewer in (("added", after, before), ("removed", before, after)):
+        if names := [n for n in more.class_ids if n not in set(fewer.class_ids)]:
+            what.append(f"classes {verb}: {', '.join(names[:SHOWN])}{', …' * (len(names) > SHOWN)}")
+    if before.record.geometry != after.record.geometry:
+        what.append(_geometry(before, after))
+    old, new = _class_of(before)[was], _class_of(after)[known]
+    what += _rows("label", after, known, old, new)
+    old, new = _split_of(before)[was], _split_of(after)[known]
+    what += _rows("split", after, known, old, new)
+    renamed = sum(before.names[b] != after.names[a] for b, a in zip(was, known, strict=True))
+    if renamed:
+        what.append(f"{renamed:,} names")
+    if before.columns.get(GROUP) != after.columns.get(GROUP) and not (added or removed):
+        what.append("groups")
+    if not what and before.digest != after.digest:
+        what.append("order, or names of classes")
+    return what
+
+
+def _class_of(manifest: Manifest) -> np.ndarray:
+    return np.array([*manifest.class_ids, "unknown"], object)[true_labels(manifest)]
+
+
+def _split_of(manifest: Manifest) -> np.ndarray:
+    return np.array([*SPLITS, "excluded"], object)[np.minimum(manifest.split, EXCLUDED)]
+
+
+def _rows(
+    kind: str, after: Manifest, rows: np.ndarray, old: Iterable[str], new: Iterable[str]
+) -> list[str]:
+    """Say of which rows something changed from what to what."""
+    changed = [
+        f"{after.names[row]}: {a} → {b}" for row, a, b in zip(rows, old, new, strict=True) if a != b
+    ]
+    if not changed:
+        return []
+    more = ", …" * (len(changed) > SHOWN)
+    return [
+        f"{len(changed):,} {kind}{'s' * (len(changed) > 1)}: {', '.join(changed[:SHOWN])}{more}"
+    ]
+
+
+def _geometry(before: Manifest, after: Manifest) -> str:
+    old, new = before.record.geometry, after.record.geometry
+    names = [key for key in new if old.get(key) != new[key] and key != "native"]
+    return "; ".join(f"{key}: {old.get(key)}, now {new[key]}" for key in names) or "geometry"

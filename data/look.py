@@ -1,0 +1,126 @@
+"""One look at each image of a source: what file it is, how large, and whether it is known already."""
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from onepass.cache.content import CONTENT_BYTES, find
+from onepass.cache.errors import InvalidInputError
+from onepass.cache.progress import Progress
+from onepass.data.images import inspect_image
+from onepass.data.manifest import GREY, IMAGE_SIZE, SOURCE, STAMP, Manifest
+from onepass.data.pack import BAD_IMAGE, USUAL, quiet_bombs, source_digest, threads
+from onepass.data.sources.base import Item, Survey
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is known of N images before any is decoded.
+
+    Attributes:
+        source: (N, 16) uint8, digest of the encoded file; zeros of a bad image.
+        size: (N, 2) int32, width and height by the header (px).
+        grey: (N,) bool.
+        stamp: (N, 16) uint8, zeros where only reading tells whether the file is as it was.
+        bad: What is wrong with those that cannot be used, by name.
+        read: How many were read.
+    """
+
+    source: np.ndarray
+    size: np.ndarray
+    grey: np.ndarray
+    stamp: np.ndarray
+    bad: dict[str, str]
+    read: int
+
+    @property
+    def square(self) -> np.ndarray:
+        """(N,) bool, whether width and height are the same."""
+        return self.size[:, 0] == self.size[:, 1]
+
+    def survey(self, where: str) -> Survey:
+        """Return what the images have in common.
+
+        Raises:
+            InvalidInputError: None of them can be used.
+        """
+        usable = np.any(self.size > 0, axis=1)
+        if not usable.any():
+            raise InvalidInputError(
+                f"{where}: none of the {len(usable)} images can be used: "
+                f"{next(iter(self.bad.values()), 'no image')}"
+            )
+        sizes = Counter(map(tuple, self.size[usable].tolist()))
+        only = next(iter(sizes))
+        longest = self.size[usable].max(axis=1)
+        return Survey(
+            largest=int(longest.max()),
+            square=len(sizes) == 1 and only[0] == only[1],
+            grey=bool(self.grey[usable].all()),
+            usual=int(np.percentile(longest, 100 * USUAL, method="lower")),
+        )
+
+
+def look_at(
+    items: Sequence[Item],
+    before: Manifest | None,
+    *,
+    rehash: bool = False,
+    alike: Survey | None = None,
+) -> Look:
+    """Read each image that is not known to be as it was, and digest it.
+
+    Args:
+        items: The images.
+        before: The data set as it was prepared before: a file whose stamp it has is not read.
+        rehash: Read every file, whatever its stamp.
+        alike: Of a source whose images are all alike; spares the look at their headers.
+    """
+    stamps = [item.stamp or bytes(CONTENT_BYTES) for item in items]
+    stamp = np.frombuffer(b"".join(stamps), np.uint8).reshape(-1, CONTENT_BYTES)
+    look = Look(
+        source=np.zeros((len(items), CONTENT_BYTES), np.uint8),
+        size=np.zeros((len(items), 2), np.int32),
+        grey=np.zeros(len(items), bool),
+        stamp=stamp,
+        bad={},
+        read=0,
+    )
+    unread = np.ones(len(items), bool)
+    if before and not rehash and {STAMP, SOURCE, IMAGE_SIZE, GREY} <= set(before.columns):
+        known = before.columns
+        row = find(known[STAMP], stamp)
+        unread = (row < 0) | ~stamp.any(axis=1)
+        seen = row[~unread]
+        look.source[~unread], look.size[~unread] = known[SOURCE][seen], known[IMAGE_SIZE][seen]
+        look.grey[~unread] = known[GREY][seen]
+    _read(items, np.flatnonzero(unread), look, alike)
+    return Look(look.source, look.size, look.grey, stamp, look.bad, int(unread.sum()))
+
+
+def _read(items: Sequence[Item], positions: np.ndarray, look: Look, alike: Survey | None) -> None:
+    def read(position: int) -> tuple[np.ndarray, tuple[int, int, bool]] | str:
+        item = items[position]
+        try:
+            content = item.read()
+            if alike:
+                return source_digest(content), (alike.largest, alike.largest, alike.grey)
+            return source_digest(content), inspect_image(content, item.name)
+        except BAD_IMAGE as error:
+            return str(error)
+
+    with (
+        quiet_bombs(),
+        ThreadPoolExecutor(threads()) as pool,
+        Progress(len(positions), "images", "looking at files") as progress,
+    ):
+        for position, seen in zip(positions, pool.map(read, positions.tolist()), strict=True):
+            if isinstance(seen, str):
+                look.bad[items[position].name] = seen
+            else:
+                look.source[position], (*size, grey) = seen
+                look.size[position], look.grey[position] = size, grey
+            progress.advance(1)
