@@ -74,7 +74,7 @@ def prepare(folder: Path, store: Path, name: str = "bench") -> None:
     from onepass.data.config import PrepareConfig
     from onepass.data.prepare import prepare_dataset
 
-    prepare_dataset(PrepareConfig(kind="folder", source=str(folder), name=name, cache_dir=store))
+    prepare_dataset(PrepareConfig(kind="folder", source=(str(folder),), name=name, cache_dir=store))
 
 
 def feature_rows(features: str, rows: int) -> tuple:

@@ -28,7 +28,7 @@ def make(folder: Path, rows: int) -> Path:
 
         prepare_dataset(
             PrepareConfig(
-                kind="tiny-imagenet", source=str(tiny_imagenet()), name="bench", cache_dir=store
+                kind="tiny-imagenet", source=(str(tiny_imagenet()),), name="bench", cache_dir=store
             )
         )
     else:

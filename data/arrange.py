@@ -15,6 +15,7 @@ from onepass.cache.errors import InvalidInputError, UsageError, unknown_name
 from onepass.data.manifest import (
     EXCLUDED,
     HELD_LABELS,
+    SOURCE,
     SOURCE_LABELS,
     SOURCE_SPLIT,
     Manifest,
@@ -100,6 +101,7 @@ def arrange(
     source: Source,
     positions: np.ndarray,
     content: np.ndarray,
+    files: np.ndarray,
     before: Manifest | None,
     wished: Choices,
 ) -> Rows:
@@ -109,6 +111,7 @@ def arrange(
         source: Gives the images.
         positions: (n,) int64, which of its items can be used.
         content: (n, 16) uint8, digests of their pixels.
+        files: (n, 16) uint8, digests of the encoded files.
         before: The data set as it was.
         wished: What the user says of splits.
 
@@ -119,7 +122,7 @@ def arrange(
     kept = _once(source, positions, content, said)
     positions, content = positions[kept], content[kept]
     items = [source.items[position] for position in positions]
-    row = rows_before(before, content, [item.name for item in items])
+    row = rows_before(before, content, files[kept], [item.name for item in items])
     known = np.flatnonzero(row >= 0)
     order = np.concatenate([known[np.argsort(row[known])], np.flatnonzero(row < 0)])
     positions, content, row = positions[order], content[order], row[order]
@@ -156,26 +159,40 @@ def arrange(
     )
 
 
-def rows_before(before: Manifest | None, content: np.ndarray, names: Sequence[str]) -> np.ndarray:
+def rows_before(
+    before: Manifest | None, content: np.ndarray, files: np.ndarray, names: Sequence[str]
+) -> np.ndarray:
     """Return which row of the data set before each image is, (n,) int64, -1 for none.
 
-    It is the row of its content and name; else one of its content that is left over.
+    It is the row of its content and name; else one of its content that is left over; else, where the
+    geometry has changed and with it every content, that of its file.
+
+    Args:
+        before: The data set as it was.
+        content: (n, 16) uint8, digests of the pixels.
+        files: (n, 16) uint8, digests of the encoded files.
+        names: n file names.
     """
+    found = np.full(len(names), -1)
     if before is None:
-        return np.full(len(names), -1)
-    keys = [row.tobytes() for row in content]
-    known = [row.tobytes() for row in before.content]
-    if keys == known and list(names) == before.names:
+        return found
+    if np.array_equal(content, before.content) and list(names) == before.names:
         return np.arange(len(names))
-    exact = {pair: row for row, pair in enumerate(zip(known, before.names, strict=True))}
-    found = [exact.pop(pair, -1) for pair in zip(keys, names, strict=True)]
-    left: dict[bytes, deque[int]] = {}
-    for row in sorted(exact.values()):
-        left.setdefault(known[row], deque()).append(row)
-    for index, key in enumerate(keys):
-        if found[index] < 0 and left.get(key):
-            found[index] = left[key].popleft()
-    return np.array(found, np.int64)
+    left = np.ones(len(before.names), bool)
+    pairs = [(content, before.content)]
+    if SOURCE in before.columns:
+        pairs.append((files, before.columns[SOURCE]))
+    for new, old in pairs:
+        for named in (True, False):
+            waiting: dict[tuple[bytes, str], deque[int]] = {}
+            for row in np.flatnonzero(left & old.any(axis=1)).tolist():
+                key = old[row].tobytes(), before.names[row] if named else ""
+                waiting.setdefault(key, deque()).append(row)
+            for index in np.flatnonzero(found < 0).tolist():
+                if rows := waiting.get((new[index].tobytes(), names[index] if named else "")):
+                    found[index] = rows.popleft()
+                    left[found[index]] = False
+    return found
 
 
 def _once(

@@ -163,7 +163,7 @@ def open_dataset(store: AnyStore, name: str) -> ImageDataset:
         raise MissingFileError(
             f"{dataset_path(store, name)}: data set {name!r} is not prepared yet", remedy=remedy
         )
-    manifest, pixels = _open_together(_home(store, name), name)
+    manifest, pixels = _open_together(home_of(store, name), name)
     extra = {key: column for key, column in manifest.columns.items() if key not in OF_FILES}
     return ImageDataset(
         name=name,
@@ -182,7 +182,7 @@ def open_dataset(store: AnyStore, name: str) -> ImageDataset:
     )
 
 
-def _home(store: AnyStore, name: str) -> Path:
+def home_of(store: AnyStore, name: str) -> Path:
     """Return the first of the stores that has the data set."""
     here = [top for top in roots(store) if name in prepared_names(top)]
     return here[0] if here else root(store)

@@ -7,6 +7,7 @@ import numpy as np
 
 from onepass.cache.errors import (
     CorruptFileError,
+    EarlierFormatError,
     MissingFileError,
     OnepassError,
     Remedy,
@@ -15,10 +16,15 @@ from onepass.cache.errors import (
 )
 from onepass.cache.rowfile import RowFile
 from onepass.data.config import ListConfig, ShowConfig, VerifyConfig
-from onepass.data.dataset import SPLITS, dataset_path, open_dataset, prepared_names
+from onepass.data.dataset import SPLITS, dataset_path, home_of, open_dataset, prepared_names
 from onepass.data.record import DatasetRecord
 from onepass.data.sources import SOURCES
 from onepass.data.summary import Summary, left_out_text, summarise, summary_lines
+
+PROBLEMS: dict[type[OnepassError], str] = {
+    UnreadableFileError: "unreadable",
+    EarlierFormatError: "of an earlier Onepass",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +52,12 @@ def list_datasets(config: ListConfig) -> list[Summary]:
     """Return every data set of the store, by name; damaged and unreadable ones say what is wrong."""
     found = []
     for name in prepared_names(config.store):
-        path = dataset_path(config.store, name)
+        path = dataset_path(home_of(config.store, name), name)
         try:
             found.append(summarise(open_dataset(config.store, name)))
         except OnepassError as error:
-            state = "unreadable" if isinstance(error, UnreadableFileError) else "damaged"
-            size = path.stat().st_size
+            state = PROBLEMS.get(type(error), "damaged")
+            size = path.stat().st_size if path.exists() else 0
             problem = f"{state}: {error}"
             found.append(Summary(name, path, {}, 0, 0, 0, [], size, "", problem=problem))
     return found
@@ -101,7 +107,8 @@ def verify_datasets(config: VerifyConfig) -> list[Summary]:
     for name in names:
         try:
             dataset = open_dataset(config.store, name)
-            RowFile.open(dataset.path).verify()
+            for path in (dataset.path.with_name("manifest.h5"), dataset.path):
+                RowFile.open(path).verify()
             verified.append(summarise(dataset))
         except (CorruptFileError, UnreadableFileError) as error:
             errors.append(error)

@@ -112,6 +112,8 @@ def _read(items: Sequence[Item], positions: np.ndarray, look: Look, alike: Surve
         except BAD_IMAGE as error:
             return str(error)
 
+    if not len(positions):
+        return
     with (
         quiet_bombs(),
         ThreadPoolExecutor(threads()) as pool,

@@ -4,7 +4,7 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -31,14 +31,23 @@ from onepass.cache.provenance import made_by
 from onepass.cache.rowfile import RowFile
 from onepass.cache.rows import RowWriter, parts_folder
 from onepass.cache.stopping import StopRequest
+from onepass.cache.stores import AnyStore, root, roots
 from onepass.data.arrange import Choices, Rows, arrange
 from onepass.data.config import PrepareConfig
-from onepass.data.dataset import NEXT, ImageDataset, dataset_path, open_dataset, open_pixels
+from onepass.data.dataset import (
+    NEXT,
+    ImageDataset,
+    dataset_path,
+    home_of,
+    open_dataset,
+    open_pixels,
+)
 from onepass.data.history import changes_between
 from onepass.data.manifest import (
     GREY,
     GROUP,
     IMAGE_SIZE,
+    OF_FILES,
     SOURCE,
     STAMP,
     Change,
@@ -134,8 +143,9 @@ class _Preparation:
         from onepass.data.pack import Geometry, geometry_note
 
         self.config, self.source, self.name = config, source, name
-        self.folder = config.store / name
+        self.folder = root(config.store) / name
         self.before = _existing(config.store, source, name)
+        self._damaged: set[Path] = set()  # files that no row is copied from
         self.own = self._own_pixels()
         self.look = look_at(source.items, self.before, rehash=config.rehash, alike=source.survey)
         survey = source.survey or self.look.survey(source.where)
@@ -144,7 +154,6 @@ class _Preparation:
         self.geometry = Geometry.choose(survey, config, before)
         self.geometry_note = geometry_note(self.geometry, survey, Geometry.choose(survey, config))
         self.bad = dict(self.look.bad)
-        self._damaged: set[Path] = set()  # files that no row is copied from
 
     def plan(self) -> Prepared:
         """Return what `run` would do, without decoding an image or writing a file."""
@@ -156,7 +165,7 @@ class _Preparation:
             self.name,
             new=int(np.sum(~carried)),
             carried=int(carried.sum()),
-            equal=len(keys) - len(np.unique(first_of_each(keys))),
+            equal=_count_equal(keys),
             left_out=left_out_by_kind(self.source.left_out, _skipped(self.bad)),
             geometry=self.geometry_note,
         )
@@ -221,9 +230,10 @@ class _Preparation:
         if self.before is None:
             return None
         try:
-            return open_pixels(self.folder, self.before.contents)
+            return open_pixels(self.before.path.parent, self.before.contents)
         except CorruptFileError as error:
             log.info(f"{error}; its rows are made again")
+            self._damaged.add(self.before.path.with_name("pixels.h5"))
             return None
 
     def _known_content(self, positions: np.ndarray) -> np.ndarray | None:
@@ -237,18 +247,27 @@ class _Preparation:
         return self.before.content[row] if np.all(row >= 0) else None
 
     def _same_pixels(self, rows: Rows, contents: np.ndarray) -> bool:
-        """Tell whether the pixel file is what it would become."""
+        """Tell whether the pixel file is what it would become, or of a store that is only read and will do."""
         if self.own is None or self.own.inputs["contents"] != contents_digest(contents):
             return False
+        if self.own.path.parent != self.folder and not self._as_before(rows, contents):
+            return False
         return np.array_equal(self.own.columns["source"], self.look.source[rows.order])
+
+    def _as_before(self, rows: Rows, contents: np.ndarray) -> bool:
+        """Tell whether nothing that anyone could want to know is another than before."""
+        return self.before is not None and _equal(
+            self.before, self._manifest(rows, contents), OF_FILES
+        )
 
     def _donors(self, keys: np.ndarray, positions: np.ndarray) -> list[RowFile]:
         """Return the pixel files of the store that may have rows of these images, this data set's first."""
         from onepass.data.pack import may_give
 
-        found = [self.own] if self.own else []
-        paths = [self.folder / NEXT, *sorted(self.config.store.glob("*/pixels.h5"))]
-        known = {rows.path for rows in found}
+        found = [self.own] if self.own and self.own.path not in self._damaged else []
+        tops = roots(self.config.store)
+        paths = [self.folder / NEXT, *(p for top in tops for p in sorted(top.glob("*/pixels.h5")))]
+        known = {rows.path for rows in found} | self._damaged
         for path in (path for path in paths if path.exists() and path not in known):
             try:
                 found.append(RowFile.open(path))
@@ -260,11 +279,7 @@ class _Preparation:
             ) as e:
                 log.info(f"{e}; no row is copied from it")
         square = self.look.square[positions]
-        return [
-            rows
-            for rows in found
-            if rows.path not in self._damaged and may_give(rows, self.geometry, keys, square)
-        ]
+        return [rows for rows in found if may_give(rows, self.geometry, keys, square)]
 
     @staticmethod
     def _carried(donors: Sequence[RowFile], keys: np.ndarray) -> np.ndarray:
@@ -283,7 +298,8 @@ class _Preparation:
             config.group or "",
             config.group_by or "",
         )
-        return arrange(self.source, positions, content, self.before, wished)
+        files = self.look.source[positions]
+        return arrange(self.source, positions, content, files, self.before, wished)
 
     def _finish(self, rows: Rows, contents: np.ndarray, *, new: int, carried: int) -> Prepared:
         """Write the manifest, which makes the new pixels count, and give them their name."""
@@ -293,7 +309,10 @@ class _Preparation:
             now = datetime.now(UTC).isoformat(timespec="seconds")
             change = Change(now, made_by()["command"], what, manifest.digest)
             manifest = replace(manifest, history=[*manifest.history, change])
-        if self.before is None or not _equal(self.before, manifest):
+        elsewhere = self.before is not None and self.before.path != manifest.path
+        if elsewhere and self._as_before(rows, contents):
+            return Prepared("cached", self.name, carried=carried, equal=_count_equal(contents))
+        if self.before is None or elsewhere or not _equal(self.before, manifest):
             manifest.write()
         settle(self.folder, manifest.contents)
         (self.folder / NEXT).unlink(missing_ok=True)  # of a run that ended before its manifest
@@ -304,7 +323,7 @@ class _Preparation:
             self.name,
             new=new,
             carried=carried,
-            equal=len(contents) - len(np.unique(first_of_each(contents))),
+            equal=_count_equal(contents),
             changed=what if self.before else [],
             said=rows.said,
             geometry="" if cached else self.geometry_note,
@@ -378,18 +397,19 @@ def settle(folder: Path, contents: str) -> None:
         fsync_folder(folder)
 
 
-def _existing(store: Path, source: Source, name: str) -> Manifest | None:
-    """Return the data set that has the name now, if it may be replaced.
+def _existing(store: AnyStore, source: Source, name: str) -> Manifest | None:
+    """Return the data set that has the name now, in the first store that has one, if it may be replaced.
 
     Raises:
         InvalidInputError: It was made from elsewhere.
         EarlierFormatError: It is of an earlier Onepass.
         UnreadableFileError: The system refuses to read it.
     """
-    path = manifest_path(store, name)
+    home = home_of(store, name)
+    path, pixels = manifest_path(home, name), dataset_path(home, name)
     try:
-        if not path.exists() and dataset_path(store, name).exists():
-            RowFile.open(dataset_path(store, name))
+        if not path.exists() and pixels.exists():
+            RowFile.open(pixels)  # of an earlier format: the error says what to do
         before = Manifest.open(path)
     except MissingFileError:
         return None
@@ -406,7 +426,8 @@ def _existing(store: Path, source: Source, name: str) -> Manifest | None:
             f"{path}: {name} is made from {elsewhere}; choose another --name",
             remedy=Remedy("delete", f"{name}/pixels"),
         )
-    settle(path.parent, before.contents)
+    if home == root(store):
+        settle(path.parent, before.contents)
     return before
 
 
@@ -437,6 +458,11 @@ def _skipped(bad: Mapping[str, str]) -> list[SkippedImage]:
     return [SkippedImage(name, why) for name, why in sorted(bad.items())]
 
 
+def _count_equal(digests: np.ndarray) -> int:
+    """Return how many images are equal to an earlier one."""
+    return len(digests) - len(np.unique(first_of_each(digests)))
+
+
 def _is_whole(rows: RowFile) -> bool:
     try:
         rows.verify()
@@ -446,17 +472,20 @@ def _is_whole(rows: RowFile) -> bool:
     return True
 
 
-def _equal(first: Manifest, second: Manifest) -> bool:
-    """Tell whether two manifests say the same."""
+def _equal(first: Manifest, second: Manifest, but: Collection[str] = ()) -> bool:
+    """Tell whether two manifests say the same, but for some columns and for the history."""
     if first.digest != second.digest or first.record != second.record:
         return False
-    columns = first.columns, second.columns
-    return columns[0].keys() == columns[1].keys() and all(
-        np.array_equal(columns[0][name], columns[1][name]) for name in columns[0]
+    one, other = (
+        {name: column for name, column in manifest.columns.items() if name not in but}
+        for manifest in (first, second)
+    )
+    return one.keys() == other.keys() and all(
+        np.array_equal(one[name], other[name]) for name in one
     )
 
 
-def _to_extract(store: Path, dataset: ImageDataset) -> dict[str, int]:
+def _to_extract(store: AnyStore, dataset: ImageDataset) -> dict[str, int]:
     """Return how many images each feature file of the data set does not have yet, by key; those that lack none left out."""
     wanted = dataset.content[np.unique(first_of_each(dataset.content))]
     counts = {}

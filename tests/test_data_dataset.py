@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
+from onepass.cache.content import contents_digest
 from onepass.cache.errors import (
     CorruptFileError,
     InvalidInputError,
@@ -14,9 +15,10 @@ from onepass.cache.errors import (
     Remedy,
     UnknownNameError,
 )
-from onepass.cache.rows import RowFile
+from onepass.cache.rowfile import RowFile, write_rows
 from onepass.data.config import PrepareConfig
-from onepass.data.dataset import dataset_digest, dataset_path, open_dataset
+from onepass.data.dataset import NEXT, dataset_path, open_dataset
+from onepass.data.manifest import Manifest, manifest_path
 from onepass.data.prepare import prepare_dataset
 
 
@@ -59,35 +61,55 @@ def test_it_travels_between_processes_as_a_path(store):
     assert again.digest == digits.digest and np.array_equal(again.pixels, digits.pixels)
 
 
-def test_the_digest_covers_pixels_labels_splits_names_and_classes(store):
-    rows = RowFile.open(dataset_path(store, "digits"))
-    digits = open_dataset(store, "digits")
-
-    def digest(
-        pixels: str = rows.digest, ids=digits.class_ids, names=digits.class_names, **side
-    ) -> str:
-        return dataset_digest(pixels, {**rows.side, **side}, ids, names)
-
-    changed = {
-        digest("0" * 64),
-        digest(labels=(digits.labels + 1) % 10),
-        digest(split=1 - digits.split),
-        digest(names=digits.names[::-1]),
-        digest(ids=digits.class_ids[::-1]),
-        digest(names=digits.names, ids=digits.class_ids[:-1]),
-    }
-    assert digest() == digits.digest and digits.digest not in changed and len(changed) == 6
+def test_the_digest_covers_pixels_labels_splits_names_groups_and_classes(store):
+    manifest = Manifest.open(manifest_path(store, "digits"))
+    changed = [
+        {"pixels": "0" * 64},
+        {"content": manifest.content[::-1], "pixels": ""},
+        {"labels": (manifest.labels + 1) % 10},
+        {"split": 1 - manifest.split},
+        {"names": manifest.names[::-1]},
+        {"class_ids": manifest.class_ids[::-1]},
+        {"class_ids": manifest.class_ids[:-1]},
+        {"columns": {**manifest.columns, "group": ["a"] * 1797}},
+    ]
+    digests = {replace(manifest, **change).digest for change in changed}
+    assert len(digests - {manifest.digest}) == 8
+    assert replace(manifest, columns={}).digest == manifest.digest == open_dataset(store, "digits").digest  # fmt: skip
 
 
 @pytest.mark.parametrize("field", ["labels", "split", "names"])
 def test_a_changed_label_split_or_name_is_noticed_on_opening(field, tmp_path):
     prepare_dataset(PrepareConfig(kind="digits", cache_dir=tmp_path))
-    with h5py.File(dataset_path(tmp_path, "digits"), "r+") as file:
-        file[field][5] = (
-            file[field][6] if field == "labels" else {"split": 2, "names": "other"}.get(field)
-        )
-    with pytest.raises(CorruptFileError, match="prepare digits again"):
+    with h5py.File(manifest_path(tmp_path, "digits"), "r+") as file:
+        if field == "names":
+            file["names/utf8"][3] = ord("x")
+        else:
+            file[field][5] += 1
+    with pytest.raises(CorruptFileError, match=r"prepare digits again|run the command"):
         open_dataset(tmp_path, "digits")
+
+
+def test_a_reader_finds_the_pixels_that_the_manifest_describes(tmp_path):
+    """The manifest is the moment at which new pixels count, whatever their name then."""
+    prepare_dataset(PrepareConfig(kind="digits", cache_dir=tmp_path))
+    manifest, path = (
+        Manifest.open(manifest_path(tmp_path, "digits")),
+        dataset_path(tmp_path, "digits"),
+    )
+    rows = RowFile.open(path)
+    half = {name: np.asarray(column[:900]) for name, column in rows.columns.items()}
+    inputs = {**rows.inputs, "contents": contents_digest(half["content"])}
+    write_rows(path.with_name(NEXT), half, {}, inputs)
+    assert open_dataset(tmp_path, "digits").path == path, "the manifest is that of before"
+    columns = {name: column[:900] for name, column in manifest.columns.items()}
+    replace(
+        manifest, content=half["content"], labels=manifest.labels[:900], split=manifest.split[:900],
+        names=manifest.names[:900], columns=columns, pixels="",
+    ).write()  # fmt: skip
+    assert len(open_dataset(tmp_path, "digits").names) == 900
+    path.with_name(NEXT).replace(path)
+    assert len(open_dataset(tmp_path, "digits").pixels) == 900
 
 
 @pytest.mark.parametrize(
@@ -97,7 +119,8 @@ def test_a_changed_label_split_or_name_is_noticed_on_opening(field, tmp_path):
         ({"pixels": np.zeros((1797, 8, 8, 1), np.float32)}, "expected pixels"),
         ({"labels": np.full(1797, 10, np.int32)}, "expected labels -1 to 9, found 10 to 10"),
         ({"labels": np.zeros(5, np.int32)}, "one label, split and name a row"),
-        ({"split": np.full(1797, 3, np.int8)}, "expected splits 0 to 2"),
+        ({"split": np.full(1797, 4, np.int8)}, "expected splits 0 to 3"),
+        ({"content": np.zeros((5, 16), np.uint8)}, "one label, split and name a row"),
         ({"class_names": ["one"]}, "one name a class"),
     ],
 )

@@ -9,13 +9,16 @@ from PIL import Image
 
 from conftest import ROOT
 from onepass.cache.errors import MissingFileError, UsageError
+from onepass.data.config import PrepareConfig
+from onepass.data.dataset import open_dataset
+from onepass.data.prepare import prepare_dataset
 from onepass.data.sources import open_source, solar_cells
 from onepass.data.sources.base import Request, Source
-from onepass.data.splits import VAL
+from onepass.data.splits import UNDRAWN, VAL, shared_images
 
 
-def load(kind: str, seed: int = 0, source: str | None = None) -> Source:
-    with open_source(kind, Request(source, "", ROOT, seed)) as opened:
+def load(kind: str, source: str | None = None) -> Source:
+    with open_source(kind, [Request(source, "", ROOT)]) as opened:
         return opened
 
 
@@ -40,17 +43,18 @@ def test_solar_cells_are_all_there_with_their_annotations(cells):
     assert [item.name for item in cells.items[:2]] == ["cell0001.png", "cell0002.png"]
 
 
-def test_a_quarter_of_the_solar_cells_is_reported_by_class_and_type(cells):
-    split = np.array([item.split for item in cells.items])
-    assert int(np.sum(split == VAL)) == 656
-    labels = np.array([item.label for item in cells.items])
-    types = np.array(cells.side["type"])
+def test_a_quarter_of_the_solar_cells_is_reported_by_class_and_type(cells, tmp_path):
+    """The split is drawn when they are prepared."""
+    prepare_dataset(PrepareConfig(kind="solar-cells", max_side=8, cache_dir=tmp_path))
+    dataset = open_dataset(tmp_path, "solar-cells")
+    assert len(dataset.rows("val")) == 656
+    types = np.array(dataset.extra["type"])
     for label in (0, 1):
         for kind in ("mono", "poly"):
-            part = split[(labels == label) & (types == kind)]
+            part = dataset.split[(dataset.labels == label) & (types == kind)]
             assert abs(np.mean(part == VAL) - 0.25) < 0.005
-    other = np.array([item.split for item in load("solar-cells", seed=1).items])
-    assert not np.array_equal(split, other)
+    assert "stratified by class and type of cell, seed 0" in dataset.record.notes[-1]
+    assert not shared_images(dataset.content, dataset.split)
 
 
 def test_solar_cells_say_their_licence_and_what_is_published(cells):
@@ -79,7 +83,7 @@ def test_digits_are_scaled_to_eight_bits():
     assert pixels.shape == (8, 8) and pixels.dtype == np.uint8
     assert max(item.read().max() for item in digits.items[:50]) == 255
     assert Image.fromarray(pixels).mode == "L"
-    assert sum(item.split == VAL for item in digits.items) == 449
+    assert {item.split for item in digits.items} == {UNDRAWN}
 
 
 @pytest.mark.parametrize("kind", ["digits", "solar-cells"])

@@ -16,10 +16,10 @@ from PIL import Image
 
 from conftest import ROOT
 from onepass.cache.commandline.command import STOPPED, main
-from onepass.cache.rows import Column, RowLayout, RowWriter
+from onepass.cache.rowfile import write_rows
 from onepass.data.__main__ import COMMANDS
 from onepass.data.config import PrepareConfig
-from onepass.data.dataset import ImageDataset, open_dataset
+from onepass.data.dataset import ImageDataset, open_dataset, prepared_names
 from onepass.data.pack import Geometry
 from onepass.data.record import DatasetRecord
 from onepass.data.sources.base import Survey
@@ -36,6 +36,16 @@ def write_photos(folder: Path, images: dict[str, Image.Image | bytes]) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(image if isinstance(image, bytes) else encode(image))
     return folder
+
+
+def age(folder: Path) -> None:
+    """Let every file have changed long ago: what changed just now is not trusted to be as it was."""
+    for path in folder.rglob("*"):
+        if path.is_file() and path.stat().st_mtime_ns > YEAR_2001:
+            os.utime(path, ns=(YEAR_2001, YEAR_2001 + len(path.name)))
+
+
+YEAR_2001 = 10**18
 
 
 def photos(
@@ -97,6 +107,7 @@ def test_squares_of_one_size_are_kept_as_they_are(prepare, tmp_path):
 
 def test_a_second_run_does_nothing_and_says_so(prepare, tmp_path):
     write_photos(tmp_path / "photos", photos())
+    age(tmp_path / "photos")
     prepare()
     before = opened(tmp_path).path.stat()
     code, out, err = prepare()
@@ -133,50 +144,57 @@ def test_images_of_several_sizes_become_squares(prepare, tmp_path):
         dataset.pixels[dataset.names.index(name)] for name in ("cat/0.png", "dog/small.png")
     )
     assert np.all(wide[12:36] == 10) and np.all(wide[:12] == 0) and np.all(small == 255)
-    code, _, err = prepare("--fit", "crop")
-    assert (
-        code == 0
-        and "prepared before, but differently (fit: pad, now crop); it is prepared again" in err
-    )
+    code, out, _ = prepare("--fit", "crop")
+    assert code == 0 and "changed   fit: pad, now crop" in out
     assert np.all(opened(tmp_path).pixels[dataset.names.index("cat/0.png")] == 10)
 
 
 def test_larger_images_are_scaled_down_to_max_side(prepare, tmp_path):
     write_photos(tmp_path / "photos", photos((64, 64)))
     prepare()
-    code, out, err = prepare("--max-side", 16)
-    assert code == 0 and "(side: 64, now 16); it is prepared again" in err and "16 x 16 px" in out
+    code, out, _ = prepare("--max-side", 16)
+    assert code == 0 and "changed   side: 64, now 16" in out and "16 x 16 px" in out
     assert opened(tmp_path).pixels.shape[1:] == (16, 16, 3)
 
 
-def test_changed_images_are_noticed_and_old_features_are_called_stale(prepare, tmp_path):
+def test_changed_images_are_noticed_and_what_is_to_be_extracted_is_said(prepare, tmp_path):
     write_photos(tmp_path / "photos", photos())
     prepare()
     old = opened(tmp_path)
-    features = tmp_path / "store" / "photos" / "features" / "tiny@32.h5"
-    layout = RowLayout({"features": Column((2,), "float16")}, 16, 16)
-    with RowWriter(features, layout, {"kind": "features", "dataset_digest": old.digest}) as writer:
-        writer.write(0, {"features": np.zeros((16, 2), np.float16)})
-        writer.finish()
-    assert "stale" not in prepare()[1]
+    arrays = {"features": np.zeros((16, 2), np.float16), "content": old.content}
+    write_rows(tmp_path / "store" / "photos" / "features" / "tiny@32.h5", arrays)
+    assert "extract   " not in prepare()[1]
     os.utime(tmp_path / "photos" / "cat" / "1.png", ns=(1, 1))
-    code, out, err = prepare()
-    assert code == 0 and "(images: " in err and "stale" not in out  # touched, but the same pixels
+    assert "nothing to do" in prepare()[1]  # touched, but the same file
     assert opened(tmp_path).digest == old.digest
     write_photos(tmp_path / "photos", {"cat/1.png": Image.new("RGB", (32, 32), "white")})
     code, out, _ = prepare()
-    assert code == 0 and "stale     tiny@32: made from the data set as it was before" in out
+    assert code == 0 and "extract   1 images are new to tiny@32" in out
+    assert "rows      1 new, 15 carried over, 0 equal to another" in out
     assert opened(tmp_path).digest != old.digest
 
 
-def test_another_seed_is_another_split(prepare, tmp_path):
+def test_another_seed_is_another_split_where_that_is_asked_for(prepare, tmp_path):
     write_photos(tmp_path / "photos", photos())
     prepare()
     first = opened(tmp_path)
-    assert "(seed: 0, now 3)" in prepare("--seed", 3)[2]
+    assert "the split stays as seed 0 drew it; --resplit draws it anew" in prepare("--seed", 3)[1]
+    assert opened(tmp_path).digest == first.digest
+    code, out, _ = prepare("--seed", 3, "--resplit")
     second = opened(tmp_path)
+    assert code == 0 and " splits: cat/" in out and "0 new, 16 carried over" in out
     assert not np.array_equal(first.split, second.split)
     assert second.record.seed == 3 and np.array_equal(first.pixels, second.pixels)
+    assert "nothing to do" in prepare()[1] and opened(tmp_path).record.seed == 3
+
+
+def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the list of the names that are decoded from now on."""
+    decode, calls = sys.modules["onepass.data.pack"].decode_image, []
+    monkeypatch.setattr(
+        "onepass.data.pack.decode_image", lambda c, n: calls.append(n) or decode(c, n)
+    )
+    return calls
 
 
 BAD = {
@@ -185,14 +203,18 @@ BAD = {
 }
 
 
-def test_bad_images_are_refused_all_at_once_and_nothing_is_left(prepare, tmp_path):
+def test_bad_images_are_refused_all_at_once_and_the_others_are_not_decoded_again(
+    prepare, tmp_path, monkeypatch
+):
     write_photos(tmp_path / "photos", {**photos(), **BAD})
     code, out, err = prepare()
     assert code == 1 and not out
     line = last_line(err)
     assert "2 of 18 images cannot be used" in line and "--on-bad skip" in line
     assert "cat/bad1.png: not an image" in line and "dog/bad2.jpg: image file is truncated" in line
-    assert not list((tmp_path / "store").rglob("*.h5*"))
+    assert not list((tmp_path / "store").rglob("*s.h5")) and not prepared_names(tmp_path / "store")
+    calls = count_decoded(monkeypatch)
+    assert prepare("--on-bad", "skip")[0] == 0 and calls == ["dog/bad2.jpg"]
 
 
 def test_bad_images_are_left_out_counted_and_listed(prepare, data, tmp_path):
@@ -240,7 +262,8 @@ def test_a_damaged_data_set_is_prepared_anew(prepare, tmp_path):
     path = opened(tmp_path).path
     path.write_bytes(path.read_bytes()[:3000])
     code, out, err = prepare()
-    assert code == 0 and "is damaged" in err and "photos: prepared" in out
+    assert code == 0 and "its rows are made again" in err
+    assert "16 new, 0 carried over" in out
     assert len(opened(tmp_path).names) == 16
 
 
@@ -259,7 +282,7 @@ def test_a_stopped_run_resumes_at_the_first_missing_shard(prepare, tmp_path, mon
     monkeypatch.setattr("onepass.data.pack.decode_image", counted)
     code, out, _ = prepare()
     assert code == STOPPED and "stopped; what is packed is kept" in out
-    kept = len(list((tmp_path / "store/photos/pixels.h5.parts").glob("shard-*.h5")))
+    kept = len(list((tmp_path / "store/photos/pixels.next.h5.parts").glob("shard-*.h5")))
     assert 1 <= kept < 4
     calls.clear()
     calls.append("no signal this time")
@@ -453,11 +476,13 @@ class TestNothingIsOverwrittenSilently:
             assert "photos: unreadable: " in data("list")[1]
         assert opened(tmp_path).path.read_bytes() == before
 
-    def test_a_feature_file_that_the_system_refuses_is_not_called_stale(self, prepare, tmp_path):
+    def test_a_feature_file_that_the_system_refuses_is_not_called_incomplete(
+        self, prepare, tmp_path
+    ):
         write_photos(tmp_path / "photos", photos())
         (tmp_path / "store" / "photos" / "features" / "tiny@32.h5").mkdir(parents=True)
         code, out, err = prepare()
-        assert code == 0 and "stale" not in out and "whether it is stale is not known" in err
+        assert code == 0 and "extract   " not in out and "what it lacks is not known" in err
 
 
 def opened_record(tmp_path: Path, name: str) -> DatasetRecord:
@@ -489,10 +514,12 @@ class TestNothingIsReadSilently:
         assert again["summary"]["class_names"] == ["cat", "dog"]
 
     def test_of_many_classes_ten_are_named(self, prepare, tmp_path):
-        image = Image.new("RGB", (8, 8))
-        write_photos(
-            tmp_path / "photos", {f"k{c:02d}/{n}.png": image for c in range(12) for n in range(2)}
-        )
+        images = {
+            f"k{c:02d}/{n}.png": Image.new("RGB", (8, 8), (c, n, 0))
+            for c in range(12)
+            for n in range(2)
+        }
+        write_photos(tmp_path / "photos", images)
         named = ", ".join(f"k{c:02d}" for c in range(10))
         assert f"classes   12 ({named}, …), 1 training images each" in prepare()[1]
 
@@ -521,12 +548,12 @@ class TestNothingIsReadSilently:
             {f"{s}/{n}": i for n, i in photos().items() for s in ("train", "test")},
         )
         with monkeypatch.context() as patch:
-            patch.setattr("onepass.data.prepare.HELD_LABELS", "unknown_then")
+            patch.setattr("onepass.data.arrange._test_labels", lambda *_: {})
             prepare()
         before = opened(tmp_path)
         assert np.all(before.held_labels == -1)
-        code, _, err = prepare()
-        assert code == 0 and "labels of test images: " in err
+        code, out, _ = prepare()
+        assert code == 0 and "changed   16 labels: test/cat/0.png: unknown → cat" in out
         assert opened(tmp_path).digest == before.digest, "features stay fresh"
         assert np.sum(opened(tmp_path).held_labels >= 0) == 16
 
@@ -540,8 +567,9 @@ class TestNothingIsReadSilently:
         with monkeypatch.context() as patch:
             patch.setattr("onepass.data.sources.base.image_suffixes", lambda: {".png": "PNG"})
             assert "left out  1 .jfif" in prepare()[1]
-        code, _, err = prepare()
-        assert code == 0 and "(rows: 16, now 17" in err and len(opened(tmp_path).names) == 17
+        code, out, _ = prepare()
+        assert code == 0 and "changed   1 images added" in out
+        assert len(opened(tmp_path).names) == 17
 
 
 class TestGeometry:
@@ -578,7 +606,7 @@ class TestGeometry:
             in out
         )
         code, out, err = prepare("--max-side", 320, "--channels", 3, "--fit", "pad")
-        assert code == 0 and "side: 30, now 90; channels: 1, now 3; fit: crop, now pad" in err
+        assert code == 0 and "side: 30, now 90; channels: 1, now 3; fit: crop, now pad" in out
         assert opened(tmp_path).pixels.shape[1:] == (90, 90, 3)
 
     def test_squares_that_get_neighbours_of_another_size_keep_their_pixels(self, prepare, tmp_path):

@@ -71,7 +71,7 @@ def write_folder(path: Path, files: dict[str, bytes]) -> Path:
 
 def prepare(source: Path | str, tmp_path: Path, **flags) -> ImageDataset:
     flags = {"raw_dir": tmp_path / "raw", "cache_dir": tmp_path / "store", **flags}
-    prepare_dataset(PrepareConfig(kind="tiny-imagenet", source=str(source), **flags))
+    prepare_dataset(PrepareConfig(kind="tiny-imagenet", source=(str(source),), **flags))
     return open_dataset(flags["cache_dir"], "tiny-imagenet")
 
 
@@ -136,7 +136,7 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_left(change, why, tmp_
     with pytest.raises(InvalidInputError, match=why) as caught:
         prepare(path, tmp_path)
     assert "x.zip" in str(caught.value) and "\n" not in str(caught.value)
-    assert not list((tmp_path / "store").rglob("*.h5*"))
+    assert not prepared_names(tmp_path / "store")
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ def test_the_real_archive(tiny_imagenet_zip, tmp_path):
     dataset = open_dataset(tmp_path, "tiny-imagenet")
     assert dataset.pixels.shape[1:] == (64, 64, 3)
     assert dataset.names[dataset.rows("val")[9999]] == "val_9999.JPEG"
-    with open_source("tiny-imagenet", Request(str(tiny_imagenet_zip), "", tmp_path, 0)) as source:
+    with open_source("tiny-imagenet", [Request(str(tiny_imagenet_zip), "", tmp_path)]) as source:
         for row in np.random.default_rng(0).choice(len(dataset.names), 50, replace=False):
             item = source.items[row]
             expected = np.asarray(Image.open(io.BytesIO(item.read())).convert("RGB"))
