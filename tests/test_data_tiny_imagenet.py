@@ -19,7 +19,7 @@ from PIL import Image
 from conftest import ROOT
 from onepass.cache.errors import CorruptFileError, InvalidInputError, UsageError
 from onepass.data.config import PrepareConfig
-from onepass.data.dataset import ImageDataset, open_dataset
+from onepass.data.dataset import ImageDataset, open_dataset, prepared_names
 from onepass.data.prepare import prepare_dataset
 from onepass.data.sources import open_source
 from onepass.data.sources.base import Request
