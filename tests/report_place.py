@@ -157,7 +157,7 @@ def begin_run(place: Place, name: str, created: str = "", **identity: Any) -> Pa
     board = Leaderboard.load(place.folder, place.name, place.dataset.digest)
     which = RunIdentity(
         dataset=place.name, dataset_digest=place.dataset.digest, probe=board.winner.id,
-        features=board.winner.keys[0].inputs(), recipe=Recipe(epochs=3, batch=32, learning_rate=1e-5),
+        features=board.winner.keys[0].recipe(), recipe=Recipe(epochs=3, batch=32, learning_rate=1e-5),
         unfreeze="all", select=True, rows=0, weights="imagenet", seed=0,
     )  # fmt: skip
     made = {**made_by(), "command": f"onepass finetune --run {name}"}

@@ -38,7 +38,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         place = runs / NAME / "finetune" / run
         place.mkdir(parents=True)
         identity = RunIdentity(
-            NAME, digest, "gone", key.inputs(), RECIPES["de2020"], "all", True, 0, "none", 0
+            NAME, digest, "gone", key.recipe(), RECIPES["de2020"], "all", True, 0, "none", 0
         )
         RunConfig(identity, {}).write(place / "config.json")
         FinetuneResult(
