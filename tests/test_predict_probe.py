@@ -219,7 +219,7 @@ class TestRefusals:
         data = digits()
         data.labels[0] = (data.labels[0] + 1) % 10
         write_dataset(copy / "store", data)
-        with refused(StaleError, "--fresh"):
+        with refused(StaleError, "classify --dataset"):
             predict_split(config(copy))
 
     def test_features_that_are_gone(self, copy: Path) -> None:
