@@ -26,7 +26,7 @@ SLOW = (
 )  # tenths of one, together a second
 FILES = sorted(path for room in FLOORS for path in (ROOT / room).rglob("*.py"))
 COMMANDS = [
-    ("cache",), ("cache", "list"), ("cache", "show"), ("cache", "verify"), ("cache", "delete"),
+    ("cache",), ("cache", "list"), ("cache", "show"), ("cache", "verify"), ("cache", "delete"), ("cache", "migrate"),
     ("data",), ("data", "prepare"), ("data", "list"), ("data", "show"), ("data", "verify"),
     ("extract",), ("classify",), ("classify", "ensemble"), ("classify", "sweep"), ("finetune",), ("predict",), ("predict", "export"),
     ("finetune", "find-lr"), ("finetune", "ablate"), ("finetune", "errors"), ("report",),

@@ -12,10 +12,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from test_cache_features import KEY, make
 
 from conftest import ROOT
 from onepass.cache.commandline.command import main
+from onepass.cache.features import FeatureKey
 from onepass.cache.files import TEMPORARY
 from onepass.cache.inventory import (
     Entry,
@@ -26,9 +26,34 @@ from onepass.cache.inventory import (
     list_entries,
 )
 from onepass.cache.locks import exclusive
-from onepass.cache.rows import Column, RowLayout, RowWriter, parts_folder
+from onepass.cache.rowfile import write_rows
+from onepass.cache.rows import Column, RowWriter, ShardKind, parts_folder
 
+KEY = FeatureKey("vgg16", "keras:imagenet", 64)
 OTHER = replace(KEY, size=80, view="flip")
+CONTENT = np.arange(160, dtype="uint8").reshape(10, 16)
+
+
+def make(store: Path, key: FeatureKey = KEY, dataset: str = "digits") -> Path:
+    """Write a finished feature file of ten rows in three blocks; return its path."""
+    arrays = {"features": np.ones((10, 4), key.dtype), "content": CONTENT}
+    return write_rows(
+        key.file(store, dataset),
+        arrays,
+        inputs=key.recipe(),
+        attributes={"digest": "x"},
+        block_rows=4,
+    ).path
+
+
+def make_dataset(store: Path, name: str = "digits") -> list[Path]:
+    """Write pixels and manifest of ten images; return their paths."""
+    pixels = {"pixels": np.ones((10, 2, 2, 3), "uint8"), "content": CONTENT}
+    names = [f"{i}.png" for i in range(10)]
+    return [
+        write_rows(store / name / "pixels.h5", pixels).path,
+        write_rows(store / name / "manifest.h5", {"content": CONTENT}, {"names": names}).path,
+    ]
 
 
 def cache(store: Path, *words: str) -> subprocess.CompletedProcess:
@@ -44,12 +69,14 @@ def result(store: Path, *words: str) -> dict:
     return json.loads(done.stdout)
 
 
-def begin(store: Path, name: str = "digits") -> Path:
+def begin(store: Path, name: str = "digits", file: str = "pixels.h5") -> Path:
     """Leave an unfinished pixel file: two of three shards."""
-    path = store / name / "pixels.h5"
-    with RowWriter(path, RowLayout({"pixels": Column((2, 2, 3), "uint8")}, 10, 4), {}) as writer:
-        for index in (0, 1):
-            writer.write(index, {"pixels": np.zeros((4, 2, 2, 3), "uint8")})
+    path = store / name / file
+    columns = {"pixels": Column((2, 2, 3), "uint8"), "content": Column((16,), "uint8")}
+    with RowWriter(path, ShardKind(columns, "content", {}), CONTENT, shard_rows=4) as writer:
+        for rows in writer.missing[:2]:
+            pixels = np.zeros((4, 2, 2, 3), "uint8")
+            writer.write(rows, {"pixels": pixels, "content": CONTENT[rows]})
     return path
 
 
@@ -74,7 +101,7 @@ def test_list_shows_finished_unfinished_and_damaged_files(tmp_path: Path) -> Non
     entries = {entry["key"]: entry for entry in result(tmp_path, "list")["result"]}
     assert list(entries) == ["digits/pixels", "digits/vgg16@64", "digits/vgg16@80+flip"]
     finished = entries["digits/vgg16@64"]
-    assert (finished["state"], finished["rows"], finished["shape"]) == ("finished", 10, {"features": [4]})  # fmt: skip
+    assert (finished["state"], finished["rows"], finished["shape"]) == ("finished", 10, {"content": [16], "features": [4]})  # fmt: skip
     assert finished["bytes"] == good.stat().st_size and finished["path"] == str(good)
     unfinished = entries["digits/pixels"]
     assert (unfinished["state"], unfinished["rows"]) == ("unfinished", 8)
@@ -88,7 +115,7 @@ def test_list_shows_finished_unfinished_and_damaged_files(tmp_path: Path) -> Non
 
 def test_list_of_one_data_set_and_of_nothing(tmp_path: Path) -> None:
     make(tmp_path)
-    make(tmp_path, replace(KEY, dataset="cells"))
+    make(tmp_path, KEY, "cells")
     one = list_entries(ListConfig(cache_dir=tmp_path, dataset="cells"))
     assert [entry.key for entry in one] == ["cells/vgg16@64"]
     done = cache(tmp_path / "nothing", "list")
@@ -108,10 +135,12 @@ def test_show_says_all_and_is_json_either_way(tmp_path: Path) -> None:
     make(tmp_path)
     shown = json.loads(cache(tmp_path, "show", "digits/vgg16@64").stdout)
     assert shown == result(tmp_path, "show", "digits/vgg16@64")
-    assert shown["columns"] == {"features": {"shape": [10, 4], "dtype": "float16"}}
-    assert shown["inputs"]["weights"] == "keras:imagenet" and shown["side"]["names"] == 10
+    assert shown["columns"]["features"] == {"shape": [10, 4], "dtype": "float16"}
+    assert shown["inputs"]["weights"] == "keras:imagenet"
     assert shown["made_by"]["versions"]["h5py"] == h5py.__version__
-    assert shown["attributes"]["class_names"] == ["cat", "dog"]
+    assert shown["attributes"] == {"digest": "x"}
+    make_dataset(tmp_path)
+    assert result(tmp_path, "show", "digits/manifest")["side"] == {"names": 10}
 
 
 def test_verify_reads_every_byte(tmp_path: Path) -> None:
@@ -149,9 +178,37 @@ def test_delete_takes_the_file_and_all_that_is_unfinished_of_it(tmp_path: Path) 
     assert not parts_folder(pixels).exists()
 
 
+def test_pixels_and_manifest_are_verified_each_and_deleted_together(tmp_path: Path) -> None:
+    pixels, manifest = make_dataset(tmp_path)
+    begin(tmp_path, file="pixels.next.h5")
+    features = make(tmp_path)
+    done = cache(tmp_path, "verify").stdout.splitlines()
+    assert done[:2] == ["digits/pixels: as written", "digits/manifest: as written"]
+    damage(manifest, "names/utf8")
+    assert f"{manifest}: labels, names or other side arrays" in cache(tmp_path, "verify").stderr
+    states = {entry.key: entry.state for entry in list_entries(ListConfig(cache_dir=tmp_path))}
+    assert states["digits/pixels.next"] == "unfinished" and states["digits/manifest"] == "finished"
+    deleted = result(tmp_path, "delete", "digits/pixels")
+    assert deleted == {"path": str(pixels), "features": ["digits/vgg16@64"]}
+    assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == [features]
+
+
+def test_files_of_the_format_before_are_listed_as_such(tmp_path: Path) -> None:
+    old = make(tmp_path)
+    with h5py.File(old, "r+") as file:
+        file.attrs["format"] = 1
+    (entry,) = list_entries(ListConfig(cache_dir=tmp_path))
+    assert entry.state == "earlier format" and "found format 1" in entry.made
+    damage(make(tmp_path, OTHER))
+    done = cache(tmp_path, "verify")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "found format 1" in done.stderr and "rows 8 to 9 differ" in done.stderr
+    assert "onepass cache migrate" in done.stderr
+
+
 def test_a_file_that_is_being_written_is_not_deleted(tmp_path: Path) -> None:
     path = begin(tmp_path)
-    with exclusive(path):
+    with exclusive(path.with_name("manifest.h5")):
         done = cache(tmp_path, "delete", "digits/pixels")
     assert done.returncode == 1 and f"process {os.getpid()} is writing it now" in done.stderr
     assert parts_folder(path).exists()
