@@ -11,6 +11,7 @@ from onepass.cache.commandline.flags import StoreConfig, flag
 from onepass.cache.errors import (
     CorruptFileError,
     EarlierFormatError,
+    InvalidInputError,
     MissingFileError,
     OnepassError,
     Remedy,
@@ -18,7 +19,7 @@ from onepass.cache.errors import (
     raise_together,
     unknown_name,
 )
-from onepass.cache.features import list_features
+from onepass.cache.features import ExtractionRecord, list_features
 from onepass.cache.files import TEMPORARY, leftovers
 from onepass.cache.locks import exclusive
 from onepass.cache.names import MANIFEST, NEXT_PIXELS, PIXELS
@@ -38,7 +39,8 @@ class KeyConfig(StoreConfig):
     """Flags of the commands on one file."""
 
     key: str = flag(
-        help="DATASET/pixels or DATASET/BACKBONE@SIZE, as `list` prints it", positional=True
+        help="DATASET/pixels, DATASET/manifest or DATASET/BACKBONE@SIZE, as `list` prints it",
+        positional=True,
     )
 
 
@@ -54,7 +56,8 @@ class Entry:
     """One file of the store.
 
     Attributes:
-        key: `dataset/pixels` or `dataset/backbone@size…`.
+        key: `dataset/pixels`, `dataset/manifest` or `dataset/backbone@size…`; `dataset/pixels.next`
+            where new pixels are on their way beside those that count.
         path: Where it lies.
         state: "finished", "unfinished", "damaged", "earlier format", or "unreadable" where the system
             refuses to read it.
@@ -63,6 +66,7 @@ class Entry:
         bytes: Size on disk.
         age: Seconds since it was written.
         made: The command that made it, or what is wrong with it.
+        carried: Rows of a feature file that were copied from others.
     """
 
     key: str
@@ -73,6 +77,7 @@ class Entry:
     bytes: int
     age: float
     made: str
+    carried: int = 0
 
 
 def list_entries(config: ListConfig) -> list[Entry]:
@@ -80,7 +85,8 @@ def list_entries(config: ListConfig) -> list[Entry]:
     entries = []
     for key, path in _paths(config.store.path).items():
         if config.dataset in (None, key.split("/")[0]):
-            entries.append(_finished(key, path) if path.exists() else _unfinished(key, path))
+            entries += [_finished(key, path)] if path.exists() else []
+            entries += [_unfinished(key, path)] if parts_folder(path).exists() else []
     return entries
 
 
@@ -128,40 +134,60 @@ def verify_entries(config: VerifyConfig) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """A file that was deleted.
+    """What was deleted.
 
     Attributes:
         path: Where it was.
-        features: Where it was a data set: keys of the feature files that still carry its vectors.
+        dataset: Name of the data set, where all of one was deleted: pixels, labels, splits and history.
+        features: Keys of the feature files that still carry its vectors.
     """
 
     path: Path
+    dataset: str
     features: list[str]
 
 
 def delete_entry(config: KeyConfig) -> Deleted:
-    """Delete one file and what is unfinished of it; with the pixels of a data set, the data set.
+    """Delete one file and what is unfinished of it; with its pixels or its manifest, a data set.
 
     Raises:
+        InvalidInputError: These are the pixels of a data set, under the name of those to come.
         LockedError: A process is writing it.
     """
     path = _find(config.store.path, config.key)
-    is_dataset = path.name == PIXELS
-    # the manifest first: without it the pixels are no data set
-    names = (MANIFEST, NEXT_PIXELS, PIXELS) if is_dataset else (path.name,)
-    with exclusive(path.with_name(names[0])):
-        for file in map(path.with_name, names):
+    dataset, _, name = config.key.partition("/")
+    folder, is_dataset = path.parent, name in ("pixels", "manifest")
+    with exclusive(folder / MANIFEST if path.name == NEXT_PIXELS or is_dataset else path):
+        if path.name == NEXT_PIXELS and not is_dataset:
+            _check_not_current(path, dataset)
+        # the manifest first: without it the pixels are no data set
+        names = (MANIFEST, NEXT_PIXELS, PIXELS) if is_dataset else (path.name,)
+        for file in (folder / name for name in names):
             for found in (file, *leftovers(file)):
                 found.unlink(missing_ok=True)
             shutil.rmtree(parts_folder(file), ignore_errors=True)
-    dataset = config.key.partition("/")[0]
     features = list_features(config.store.path, dataset) if is_dataset else []
-    return Deleted(path, [f"{dataset}/{file.stem}" for file in features])
+    keys = [f"{dataset}/{file.stem}" for file in features]
+    return Deleted(path, dataset if is_dataset else "", keys)
+
+
+def _check_not_current(path: Path, dataset: str) -> None:
+    """Refuse to delete new pixels that the manifest counts on already."""
+    try:
+        manifest, pixels = RowFile.open(path.with_name(MANIFEST)), RowFile.open(path)
+    except OnepassError:
+        return
+    if manifest.inputs.get("contents") == pixels.inputs.get("contents"):
+        raise InvalidInputError(
+            f"{path}: these are the pixels of {dataset} now; delete {dataset}/pixels to delete the data set"
+        )
 
 
 def deleted_text(deleted: Deleted) -> str:
     """Return what was deleted, and what still carries its vectors."""
     lines = [f"{deleted.path}: deleted"]
+    if deleted.dataset:
+        lines[0] += f", and with it the labels, splits and history of {deleted.dataset}"
     if deleted.features:
         lines.append(
             f"Its vectors are still in {', '.join(deleted.features)}; delete one with: "
@@ -179,19 +205,23 @@ def entries_table(entries: list[Entry]) -> str:
         shape = " + ".join("×".join(map(str, s)) for s in e.shape.values())
         state = "" if e.state == "finished" else f"{e.state}: "
         age = human_seconds(e.age) if e.age < 86400 else f"{e.age / 86400:.0f} days"
-        lines.append((e.key, f"{e.rows:,}", shape, human_bytes(e.bytes), age, state + e.made))
+        carried = f" ({e.carried:,} rows carried over)" if e.carried else ""
+        made = state + e.made + carried
+        lines.append((e.key, f"{e.rows:,}", shape, human_bytes(e.bytes), age, made))
     widths = [max(len(line[i]) for line in lines) for i in range(5)]
     return "\n".join("  ".join([*(cell.ljust(w) for cell, w in zip(line, widths, strict=False)), line[5]]) for line in lines)  # fmt: skip
 
 
 def _paths(store: Path) -> dict[str, Path]:
-    """Return every finished or unfinished file by its key."""
+    """Return every finished or unfinished file by its key: pixels, manifests, then features."""
     names = (PIXELS, NEXT_PIXELS, MANIFEST, "features/*.h5")
-    paths = {}
+    paths: dict[str, Path] = {}
     for path in (path for name in names for path in sorted(store.glob(f"*/{name}*"))):
         if path.name.endswith((".h5", ".h5.parts")) and not path.name.startswith(TEMPORARY):
             file = path.with_name(path.name.removesuffix(".parts"))
-            paths["/".join([file.relative_to(store).parts[0], file.stem])] = file
+            dataset = file.relative_to(store).parts[0]
+            first = file.name == NEXT_PIXELS and f"{dataset}/pixels" not in paths
+            paths[f"{dataset}/{'pixels' if first else file.stem}"] = file
     return paths
 
 
@@ -235,7 +265,16 @@ def _finished(key: str, path: Path) -> Entry:
         stat.st_size,
         age,
         str(rows.made.get("command", "")),
+        _carried(rows),
     )
+
+
+def _carried(rows: RowFile) -> int:
+    try:
+        extraction = ExtractionRecord.of(rows)
+    except CorruptFileError:
+        return 0
+    return extraction.carried_rows if extraction else 0
 
 
 def _unfinished(key: str, path: Path) -> Entry:
@@ -247,8 +286,10 @@ def _unfinished(key: str, path: Path) -> Entry:
     except UnreadableFileError as error:
         return Entry(key, path, "unreadable", 0, {}, size, age, str(error).split(": ", 1)[-1])
     if plan is None:
-        return Entry(key, path, "unfinished", 0, {}, size, age, "no plan; the next run starts anew")
-    shape = {name: list(column.shape) for name, column in plan.layout.columns.items()}
-    rows = min(len(shards) * plan.layout.shard_rows, plan.layout.rows)
-    said = f"{len(shards)} of {plan.layout.shards} shards; the same command resumes"
+        return Entry(
+            key, path, "unfinished", 0, {}, size, age, "no plan; the next run takes what fits"
+        )
+    shape = {name: list(column.shape) for name, column in plan.kind.columns.items()}
+    rows = min(len(shards) * plan.shard_rows, plan.rows)
+    said = f"{len(shards)} shards of new rows; the same command resumes"
     return Entry(key, path, "unfinished", rows, shape, size, age, said)
