@@ -50,13 +50,24 @@ def write_jpegs(folder: Path, count: int) -> str:
     if archive is None:
         _write_noise(folder, count)
         return f"{count} images of noise, 64 px (Tiny ImageNet is not here)"
+    rest = archive.with_name("tiny-imagenet-200-rest.zip")  # only where the first has too few
+    left = count
+    for place in (archive, rest):
+        if left and place.exists():
+            left -= _unpack_jpegs(place, folder, left)
+    return f"{count - left} training images of Tiny ImageNet, 64 px"
+
+
+def _unpack_jpegs(archive: Path, folder: Path, count: int) -> int:
+    """Write training images, evenly spread over the archive; return how many."""
     with zipfile.ZipFile(archive) as file:
         names = [n for n in file.namelist() if "/train/" in n and n.endswith(".JPEG")]
+        count = min(count, len(names))
         for name in [names[i] for i in np.linspace(0, len(names) - 1, count).astype(int)]:
             path = folder / "train" / name.split("/")[2] / Path(name).name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(file.read(name))
-    return f"{count} training images of Tiny ImageNet, 64 px"
+    return count
 
 
 def _write_noise(folder: Path, count: int) -> None:

@@ -11,7 +11,6 @@ nothing is added. The last line is JSON: for each number of new images, seconds 
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -77,7 +76,7 @@ def main() -> None:
             if not count:
                 first, second = sorted(path for path in (folder / "train").iterdir())[:2]
                 moved = next(first.iterdir())
-                os.rename(moved, second / ("moved-" + moved.name))
+                moved.rename(second / ("moved-" + moved.name))
             found = both(folder, store, arguments.size)
             found["share"] = round((found["prepare_s"] + found["extract_s"]) / whole, 4)
             results[str(count) if count else "one moved to another class"] = found
