@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 
 from onepass.cache.artifacts import Artifact, from_json, record, to_json
-from onepass.cache.errors import CorruptFileError, OnepassError
+from onepass.cache.errors import CorruptFileError, OnepassError, UnreadableFileError
 from onepass.cache.hdf5 import open_hdf5
 from onepass.cache.provenance import digest_array, digest_bytes, digest_json
 from onepass.cache.rowfile import digest_side
@@ -181,29 +181,35 @@ def _in_child(read: Callable[[Path], Any], path: Path) -> Any:
     """Return what `read(path)` returns or raises in a process of its own, if it ends in time.
 
     Raises:
-        CorruptFileError: It did not end, or ended the process.
+        CorruptFileError: It did not end, or a signal ended the process.
+        UnreadableFileError: The process could not begin.
     """
     size = path.stat().st_size
     seconds = LEAST_SECONDS + size // BYTES_PER_SECOND
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # then a child costs no imports
+    context = multiprocessing.get_context("spawn")  # a fork would share what HDF5 keeps in memory
     ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(
-        target=_child, args=(theirs, read, path, seconds, LEAST_MEMORY + size), daemon=True
-    )
+    limits = (seconds, LEAST_MEMORY + size)
+    child = context.Process(target=_child, args=(theirs, read, path, *limits), daemon=True)
     child.start()
     theirs.close()
     result: Any = None
     try:
-        if ours.poll(seconds):
-            with suppress(EOFError):
+        answered = ours.poll(seconds)
+        if answered:
+            with suppress(EOFError):  # it ended without a word
                 result = ours.recv()
+            child.join(seconds)
     finally:
         child.kill()
         child.join()
         ours.close()
     if isinstance(result, OnepassError):
         raise result
+    if result is None and answered and (child.exitcode or 0) > 0:
+        raise UnreadableFileError(
+            f"{path}: the process that was to read it ended with exit code {child.exitcode}, which says "
+            "nothing of the file; its own error stands above"
+        )
     if result is None:
         raise CorruptFileError(
             f"{path}: is damaged: HDF5 did not come to an end with it in {seconds} s, or ended its process; "

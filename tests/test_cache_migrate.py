@@ -26,6 +26,7 @@ from onepass.cache.errors import (
     LockedError,
     MissingFileError,
     OnepassError,
+    UnreadableFileError,
 )
 from onepass.cache.features import check_fresh, key_of_format_1, open_features
 from onepass.cache.locks import exclusive
@@ -83,10 +84,28 @@ def check_migrated(store: Path, before: dict[str, np.ndarray]) -> None:
         RowFile.open(path).verify()
 
 
+def test_a_child_that_ends_for_a_reason_of_its_own_says_nothing_of_the_file(store: Path) -> None:
+    path = file_of(store, KEYS[0])
+    with pytest.raises(UnreadableFileError, match="ended with exit code 1, which says nothing"):
+        format1._in_child(sys.exit, path)
+    with pytest.raises(CorruptFileError, match="or ended its process"):
+        format1._in_child(aborts, path)
+
+
+def aborts(path: Path) -> None:
+    os.abort()
+
+
 @pytest.fixture
 def before(store: Path) -> dict[str, np.ndarray]:
     columns = {key: "pixels" if key == "colours/pixels" else "features" for key in KEYS}
     return {key: rows_of(file_of(store, key), column) for key, column in columns.items()}
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read format 1 in this process, where it is not the reading that is tested."""
+    monkeypatch.setattr(format1, "_in_child", lambda read, path: read(path))
 
 
 def test_rows_labels_and_digests_stay_what_they_were(
@@ -114,6 +133,7 @@ def test_rows_labels_and_digests_stay_what_they_were(
         assert "dataset" not in rows.inputs and rows.side == {}
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_second_migration_changes_nothing(store: Path) -> None:
     migrate(store)
     contents = {path: path.read_bytes() for path in files_of(store)}
@@ -151,6 +171,7 @@ class Killed(BaseException):
     """Ends a migration where a kill would."""
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("step", range(6))
 @pytest.mark.parametrize("renamed", [False, True])
 def test_stopped_before_or_after_any_rename_it_goes_on(
@@ -212,6 +233,7 @@ def rewrite(path: Path, name: str, value: object) -> None:
         file["onepass"].create_dataset(name, data=json.dumps(value), dtype=h5py.string_dtype())
 
 
+@pytest.mark.usefixtures("in_process")
 def test_vectors_of_another_state_of_the_data_set_are_left(
     store: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -235,6 +257,7 @@ def flip(path: Path, column: str) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_damaged_file_is_named_and_stays_and_the_others_go_on(store: Path) -> None:
     damaged = file_of(store, "colours/tiny@16+flip")
     flip(damaged, "features")
@@ -247,6 +270,7 @@ def test_a_damaged_file_is_named_and_stays_and_the_others_go_on(store: Path) -> 
 
 
 @pytest.mark.parametrize("what", ["pixels", "labels", "classes"])
+@pytest.mark.usefixtures("in_process")
 def test_damaged_pixels_stay_and_so_do_the_vectors_made_from_them(store: Path, what: str) -> None:
     path = file_of(store, "colours/pixels")
     if what == "pixels":
@@ -299,6 +323,7 @@ def test_no_zeroed_sector_of_format_1_keeps_a_command_from_its_end(store: Path) 
 
 
 @pytest.mark.parametrize("hostile", ["external", "object", "huge"])
+@pytest.mark.usefixtures("in_process")
 def test_what_no_file_of_ours_holds_is_refused_in_format_1_too(store: Path, hostile: str) -> None:
     path = file_of(store, "colours/tiny@16")
     with h5py.File(path, "r+") as file:
@@ -312,6 +337,7 @@ def test_what_no_file_of_ours_holds_is_refused_in_format_1_too(store: Path, host
         migrate(store)
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_file_that_is_being_written_is_named_and_the_others_go_on(store: Path) -> None:
     with exclusive(file_of(store, "colours/tiny@16")), pytest.raises(LockedError, match="tiny@16"):
         migrate(store)
@@ -360,6 +386,7 @@ def test_the_shards_of_an_unfinished_extraction_go_on_to_be_used(
     np.testing.assert_array_equal(finished.columns["features"], arrays["features"])
 
 
+@pytest.mark.usefixtures("in_process")
 def test_unfinished_pixels_are_dropped(store: Path) -> None:
     parts = parts_folder(file_of(store, "colours/pixels"))
     parts.mkdir()
@@ -370,6 +397,7 @@ def test_unfinished_pixels_are_dropped(store: Path) -> None:
     assert to_json(dropped)["rows"] == 0
 
 
+@pytest.mark.usefixtures("in_process")
 def test_vectors_whose_data_set_is_gone_are_left(store: Path) -> None:
     file_of(store, "colours/pixels").unlink()
     assert {m.state for m in migrate(store)} == {"left"}

@@ -43,6 +43,7 @@ def onepass(
         assert code == 0, err
         return out
 
+    call("cache", "migrate")
     yield call
     lite.specs, lite.build = specs, build
 
@@ -50,7 +51,7 @@ def onepass(
 def test_pixels_and_features_are_found_and_whole(onepass: Onepass) -> None:
     digest = open_dataset(Path("store"), "colours").digest
     assert digest == json.loads(Path("runs/colours/leaderboard.json").read_text())["dataset_digest"]
-    assert "4 files verified" in onepass("cache", "verify")
+    assert "5 files verified" in onepass("cache", "verify")
     words = ["--backbone", "tiny", "--size", "16", "--dtype", "float32"]
     (file,) = json.loads(onepass("extract", "--dataset", "colours", *words, "--json"))["files"]
     assert (file["computed"], file["rows"]) == (0, 84)
