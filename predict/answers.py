@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from onepass.cache.arrays import pack_arrays
 from onepass.cache.errors import InvalidInputError
-from onepass.classify.heads.storage import pack_arrays
 from onepass.predict.predictor import Prediction
 
 ENDINGS = {"course": ".txt", "kaggle": "-kaggle.csv", "csv": ".csv", "npz": ".npz"}

@@ -8,12 +8,12 @@ from unittest.mock import patch
 import numpy as np
 from classify_store import Digits, digits
 
+from onepass.cache.arrays import pack_arrays
 from onepass.cache.features import FeatureKey
 from onepass.cache.files import write_atomic
 from onepass.cache.provenance import digest_bytes, made_by
 from onepass.cache.rows import Column, RowLayout, RowWriter
 from onepass.classify.config import ClassifyConfig
-from onepass.classify.heads.storage import pack_arrays
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.leaderboard.prediction_record import (
     MemberRecord,

@@ -48,7 +48,7 @@ def refuse(patch: pytest.MonkeyPatch, number: int, what: str) -> None:
         {
             "open": "onepass.cache.shards.h5py.File",
             "map": "onepass.cache.rowfile.np.memmap",
-            "json": "pathlib.Path.read_text",
+            "json": "onepass.cache.files._open_now",
         }[what],
         refused,
     )

@@ -9,10 +9,10 @@ import pytest
 from classify_store import NAME
 from finished_runs import write_runs
 
+from onepass.cache.arrays import pack_arrays, unpack_arrays
 from onepass.cache.commandline.command import main
 from onepass.cache.errors import InvalidInputError, UsageError
 from onepass.cache.provenance import digest_array
-from onepass.classify.heads.storage import pack_arrays, unpack_arrays
 from onepass.classify.leaderboard.prediction_record import MemberRecord, PredictionRecord
 from onepass.classify.metrics import log_loss, log_probabilities, softmax
 from onepass.classify.protocol.scorings import read_scorings
