@@ -17,7 +17,7 @@ MAX_PIXELS = 80_000_000  # below the limit from which Pillow warns
 GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
 
 
-def decode_image(content: bytes | np.ndarray, name: str) -> Image.Image:
+def decode_image(content: bytes | np.ndarray | Image.Image, name: str) -> Image.Image:
     """Decode one image, whatever its encoding, to 8 bits.
 
     The header's size is checked before a pixel is decoded. EXIF orientation is applied,
@@ -25,7 +25,7 @@ def decode_image(content: bytes | np.ndarray, name: str) -> Image.Image:
     RGB, and of an animation the first frame is taken.
 
     Args:
-        content: An encoded file, or pixels (H, W) or (H, W, 3) uint8.
+        content: An encoded file, a Pillow image, or pixels (H, W), (H, W, 3) or (H, W, 4) uint8.
         name: What an error calls it.
 
     Returns:
@@ -35,8 +35,10 @@ def decode_image(content: bytes | np.ndarray, name: str) -> Image.Image:
         InvalidInputError: It cannot be decoded, is cut short, or is too large.
     """
     if isinstance(content, np.ndarray):
-        return Image.fromarray(content)
+        return _to_eight_bits(Image.fromarray(content))
     try:
+        if isinstance(content, Image.Image):
+            return _to_eight_bits(ImageOps.exif_transpose(_checked_size(content)))
         with _open(content, name) as image:
             image.load()
             return _to_eight_bits(ImageOps.exif_transpose(image))
@@ -92,6 +94,20 @@ def fit_image(image: Image.Image, side: int, fit: str) -> Image.Image:
     return square
 
 
+def pixel_row(image: Image.Image, side: int, channels: int, fit: str) -> np.ndarray:
+    """Return a decoded image as the pixels of a row, uint8 (side, side, channels).
+
+    Args:
+        image: Mode "L" or "RGB".
+        side: Height and width of the row (px).
+        channels: 1 (grey) or 3 (RGB).
+        fit: As in `fit_image`.
+    """
+    image = image.convert("L" if channels == 1 else "RGB")
+    array = np.asarray(fit_image(image, side, fit))
+    return array[:, :, np.newaxis] if channels == 1 else array
+
+
 def _mean_colour(image: Image.Image) -> int | tuple[int, ...]:
     mean = np.rint(np.asarray(image).mean(axis=(0, 1))).astype(int)
     return int(mean) if mean.ndim == 0 else tuple(mean.tolist())
@@ -130,7 +146,10 @@ def _open(content: bytes, name: str) -> Image.Image:
     own = image_suffixes().get(PurePosixPath(name).suffix.lower())
     if own in Image.OPEN and own not in formats:  # such as TGA, which has no mark of its own
         formats = (*formats, own)
-    image = Image.open(io.BytesIO(content), formats=formats)
+    return _checked_size(Image.open(io.BytesIO(content), formats=formats))
+
+
+def _checked_size(image: Image.Image) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(
             f"{image.width} x {image.height} px, more than the {MAX_PIXELS:,} that are allowed"

@@ -18,7 +18,7 @@ from onepass.cache.progress import Progress
 from onepass.cache.rows import SHARD_BYTES, Column, RowLayout, RowWriter
 from onepass.cache.stopping import StopRequest
 from onepass.data.config import DEFAULT_FIT, MAX_SIDE, PrepareConfig
-from onepass.data.images import decode_image, fit_image, inspect_image
+from onepass.data.images import decode_image, inspect_image, pixel_row
 from onepass.data.sources.base import Item, Survey
 
 RULES = 1  # raise when the same files would become other pixels: decoding, scaling or order changed
@@ -109,7 +109,7 @@ def survey_images(where: str, items: Sequence[Item]) -> tuple[Survey, dict[str, 
     bad: dict[str, str] = {}
     grey = True
     with (
-        _quiet_bombs(),
+        quiet_bombs(),
         ThreadPoolExecutor(_threads()) as pool,
         Progress(len(items), "images", "looking at headers") as progress,
     ):
@@ -180,7 +180,7 @@ def pack_rows(
     missing = writer.missing
     ranges = [writer.shard_range(index) for index in missing]
     done = len(items) - sum(end - start for start, end in ranges)
-    with _quiet_bombs(), Progress(len(items), "images", "packing", done=done) as progress:
+    with quiet_bombs(), Progress(len(items), "images", "packing", done=done) as progress:
         for index, (array, found) in zip(missing, _decoded(items, ranges, geometry), strict=True):
             bad.update(found)
             if not bad and not check_only:
@@ -268,13 +268,11 @@ def _pixels(item: Item, geometry: Geometry) -> np.ndarray:
         raise InvalidInputError(
             f"{item.name}: expected {geometry.native} x {geometry.native} px, found {image.width} x {image.height}"
         )
-    image = image.convert("L" if geometry.channels == 1 else "RGB")
-    array = np.asarray(fit_image(image, geometry.side, geometry.fit))
-    return array[:, :, np.newaxis] if geometry.channels == 1 else array
+    return pixel_row(image, geometry.side, geometry.channels, geometry.fit)
 
 
 @contextmanager
-def _quiet_bombs() -> Iterator[None]:
+def quiet_bombs() -> Iterator[None]:
     """Silence Pillow's warning of large images: ours is an error, and comes at fewer pixels."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

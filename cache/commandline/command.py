@@ -20,7 +20,8 @@ from onepass.cache.progress import progress_to
 from onepass.cache.provenance import recorded_command
 from onepass.cache.stopping import StopRequest
 
-DONE, FAILED, USAGE, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130  # 75: EX_TEMPFAIL of sysexits.h
+DONE, FAILED, USAGE, INCOMPLETE = 0, 1, 2, 3
+STOPPED, INTERRUPTED = 75, 130  # 75: EX_TEMPFAIL of sysexits.h
 
 
 class OnSignal(Enum):
@@ -64,7 +65,8 @@ def main(
 
     `moved` gives the present spelling of commands that the package had before.
 
-    0: done. 1: an error, said in one line. 2: a wrong command line. 75: stopped cleanly with work
+    0: done. 1: an error, said in one line. 2: a wrong command line. 3: done, but for inputs that could not
+    be read, which the result names. 75: stopped cleanly with work
     left; the same command resumes it. 130: interrupted. A traceback is shown only for a bug of ours.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -135,7 +137,9 @@ def _run(package: str, commands: Sequence[Command], arguments: list[str]) -> int
             terminal.line(f"{program}: interrupted{more_words}")
             return STOPPED if resumes else INTERRUPTED
     print(text if as_json else printable(text))
-    return STOPPED if getattr(result, "stopped", "") else DONE
+    if getattr(result, "stopped", ""):
+        return STOPPED
+    return INCOMPLETE if getattr(result, "incomplete", False) else DONE
 
 
 def _work(command: Command, config: Any) -> Any:
