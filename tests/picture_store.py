@@ -76,7 +76,9 @@ def make_store(folder: Path) -> dict[str, Path]:
     places = {"cache_dir": folder / "store", "runs_dir": folder / "runs"}
     store = {"cache_dir": places["cache_dir"]}
     write_pictures(folder / "birds")
-    onepass.prepare_dataset("folder", source=str(folder / "birds"), name="birds", max_side=SIDE, **store)
+    onepass.prepare_dataset(
+        "folder", source=str(folder / "birds"), name="birds", max_side=SIDE, **store
+    )
     onepass.extract_features("birds", "tiny", size=(16, 20), view=("", "flip"), **store)
     onepass.run_probes("birds", head=("ridge", "logistic", "knn"), **places)
     onepass.run_probes("birds", head=("ridge",), features=("tiny@16",), views=("flip",), **places)
