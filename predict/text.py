@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from onepass.cache.commandline.advice import onepass_command
+from onepass.cache.commandline.terminal import one_line
 from onepass.predict.predictor import view_text
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def pictures_text(result: "PicturesResult") -> str:
     ]
     if (more := result.pictures - len(result.first)) > 0:
         lines.append(f"… and {more:,} more")
-    most = ", ".join(f"{printable(name)} {n:,}" for name, n in result.classes.most_common(5))
+    most = ", ".join(f"{one_line(name)} {n:,}" for name, n in result.classes.most_common(5))
     rest = len(result.classes) - 5
     lines.append(
         f"{result.pictures:,} pictures by {result.model}: {most or 'none classified'}"
@@ -64,26 +65,14 @@ def pictures_text(result: "PicturesResult") -> str:
 
 
 def _picture_cells(answer: "Answer") -> tuple[str, str, str, str, str]:
-    file = printable(answer.file)
+    file = one_line(answer.file)
     if answer.unread:
-        return file, f"({printable(answer.reason)})", "", "", ""
+        return file, f"({one_line(answer.reason)})", "", "", ""
     best, margin = answer.top[0], answer.margin or 0.0
-    name = printable(best.class_name)
+    name = one_line(best.class_name)
     words = f"open, perhaps {name} ({answer.reason})" if answer.is_open else name
     novelty = "" if answer.novelty is None else f"{answer.novelty:.3f}"
     return file, words, f"{best.probability:.3f}", f"{margin:.3f}", novelty
-
-
-def printable(text: str) -> str:
-    """Return a text of a stranger with what would steer a terminal written out."""
-    return "".join(
-        c
-        if c.isprintable()
-        else c.encode("unicode_escape").decode()
-        if c < "\ud800" or c > "\udfff"
-        else "\ufffd"
-        for c in text
-    )
 
 
 def _members(record: "PredictionRecord") -> str:

@@ -1,6 +1,5 @@
 """What is said of each new picture, and the files that hold it: CSV, JSON lines, parquet."""
 
-import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from onepass.cache.csv_text import csv_text, harmless
 from onepass.cache.errors import MissingFileError, UsageError
 from onepass.cache.files import atomic_path
 from onepass.predict.config import ANSWER_FILES
@@ -108,10 +108,14 @@ def answer_file(path: Path, top: int) -> Iterator[Write]:
 
 @contextmanager
 def _csv(path: Path, top: int) -> Iterator[Write]:
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_columns(top))
-        yield lambda answer: writer.writerow(map(_text, _cells(answer, top)))
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        file.write(csv_text(_columns(top), []))
+
+        def write(answer: Answer) -> None:
+            cells = [harmless(_text(cell)) for cell in _cells(answer, top)]
+            file.write(csv_text(cells, []))
+
+        yield write
 
 
 @contextmanager
