@@ -250,8 +250,3 @@ def split_rows(dataset: ImageDataset, split: str) -> np.ndarray:
             f"{dataset.name} has no {split} rows; name another split with --split"
         )
     return rows
-
-
-def view_text(views: tuple[str, ...]) -> str:
-    """Return views in words, such as "plain, flip"."""
-    return ", ".join(view or "plain" for view in views)

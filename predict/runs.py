@@ -10,7 +10,8 @@ from onepass.classify.metrics import softmax
 from onepass.finetune.session.runs import FinishedRun
 from onepass.finetune.training.inference import predict_rows, restore, save_logits
 from onepass.predict.pixel_models import RunModel
-from onepass.predict.predictor import SELECTION, Predictor, split_rows, view_text
+from onepass.predict.predictor import SELECTION, Predictor, split_rows
+from onepass.predict.text import view_text
 from onepass.predict.views import expand_views, with_view
 
 

@@ -24,8 +24,9 @@ from onepass.finetune.session.runs import FinishedRun
 from onepass.predict.answers import ENDINGS, encode_answers
 from onepass.predict.config import PredictConfig
 from onepass.predict.models import Model, make_predictor, open_models
-from onepass.predict.predictor import Prediction, Predictor, split_rows, view_text
+from onepass.predict.predictor import Prediction, Predictor, split_rows
 from onepass.predict.probes import Probe
+from onepass.predict.text import view_text
 
 
 @dataclass(frozen=True, slots=True)

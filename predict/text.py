@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 from onepass.cache.commandline.advice import onepass_command
 from onepass.cache.commandline.terminal import one_line
-from onepass.predict.predictor import view_text
 
 if TYPE_CHECKING:
     from onepass.classify.leaderboard.prediction_record import PredictionRecord
@@ -104,3 +103,8 @@ def export_text(result: "ExportResult") -> str:
         for one in result.models
     ]
     return "\n".join([*lines, f"Class names: {result.labels} (and inside each file)"])
+
+
+def view_text(views: tuple[str, ...]) -> str:
+    """Return views in words, such as "plain, flip"."""
+    return ", ".join(view or "plain" for view in views)

@@ -72,7 +72,7 @@ def margin(probabilities: np.ndarray) -> float:
     return float(first - second)
 
 
-Write = Callable[[Answer], None]
+Write = Callable[[Answer], object]
 
 
 def check_answer_file(path: Path) -> None:
@@ -121,7 +121,7 @@ def _csv(path: Path, top: int) -> Iterator[Write]:
 @contextmanager
 def _json_lines(path: Path, top: int) -> Iterator[Write]:
     with path.open("w", encoding="utf-8") as file:
-        yield lambda answer: print(json.dumps(answer_json(answer)), file=file)
+        yield lambda answer: file.write(json.dumps(answer_json(answer)) + "\n")
 
 
 @contextmanager
