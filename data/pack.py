@@ -18,7 +18,7 @@ from onepass.cache.progress import Progress
 from onepass.cache.rows import SHARD_BYTES, Column, RowLayout, RowWriter
 from onepass.cache.stopping import StopRequest
 from onepass.data.config import DEFAULT_FIT, MAX_SIDE, PrepareConfig
-from onepass.data.images import decode_image, inspect_image, pixel_row
+from onepass.data.images import decode_row, inspect_image
 from onepass.data.sources.base import Item, Survey
 
 RULES = 1  # raise when the same files would become other pixels: decoding, scaling or order changed
@@ -263,12 +263,8 @@ def _decode_into(rows: np.ndarray, items: Sequence[Item], geometry: Geometry) ->
 
 
 def _pixels(item: Item, geometry: Geometry) -> np.ndarray:
-    image = decode_image(item.read(), item.name)
-    if geometry.native and image.size != (geometry.native, geometry.native):
-        raise InvalidInputError(
-            f"{item.name}: expected {geometry.native} x {geometry.native} px, found {image.width} x {image.height}"
-        )
-    return pixel_row(image, geometry.side, geometry.channels, geometry.fit)
+    g = geometry
+    return decode_row(item.read(), item.name, g.side, g.channels, g.fit, native=g.native)
 
 
 @contextmanager

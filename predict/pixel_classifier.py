@@ -10,7 +10,7 @@ import numpy as np
 from onepass.cache.artifacts import record
 from onepass.classify.protocol.pixels import pixel_features
 from onepass.data.config import DEFAULT_FIT
-from onepass.data.images import decode_image, pixel_row
+from onepass.data.images import decode_row
 from onepass.predict.pixel_models import PIXELS, PixelModel, RunPass, VectorSpec, Wanted, filled
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class PictureGeometry:
         Raises:
             InvalidInputError: It cannot be decoded, is cut short, or is too large.
         """
-        return pixel_row(decode_image(content, name), self.side, self.channels, self.fit)
+        return decode_row(content, name, self.side, self.channels, self.fit)
 
 
 @dataclass(frozen=True, slots=True)
