@@ -104,7 +104,7 @@ class Artifact:
         """Return what `upgrade` makes of a file, whose fields may be missing or of another type."""
         try:
             return cls.upgrade(value, found)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise CorruptFileError(
                 f"expected the fields of {cls.__name__} in format {found}; received another "
                 f"({type(error).__name__}: {error})"
@@ -127,7 +127,7 @@ def check_digest(value: Any, digest: Any) -> None:
     """
     try:
         now = digest_json(value)
-    except ValueError:  # a lone surrogate
+    except (ValueError, RecursionError):  # a lone surrogate, brackets without end
         now = "none"
     if digest != now:
         raise CorruptFileError(
@@ -155,9 +155,9 @@ def from_json(kind: type[T], value: Any) -> T:
         raise CorruptFileError(
             f"expected the fields of {kind.__name__}; received {'; '.join(wrong)}"
         ) from error
-    except OverflowError as error:
+    except (OverflowError, RecursionError) as error:  # huge numbers, brackets without end
         raise CorruptFileError(
-            f"expected the fields of {kind.__name__}; received a number that is too large ({error})"
+            f"expected the fields of {kind.__name__}; received more than they hold ({error})"
         ) from error
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +14,13 @@ from onepass.cache.errors import (
     CorruptFileError,
     MissingFileError,
     OutOfSpaceError,
+    UnreadableFileError,
     refused_by_system,
     unreadable,
 )
 
 TEMPORARY = ".tmp-"
+MAX_JSON = 32_000_000  # bytes; in memory it may become twenty times as much
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -100,21 +103,64 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, text.encode() + b"\n")
 
 
+def read_bytes(path: Path, limit: int | None = None) -> bytes:
+    """Return a file's bytes.
+
+    Args:
+        path: The file.
+        limit: How many it may have; a larger one is not read.
+
+    Raises:
+        MissingFileError: There is no such file.
+        CorruptFileError: It is larger than `limit`.
+        UnreadableFileError: The system refuses to read it, or it is no file: a device may have no end.
+    """
+    try:
+        with open(path, "rb", opener=_open_now) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise UnreadableFileError(f"{path}: expected a file, found a pipe or a device")
+            if limit is not None and status.st_size > limit:
+                raise CorruptFileError(
+                    f"{path}: expected at most {limit:,} bytes, found {status.st_size:,}"
+                )
+            return file.read()
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path}: no such file") from error
+    except OSError as error:
+        if refused_by_system(error):
+            raise unreadable(path, error) from error
+        raise
+
+
+def _open_now(name: str, flags: int) -> int:
+    """Open a file without waiting, as one would for whoever writes into a pipe."""
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def parse_json(content: bytes) -> Any:
+    """Return what JSON text holds.
+
+    Raises:
+        ValueError: It is not JSON, not UTF-8, or nested without end.
+    """
+    try:
+        return json.loads(content.decode())
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
         MissingFileError: There is no such file.
-        CorruptFileError: It is not JSON.
+        CorruptFileError: It is not JSON, or larger than `MAX_JSON`.
         UnreadableFileError: The system refuses to read it.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise MissingFileError(f"{path}: no such file") from error
-    except (ValueError, OSError, RecursionError) as error:  # the last: brackets without end
-        if refused_by_system(error):
-            raise unreadable(path, error) from error
+        return parse_json(read_bytes(path, MAX_JSON))
+    except ValueError as error:
         raise CorruptFileError(
             f"{path}: expected a JSON file, but it cannot be read ({error})"
         ) from error

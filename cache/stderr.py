@@ -4,7 +4,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 @contextmanager
@@ -14,15 +14,24 @@ def suppress_stderr() -> Iterator[None]:
     TensorFlow writes notes there before its own log level is heard.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    keep = os.dup(2)
+    try:
+        sys.stderr.flush()
+        keep = os.dup(2)
+    except (
+        AttributeError,
+        OSError,
+        ValueError,
+    ):  # there is none, it is closed, or its disk is full
+        yield
+        return
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
             yield
         except BaseException:
             held.seek(0)
-            os.write(keep, held.read())
+            with suppress(OSError):
+                os.write(keep, held.read())
             raise
         finally:
             os.dup2(keep, 2)

@@ -8,10 +8,9 @@ import os
 import stat
 import time
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -52,7 +51,8 @@ class Limits:
     Attributes:
         members: Files and folders.
         name: Characters of a member's name.
-        member_bytes: Bytes of one member, unpacked.
+        member_bytes: Bytes of one member, unpacked; also of a file in a folder.
+        growth: Bytes by which a member may grow while it is unpacked, which each thread may do at a time.
         total_bytes: Bytes of all members, unpacked.
         ratio: Times that a member over 1 MB may grow while it is unpacked.
     """
@@ -60,6 +60,7 @@ class Limits:
     members: int = 5_000_000
     name: int = 512
     member_bytes: int = 1 << 30
+    growth: int = 1 << 27
     total_bytes: int = 1 << 38
     ratio: int = 200
 
@@ -103,11 +104,13 @@ class Tree:
             MissingFileError: It is not there (any more), or is a link that leads nowhere.
             UnreadableFileError: The system refuses to read it.
             CorruptFileError: It cannot be unpacked, or its checksum is wrong.
+            InvalidInputError: It is larger than any image.
         """
+        most = Limits().member_bytes
         try:
             with self.opener(self.prefix + name) as file:
-                return file.read(limit)
-        except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+                content = file.read(limit if limit >= 0 else most + 1)
+        except Exception as error:  # zipfile raises nearly anything on a damaged member
             if isinstance(error, OSError) and error.errno in NOWHERE:
                 is_link = (self.path / self.prefix / name).is_symlink()
                 why = DANGLING if is_link else "not there any more"
@@ -117,6 +120,9 @@ class Tree:
             raise CorruptFileError(
                 f"{self.path}: {self.prefix}{name} cannot be read ({error})"
             ) from error
+        if len(content) > most:
+            raise InvalidInputError(f"{self.prefix}{name}: more than {human_bytes(most)}")
+        return content
 
     def below(self, folder: str) -> "Tree":
         """Return the tree inside one of its folders ("" is the tree itself)."""
@@ -143,13 +149,16 @@ def open_tree(path: Path, limits: Limits | None = None) -> Iterator[Tree]:
         MissingFileError: There is neither.
         CorruptFileError: The file is no zip, or is cut short.
         UnreadableFileError: The system refuses to read it.
-        InvalidInputError: The zip holds something that a data set does not need and an attack does.
+        InvalidInputError: The zip holds something that a data set does not need and an attack does, or
+            it is a pipe or a device.
     """
     if path.is_dir():
         yield _folder_tree(path)
         return
     if not path.exists():
         raise MissingFileError(f"{path}: no such file or folder; expected a folder or a zip")
+    if not path.is_file():
+        raise InvalidInputError(f"{path}: expected a folder or a zip, found a pipe or a device")
     with _open_zip(path) as archive:
         infos = archive.infolist()
         _check_members(path, infos, limits or Limits())
@@ -159,7 +168,7 @@ def open_tree(path: Path, limits: Limits | None = None) -> Iterator[Tree]:
 def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except Exception as error:  # zipfile raises nearly anything on a damaged directory
         if refused_by_system(error):
             raise unreadable(path, error) from error
         raise CorruptFileError(
@@ -192,7 +201,7 @@ def _folder_tree(path: Path) -> Tree:
     left_out: Counter[str] = Counter()
     now = time.time_ns()
     try:
-        _scan(path, "", frozenset(), listing, folders, left_out)
+        _scan(path, listing, folders, left_out)
     except OSError as error:
         raise unreadable(error.filename or path, error) from error
     listing.sort()
@@ -217,20 +226,25 @@ def _folder_tree(path: Path) -> Tree:
     )
 
 
-def _scan(
-    folder: Path,
-    above: str,
-    ancestors: frozenset,
-    listing: list[list],
-    folders: set[str],
-    left_out: Counter[str],
-) -> None:
+def _scan(top: Path, listing: list[list], folders: set[str], left_out: Counter[str]) -> None:
     """Add [name, size, time of change] of every file; a link to a folder above is not entered."""
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in ancestors:
-        left_out["link to a folder above it"] += 1
-        return
+    waiting: list[tuple[str, frozenset]] = [("", frozenset())]  # names, and what they lie in
+    while waiting:
+        above, ancestors = waiting.pop()
+        folder = top / above
+        status = folder.stat()
+        here = (status.st_dev, status.st_ino)
+        if here in ancestors:
+            left_out["link to a folder above it"] += 1
+        else:
+            found = _scan_one(folder, above, listing, left_out)
+            folders.update(found)
+            waiting += [(f"{name}/", ancestors | {here}) for name in found]
+
+
+def _scan_one(folder: Path, above: str, listing: list[list], left_out: Counter[str]) -> list[str]:
+    """Add the files that lie in a folder itself; return the names of the folders in it."""
+    folders = []
     with os.scandir(folder) as entries:
         for entry in entries:
             name = above + entry.name
@@ -241,13 +255,12 @@ def _scan(
             elif found is None:
                 listing.append([name, -1, 0])
             elif is_folder:
-                folders.add(name)
-                inside = ancestors | {here}
-                _scan(folder / entry.name, f"{name}/", inside, listing, folders, left_out)
+                folders.append(name)
             elif stat.S_ISREG(found.st_mode):
                 listing.append([name, found.st_size, found.st_mtime_ns])
             else:
                 left_out["pipe or device"] += 1
+    return folders
 
 
 def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
@@ -262,7 +275,15 @@ def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
 
 def _count_files(folder: str) -> int:
     """Return how many files lie below a folder, as far as it may be looked into."""
-    return sum(len(files) for _, _, files in os.walk(folder))
+    count, waiting = 0, [folder]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                else:
+                    count += 1
+    return count
 
 
 def _with_parents(files: tuple[str, ...], folders: set[str]) -> frozenset[str]:
@@ -340,4 +361,6 @@ def _objection(info: zipfile.ZipInfo, limits: Limits) -> str:
         return f"has {human_bytes(info.file_size)}, more than {human_bytes(limits.member_bytes)}"
     if info.file_size > max(1_000_000, limits.ratio * info.compress_size):
         return f"would grow more than {limits.ratio} times"
+    if info.file_size - info.compress_size > limits.growth:
+        return f"would grow by more than {human_bytes(limits.growth)}"
     return ""

@@ -1,6 +1,9 @@
 """Encoded images of any kind become uint8 pixels, grey or RGB."""
 
 import io
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import PurePosixPath
 
@@ -14,10 +17,14 @@ COMMON = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # tried first
 NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
 MAGIC_BYTES = 16  # of a file, by which Pillow tells what it may be
 MAX_PIXELS = 80_000_000  # below the limit from which Pillow warns
+MEMORY = 900_000_000  # bytes that all images may take that are being decoded at a time
+# Bytes a pixel that decoding takes at its peak, measured; 9 where nothing is said.
+PIXEL_BYTES = {"WEBP": 16, "AVIF": 16, "JPEG2000": 25}
+STRIP_PIXELS = 1_000_000  # that are converted at a time
 GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
 
 
-def decode_image(content: bytes | np.ndarray, name: str) -> Image.Image:
+def decode_image(content: bytes | np.ndarray | Image.Image, name: str) -> Image.Image:
     """Decode one image, whatever its encoding, to 8 bits.
 
     The header's size is checked before a pixel is decoded. EXIF orientation is applied,
@@ -25,7 +32,7 @@ def decode_image(content: bytes | np.ndarray, name: str) -> Image.Image:
     RGB, and of an animation the first frame is taken.
 
     Args:
-        content: An encoded file, or pixels (H, W) or (H, W, 3) uint8.
+        content: An encoded file, a Pillow image, or pixels (H, W), (H, W, 3) or (H, W, 4) uint8.
         name: What an error calls it.
 
     Returns:
@@ -34,14 +41,100 @@ def decode_image(content: bytes | np.ndarray, name: str) -> Image.Image:
     Raises:
         InvalidInputError: It cannot be decoded, is cut short, or is too large.
     """
+    with _decoding(content, name) as image:
+        return image
+
+
+def decode_row(
+    content: bytes | np.ndarray | Image.Image,
+    name: str,
+    side: int,
+    channels: int,
+    fit: str,
+    *,
+    native: int = 0,
+) -> np.ndarray:
+    """Decode one image to a row of pixels, uint8 (side, side, channels).
+
+    Any number of threads may decode: together their images take no more than `MEMORY`.
+
+    Args:
+        content, name: As in `decode_image`.
+        side: Height and width of the row (px).
+        channels: 1 (grey) or 3 (RGB).
+        fit: As in `fit_image`.
+        native: Height and width that the image must have (px); 0 for any.
+
+    Raises:
+        InvalidInputError: It cannot be decoded, is cut short, is too large, or of another size than `native`.
+    """
+    mode = "L" if channels == 1 else "RGB"
+    with _decoding(content, name) as image:
+        if native and image.size != (native, native):
+            raise InvalidInputError(
+                f"{name}: expected {native} x {native} px, found {image.width} x {image.height}"
+            )
+        image = image if image.mode == mode else image.convert(mode)
+        array = np.asarray(fit_image(image, side, fit))
+    return array[:, :, np.newaxis] if channels == 1 else array
+
+
+@contextmanager
+def _decoding(content: bytes | np.ndarray | Image.Image, name: str) -> Iterator[Image.Image]:
+    """Yield the image as "L" or "RGB"; its memory is counted until the block ends.
+
+    Raises:
+        InvalidInputError: As for `decode_image`.
+    """
     if isinstance(content, np.ndarray):
-        return Image.fromarray(content)
-    try:
-        with _open(content, name) as image:
+        yield _to_eight_bits(Image.fromarray(content))
+        return
+    with ExitStack() as stack:
+        try:
+            if isinstance(content, Image.Image):
+                image = _check_size(content)
+            else:
+                image = stack.enter_context(_open(content, name))
+            stack.enter_context(_memory.reserve(image.width * image.height * _pixel_bytes(image)))
             image.load()
-            return _to_eight_bits(ImageOps.exif_transpose(image))
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged input
-        raise _unusable(name, error) from error
+            _check_size(image)  # an icon may hold a larger one than its header says
+            if image is content:  # its owner keeps it as it is
+                image = ImageOps.exif_transpose(image)
+            else:
+                ImageOps.exif_transpose(image, in_place=True)
+            decoded = _to_eight_bits(image)
+        except Exception as error:  # Pillow's decoders raise nearly anything on damaged input
+            raise _unusable(name, error) from error
+        yield decoded
+
+
+class _Memory:
+    """Counts bytes that several threads take at a time; whoever would take too many waits."""
+
+    def __init__(self, total: int) -> None:
+        self.total = self.free = total
+        self.changed = threading.Condition()
+
+    @contextmanager
+    def reserve(self, count: int) -> Iterator[None]:
+        """Hold so many bytes, or all there are, for as long as the block runs."""
+        count = min(count, self.total)
+        with self.changed:
+            self.changed.wait_for(lambda: self.free >= count)
+            self.free -= count
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.free += count
+                self.changed.notify_all()
+
+
+_memory = _Memory(MEMORY)
+
+
+def _pixel_bytes(image: Image.Image) -> int:
+    return PIXEL_BYTES.get(image.format or "", 9)
 
 
 def inspect_image(content: bytes | np.ndarray, name: str) -> tuple[int, int, bool]:
@@ -130,10 +223,14 @@ def _open(content: bytes, name: str) -> Image.Image:
     own = image_suffixes().get(PurePosixPath(name).suffix.lower())
     if own in Image.OPEN and own not in formats:  # such as TGA, which has no mark of its own
         formats = (*formats, own)
-    image = Image.open(io.BytesIO(content), formats=formats)
-    if image.width * image.height > MAX_PIXELS:
+    return _check_size(Image.open(io.BytesIO(content), formats=formats))
+
+
+def _check_size(image: Image.Image) -> Image.Image:
+    allowed = min(MAX_PIXELS, MEMORY // _pixel_bytes(image))
+    if image.width * image.height > allowed:
         raise ValueError(
-            f"{image.width} x {image.height} px, more than the {MAX_PIXELS:,} that are allowed"
+            f"{image.width} x {image.height} px, more than the {allowed:,} that are allowed"
         )
     return image
 
@@ -150,27 +247,39 @@ def _unusable(name: str, error: Exception) -> InvalidInputError:
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Return the image as "L" or "RGB"."""
+    grey = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image
     if image.mode.startswith("I") or image.mode == "F":
-        return _scale_down(image)
+        low, high = image.getextrema()
+        if image.mode == "F" or low < 0 or high > 65535:  # type: ignore[operator]
+            raise ValueError(f"expected 8 or 16 bits a channel, found values {low:g} to {high:g}")
+        return _by_strips(image, "L", _scale_down)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        return _over_white(image)
-    return image.convert("L" if image.mode == "1" else "RGB")
+        return _by_strips(image, grey, _over_white)
+    return image.convert(grey)
+
+
+def _by_strips(
+    image: Image.Image, mode: str, change: Callable[[Image.Image], Image.Image]
+) -> Image.Image:
+    """Return an image that is changed pixel by pixel, without a copy of all of it at each step."""
+    rows = max(1, STRIP_PIXELS // image.width)
+    if image.height <= rows:
+        return change(image).convert(mode)
+    whole = Image.new(mode, image.size)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        whole.paste(change(strip).convert(mode), (0, top))
+    return whole
 
 
 def _scale_down(image: Image.Image) -> Image.Image:
     """Scale 16 bits to 8: 0 … 65535 becomes 0 … 255, rounded."""
-    values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise ValueError(
-            f"expected 8 or 16 bits a channel, found values {values.min():g} to {values.max():g}"
-        )
-    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    values = np.asarray(image).astype(np.uint32)
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    grey = image.mode in ("L", "LA", "La", "1")
     solid = image.convert("RGBA")
-    white = Image.new("RGBA", solid.size, "white")
-    return Image.alpha_composite(white, solid).convert("L" if grey else "RGB")
+    return Image.alpha_composite(Image.new("RGBA", solid.size, "white"), solid)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from onepass.cache.commandline.terminal import one_line
 from onepass.cache.errors import (
     CorruptFileError,
     EarlierFormatError,
@@ -134,24 +135,26 @@ def list_text(summaries: list[Summary]) -> str:
 def show_text(shown: Shown) -> str:
     """Return all that is known of a data set, for a person."""
     record, made = shown.record, shown.made_by
-    lines = [f"{shown.summary.name}: {record.title}", *summary_lines(shown.summary)]
-    lines += [f"  source    {record.source}", f"  licence   {record.licence or 'not stated'}"]
-    lines += [f"  made by   {made['command']} ({made['created']})"]
-    lines += [f"  cite      {text}" for text in record.citation]
+    lines = [f"{shown.summary.name}: {one_line(record.title)}", *summary_lines(shown.summary)]
+    lines += [
+        f"  source    {one_line(record.source)}",
+        f"  licence   {record.licence or 'not stated'}",
+    ]
+    lines += [f"  made by   {one_line(made['command'])} ({made['created']})"]
+    lines += [f"  cite      {one_line(text)}" for text in record.citation]
     lines += [f"  published {p.accuracy} %  {p.method} ({p.source})" for p in record.published]
-    lines += [f"  note      {note}" for note in record.notes]
+    lines += [f"  note      {one_line(note)}" for note in record.notes]
     lines += [f"  geometry  {record.geometry_note}"] if record.geometry_note else []
     lines += [f"  left out  {left_out_text(record.left_out)}"] if record.left_out else []
-    lines += [f"  left out  {image.why}" for image in record.skipped]
+    lines += [f"  left out  {one_line(image.why)}" for image in record.skipped]
     for split, names in shown.names.items():
         if names:
-            lines.append(f"  {split:<9} {', '.join(names)}, …")
+            lines.append(f"  {split:<9} {', '.join(map(one_line, names))}, …")
     lines.append(f"  classes   {' / '.join(SPLITS)} images, id, name")
     for class_id, counts in shown.counts.items():
         name = shown.class_names[class_id]
-        lines.append(
-            f"    {' / '.join(map(str, counts)):<16} {class_id}{'' if name == class_id else '  ' + name}"
-        )
+        words = class_id if name == class_id else f"{class_id}  {name}"
+        lines.append(f"    {' / '.join(map(str, counts)):<16} {one_line(words)}")
     return "\n".join(lines)
 
 

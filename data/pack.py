@@ -18,7 +18,7 @@ from onepass.cache.rowfile import RowFile
 from onepass.cache.rows import SHARD_BYTES, Column, RowWriter, ShardKind
 from onepass.cache.stopping import StopRequest
 from onepass.data.config import DEFAULT_FIT, MAX_SIDE, PrepareConfig
-from onepass.data.images import decode_image, fit_image
+from onepass.data.images import decode_row
 from onepass.data.sources.base import Item, Survey
 
 RULES = 1  # raise when the same files would become other pixels: decoding, scaling or order changed
@@ -240,14 +240,8 @@ def _decode_into(
 
 
 def _pixels(content: bytes | np.ndarray, name: str, geometry: Geometry) -> np.ndarray:
-    image = decode_image(content, name)
-    if geometry.native and image.size != (geometry.native, geometry.native):
-        raise InvalidInputError(
-            f"{name}: expected {geometry.native} x {geometry.native} px, found {image.width} x {image.height}"
-        )
-    image = image.convert("L" if geometry.channels == 1 else "RGB")
-    array = np.asarray(fit_image(image, geometry.side, geometry.fit))
-    return array[:, :, np.newaxis] if geometry.channels == 1 else array
+    g = geometry
+    return decode_row(content, name, g.side, g.channels, g.fit, native=g.native)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from onepass.cache.commandline.advice import command_of
+from onepass.cache.commandline.terminal import one_line
 from onepass.cache.progress import human_bytes, human_seconds
 from onepass.data.archive import DANGLING
 from onepass.data.dataset import EXCLUDED, SPLITS, ImageDataset
@@ -124,7 +125,7 @@ def summary_lines(s: Summary) -> list[str]:
     more = ", …" if s.classes > len(s.class_names) else ""
     return [
         f"  images    {images}, {height} x {width} px, {kind}",
-        f"  classes   {s.classes} ({', '.join(s.class_names)}{more}), {each} training images each",
+        f"  classes   {s.classes} ({', '.join(map(one_line, s.class_names))}{more}), {each} training images each",
         f"  file      {s.path} ({human_bytes(s.bytes)}, digest {s.digest[:8]})",
     ]
 
@@ -145,7 +146,7 @@ def prepared_text(prepared: Prepared) -> str:
     lines += [f"  changed   {line}" for line in prepared.changed]
     lines += _surprises(prepared)
     if prepared.skipped:
-        first = ", ".join(image.name for image in prepared.skipped[:3])
+        first = ", ".join(one_line(image.name) for image in prepared.skipped[:3])
         more = ", …" if len(prepared.skipped) > 3 else ""
         lines.append(f"  bad       {first}{more} (each with the reason: data show)")
     for count in sorted(set(prepared.to_extract.values())):
@@ -173,4 +174,4 @@ def left_out_by_kind(files: Mapping[str, int], skipped: Sequence[SkippedImage]) 
 
 def left_out_text(left_out: Mapping[str, int]) -> str:
     """Return what was left out in words: `20 .heic, 3 without a suffix, 12 in @eaDir`."""
-    return ", ".join(f"{count:,} {kind}" for kind, count in left_out.items())
+    return ", ".join(f"{count:,} {one_line(kind)}" for kind, count in left_out.items())

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from onepass.cache.commandline.advice import onepass_command
+from onepass.cache.commandline.terminal import one_line
 from onepass.cache.progress import human_seconds
 from onepass.classify.text import gain_words, p_value
 
@@ -119,7 +120,7 @@ def errors_text(report: "ErrorReport") -> str:
         ),
         "Most confident mistakes:",
         *(
-            f"  {_percent(m.confidence):>7}  {m.file}: {_short(m.true_name)} mistaken for {_short(m.predicted_name)}"
+            f"  {_percent(m.confidence):>7}  {one_line(m.file)}: {_short(m.true_name)} mistaken for {_short(m.predicted_name)}"
             for m in found.mistakes[:SHOWN]
         ),
         *_probe_lines(found.probe),
@@ -163,4 +164,4 @@ def _percent(share: float) -> str:
 
 def _short(name: str) -> str:
     """Return the first of a class's names."""
-    return name.split(",")[0]
+    return one_line(name.split(",")[0])

@@ -11,7 +11,7 @@ ROOMS = {
     "extract": "Run every frozen backbone once over the pixels of a data set.",
     "classify": "Try heads on the stored features, rank them, and keep the best.",
     "finetune": "Train the winning backbone end to end, from its probe.",
-    "predict": "Use what won: predictions of a split, model files.",
+    "predict": "Use what won: classes of new pictures, predictions of a split, model files.",
     "report": "Write one self-contained HTML page of a data set's results.",
     "cache": "What is stored: list, show, verify, delete.",
 }

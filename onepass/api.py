@@ -165,14 +165,15 @@ def finetune_network(
 def load_predictor(*models: str, **options: Any) -> "Predictor":
     """Load what won, to predict with it: the models of `onepass predict`.
 
-    `predictor.predict_split("val")` gives the probabilities (n, K) float32 of every image of a split of
-    the data set, with its class names. New images have to be prepared as a data set first.
+    `predictor(["a.jpg", pixels, image])` gives the probabilities (n, K) float32 of new pictures, with their
+    class names; `predictor.predict_split("val")` those of every image of a split of the data set. It may be
+    kept, and called from several threads.
 
     Args:
         *models: Each a data set, whose leaderboard's winner is taken, DATASET#LINE, DATASET/PROBE,
             DATASET/HEAD or DATASET/RUN; several of one data set are averaged.
         **options: Fields of `onepass.predict.config.ModelsConfig`: `views`, `weights`, `temperature`,
-            `cache_dir`, `runs_dir`.
+            `batch_size` (1 answers a single picture soonest), `cache_dir`, `runs_dir`.
 
     Returns:
         The predictor: a probe, an ensemble, a fine-tuned run, or an average of several.

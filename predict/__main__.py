@@ -6,17 +6,27 @@ from typing import Any
 from onepass.cache.commandline.command import Command, main
 from onepass.cache.stderr import suppress_stderr
 from onepass.predict.config import ExportConfig, PredictConfig
-from onepass.predict.text import export_text, predict_text
+from onepass.predict.text import export_text, pictures_text, predict_text
 
 
 def _predict(config: PredictConfig) -> Any:
     from onepass.predict.models import is_run
-    from onepass.predict.split import predict_split
 
-    if any(is_run(config.runs, model) for model in config.models):
+    config = config.parted()
+    if config.images or any(is_run(config.runs, model) for model in config.models):
         with suppress_stderr():
             import onepass.predict.runs  # noqa: F401  (TensorFlow talks while it loads)
+    if config.images:
+        from onepass.predict.pictures.pipeline import predict_pictures
+
+        return predict_pictures(config)
+    from onepass.predict.split import predict_split
+
     return predict_split(config)
+
+
+def _text(result: Any) -> str:
+    return predict_text(result) if hasattr(result, "record") else pictures_text(result)
 
 
 def _export(config: ExportConfig) -> Any:
@@ -28,10 +38,11 @@ def _export(config: ExportConfig) -> Any:
 COMMANDS = [
     Command(
         "",
-        "Write the classes that a model, or an average of several, gives to the test or validation images.",
+        "Say which classes a model, or an average of several, gives to new pictures, or to the test or "
+        "validation images of its data set. The exit code is 3 where some of the pictures could not be read.",
         PredictConfig,
         _predict,
-        predict_text,
+        _text,
     ),
     Command(
         "export",

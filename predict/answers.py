@@ -1,13 +1,10 @@
 """Files of predictions to hand in: the formats of `onepass predict --format`."""
 
-import csv
-import io
-from collections.abc import Iterable
-
 import numpy as np
 
+from onepass.cache.arrays import pack_arrays
+from onepass.cache.csv_text import csv_text
 from onepass.cache.errors import InvalidInputError
-from onepass.classify.heads.storage import pack_arrays
 from onepass.predict.predictor import Prediction
 
 ENDINGS = {"course": ".txt", "kaggle": "-kaggle.csv", "csv": ".csv", "npz": ".npz"}
@@ -16,7 +13,8 @@ ENDINGS = {"course": ".txt", "kaggle": "-kaggle.csv", "csv": ".csv", "npz": ".np
 def encode_answers(prediction: Prediction, form: str, header: tuple[str, ...]) -> bytes:
     """Return the bytes of a file of predictions, one line or element per image, in their order.
 
-    The text formats are UTF-8. The arrays of "npz": names (n,) file names, rows (n,) row numbers of the
+    The text formats are UTF-8. In "csv" a name that a spreadsheet would run as a formula, such as
+    `=1+1.png`, gets a ' in front; "kaggle" and "course" have names and ids as they are. The arrays of "npz": names (n,) file names, rows (n,) row numbers of the
     data set, classes (n,) ids of the most probable class, class_ids (K,) of each column, probabilities
     (n, K) float32.
 
@@ -33,13 +31,13 @@ def encode_answers(prediction: Prediction, form: str, header: tuple[str, ...]) -
         return _arrays(prediction, ids)
     if form == "course":
         text = _course(prediction.names, ids)
-    elif form == "kaggle":
-        text = _table(header, zip(prediction.names, ids, strict=True))
+    elif form == "kaggle":  # compared with the names that Kaggle has, not opened in a spreadsheet
+        text = csv_text(header, zip(prediction.names, ids, strict=True), exact=True)
     else:
         words = [prediction.class_names[k] for k in prediction.classes]
         shares = [f"{share:.6f}" for share in prediction.probabilities.max(axis=1)]
         columns = ("file", "class_id", "class_name", "probability")
-        text = _table(columns, zip(prediction.names, ids, words, shares, strict=True))
+        text = csv_text(columns, zip(prediction.names, ids, words, shares, strict=True))
     return text.encode()
 
 
@@ -63,11 +61,3 @@ def _course(names: list[str], ids: list[str]) -> str:
                 "use --format csv"
             )
     return "".join(f"{name} {identity}\n" for name, identity in zip(names, ids, strict=True))
-
-
-def _table(header: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
-    return buffer.getvalue()

@@ -12,6 +12,7 @@ from onepass.classify.metrics import (
     apply_temperature,
     calibration_temperature,
 )
+from onepass.predict.pixel_models import MeanModel, at_temperature, mix
 from onepass.predict.predictor import SELECTION, Predictor
 
 
@@ -49,6 +50,7 @@ def average(members: Sequence[Predictor], *, learnt: bool) -> Predictor:
         views=tuple(dict.fromkeys(view for member in members for view in member.views)),
         members=tuple(members),
         weights=tuple(map(float, weights)),
+        model=_mean_model(members, tuple(map(float, weights))),
         learnt_on=len(held_out) if learnt and held_out is not None else 0,
     )
 
@@ -67,7 +69,13 @@ def calibrate(predictor: Predictor) -> Predictor:
         compute=lambda part: apply_temperature(predictor.compute(part), temperature),
         temperature=temperature,
         learnt_on=len(truth),
+        model=predictor.model and at_temperature(predictor.model, temperature),
     )
+
+
+def _mean_model(members: Sequence[Predictor], weights: tuple[float, ...]) -> MeanModel | None:
+    models = tuple(member.model for member in members)
+    return None if None in models else MeanModel(models, weights)
 
 
 def _shared_rows(members: Sequence[Predictor]) -> tuple[np.ndarray | None, str]:
@@ -93,11 +101,3 @@ def learn_weights(members: Sequence[np.ndarray], truth: np.ndarray) -> np.ndarra
     """
     own = [np.maximum(p[np.arange(len(truth)), truth], SMALLEST) for p in members]
     return mixture_weights(np.stack(own, axis=1).astype(np.float64))
-
-
-def mix(members: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
-    """Return the weighted mean (n, K) float32 of the members' probabilities."""
-    total = np.zeros(members[0].shape, np.float32)
-    for weight, member in zip(weights, members, strict=True):
-        total += np.float32(weight) * member
-    return total / total.sum(axis=1, keepdims=True)

@@ -1,22 +1,25 @@
 """Everything the commands of `onepass predict` can be told."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onepass.cache.commandline.flags import RunsConfig, flag
 from onepass.cache.errors import UsageError
 from onepass.cache.names import check_name
+from onepass.cache.stores import roots
 
 SPLITS = ("test", "val")
 WEIGHTS = ("equal", "learnt")
 ANSWER_FORMATS = ("course", "kaggle", "csv", "npz")
+ANSWER_FILES = (".csv", ".jsonl", ".parquet")
 MODEL_FORMATS = ("keras", "saved_model", "onnx", "litert")
 OTHER_NAMES = {"tflite": "litert"}
+MODEL_FILE = "model.json"  # what makes a folder a model folder
 MODEL_HELP = (
     "DATASET (the leaderboard's winner), DATASET#LINE (of the leaderboard, as it is numbered), DATASET/PROBE "
     "(also an ensemble), DATASET/HEAD (the best probe of that head) or DATASET/RUN (a run comes before "
-    "a head of its name)"
+    "a head of its name), or a model folder that `onepass predict export` wrote"
 )
 MODEL = re.compile(r"(?P<dataset>[^/#]+)(?:#(?P<line>[1-9][0-9]*)|/(?P<name>[^/]+))?")
 
@@ -43,21 +46,52 @@ class ModelsConfig(RunsConfig):
         True,
         "divide the logits by a temperature learnt on the selection rows, where some were held out",
     )
+    batch_size: int | None = flag(
+        None,
+        "new pictures a step (default: as many as when the stored features were computed, which gives "
+        "their very numbers); a smaller one answers a single picture sooner",
+    )
+    backbone_weights: Path | None = flag(
+        None, "the weights file that a probe's features were extracted with by --weights"
+    )
 
     def __post_init__(self) -> None:
-        if not self.models:
-            raise UsageError(f"expected at least one MODEL, {MODEL_HELP}; received none")
-        if len(set(self.models)) < len(self.models):
-            raise UsageError(f"{' '.join(self.models)}: expected each model once")
-        if len({split_model(model)[0] for model in self.models}) != 1:
-            raise UsageError(f"{' '.join(self.models)}: expected models of one data set")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError(f"--batch-size: expected 1 or more, received {self.batch_size}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictConfig(ModelsConfig):
-    """Which split is predicted, and how the answers are written."""
+    """Which pictures or which split are predicted, and how the answers are written."""
 
-    split: str = flag("test", "the rows to predict", choices=SPLITS)
+    models: tuple[str, ...] = flag(
+        help=f"first {MODEL_HELP}; several are averaged. Then new pictures: files, folders, patterns such "
+        "as 'new/**/*.jpg', zips, http(s) addresses, a .csv or .parquet with a column of them, or - for "
+        "names on standard input; without any, a split of the data set is predicted",
+        positional=True,
+        metavar="MODEL [IMAGES]",
+    )
+    images: tuple[str, ...] = flag(
+        (), "more new pictures; the same as naming them after the model", metavar="IMAGES"
+    )
+    column: str = flag(
+        "",
+        "column of file names in a .csv or .parquet (default: file, path, image or filename, or the only one)",
+    )
+    top: int = flag(1, "classes to name for each new picture, the most probable first")
+    copy_to: Path | None = flag(
+        None,
+        "copy each new picture into FOLDER/<its class>; nothing is moved or overwritten",
+        metavar="FOLDER",
+    )
+    link: bool = flag(
+        False, "with --copy-to: symbolic links to files of this machine instead of copies"
+    )
+    split: str | None = flag(
+        None,
+        "the rows of the data set to predict, where no new pictures are named (default: test)",
+        choices=SPLITS,
+    )
     score: bool = flag(
         False,
         "with --split test: how good the predictions are, by the labels of test/<class>/, which "
@@ -65,26 +99,61 @@ class PredictConfig(ModelsConfig):
     )
     format: str = flag(
         "csv",
-        "csv: file, class, its name and probability; kaggle: CSV of file and class; npz: arrays with all "
-        "probabilities; course: `test_0.JPEG n02…` lines, where no name has a space",
+        "of a split. csv: file, class, its name and probability; kaggle: CSV of file and class; npz: arrays "
+        "with all probabilities; course: `test_0.JPEG n02…` lines, where no name has a space",
         choices=ANSWER_FORMATS,
     )
     header: tuple[str, ...] = flag(
         ("Id", "Category"), "the two column names of --format kaggle", metavar="NAME"
     )
     out: Path | None = flag(
-        None, "file to write (default: in the run's folder, else runs/DATASET/predictions/…)",
+        None,
+        "file to write (default for a split: in the run's folder, else runs/DATASET/predictions/…); for new "
+        "pictures .csv, .jsonl or .parquet",
         metavar="FILE",
-    )  # fmt: skip
+    )
 
     def __post_init__(self) -> None:
         ModelsConfig.__post_init__(self)
-        if self.score and self.split != "test":
+        if self.score and self.rows != "test":
             raise UsageError(
                 "--score: expected --split test; the validation split is always scored"
             )
         if len(self.header) != 2:
             raise UsageError(f"--header: expected two column names, received {len(self.header)}")
+        if self.top < 1:
+            raise UsageError(f"--top: expected 1 or more, received {self.top}")
+        if self.link and not self.copy_to:
+            raise UsageError("--link: expected --copy-to FOLDER beside it")
+
+    @property
+    def rows(self) -> str:
+        """The split that is predicted where no new pictures are named."""
+        return self.split or "test"
+
+    def parted(self) -> "PredictConfig":
+        """Return the same with the words after the models as `images`.
+
+        The first word is a model. A later one is a model too, unless a file or folder of that name
+        exists that is no model folder, or it could not name a model.
+        """
+        count = 1
+        while count < len(self.models) and self._is_model(self.models[count]):
+            count += 1
+        models, images = self.models[:count], self.models[count:] + self.images
+        if images and (self.split or self.score):
+            raise UsageError(
+                f"expected new pictures or --split, received both: {' '.join(images[:3])}"
+            )
+        return replace(self, models=models, images=images)
+
+    def _is_model(self, word: str) -> bool:
+        if is_model_folder(word):
+            return True
+        found = MODEL.fullmatch(word)
+        if found is None or Path(word).exists():
+            return False
+        return any((top / found["dataset"]).is_dir() for top in (*roots(self.store), self.runs))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +181,26 @@ class ExportConfig(RunsConfig):
     def formats(self) -> tuple[str, ...]:
         """The formats by their own names, each once."""
         return tuple(dict.fromkeys(OTHER_NAMES.get(name, name) for name in self.format))
+
+
+def is_model_folder(text: str) -> bool:
+    """Say whether MODEL is a folder that `onepass predict export` wrote."""
+    return (Path(text) / MODEL_FILE).is_file()
+
+
+def check_models(models: tuple[str, ...]) -> None:
+    """Refuse models that cannot be put together, by their names alone.
+
+    Raises:
+        UsageError: There is none, one comes twice, or they are of several data sets.
+    """
+    if not models:
+        raise UsageError(f"expected at least one MODEL, {MODEL_HELP}; received none")
+    if len(set(models)) < len(models):
+        raise UsageError(f"{' '.join(models)}: expected each model once")
+    named = [model for model in models if not is_model_folder(model)]
+    if len({split_model(model)[0] for model in named}) > 1:
+        raise UsageError(f"{' '.join(models)}: expected models of one data set")
 
 
 def split_model(text: str) -> tuple[str, int, str]:

@@ -4,23 +4,32 @@ A probe is named by its line on the leaderboard, by its id, or by its head, of w
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from onepass.cache.errors import (
     MissingFileError,
+    OnepassError,
     UnknownNameError,
     UsageError,
     unknown_name,
 )
+from onepass.cache.rows import RowFile
 from onepass.cache.stores import AnyStore
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
 from onepass.data.dataset import open_dataset
 from onepass.finetune.session.result import RESULT
 from onepass.finetune.session.runs import FinishedRun, open_run
 from onepass.predict.average import average, calibrate
-from onepass.predict.config import ModelsConfig, split_model
+from onepass.predict.config import ModelsConfig, check_models, split_model
+from onepass.predict.pixel_classifier import BATCH, PictureGeometry, PixelClassifier
+from onepass.predict.pixel_models import VectorSpec
 from onepass.predict.predictor import Predictor
 from onepass.predict.probes import Probe, ensemble_predictor, probe_predictor
+
+if TYPE_CHECKING:
+    import keras
 
 Model = Probe | FinishedRun
 
@@ -46,12 +55,52 @@ def make_predictor(models: Sequence[Model], config: ModelsConfig) -> Predictor:
             f"--views {' '.join(config.views)}: expected a fine-tuned run among the models, received "
             f"{' '.join(model.name for model in models)}; a probe looks at the views it was trained on"
         )
+    predictor = _combined(models, config)
+    return replace(predictor, pictures=_on_pictures(predictor, models, config))
+
+
+def _combined(models: Sequence[Model], config: ModelsConfig) -> Predictor:
     if len(models) == 1 and isinstance(models[0], Probe):
         return _predictor_of(models[0], config.views, scaled=config.temperature)
     members = [_predictor_of(model, config.views) for model in models]
     learnt = config.weights == "learnt"
     predictor = members[0] if len(members) == 1 else average(members, learnt=learnt)
     return calibrate(predictor) if config.temperature else predictor
+
+
+def _on_pictures(
+    predictor: Predictor, models: Sequence[Model], config: ModelsConfig
+) -> PixelClassifier | None:
+    """Return a predictor's model with its networks; None where it can say nothing of new pictures."""
+    if predictor.model is None:
+        return None
+
+    def build(specs: Sequence[VectorSpec], shape: tuple[int, int, int]) -> "keras.Model":
+        from onepass.predict.extractors import build_extractor
+
+        return build_extractor(specs, shape, config.backbone_weights)
+
+    return PixelClassifier(
+        predictor.model,
+        PictureGeometry.of(predictor.dataset),
+        build,
+        stored_batches(models),
+        config.batch_size or 0,
+    )
+
+
+def stored_batches(models: Sequence[Model]) -> dict[VectorSpec, int]:
+    """Return how many images a step the stored vectors of probes were computed with, where that is known."""
+    found = {}
+    for probe in (model for model in models if isinstance(model, Probe)):
+        lines = [probe.result, *(probe.board.find(member) for member in probe.result.members)]
+        for key in (key for line in lines for key in line.keys):
+            try:
+                made = RowFile.open(key.file(probe.store, probe.board.dataset)).made
+            except OnepassError:  # gone: its head still knows what it learnt
+                continue
+            found[VectorSpec.of(key)] = int(made.get("batch", BATCH))
+    return found
 
 
 def _predictor_of(model: Model, views: tuple[str, ...], scaled: bool = True) -> Predictor:
@@ -77,6 +126,7 @@ def open_models(store: AnyStore, runs: Path, texts: Sequence[str]) -> list[Model
         StaleError: The data set has changed since.
         UsageError: One cannot be the name of a model, or two name the same.
     """
+    check_models(tuple(texts))
     models = [_open(store, runs, text) for text in texts]
     names = [model.name for model in models]
     if len(set(names)) < len(names):

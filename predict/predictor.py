@@ -1,12 +1,18 @@
 """What a trained model predicts, whatever it is made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from onepass.cache.errors import InvalidInputError
+from onepass.cache.errors import InvalidInputError, UsageError
 from onepass.data.dataset import ImageDataset
+from onepass.predict.pixel_classifier import PixelClassifier
+from onepass.predict.pixel_models import PixelModel
 
 SELECTION = "selection"  # the part that an early stage held out of the training rows
 
@@ -36,10 +42,42 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class PicturePrediction:
+    """Probabilities of n new pictures.
+
+    Attributes:
+        names: What each is called: a file's path, else `picture 0`, `picture 1`, …
+        class_ids: Identity of the class of each of the K columns.
+        class_names: Its name in words.
+        probabilities: (n, K) float32; each row adds up to 1.
+    """
+
+    names: list[str]
+    class_ids: list[str]
+    class_names: list[str]
+    probabilities: np.ndarray
+
+    @property
+    def classes(self) -> np.ndarray:
+        """Column of the most probable class of each picture, (n,) int64."""
+        return self.probabilities.argmax(axis=1)
+
+
+@dataclass(frozen=True, slots=True)
 class Predictor:
     """A probe, an ensemble of probes, a fine-tuned run, or an average of several of them.
 
-    They are made by `onepass.load_predictor`; here they are all alike.
+    They are made by `onepass.load_predictor`; here they are all alike. Called with new pictures it gives
+    their probabilities:
+
+        predictor = onepass.load_predictor("birds")
+        found = predictor(["a.jpg", pixels, image])
+        found.probabilities  # (3, K) float32
+        found.class_names    # K names
+
+    It may be kept in a server process and called from several threads at once. The networks are built and
+    compiled at the first call, for `batch_size` images a step, and fewer images cost as much as that many:
+    `load_predictor(…, batch_size=1)` answers a single picture soonest.
 
     Attributes:
         name: DATASET/PROBE or DATASET/RUN; of an average the names of its members, joined by " + ".
@@ -59,6 +97,8 @@ class Predictor:
         temperature: Divides the logarithms of the probabilities.
         learnt_on: Selection rows that temperature and weights were learnt on; 0 for none.
         note: Why nothing was learnt where it was asked for; else "".
+        model: What it makes of new pictures, at its temperature; None where it can say nothing of them.
+        pictures: The same with its networks, ready to be called.
     """
 
     name: str
@@ -74,6 +114,69 @@ class Predictor:
     temperature: float = 1.0
     learnt_on: int = 0
     note: str = ""
+    model: PixelModel | None = None
+    pictures: PixelClassifier | None = None
+
+    def __call__(self, images: Iterable[Any]) -> PicturePrediction:
+        """Return the probabilities of new pictures, in their order.
+
+        Each is brought to the size, the channels and the fit of the rows that were learnt from, by the
+        code that prepared them: EXIF orientation is applied, transparency is laid over white, 16 bits
+        are scaled to 8, CMYK and palettes become RGB, of an animation the first frame is taken.
+
+        Args:
+            images: Each the path of a file, the bytes of an encoded file, a Pillow image, or an array
+                (H, W), (H, W, 1), (H, W, 3: RGB) or (H, W, 4: RGBA) uint8.
+
+        Raises:
+            InvalidInputError: One cannot be decoded, or is larger than
+                `onepass.data.images.MAX_PIXELS`; it is named.
+            UsageError: One is of another type, or `images` is a single picture.
+        """
+        classifier = self.on_pictures()
+        if isinstance(images, str | bytes | Path | np.ndarray | Image.Image):
+            raise UsageError("expected a list of pictures, received a single one: put it in a list")
+        pictures = list(images)
+        names = [
+            str(p) if isinstance(p, str | Path) else f"picture {i}" for i, p in enumerate(pictures)
+        ]
+        with ThreadPoolExecutor() as pool:
+            rows = pool.map(
+                lambda one, name: classifier.geometry.pixels(_content(one, name), name),
+                pictures,
+                names,
+            )
+            parts = [
+                classifier.model.probabilities(classifier.arrays(np.stack(batch)))
+                for batch in _batches(rows, classifier.batch)
+            ]
+        empty = np.zeros((0, len(self.class_ids)), np.float32)
+        return PicturePrediction(
+            names, self.class_ids, self.class_names, np.concatenate(parts) if parts else empty
+        )
+
+    def on_pictures(self) -> PixelClassifier:
+        """Return what classifies new pictures.
+
+        Raises:
+            InvalidInputError: It is a baseline that looks at no picture.
+        """
+        if self.pictures is None:
+            raise InvalidInputError(
+                f"{self.name} ({self.description}): expected a model that looks at pictures; this one "
+                "predicts the rows of its data set only"
+            )
+        return self.pictures
+
+    @property
+    def class_ids(self) -> list[str]:
+        """Identity of the class of each of the K columns."""
+        return self.dataset.class_ids
+
+    @property
+    def class_names(self) -> list[str]:
+        """Name of the class of each of the K columns."""
+        return self.dataset.class_names
 
     def predict_split(self, split: str) -> Prediction:
         """Return the probabilities of every image of a split of the data set, in row order.
@@ -95,6 +198,46 @@ class Predictor:
         )
 
 
+def _content(picture: Any, name: str) -> Any:
+    """Return what `decode_image` takes.
+
+    Raises:
+        InvalidInputError: The file cannot be read.
+        UsageError: It is no picture.
+    """
+    if isinstance(picture, str | Path):
+        try:
+            return Path(picture).read_bytes()
+        except OSError as error:
+            raise InvalidInputError(f"{name}: {error.strerror or error}") from error
+    if isinstance(picture, bytes | Image.Image):
+        return picture
+    if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.size:
+        channels = picture.shape[2:] if picture.ndim == 3 else ()
+        if picture.ndim == 2 or channels in ((3,), (4,)):
+            return picture
+        if channels == (1,):
+            return picture[:, :, 0]
+    kind = type(picture).__name__
+    if isinstance(picture, np.ndarray):
+        kind = f"an array {picture.shape} {picture.dtype}"
+    raise UsageError(
+        f"{name}: expected a path, bytes, a Pillow image or an array (H, W), (H, W, 1), (H, W, 3) or "
+        f"(H, W, 4) uint8, received {kind}"
+    )
+
+
+def _batches(rows: Iterable[np.ndarray], size: int) -> Iterable[Sequence[np.ndarray]]:
+    batch: list[np.ndarray] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
 def split_rows(dataset: ImageDataset, split: str) -> np.ndarray:
     """Return the rows (n,) of a split, ascending.
 
@@ -107,8 +250,3 @@ def split_rows(dataset: ImageDataset, split: str) -> np.ndarray:
             f"{dataset.name} has no {split} rows; name another split with --split"
         )
     return rows
-
-
-def view_text(views: tuple[str, ...]) -> str:
-    """Return views in words, such as "plain, flip"."""
-    return ", ".join(view or "plain" for view in views)

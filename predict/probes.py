@@ -13,11 +13,20 @@ from onepass.classify.heads.base import Head
 from onepass.classify.heads.storage import load_head
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
 from onepass.classify.leaderboard.records import load_probabilities
-from onepass.classify.metrics import apply_temperature
 from onepass.classify.protocol.evaluate import selection_rows
+from onepass.classify.protocol.inputs import PIXELS as SHRUNK
 from onepass.classify.protocol.inputs import inputs_of
-from onepass.classify.protocol.views import mean_probabilities
+from onepass.classify.protocol.views import take
 from onepass.data.dataset import ImageDataset
+from onepass.predict.pixel_models import (
+    PIXELS,
+    EnsembleModel,
+    ProbeModel,
+    VectorSpec,
+    at_temperature,
+    head_probabilities,
+    tempered,
+)
 from onepass.predict.predictor import SELECTION, Predictor, split_rows
 
 
@@ -69,9 +78,10 @@ def probe_predictor(probe: Probe, *, scaled: bool = True) -> Predictor:
                 f"received {views[0].shape[1]}",
                 remedy=Remedy("classify", probe.dataset.name),
             )
-        return mean_probabilities(head, views, split_rows(probe.dataset, split))
+        rows = split_rows(probe.dataset, split)
+        return head_probabilities(head, [take(view, rows) for view in views])
 
-    return _predictor(probe, compute, scaled)
+    return _predictor(probe, compute, scaled, _probe_model(probe.result, head))
 
 
 def ensemble_predictor(probe: Probe, *, scaled: bool = True) -> Predictor:
@@ -91,12 +101,34 @@ def ensemble_predictor(probe: Probe, *, scaled: bool = True) -> Predictor:
     ]
 
     def compute(split: str) -> np.ndarray:
-        return head.predict_proba(member_inputs([member.compute(split) for member in members]))
+        inputs = member_inputs([member.compute(split) for member in members])
+        return head_probabilities(head, [inputs])
 
-    return _predictor(probe, compute, scaled)
+    models = tuple(member.model for member in members if isinstance(member.model, ProbeModel))
+    model = EnsembleModel(models, head) if len(models) == len(members) else None
+    return _predictor(probe, compute, scaled, model)
 
 
-def _predictor(probe: Probe, compute: Callable[[str], np.ndarray], scaled: bool) -> Predictor:
+def _probe_model(result: ProbeResult, head: Head) -> ProbeModel | None:
+    """Return what a probe makes of new pictures; None where it looks at none."""
+    if result.keys:
+        specs = [VectorSpec.of(key) for key in result.keys]
+        width = len(result.features)  # vectors side by side; those of the other views follow
+        views = tuple(tuple(specs[i : i + width]) for i in range(0, len(specs), width))
+    elif result.features and result.features[0].startswith(SHRUNK):
+        side = int(result.features[0].removeprefix(SHRUNK))
+        views = ((VectorSpec(PIXELS, "none", side, pooling="none"),),)
+    else:
+        return None
+    return ProbeModel(views, head)
+
+
+def _predictor(
+    probe: Probe,
+    compute: Callable[[str], np.ndarray],
+    scaled: bool,
+    model: ProbeModel | EnsembleModel | None,
+) -> Predictor:
     """Return a predictor whose `compute` applies the temperature, and knows the selection rows."""
     result, dataset = probe.result, probe.dataset
     temperature = result.temperature if scaled else 1.0
@@ -105,7 +137,7 @@ def _predictor(probe: Probe, compute: Callable[[str], np.ndarray], scaled: bool)
     def compute_part(part: str) -> np.ndarray:
         if part == SELECTION:  # by the head before it was refitted on all training rows
             return load_probabilities(probe.folder, result.rows).selection.astype(np.float32)
-        return apply_temperature(compute(part), temperature).astype(np.float32, copy=False)
+        return tempered(compute(part), temperature)
 
     made_of = f"{len(result.members)} probes" if result.members else result.features_text
     return Predictor(
@@ -118,6 +150,7 @@ def _predictor(probe: Probe, compute: Callable[[str], np.ndarray], scaled: bool)
         precision="float16",
         temperature=temperature,
         learnt_on=len(held_out) if scaled else 0,
+        model=model and at_temperature(model, temperature),
     )
 
 

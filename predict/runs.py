@@ -9,7 +9,9 @@ from onepass.cache.errors import MissingFileError
 from onepass.classify.metrics import softmax
 from onepass.finetune.session.runs import FinishedRun
 from onepass.finetune.training.inference import predict_rows, restore, save_logits
-from onepass.predict.predictor import SELECTION, Predictor, split_rows, view_text
+from onepass.predict.pixel_models import RunModel
+from onepass.predict.predictor import SELECTION, Predictor, split_rows
+from onepass.predict.text import view_text
 from onepass.predict.views import expand_views, with_view
 
 
@@ -67,4 +69,5 @@ def run_predictor(run: FinishedRun, views: tuple[str, ...] = ()) -> Predictor:
         if held_out is not None
         else f"{run.name} was trained on the selection rows as well",
         views=expanded,
+        model=RunModel(run.name, network, expanded),
     )

@@ -24,8 +24,9 @@ from onepass.finetune.session.runs import FinishedRun
 from onepass.predict.answers import ENDINGS, encode_answers
 from onepass.predict.config import PredictConfig
 from onepass.predict.models import Model, make_predictor, open_models
-from onepass.predict.predictor import Prediction, Predictor, split_rows, view_text
+from onepass.predict.predictor import Prediction, Predictor, split_rows
 from onepass.predict.probes import Probe
+from onepass.predict.text import view_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def predict_split(config: PredictConfig) -> PredictResult:
     models = open_models(config.store, config.runs, config.models)
     predictor = make_predictor(models, config)
     truth = _truth(predictor.dataset, config)
-    prediction = predictor.predict_split(config.split)
+    prediction = predictor.predict_split(config.rows)
     path = config.out or _default_path(config, models)
     record = _make_record(predictor, prediction, truth, config)
     with exclusive(path, instead="name another file with --out FILE"):
@@ -80,8 +81,8 @@ def _truth(dataset: ImageDataset, config: PredictConfig) -> np.ndarray | None:
     Raises:
         InvalidInputError: A score was asked for, and test images have no label.
     """
-    rows = split_rows(dataset, config.split)
-    if config.split == "val":
+    rows = split_rows(dataset, config.rows)
+    if config.rows == "val":
         return dataset.labels[rows]
     if not config.score:
         return None
@@ -97,7 +98,7 @@ def _truth(dataset: ImageDataset, config: PredictConfig) -> np.ndarray | None:
 def _default_path(config: PredictConfig, models: Sequence[Model]) -> Path:
     """Return the folder of a run where it is alone, else that of the data set's predictions."""
     ending = ENDINGS[config.format]
-    name = config.split + "".join(f"+{view}" for view in config.views)
+    name = config.rows + "".join(f"+{view}" for view in config.views)
     first = models[0]
     folder = config.runs / first.dataset.name / "predictions"
     if len(models) > 1:
@@ -119,12 +120,12 @@ def _make_record(
         top1 = accuracy(truth, prediction.classes)
         interval = confidence_interval(prediction.classes == truth)
         loss = log_loss(truth, log_probabilities(prediction.probabilities))
-    is_val = config.split == "val"
+    is_val = config.rows == "val"
     members = zip(predictor.members or (predictor,), predictor.weights or (1.0,), strict=True)
     return PredictionRecord(
         dataset=predictor.dataset.name,
         dataset_digest=predictor.dataset.digest,
-        split=config.split,
+        split=config.rows,
         rows=len(prediction.rows),
         file_format=config.format,
         members=tuple(

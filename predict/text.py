@@ -3,11 +3,13 @@
 from typing import TYPE_CHECKING
 
 from onepass.cache.commandline.advice import onepass_command
-from onepass.predict.predictor import view_text
+from onepass.cache.commandline.terminal import one_line
 
 if TYPE_CHECKING:
     from onepass.classify.leaderboard.prediction_record import PredictionRecord
     from onepass.predict.export import ExportResult
+    from onepass.predict.pictures.answers import Answer
+    from onepass.predict.pictures.pipeline import PicturesResult
     from onepass.predict.split import PredictResult
 
 SPLITS = {"val": "validation", "test": "test"}
@@ -30,6 +32,46 @@ def predict_text(result: "PredictResult") -> str:
     lines += [f"File: {result.path}", f"Record: {result.record_path}"]
     step = "report" if any(member.views for member in record.members) else "finetune"
     return "\n".join([*lines, f"Next: {onepass_command(step, '--dataset', record.dataset)}"])
+
+
+def pictures_text(result: "PicturesResult") -> str:
+    """Return the first answers as a table, how many pictures there were of each class, and where all lie."""
+    rows = [_picture_cells(answer) for answer in result.first]
+    head = ("picture", "class", "probability", "margin", "novelty")
+    known = any(row[4] for row in rows)
+    table = [row[: 5 if known else 4] for row in (head, *rows)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    ]
+    if (more := result.pictures - len(result.first)) > 0:
+        lines.append(f"… and {more:,} more")
+    most = ", ".join(f"{one_line(name)} {n:,}" for name, n in result.classes.most_common(5))
+    rest = len(result.classes) - 5
+    lines.append(
+        f"{result.pictures:,} pictures by {result.model}: {most or 'none classified'}"
+        + (f" and {rest:,} more classes" if rest > 0 else "")
+    )
+    lines += [f"left open: {result.open:,}"] if result.open else []
+    lines += [f"could not be read: {result.unread:,}"] if result.unread else []
+    lines += [f"File: {result.path}"] if result.path else []
+    lines += [f"Copied to: {result.copied_to}"] if result.copied_to else []
+    return "\n".join(lines)
+
+
+def _picture_cells(answer: "Answer") -> tuple[str, str, str, str, str]:
+    file = one_line(answer.file)
+    if answer.unread:
+        return file, f"({one_line(answer.reason)})", "", "", ""
+    best, margin = answer.top[0], answer.margin or 0.0
+    name = one_line(best.class_name)
+    words = f"open, perhaps {name} ({answer.reason})" if answer.is_open else name
+    novelty = "" if answer.novelty is None else f"{answer.novelty:.3f}"
+    return file, words, f"{best.probability:.3f}", f"{margin:.3f}", novelty
 
 
 def _members(record: "PredictionRecord") -> str:
@@ -61,3 +103,8 @@ def export_text(result: "ExportResult") -> str:
         for one in result.models
     ]
     return "\n".join([*lines, f"Class names: {result.labels} (and inside each file)"])
+
+
+def view_text(views: tuple[str, ...]) -> str:
+    """Return views in words, such as "plain, flip"."""
+    return ", ".join(view or "plain" for view in views)

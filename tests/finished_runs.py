@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from classify_store import NAME, digits, write_dataset
 
-from onepass.classify.heads.storage import pack_arrays
+from onepass.cache.arrays import pack_arrays
 from onepass.classify.protocol.evaluate import selection_rows
 from onepass.data.dataset import ImageDataset
 from onepass.finetune.recipes import RECIPES

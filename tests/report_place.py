@@ -9,11 +9,11 @@ import numpy as np
 from classify_store import Digits, digits
 from stored import store_dataset, store_features
 
+from onepass.cache.arrays import pack_arrays
 from onepass.cache.features import FeatureKey
 from onepass.cache.files import write_atomic
 from onepass.cache.provenance import made_by
 from onepass.classify.config import ClassifyConfig
-from onepass.classify.heads.storage import pack_arrays
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.leaderboard.prediction_record import (
     MemberRecord,

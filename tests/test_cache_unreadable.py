@@ -50,7 +50,7 @@ def refuse(patch: pytest.MonkeyPatch, number: int, what: str) -> None:
         {
             "open": "onepass.cache.hdf5.h5py.File",
             "map": "onepass.cache.shards.np.memmap",
-            "json": "pathlib.Path.read_text",
+            "json": "onepass.cache.files._open_now",
         }[what],
         refused,
     )

@@ -3,6 +3,7 @@
 import os
 import stat
 import struct
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -203,3 +204,53 @@ def test_nothing_there_is_one_clear_error(tmp_path):
     error = pytest.raises(MissingFileError, match=r"nowhere: no such file or folder")
     with error, open_tree(tmp_path / "nowhere"):
         pass
+
+
+def test_a_member_may_not_grow_by_more_than_threads_can_hold(tmp_path):
+    path = write_zip(tmp_path / "x.zip", {"big.bmp": os.urandom(500_000) + bytes(3_000_000)})
+    assert "'big.bmp' would grow by more than 2.0 MB" in refusal(path, Limits(growth=2_000_000))
+
+
+@pytest.mark.parametrize("source", ["/dev/zero", "pipe"])
+def test_a_device_or_a_pipe_is_refused_and_not_read(tmp_path, source):
+    os.mkfifo(tmp_path / "pipe")
+    assert "found a pipe or a device" in refusal(
+        tmp_path / source
+    )  # joined to / it stays /dev/zero
+
+
+def test_a_file_of_a_terabyte_is_not_read(tmp_path, monkeypatch):
+    path = write_folder(tmp_path / "tree", {"a.png": b"x" * 1001, "b.png": b"x" * 1000})
+    monkeypatch.setattr("onepass.data.archive.Limits", lambda: Limits(member_bytes=1000))
+    with open_tree(path) as tree:
+        assert len(tree.read("b.png")) == 1000
+        with pytest.raises(InvalidInputError, match=r"a\.png: more than 1\.0 kB"):
+            tree.read("a.png")
+
+
+@pytest.mark.parametrize("hidden", ["", ".hidden/"])
+def test_a_tree_of_1500_folders_in_each_other_is_read(tmp_path, monkeypatch, hidden):
+    monkeypatch.chdir(tmp_path)
+    Path(f"tree/{hidden}").mkdir(parents=True)
+    monkeypatch.chdir(f"tree/{hidden}")
+    for _ in range(1500):  # one by one: a path of its length would do, a recursion would not
+        os.mkdir("d")  # noqa: PTH102
+        os.chdir("d")
+    Path("leaf.txt").write_bytes(b"deep")
+    monkeypatch.chdir(tmp_path)
+    with open_tree(Path("tree")) as tree:
+        if hidden:
+            assert tree.files == () and tree.left_out == {"in .hidden": 1}
+        else:
+            assert len(tree.folders) == 1500 and tree.read("d/" * 1500 + "leaf.txt") == b"deep"
+    subprocess.run(["rm", "-rf", "tree"], check=True)  # shutil.rmtree of Python 3.11 cannot
+
+
+@pytest.mark.parametrize("mark", [b"PK\x01\x02", b"PK\x03\x04"])
+def test_a_name_in_bad_utf8_is_one_clear_error(tmp_path, mark):
+    path = write_zip(tmp_path / "x.zip", {"käse.txt": b"x"})
+    content = path.read_bytes()
+    start = content.index(mark)
+    path.write_bytes(content[:start] + content[start:].replace("ä".encode(), b"\xc3\xc3", 1))
+    with pytest.raises(CorruptFileError, match=r"x\.zip: "), open_tree(path) as tree:
+        tree.read("käse.txt")

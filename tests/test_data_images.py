@@ -2,14 +2,21 @@
 
 import io
 import struct
+import subprocess
+import sys
+import threading
+import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import ROOT
 from onepass.cache.errors import InvalidInputError
-from onepass.data.images import decode_image, fit_image, inspect_image
+from onepass.data import images
+from onepass.data.images import decode_image, decode_row, fit_image, inspect_image
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -194,3 +201,92 @@ def test_every_shape_becomes_a_square_of_its_own_mode(fit, size, mode):
     if fit != "pad":
         colour = (200,) if mode == "L" else (200, 10, 30)
         assert np.all(np.asarray(fitted).reshape(32, 32, -1) == colour)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P", "I;16", "I", "L", "RGB"])
+def test_a_large_image_is_converted_in_strips_to_the_same_pixels(mode: str, monkeypatch) -> None:
+    random = np.random.default_rng(0)
+    if mode.startswith("I"):
+        kind = np.uint16 if mode == "I;16" else np.int32
+        image = Image.fromarray(random.integers(0, 65536, (37, 23)).astype(kind))
+    else:
+        bands = random.integers(0, 256, (37, 23, 4)).astype(np.uint8)
+        image = Image.fromarray(bands).convert(mode)
+    options = {"transparency": 3} if mode in ("P", "L") else {}
+    content = encode(image, "TIFF" if mode == "I" else "PNG", **options)
+    whole = decode_image(content, "x")
+    monkeypatch.setattr(images, "STRIP_PIXELS", 100)
+    strips = decode_image(content, "x")
+    assert strips.mode == whole.mode
+    np.testing.assert_array_equal(np.asarray(strips), np.asarray(whole))
+
+
+def test_threads_together_keep_within_the_memory(monkeypatch) -> None:
+    """Eight images whose decoding counts for 0.4 of the memory each: never more than two at a time."""
+    memory, least = images._Memory(10 * 9 * 32 * 32 // 4), []
+    monkeypatch.setattr(images, "_memory", memory)
+
+    def slow(image: Image.Image) -> Image.Image:
+        time.sleep(0.02)
+        least.append(memory.free)
+        return image
+
+    monkeypatch.setattr(images, "_to_eight_bits", slow)
+    content = encode(gradient())
+    threads = [
+        threading.Thread(target=decode_row, args=(content, "x", 8, 3, "stretch")) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert min(least) == memory.total - 2 * 9 * 32 * 32 and memory.free == memory.total
+    with pytest.raises(InvalidInputError):
+        decode_row(content[:60], "x", 8, 3, "stretch")
+    assert memory.free == memory.total  # also after an error
+
+
+PEAK = """
+import resource, sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from PIL import Image
+from onepass.data.images import decode_row, image_suffixes
+image_suffixes()
+content = Path(sys.argv[1]).read_bytes()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with ThreadPoolExecutor(3) as pool:
+    list(pool.map(lambda n: decode_row(content, "x.png", 64, 3, "stretch"), range(3)))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss is another")
+def test_a_large_transparent_image_in_many_threads_stays_below_a_gigabyte(
+    tmp_path: Path,
+) -> None:
+    Image.new("RGBA", (6000, 6000), (1, 2, 3, 128)).save(tmp_path / "x.png", compress_level=1)
+    command = [sys.executable, "-W", "ignore", "-c", PEAK, str(tmp_path / "x.png")]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(found.stdout) < 1_000_000_000
+
+
+@pytest.mark.filterwarnings("ignore:Image was not")
+def test_an_icon_with_a_larger_image_inside_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 5000)
+    content = bytearray(encode(gradient(size=(64, 64)), "ICO", sizes=[(64, 64)]))
+    inner = encode(gradient(size=(100, 100)))
+    offset = int.from_bytes(content[18:22], "little")
+    content[14:18] = len(inner).to_bytes(4, "little")
+    with pytest.raises(InvalidInputError, match="100 x 100 px, more than the 5,000"):
+        decode_image(bytes(content[:offset]) + inner, "x.ico")
+
+
+@pytest.mark.parametrize(("form", "side"), [("WEBP", 8000), ("JPEG2000", 6500)])
+def test_a_format_that_takes_more_memory_may_have_fewer_pixels(form: str, side: int) -> None:
+    taken = images.MEMORY // images.PIXEL_BYTES[form]
+    image = Image.new("L", (side, side))
+    image.format = form
+    assert side * side > taken
+    with pytest.raises(ValueError, match=f"more than the {taken:,}"):
+        images._check_size(image)

@@ -271,24 +271,22 @@ def test_a_stopped_run_resumes_at_the_first_missing_shard(prepare, tmp_path, mon
     monkeypatch.setattr("onepass.data.pack.SHARD_BYTES", 32 * 32 * 3 * 4)  # four images a shard
     monkeypatch.setattr("onepass.data.pack.threads", lambda: 1)
     write_photos(tmp_path / "photos", photos())
-    decode, calls = sys.modules["onepass.data.pack"].decode_image, []
+    decode, calls = sys.modules["onepass.data.pack"].decode_row, []
 
-    def counted(content: bytes, name: str) -> Image.Image:
+    def counted(content: bytes, name: str, *how: str, **more: int) -> np.ndarray:
         calls.append(name)
-        if len(calls) == 6:
+        if len(calls) == 6 and calls[0] != "no signal this time":
             os.kill(os.getpid(), signal.SIGTERM)
-        return decode(content, name)
+        return decode(content, name, *how, **more)
 
-    monkeypatch.setattr("onepass.data.pack.decode_image", counted)
+    monkeypatch.setattr("onepass.data.pack.decode_row", counted)
     code, out, _ = prepare()
     assert code == STOPPED and "stopped; what is packed is kept" in out
     kept = len(list((tmp_path / "store/photos/pixels.next.h5.parts").glob("shard-*.h5")))
     assert 1 <= kept < 4
     calls.clear()
     calls.append("no signal this time")
-    monkeypatch.setattr(
-        "onepass.data.pack.decode_image", lambda c, n: calls.append(n) or decode(c, n)
-    )
+    monkeypatch.setattr("onepass.data.pack.decode_row", counted)
     assert prepare()[0] == 0 and len(calls) - 1 == 16 - 4 * kept
     dataset = opened(tmp_path)
     assert np.array_equal(dataset.pixels[:, 0, 0, 0], [*range(10, 18), *range(100, 108)])

@@ -4,6 +4,8 @@ import io
 import os
 import pickle
 import sys
+import time
+import tracemalloc
 import types
 from collections import OrderedDict
 
@@ -149,3 +151,47 @@ def test_another_magic_and_bytes_behind_the_end_are_refused(fake_torch):
         read_state_dict(_file({}, {}, magic=1), "f.pth")
     with pytest.raises(CorruptFileError, match="behind"):
         read_state_dict(_file({}, {}, tail=b"x"), "f.pth")
+
+
+def _tuples(depth: int) -> bytes:
+    """A value of two to the power of `depth` parts in a few bytes: each level holds the one before twice."""
+    return b")q\x00" + b"h\x00h\x00\x86q\x00" * depth
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02Nr\xff\xff\xff\x1f.",  # nine bytes, a table of 8.3 GB
+        b"\x80\x05\x96" + (1 << 33).to_bytes(8, "little") + b".",  # a bytearray of 8 GB
+        b"\x80\x02" + _tuples(60) + b"q\x01.",  # never printed, compared or hashed
+        b"\x80\x02}" + _tuples(60) + b"Ns.",  # as a key
+        b"\x80\x02" + b"]" * 3_000_000 + b".",
+        b"\x80\x02N" + b"\x85" * 500_000 + b".",  # a tuple in a tuple in a tuple …
+    ],
+)
+def test_a_bomb_is_refused_at_once(content):
+    tracemalloc.start()
+    begin = time.monotonic()
+    try:
+        with pytest.raises(CorruptFileError, match=r"^f\.pth: expected a PyTorch"):
+            read_state_dict(content * 3, "f.pth")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert time.monotonic() - begin < 10 and peak < 300_000_000
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"w": _Tensor("a", 4, 0, (1 << 20, 1 << 20), (0, 0))},
+        {"w": _Tensor("a", 4, 0, (4, 2), (1, 0))},
+        {
+            f"w{i}": _Tensor("a", 4000, 0, (4000,), (1,)) for i in range(1000)
+        },  # one storage, many times
+    ],
+)
+def test_tensors_are_no_larger_than_their_file(fake_torch, tensors):
+    with pytest.raises(CorruptFileError, match=r"more numbers|more than the file"):
+        numbers = next(iter(tensors.values())).parts[1]
+        read_state_dict(_file(OrderedDict(tensors), {"a": range(numbers)}), "f.pth")

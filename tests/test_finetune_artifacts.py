@@ -121,7 +121,7 @@ def test_a_number_beyond_all_bounds_is_an_error_of_the_file(place: Path) -> None
     value.pop(DIGEST, None)
     value["identity"]["recipe"]["augmentation"]["randaugment"] = 10**400
     path.write_text(json.dumps(value))
-    with pytest.raises(CorruptFileError, match=r"config\.json.*too large"):
+    with pytest.raises(CorruptFileError, match=r"config\.json.*more than they hold"):
         RunConfig.read(path)
 
 

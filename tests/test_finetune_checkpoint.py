@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from finetune_tiny import tiny_classifier, tiny_recipe, tiny_training
 
+from onepass.cache.arrays import pack_arrays, unpack_arrays
 from onepass.cache.errors import CorruptFileError
-from onepass.classify.heads.storage import pack_arrays, unpack_arrays
 from onepass.finetune.session.checkpoint import (
     load_variables,
     named_slots,

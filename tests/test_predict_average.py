@@ -9,10 +9,10 @@ import pytest
 from classify_store import NAME
 from finished_runs import write_runs
 
+from onepass.cache.arrays import pack_arrays, unpack_arrays
 from onepass.cache.commandline.command import main
 from onepass.cache.errors import InvalidInputError, UsageError
 from onepass.cache.provenance import digest_array
-from onepass.classify.heads.storage import pack_arrays, unpack_arrays
 from onepass.classify.leaderboard.prediction_record import MemberRecord, PredictionRecord
 from onepass.classify.metrics import log_loss, log_probabilities, softmax
 from onepass.classify.protocol.scorings import read_scorings
@@ -20,6 +20,7 @@ from onepass.data.dataset import ImageDataset
 from onepass.predict.__main__ import COMMANDS
 from onepass.predict.average import learn_weights, mix
 from onepass.predict.config import PredictConfig
+from onepass.predict.models import load_predictor
 from onepass.predict.split import predict_split
 
 
@@ -144,7 +145,7 @@ def test_a_run_that_saw_all_rows_learns_nothing_and_says_so(places, capsys) -> N
 )
 def test_bad_flags_are_one_clear_line(fields: dict, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        PredictConfig(**fields)
+        load_predictor(PredictConfig(**fields))
 
 
 def test_views_that_cannot_be_averaged_are_refused() -> None:

@@ -12,9 +12,9 @@ from PIL import Image
 
 import onepass
 from onepass.__main__ import run
+from onepass.cache.arrays import unpack_arrays
 from onepass.cache.errors import MissingFileError, UnknownNameError, UsageError
 from onepass.classify.config import ClassifyConfig
-from onepass.classify.heads.storage import unpack_arrays
 from onepass.classify.pipeline import run_probes
 
 

@@ -243,6 +243,18 @@ class TestRefusals:
         text = encode_answers(spaced, "csv", ()).decode()
         assert text.count("\n") == 1 + len(prediction.rows)
 
+    def test_a_name_like_a_formula_runs_in_no_spreadsheet_and_is_handed_in_as_it_is(
+        self, made
+    ) -> None:
+        prediction = load_predictor(config(made[0])).predict_split("test")
+        names = [f"=cmd|'/c calc'!A{row}.png" for row in prediction.rows]
+        hostile = replace(prediction, names=[name.replace(" ", "_") for name in names])
+        text = encode_answers(hostile, "csv", ()).decode()
+        assert all(line.startswith("'=cmd") for line in text.splitlines()[1:])
+        for form in ("kaggle", "course"):
+            lines = encode_answers(hostile, form, ("Id", "Category")).decode().splitlines()
+            assert all(line.startswith("=cmd") for line in lines[form == "kaggle" :])
+
     def test_views_are_for_runs(self, made) -> None:
         with pytest.raises(UsageError, match="expected a fine-tuned run among the models"):
             predict_split(config(made[0], views=("flip",)))

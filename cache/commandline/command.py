@@ -2,27 +2,26 @@
 
 import io
 import json
-import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from onepass.cache.artifacts import to_json
 from onepass.cache.commandline.advice import places_of, with_advice
 from onepass.cache.commandline.flags import make_parser
 from onepass.cache.commandline.signals import interrupt_on_signals, stop_on_signals
-from onepass.cache.commandline.terminal import Terminal
+from onepass.cache.commandline.terminal import Terminal, mute, printable, reserve_descriptors
 from onepass.cache.errors import OnepassError
 from onepass.cache.progress import progress_to
 from onepass.cache.provenance import recorded_command
 from onepass.cache.stopping import StopRequest
 
-DONE, FAILED, USAGE, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130  # 75: EX_TEMPFAIL of sysexits.h
+DONE, FAILED, USAGE, INCOMPLETE = 0, 1, 2, 3
+STOPPED, INTERRUPTED = 75, 130  # 75: EX_TEMPFAIL of sysexits.h
 
 
 class OnSignal(Enum):
@@ -66,7 +65,8 @@ def main(
 
     `moved` gives the present spelling of commands that the package had before.
 
-    0: done. 1: an error, said in one line. 2: a wrong command line. 75: stopped cleanly with work
+    0: done. 1: an error, said in one line. 2: a wrong command line. 3: done, but for inputs that could not
+    be read, which the result names. 75: stopped cleanly with work
     left; the same command resumes it. 130: interrupted. A traceback is shown only for a bug of ours.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -79,6 +79,7 @@ def main(
 
 def on_terminal(program: Callable[..., int], *arguments: Any) -> int:
     """Return the exit code of a program that prints, whatever the terminal can show and a pipe takes."""
+    reserve_descriptors()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without × or … shows an escape
             stream.reconfigure(errors="backslashreplace")
@@ -88,8 +89,17 @@ def on_terminal(program: Callable[..., int], *arguments: Any) -> int:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:  # the reader of a pipe (`| head`) has seen enough
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  flushed by the interpreter at exit
+        mute("stdout")
         return DONE
+    except OSError as error:  # of printing: the errors of the work have been said
+        mute("stdout")
+        Terminal().line(f"onepass: what it prints cannot be written ({error.strerror})")
+        return FAILED
+    finally:
+        try:
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            mute("stderr")
 
 
 def _run(package: str, commands: Sequence[Command], arguments: list[str]) -> int:
@@ -126,8 +136,10 @@ def _run(package: str, commands: Sequence[Command], arguments: list[str]) -> int
             more_words = f"; the same command{anew} resumes" if resumes else ""
             terminal.line(f"{program}: interrupted{more_words}")
             return STOPPED if resumes else INTERRUPTED
-    print(text)
-    return STOPPED if getattr(result, "stopped", "") else DONE
+    print(text if as_json else printable(text))
+    if getattr(result, "stopped", ""):
+        return STOPPED
+    return INCOMPLETE if getattr(result, "incomplete", False) else DONE
 
 
 def _work(command: Command, config: Any) -> Any:

@@ -1,19 +1,62 @@
-"""Standard error as a person sees it: log lines, and one line of progress that is rewritten in place."""
+"""Standard output and error as a person sees them: what is printed, log lines, and a line of progress.
+
+Names of files and classes come from strangers, and a terminal obeys what it is sent: all that a command
+prints goes through `printable`.
+"""
 
 import logging
+import os
+import re
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 
 from onepass.cache.progress import ProgressUpdate
 
 LIVE_PERIOD, LOG_PERIOD = 0.2, 10.0  # seconds between lines: on a terminal, in a log
+# Control characters, which a terminal obeys; marks that turn the direction of text, which hide what
+# follows; further line ends; halves of characters, which no terminal can show.
+OBEYED = re.compile(
+    r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """Return text with what a terminal would obey written as an escape, such as `\\x1b`; lines stay lines."""
+    return OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def one_line(name: str) -> str:
+    """Return a name, or other text from elsewhere, so that it can neither be obeyed nor look like two lines."""
+    return printable(name).replace("\n", "\\n")
+
+
+def reserve_descriptors() -> None:
+    """Put the null device in the place of standard streams that are closed.
+
+    Else the next file that is opened takes their number, and what a library prints goes into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            mute(name)
+
+
+def mute(name: str) -> None:
+    """Send what is still printed to `sys.<name>` nowhere; the interpreter flushes it at its end, too."""
+    setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
 
 
 class Terminal(logging.Handler):
     """Shows what the library logs and how far it is; standard output is left to results.
 
-    Use as a context manager.
+    Work goes on where standard error is closed, or its disk is full. Use as a context manager.
     """
 
     def __init__(self) -> None:
@@ -42,9 +85,8 @@ class Terminal(logging.Handler):
 
     def line(self, text: str) -> None:
         """Print a line above the line of progress."""
-        if self.live and self._shown:
-            print("\r\x1b[2K", end="", file=sys.stderr)
-        print(text, file=sys.stderr, flush=True)
+        erase = "\r\x1b[2K" if self.live and self._shown else ""
+        self._print(f"{erase}{printable(text)}\n")
 
     def progress(self, update: ProgressUpdate) -> None:
         """Show an update if the last one is old enough, or if it is the last of its kind."""
@@ -52,11 +94,15 @@ class Terminal(logging.Handler):
         if not update.finished and now - self._last < self.period:
             return
         self._last = now
-        text = str(update)
+        text = one_line(str(update))
         if self.live:
             end = "\n" if update.finished else ""
-            print(f"\r\x1b[2K{text}", end=end, file=sys.stderr, flush=True)
+            self._print(f"\r\x1b[2K{text}{end}")
             self._shown = "" if update.finished else text
         elif text != self._shown:  # the last one may have come by itself just now
             self._shown = text
-            print(text, file=sys.stderr, flush=True)
+            self._print(text + "\n")
+
+    def _print(self, text: str) -> None:
+        with suppress(OSError, ValueError):  # nobody reads it, no room, closed
+            print(text, end="", file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from onepass.cache.commandline.advice import command_of
+from onepass.cache.commandline.terminal import one_line
 from onepass.classify.text import percent, table
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _outliers(result: "Inspection") -> list[str]:
 
 
 def _classes(result: "Inspection") -> list[str]:
-    names, lines = result.class_names, ["Worst classes on val"]
+    names, lines = list(map(one_line, result.class_names)), ["Worst classes on val"]
     worst = [
         (f"  {one.name}", percent(one.val_accuracy or 0.0), "" if one.taken_for is None else f"mostly taken for {names[one.taken_for]}")
         for one in result.classes[:SHOWN]

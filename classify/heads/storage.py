@@ -1,22 +1,17 @@
 """Heads on disk: `arrays.npz` and `head.json`, numbers and words, never code."""
 
-import io
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from onepass.cache.arrays import pack_arrays, unpack_arrays
 from onepass.cache.artifacts import Artifact, record
 from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError, OnepassError
-from onepass.cache.files import write_atomic
+from onepass.cache.files import read_bytes, write_atomic
 from onepass.cache.provenance import digest_bytes
 from onepass.classify.heads.base import Head
 from onepass.classify.heads.registry import find_head
-
-# What zipfile raises for a byte that was changed: RuntimeError where it says "encrypted" or another method.
-UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, RuntimeError)
 
 
 @record
@@ -90,7 +85,7 @@ def load_head(folder: Path) -> Head:
         record = HeadRecord.read(folder / "head.json")
         kind = find_head(record.kind)
         head = kind(**record.params)
-        content = (folder / "arrays.npz").read_bytes()
+        content = read_bytes(folder / "arrays.npz")
         if digest_bytes(content) != record.digest:
             raise ValueError("arrays.npz differs from the digest written with it")
         arrays = unpack_arrays(content)
@@ -104,29 +99,6 @@ def load_head(folder: Path) -> Head:
     for name, value in {**arrays, **facts}.items():
         setattr(head, name, value)
     return head
-
-
-def pack_arrays(arrays: dict[str, np.ndarray]) -> bytes:
-    """Return arrays as the bytes of an `.npz` file; equal arrays give equal bytes."""
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
-
-
-def unpack_arrays(content: bytes) -> dict[str, np.ndarray]:
-    """Return the arrays of an `.npz` file's bytes.
-
-    Raises:
-        ValueError: They are not such a file, or hold more than plain arrays.
-    """
-    try:
-        loaded = np.load(io.BytesIO(content), allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise ValueError("a single array")
-        with loaded as file:
-            return {name: file[name] for name in file.files}
-    except UNREADABLE as error:
-        raise ValueError(f"not a file of arrays: {error}") from error
 
 
 def _described(arrays: dict[str, np.ndarray]) -> dict[str, StoredArray]:

@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from onepass.cache.arrays import pack_arrays, unpack_arrays
 from onepass.cache.artifacts import Artifact, record
 from onepass.cache.errors import CorruptFileError, OnepassError
-from onepass.cache.files import write_atomic
+from onepass.cache.files import read_bytes, write_atomic
 from onepass.cache.progress import human_seconds
 from onepass.cache.provenance import digest_array, digest_json, made_by
 from onepass.classify.heads.base import Head
-from onepass.classify.heads.storage import load_head, pack_arrays, save_head, unpack_arrays
+from onepass.classify.heads.storage import load_head, save_head
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.leaderboard.result import (
     CalibrationErrors,
@@ -213,7 +214,7 @@ def load_probabilities(folder: Path, rows: RowCounts) -> Probabilities:
     """
     path = folder / "probabilities.npz"
     try:
-        arrays = unpack_arrays(path.read_bytes())
+        arrays = unpack_arrays(read_bytes(path))
         found = Probabilities(**arrays)
         lengths = {field.name: len(arrays[field.name]) for field in fields(Probabilities)}
         if any(lengths[name] != getattr(rows, name.removesuffix("_predicted")) for name in lengths):

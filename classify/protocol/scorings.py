@@ -15,7 +15,14 @@ from pathlib import Path
 
 from onepass.cache.artifacts import check_digest, from_json, record, to_json
 from onepass.cache.errors import CorruptFileError
-from onepass.cache.files import FULL_DISK, fsync_folder, make_folder, out_of_space
+from onepass.cache.files import (
+    FULL_DISK,
+    fsync_folder,
+    make_folder,
+    out_of_space,
+    parse_json,
+    read_bytes,
+)
 from onepass.cache.provenance import digest_bytes, digest_json, made_by
 from onepass.classify.leaderboard.board import ProbeResult
 
@@ -107,7 +114,7 @@ def read_scorings(folder: Path, dataset_digest: str) -> list[Scoring]:
     path = scorings_path(folder)
     if not path.exists():
         return []
-    found = [scoring for scoring, _ in _whole_lines(path, path.read_bytes())]
+    found = [scoring for scoring, _ in _whole_lines(path, read_bytes(path))]
     return [scoring for scoring in found if scoring.dataset_digest == dataset_digest]
 
 
@@ -124,8 +131,8 @@ def _whole_lines(path: Path, content: bytes) -> Iterator[tuple[Scoring, str]]:
     *ended, last = content.split(b"\n")
     for number, text in enumerate([*ended, last] if _whole(last) else ended, 1):
         try:
-            value = json.loads(text.decode())
-        except (ValueError, RecursionError):  # the latter: brackets without end
+            value = parse_json(text)
+        except ValueError:
             torn = number
             continue
         try:
@@ -144,9 +151,9 @@ def _whole_lines(path: Path, content: bytes) -> Iterator[tuple[Scoring, str]]:
 def _whole(last: bytes) -> bool:
     """Say whether what follows the last end of line is more than the beginning of a line."""
     try:
-        json.loads(last.decode(errors="replace"))
-    except json.JSONDecodeError as error:
-        return error.msg == "Extra data"
+        parse_json(last.decode(errors="replace").encode())
+    except ValueError as error:
+        return getattr(error, "msg", "") == "Extra data"
     return True
 
 

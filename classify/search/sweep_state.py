@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from onepass.cache.arrays import pack_arrays, unpack_arrays
 from onepass.cache.artifacts import Artifact, record
 from onepass.cache.errors import CorruptFileError
-from onepass.cache.files import leftovers, write_atomic
+from onepass.cache.files import leftovers, parse_json, read_bytes, write_atomic
 from onepass.classify.heads.neural.network import Networks
-from onepass.classify.heads.storage import pack_arrays, unpack_arrays
 from onepass.classify.search.learning_curve import CurvePoint, LearningCurve, Snapshot
 
 log = logging.getLogger(__name__)
@@ -128,11 +128,27 @@ class StateFile:
         if not self.path.exists():
             return None
         try:
-            arrays = unpack_arrays(self.path.read_bytes())
+            arrays = unpack_arrays(read_bytes(self.path))
             state = self._read(arrays[FACTS])
         except (OSError, ValueError, KeyError) as error:
             log.info(f"{self.path}: expected the state of a sweep ({error}); it begins anew")
             return None
+        try:
+            return self._resume(networks, curves, state, arrays)
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
+            raise CorruptFileError(
+                f"{self.path}: expected the state of this sweep, but it does not fit ({error}); delete it "
+                "and run the same command again"
+            ) from error
+
+    def _resume(
+        self,
+        networks: Networks,
+        curves: list[LearningCurve],
+        state: SweepState,
+        arrays: dict[str, np.ndarray],
+    ) -> tuple[set[int], int]:
+        """Put a state into networks and curves; whatever does not fit is one of several plain errors."""
         alive = set(state.alive)
         networks.keep(alive)
         for number, (group, saved) in enumerate(zip(networks.groups, state.groups, strict=True)):
@@ -153,7 +169,7 @@ class StateFile:
         Raises:
             CorruptFileError: It is of another format or another sweep.
         """
-        state = SweepState.unsealed(json.loads(facts.tobytes()))
+        state = SweepState.unsealed(parse_json(facts.tobytes()))
         if state.id != self.identity:
             raise CorruptFileError("it is of another sweep")
         return state

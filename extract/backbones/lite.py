@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from onepass.cache.errors import InvalidInputError, MissingFileError
+from onepass.cache.files import read_bytes
 from onepass.extract.backbones.lite_network import HEAD, VARIANTS, build_network
 from onepass.extract.backbones.spec import PREPROCESSING, BackboneSpec
 from onepass.extract.backbones.torch_file import read_state_dict
@@ -125,7 +126,7 @@ def _read(spec: BackboneSpec, weights: Path | str, sha256: str | None) -> dict[s
     """Return the state dict; the digest is that of the very bytes that are read."""
     path = weights_path(spec, weights)
     check_exists(path)
-    content = path.read_bytes()
+    content = read_bytes(path)
     found = hashlib.sha256(content).hexdigest()
     if weights == "imagenet":
         check_digest(str(path), found, VARIANTS[spec.name].sha256)

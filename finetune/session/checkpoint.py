@@ -13,9 +13,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from onepass.cache.arrays import pack_arrays, unpack_arrays
 from onepass.cache.errors import CorruptFileError
-from onepass.cache.files import write_atomic
-from onepass.classify.heads.storage import pack_arrays, unpack_arrays
+from onepass.cache.files import parse_json, read_bytes, write_atomic
 
 STATE = "state"
 Variables = Mapping[str, Any]  # Keras variables by their names
@@ -50,8 +50,8 @@ def load_variables(
         CorruptFileError: It is cut short, changed, or of another model; then the variable is named.
     """
     try:
-        arrays = unpack_arrays(path.read_bytes())
-        state: dict[str, Any] = json.loads(arrays.pop(STATE).tobytes())
+        arrays = unpack_arrays(read_bytes(path))
+        state: dict[str, Any] = parse_json(arrays.pop(STATE).tobytes())
     except (OSError, ValueError, KeyError) as error:
         raise CorruptFileError(
             f"{path}: expected a checkpoint, but it cannot be read ({error}); {mend}"

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from onepass.cache.arrays import unpack_arrays
 from onepass.cache.errors import CorruptFileError, MissingFileError, StaleError
+from onepass.cache.files import read_bytes
 from onepass.cache.names import check_run
 from onepass.cache.stores import AnyStore
-from onepass.classify.heads.storage import unpack_arrays
 from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.finetune.session.result import RESULT, FinetuneResult
 from onepass.finetune.session.run_identity import CONFIG, RunConfig, RunIdentity
@@ -93,7 +94,7 @@ def load_logits(path: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
         CorruptFileError: The file is damaged, or of another number of classes.
     """
     try:
-        arrays = unpack_arrays(path.read_bytes())
+        arrays = unpack_arrays(read_bytes(path))
         logits, rows = arrays["logits"], arrays["rows"]
         if logits.shape != (len(rows), classes):
             raise ValueError(f"shape {logits.shape} for {len(rows)} rows")

@@ -5,11 +5,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from onepass.cache.arrays import pack_arrays
 from onepass.cache.content import CONTENT_BYTES
 from onepass.cache.errors import CorruptFileError
 from onepass.cache.files import write_atomic
 from onepass.cache.progress import Progress
-from onepass.classify.heads.storage import pack_arrays
 from onepass.data.dataset import ImageDataset
 from onepass.extract.backbones.registry import WeightsChoice, find_backbone
 from onepass.extract.backend import compile_step

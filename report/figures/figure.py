@@ -1,7 +1,5 @@
 """A figure: its drawing, and the numbers it was drawn from."""
 
-import csv
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +9,13 @@ from typing import Any
 from markupsafe import Markup
 
 from onepass.cache.artifacts import Artifact, record
+from onepass.cache.csv_text import csv_text
 from onepass.cache.files import write_atomic
 from onepass.report.plot import Drawing
 
 INDEX = "index.json"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 FEW = 40  # rows of numbers that the page shows below a figure
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for a formula
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +59,7 @@ class Figure:
 
     def csv(self) -> str:
         """Return the numbers as CSV; text that a spreadsheet would run gets a ' in front."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows([_harmless(value) for value in row] for row in self.rows)
-        return out.getvalue()
-
-
-def _harmless(value: Any) -> Any:
-    return "'" + value if isinstance(value, str) and value.startswith(FORMULA) else value
+        return csv_text(self.columns, self.rows)
 
 
 @record

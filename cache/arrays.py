@@ -1,0 +1,78 @@
+"""Arrays by name in one `.npz` file: stored as they are, never compressed, never pickled.
+
+The reader is not `numpy.load`, which allocates what a member's header asks for and raises whatever its
+parsers do: here each member is compared with the bytes that are there, before anything is made of it.
+"""
+
+import io
+import zipfile
+from collections.abc import Mapping
+
+import numpy as np
+
+KINDS = "biufcUS"  # of numbers and text, as `numpy.dtype.kind` has them
+SUFFIX = ".npy"
+
+
+def pack_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Return arrays as the bytes of an `.npz` file; equal arrays give equal bytes."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def unpack_arrays(content: bytes) -> dict[str, np.ndarray]:
+    """Return the arrays of an `.npz` file's bytes; together they are no larger than the file.
+
+    Raises:
+        ValueError: They are not what `pack_arrays` makes.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()
+            _check_members(members, len(content))
+            return {m.filename.removesuffix(SUFFIX): _array(archive.read(m)) for m in members}
+    except Exception as error:  # zipfile and NumPy's parser of headers raise nearly anything
+        alone = " (a single array)" if content.startswith(np.lib.format.MAGIC_PREFIX) else ""
+        reason = f"{error}"[:200] or type(error).__name__
+        raise ValueError(f"not a file of arrays{alone}: {reason}") from error
+
+
+def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
+    names = {member.filename for member in members}
+    if len(names) != len(members) or not all(name.endswith(SUFFIX) for name in names):
+        raise ValueError(f"expected arrays of different names, each ending with {SUFFIX}")
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise ValueError("a member is compressed, which Onepass never does")
+    if sum(member.file_size for member in members) > size:
+        raise ValueError("its members are larger than the file")
+
+
+def _array(member: bytes) -> np.ndarray:
+    """Return the array of a member, after comparing its header with its bytes."""
+    stream = io.BytesIO(member)
+    version = np.lib.format.read_magic(stream)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    shape, fortran_order, dtype = read[version](stream)
+    if dtype.kind not in KINDS or dtype.itemsize == 0:
+        raise ValueError(
+            f"dtype {str(dtype)[:40]}, expected numbers or text (objects are never read)"
+        )
+    if any(type(length) is not int or length < 0 for length in shape):
+        raise ValueError(f"shape {str(shape)[:80]}")
+    start, count = stream.tell(), 1
+    for length in shape:
+        count *= length
+    if start + count * dtype.itemsize != len(member):
+        raise ValueError(
+            f"an array of {count:,} × {dtype} has {len(member) - start:,} bytes in the file"
+        )
+    flat = np.frombuffer(member, dtype, count, start)
+    if dtype.kind == "U":
+        codes = flat.view(f"{dtype.str[0]}u4")
+        if codes.size and (codes.max() > 0x10FFFF or ((codes >= 0xD800) & (codes < 0xE000)).any()):
+            raise ValueError("text that is not Unicode")
+    return np.array(flat.reshape(shape, order="F" if fortran_order else "C"))

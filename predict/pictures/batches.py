@@ -1,0 +1,103 @@
+"""Pictures are decoded in threads, in order, a little ahead of the device."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from onepass.cache.content import content_of
+from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError
+from onepass.cache.errors import UnreadableFileError as Unreadable
+from onepass.extract.stream.engine import PixelBatch
+from onepass.predict.pictures.sources import Picture
+from onepass.predict.pixel_classifier import PictureGeometry
+
+BAD_PICTURE = (InvalidInputError, CorruptFileError, MissingFileError, Unreadable)
+AHEAD = 4  # pictures per thread that are decoded before they are asked for
+
+
+@dataclass(frozen=True, slots=True)
+class PictureBatch(PixelBatch):
+    """Pictures in their order, those that cannot be used among them; `pixels` holds only the others.
+
+    Attributes:
+        pictures: They.
+        reasons: Why each cannot be used; "" where it can.
+    """
+
+    pictures: tuple[Picture, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+
+def decoded_batches(
+    pictures: Iterable[Picture], geometry: PictureGeometry, size: int
+) -> Iterator[PictureBatch]:
+    """Yield batches of `size` usable pictures; the last is filled up with zeros.
+
+    No more than a batch and a few pictures per thread are held at a time.
+    """
+    count = 0
+    taken: list[Picture] = []
+    reasons: list[str] = []
+    rows: list[np.ndarray] = []
+
+    def batch() -> PictureBatch:
+        pixels = np.zeros((size, *geometry.shape), np.uint8)
+        for place, row in zip(pixels, rows, strict=False):
+            place[:] = row
+        made = PictureBatch(
+            shard=0,
+            rows=np.arange(count - len(rows), count),
+            contents=content_of(pixels[: len(rows)]),
+            pixels=pixels,
+            pictures=tuple(taken),
+            reasons=tuple(reasons),
+        )
+        for one in (taken, reasons, rows):
+            one.clear()
+        return made
+
+    for picture, row in _decoded(pictures, geometry):
+        taken.append(picture)
+        reasons.append(row if isinstance(row, str) else "")
+        if not isinstance(row, str):
+            rows.append(row)
+            count += 1
+        if len(rows) == size or len(taken) == 8 * size:  # many bad ones are told of early as well
+            yield batch()
+    if taken:
+        yield batch()
+
+
+def _decoded(
+    pictures: Iterable[Picture], geometry: PictureGeometry
+) -> Iterator[tuple[Picture, np.ndarray | str]]:
+    """Yield each picture with its pixels, or the reason why it has none."""
+    threads = os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
+    threads = min(32, (threads or 1) + 2)  # an address makes its thread wait
+    with ThreadPoolExecutor(threads, "decoder") as pool:
+        ahead: deque[tuple[Picture, Future]] = deque()
+        try:
+            for picture in pictures:
+                ahead.append((picture, pool.submit(_pixels, picture, geometry)))
+                if len(ahead) >= AHEAD * threads:
+                    first, future = ahead.popleft()
+                    yield first, future.result()
+            while ahead:
+                first, future = ahead.popleft()
+                yield first, future.result()
+        finally:
+            for _, future in ahead:
+                future.cancel()
+
+
+def _pixels(picture: Picture, geometry: PictureGeometry) -> np.ndarray | str:
+    try:
+        return geometry.pixels(picture.read(), picture.name)
+    except BAD_PICTURE as error:
+        return str(error).removeprefix(f"{picture.name}: ")
+    except MemoryError:
+        return "too large for the memory"

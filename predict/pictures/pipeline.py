@@ -1,0 +1,178 @@
+"""`onepass predict MODEL IMAGES…`: found, decoded, classified and written, one batch after the other."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from onepass.cache.locks import exclusive
+from onepass.cache.progress import Progress
+from onepass.cache.provenance import digest_json
+from onepass.data.pack import quiet_bombs
+from onepass.extract.stream.engine import PixelBatch, Stream
+from onepass.predict.config import PredictConfig
+from onepass.predict.models import load_predictor
+from onepass.predict.pictures.answers import (
+    Answer,
+    answer_file,
+    check_answer_file,
+    margin,
+    top_classes,
+)
+from onepass.predict.pictures.batches import BAD_PICTURE, PictureBatch, decoded_batches
+from onepass.predict.pictures.sorting import Sorter
+from onepass.predict.pictures.sources import Picture, find_pictures
+from onepass.predict.predictor import Predictor
+
+SHOWN = 20  # answers that a person is shown; more are written to a file
+
+
+@dataclass(slots=True)
+class PicturesResult:
+    """What became of new pictures.
+
+    Attributes:
+        model: By what they were classified.
+        pictures: How many there were.
+        unread: How many of them could not be read.
+        open: How many answers were left open.
+        classes: How many were given each class, by its name.
+        first: The first answers.
+        path: The file of all of them; None where there were few and none was asked for.
+        copied_to: The folder that they were sorted into.
+    """
+
+    model: str
+    pictures: int = 0
+    unread: int = 0
+    open: int = 0
+    classes: Counter[str] = field(default_factory=Counter)
+    first: list[Answer] = field(default_factory=list)
+    path: Path | None = None
+    copied_to: Path | None = None
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether some pictures have no answer because they could not be read."""
+        return self.unread > 0
+
+    def count(self, answer: Answer) -> None:
+        """Take an answer into account."""
+        self.pictures += 1
+        self.unread += answer.unread
+        self.open += answer.is_open
+        if answer.decided:
+            self.classes[answer.decided.class_name] += 1
+        if len(self.first) < SHOWN:
+            self.first.append(answer)
+
+
+def predict_pictures(config: PredictConfig) -> PicturesResult:
+    """Classify new pictures; one that cannot be used is named with its reason and ends nothing.
+
+    Args:
+        config: With `images`.
+
+    Raises:
+        UsageError: The flags do not fit one another.
+        OnepassError: The model is unknown, unfinished, stale or damaged, or the pictures cannot be found.
+    """
+    if config.out:
+        check_answer_file(config.out)
+    predictor = load_predictor(config)
+    classifier = predictor.on_pictures()
+    path = config.out or _default_path(config, predictor)
+    result = PicturesResult(predictor.name, copied_to=config.copy_to)
+    sorter = Sorter(config.copy_to, config.link) if config.copy_to else None
+    with ExitStack() as stack:
+        stack.enter_context(quiet_bombs())
+        pictures = find_pictures(config.images, config.column, stack)
+        written = _Written(path, config, stack)
+        progress = stack.enter_context(Progress(pictures.total, "pictures", predictor.name))
+
+        def take(batch: PixelBatch, arrays: list[np.ndarray]) -> None:
+            assert isinstance(batch, PictureBatch)
+            answers = answers_of(predictor, batch, arrays, config.top)
+            for picture, answer in zip(batch.pictures, answers, strict=True):
+                if sorter:
+                    answer = sorted_in(sorter, picture, answer)
+                result.count(answer)
+                written.add(answer)
+            progress.total = max(progress.total, result.pictures)
+            progress.advance(len(batch.pictures))
+
+        stream = Stream(lambda batch: classifier.forward(batch.pixels), take)
+        progress.note = lambda: f"bound by {stream.bound()}"
+        stream.run(decoded_batches(pictures.found, classifier.geometry, classifier.batch))
+    result.path = written.path
+    return result
+
+
+def answers_of(
+    predictor: Predictor, batch: PictureBatch, arrays: list[np.ndarray], top: int
+) -> Iterator[Answer]:
+    """Yield the answer to each picture of a batch.
+
+    Args:
+        predictor: Gives model and classes.
+        batch: The pictures.
+        arrays: What the networks gave for those that can be used, in the order of their `wanted`.
+        top: How many classes are named.
+    """
+    classifier = predictor.on_pictures()
+    rows: Iterator[np.ndarray] = iter(())
+    if len(batch.rows):
+        rows = iter(classifier.model.probabilities(classifier.named(arrays)))
+    for picture, reason in zip(batch.pictures, batch.reasons, strict=True):
+        if reason:
+            yield Answer(picture.name, (), reason=reason)
+            continue
+        row = next(rows)
+        best = top_classes(row, predictor.class_ids, predictor.class_names, top)
+        yield Answer(picture.name, best, margin(row))
+
+
+def sorted_in(sorter: Sorter, picture: Picture, answer: Answer) -> Answer:
+    """Sort a picture in; where it cannot be read a second time, the answer says so."""
+    try:
+        sorter.put(picture, answer)
+    except BAD_PICTURE as error:
+        return replace(answer, reason=f"not copied: {error}")
+    return answer
+
+
+class _Written:
+    """The file of answers: begun at once where it was asked for, else when there are more than a person is shown."""
+
+    def __init__(self, path: Path, config: PredictConfig, stack: ExitStack) -> None:
+        self.path: Path | None = None
+        self._place, self._top, self._stack = path, config.top, stack
+        self._waiting: list[Answer] = []
+        if config.out:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._stack.enter_context(exclusive(self._place, instead="name another with --out FILE"))
+        self._write = self._stack.enter_context(answer_file(self._place, self._top))
+        self.path = self._place
+
+    def add(self, answer: Answer) -> None:
+        if self.path is None:
+            self._waiting.append(answer)
+            if len(self._waiting) <= SHOWN:
+                return
+            self._begin()
+            for waiting in self._waiting:
+                self._write(waiting)
+            self._waiting.clear()
+            return
+        self._write(answer)
+
+
+def _default_path(config: PredictConfig, predictor: Predictor) -> Path:
+    digest = digest_json([predictor.name, config.images])[:8]
+    dataset = predictor.dataset.name
+    return config.runs / dataset / "predictions" / f"pictures-{digest}.csv"

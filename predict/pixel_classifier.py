@@ -1,0 +1,194 @@
+"""A model's networks, compiled: uint8 pixels in, probabilities out, from any thread."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onepass.cache.artifacts import record
+from onepass.classify.protocol.pixels import pixel_features
+from onepass.data.config import DEFAULT_FIT
+from onepass.data.images import decode_row
+from onepass.predict.pixel_models import PIXELS, PixelModel, RunPass, VectorSpec, Wanted, filled
+
+if TYPE_CHECKING:
+    import keras
+
+    from onepass.data.dataset import ImageDataset
+
+Step = Callable[[np.ndarray], list[Any]]
+BuildExtractor = Callable[[Sequence[VectorSpec], tuple[int, int, int]], "keras.Model"]
+BATCH = 64  # of a network whose batch is not on record, and of the networks of runs
+
+
+@record
+class PictureGeometry:
+    """What an image becomes before a network sees it: the geometry of the rows that were learnt.
+
+    Attributes:
+        side: Height and width (px).
+        channels: 1 (grey) or 3 (RGB).
+        fit: How an image that is no square becomes one, as in `onepass.data.images.fit_image`.
+    """
+
+    side: int
+    channels: int
+    fit: str
+
+    @classmethod
+    def of(cls, dataset: "ImageDataset") -> "PictureGeometry":
+        """Return that of a data set. Where its rows were squares of one size, others are stretched."""
+        fit = str(dataset.record.geometry.get("fit", "square"))
+        _, side, _, channels = dataset.pixels.shape
+        return cls(side, channels, DEFAULT_FIT if fit == "square" else fit)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the pixels."""
+        return self.side, self.side, self.channels
+
+    def pixels(self, content: Any, name: str) -> np.ndarray:
+        """Return an image as `onepass data prepare` would store it: uint8 (side, side, channels).
+
+        Args:
+            content: As `onepass.data.images.decode_image` takes it.
+            name: What an error calls it.
+
+        Raises:
+            InvalidInputError: It cannot be decoded, is cut short, or is too large.
+        """
+        return decode_row(content, name, self.side, self.channels, self.fit)
+
+
+@dataclass(frozen=True, slots=True)
+class _Network:
+    """One compiled network: the arrays that it gives, and how many images it takes at a time."""
+
+    gives: tuple[Wanted, ...]
+    batch: int
+    step: Step
+
+
+class PixelClassifier:
+    """A model and its networks, which are built when they are first needed.
+
+    It may be used by several threads at once.
+
+    Args:
+        model: What the arrays mean.
+        geometry: Of the pixels.
+        build_extractor: Builds the network that gives some vectors of one backbone, size and view:
+            uint8 (B, H, W, C) → list of float32 (B, D).
+        batches: Images a step of the networks of some vectors; `BATCH` for the others.
+        batch: Images a step of all networks; 0 leaves it to `batches`.
+        also: Further arrays that are wanted of each image.
+    """
+
+    def __init__(
+        self,
+        model: PixelModel,
+        geometry: PictureGeometry,
+        build_extractor: BuildExtractor,
+        batches: Mapping[VectorSpec, int],
+        batch: int = 0,
+        also: Sequence[Wanted] = (),
+    ) -> None:
+        self.model, self.geometry = model, geometry
+        self.wanted = tuple(dict.fromkeys((*model.wanted, *also)))
+        self._build_extractor, self._batches, self._batch = build_extractor, batches, batch
+        self._networks: list[_Network] = []
+        self._lock = threading.Lock()
+
+    @property
+    def batch(self) -> int:
+        """How many images `forward` takes at a time."""
+        groups = [self._batch_of(one) for one in self.wanted]
+        return max(groups)
+
+    def _batch_of(self, one: Wanted) -> int:
+        found = self._batches.get(one, BATCH) if isinstance(one, VectorSpec) else BATCH
+        return self._batch or found
+
+    def forward(self, pixels: np.ndarray) -> list[Any]:
+        """Return the arrays of `wanted`, in order, of uint8 (`batch`, H, W, C); they may still be computed."""
+        with self._lock:
+            if not self._networks:
+                self._networks = self._compiled()
+        found: dict[Wanted, Any] = {}
+        for network in self._networks:
+            arrays = _in_batches(network.step, network.batch, pixels)
+            found.update(zip(network.gives, arrays, strict=True))
+        return [found[one] for one in self.wanted]
+
+    def named(self, arrays: Sequence[np.ndarray]) -> dict[Wanted, np.ndarray]:
+        """Return what `forward` gave by name, each vector rounded as it would be stored."""
+        return {
+            one: one.rounded(array) if isinstance(one, VectorSpec) else array
+            for one, array in zip(self.wanted, map(np.asarray, arrays), strict=True)
+        }
+
+    def arrays(self, pixels: np.ndarray) -> dict[Wanted, np.ndarray]:
+        """Return every wanted array, by name, of n >= 1 images, uint8 (n, H, W, C)."""
+        parts = [
+            self.named([np.asarray(a)[: len(cut)] for a in self.forward(filled(cut, self.batch))])
+            for cut in (pixels[i : i + self.batch] for i in range(0, len(pixels), self.batch))
+        ]
+        return {one: np.concatenate([part[one] for part in parts]) for one in self.wanted}
+
+    def _compiled(self) -> list[_Network]:
+        groups: dict[Any, list[Wanted]] = {}
+        for one in self.wanted:
+            groups.setdefault(_pass_of(one), []).append(one)
+        runs = {name: build() for name, build in self.model.runs.items()}
+        return [self._network(tuple(group), runs) for group in groups.values()]
+
+    def _network(self, group: tuple[Wanted, ...], runs: Mapping[str, Any]) -> _Network:
+        batch, first = self._batch_of(group[0]), group[0]
+        if isinstance(first, VectorSpec) and first.backbone == PIXELS:
+            side = first.size
+            return _Network(group, batch, lambda pixels: [pixel_features(pixels, side)])
+        from onepass.extract.backend import compile_step  # TensorFlow
+
+        if isinstance(first, RunPass):
+            outputs = [one.output for one in group if isinstance(one, RunPass)]
+            network = _run_network(runs[first.run], first.view, outputs)
+        else:
+            specs = [one for one in group if isinstance(one, VectorSpec)]
+            network = self._build_extractor(specs, self.geometry.shape)
+        return _Network(group, batch, compile_step(network, batch))
+
+
+def _pass_of(one: Wanted) -> tuple:
+    """Return what arrays of the same forward pass have in common."""
+    if isinstance(one, RunPass):
+        return one.run, one.view
+    return one.backbone, one.weights, one.size, one.view, one.precision
+
+
+def _in_batches(step: Step, batch: int, pixels: np.ndarray) -> list[Any]:
+    """Return a network's arrays of a batch that may be larger than the network's own."""
+    if batch == len(pixels):
+        return step(pixels)
+    parts = [
+        [np.asarray(array)[: len(cut)] for array in step(filled(cut, batch))]
+        for cut in (pixels[i : i + batch] for i in range(0, len(pixels), batch))
+    ]
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+
+def _run_network(predictor: "keras.Model", view: str, outputs: Sequence[str]) -> "keras.Model":
+    """Return a run's network that looks at the images in a view and gives logits, vectors or both."""
+    import keras
+
+    from onepass.extract.backend import as_list
+    from onepass.predict.views import with_view
+
+    network = with_view(predictor, view)
+    if list(outputs) == ["logits"]:
+        return network
+    pixels = keras.Input(network.input_shape[1:], dtype="uint8", name="pixels")
+    vectors = as_list(predictor.get_layer("extractor")(pixels))[0]
+    arrays = {"vectors": vectors, "logits": predictor.get_layer("top")(vectors)}
+    return keras.Model(pixels, [arrays[output] for output in outputs])
