@@ -1,0 +1,496 @@
+"""An image is known by its content: what a change of the folder costs, and what stays where it is."""
+
+import io
+import os
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from onepass.cache.errors import OnepassError
+from onepass.cache.rowfile import RowFile
+from onepass.data.config import PrepareConfig, ShowConfig
+from onepass.data.dataset import EXCLUDED, NEXT, ImageDataset, dataset_path, open_dataset
+from onepass.data.listing import show_dataset, show_text
+from onepass.data.manifest import Manifest, manifest_path
+from onepass.data.prepare import prepare_dataset
+from onepass.data.splits import TRAIN, VAL, shared_images
+from onepass.data.summary import Prepared, prepared_text
+
+YEAR_2001 = 10**18  # ns
+
+
+def png(number: int, size: tuple[int, int] = (16, 16)) -> bytes:
+    """An image of noise, another for each number."""
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write(path: Path, files: dict[str, bytes]) -> Path:
+    """Write files into a folder, or into a zip of that name."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+        return path
+    for name, content in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+        os.utime(path / name, ns=(YEAR_2001, YEAR_2001 + zlib.crc32(content)))
+    return path
+
+
+def files(count: int = 12, first: int = 0, above: str = "") -> dict[str, bytes]:
+    return {
+        f"{above}{name}/{n}.png": png(first + 1000 * k + n)
+        for k, name in enumerate(("cat", "dog"))
+        for n in range(count)
+    }
+
+
+class Place:
+    """A folder of pictures, a store, and counts of what is read and decoded."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.store, self.photos = folder, folder / "store", folder / "photos"
+        self.decoded: list[str] = []
+        self.read: list[str] = []
+        self._count(monkeypatch, "onepass.data.pack.decode_image", self.decoded)
+        self._count(monkeypatch, "onepass.data.look.inspect_image", self.read)
+
+    @staticmethod
+    def _count(monkeypatch: pytest.MonkeyPatch, target: str, calls: list[str]) -> None:
+        module, _, name = target.rpartition(".")
+        __import__(module)
+        original: Callable = getattr(sys.modules[module], name)
+        monkeypatch.setattr(target, lambda c, n: calls.append(n) or original(c, n))
+
+    def prepare(self, *sources: Path, **flags) -> Prepared:
+        self.decoded.clear()
+        self.read.clear()
+        place = tuple(map(str, sources or (self.photos,)))
+        flags = {"name": "photos", "kind": "folder", **flags}
+        return prepare_dataset(PrepareConfig(source=place, cache_dir=self.store, **flags))
+
+    @property
+    def dataset(self) -> ImageDataset:
+        return open_dataset(self.store, "photos")
+
+    @property
+    def pixel_file(self) -> tuple[int, int]:
+        status = dataset_path(self.store, "photos").stat()
+        return status.st_ino, status.st_mtime_ns
+
+    def sides(self) -> dict[bytes, int]:
+        """The split of each image, by its content."""
+        data = self.dataset
+        return {c.tobytes(): int(s) for c, s in zip(data.content, data.split, strict=True)}
+
+    def check(self, expected: dict[str, bytes]) -> None:
+        """Every row is the image of its name, with its label, and equal images lie on one side."""
+        data = self.dataset
+        assert sorted(data.names) == sorted(expected)
+        for row, name in enumerate(data.names):
+            image = Image.open(io.BytesIO(expected[name])).convert("RGB")
+            assert np.array_equal(data.pixels[row], np.asarray(image)), name
+            assert data.class_ids[data.labels[row]] == name.split("/")[-2]
+        assert not shared_images(data.content, data.split)
+        RowFile.open(data.path).verify()
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Place:
+    return Place(tmp_path, monkeypatch)
+
+
+class TestWhatAChangeCosts:
+    def test_nothing_changed_nothing_is_read(self, place):
+        write(place.photos, files())
+        first = place.prepare()
+        assert (first.state, first.new, first.carried) == ("prepared", 24, 0)
+        assert len(place.decoded) == len(place.read) == 24
+        again = place.prepare()
+        assert (again.state, again.new, again.carried, again.changed) == ("cached", 0, 24, [])
+        assert not place.read and not place.decoded
+        place.prepare(rehash=True)
+        assert len(place.read) == 24 and not place.decoded
+
+    def test_a_file_of_just_now_is_read_again(self, place):
+        write(place.photos, files())
+        os.utime(place.photos / "cat" / "3.png")
+        place.prepare()
+        place.prepare()
+        assert place.read == ["cat/3.png"] and not place.decoded
+
+    def test_a_file_of_the_same_size_and_time_is_not_noticed_but_by_rehash(self, place):
+        """As git's index does; whoever sets times back can say so."""
+        images = {
+            name: f"P6 4 4 255 {n:036d}{n:011d}\n".encode() for n, name in enumerate(files(3))
+        }
+        images = {name.replace("png", "ppm"): data for name, data in images.items()}
+        write(place.photos, images)
+        place.prepare()
+        before = place.dataset.digest
+        changed = f"P6 4 4 255 {9:036d}{9:011d}\n".encode()
+        write(place.photos, {"cat/1.ppm": changed})
+        time = YEAR_2001 + zlib.crc32(images["cat/1.ppm"])
+        os.utime(place.photos / "cat" / "1.ppm", ns=(time, time))
+        assert place.prepare().state == "cached" and place.dataset.digest == before
+        done = place.prepare(rehash=True)
+        assert place.decoded == ["cat/1.ppm"] and (done.new, done.carried) == (1, 5)
+
+    def test_a_label_is_changed_by_moving_a_file(self, place):
+        images = files()
+        write(place.photos, images)
+        place.prepare()
+        before, pixels = place.dataset, place.pixel_file
+        (place.photos / "cat" / "3.png").rename(place.photos / "dog" / "was-cat.png")
+        done = place.prepare()
+        after = place.dataset
+        assert not place.decoded and place.pixel_file == pixels
+        assert (done.new, done.carried) == (0, 24) and done.changed == [
+            "1 label: dog/was-cat.png: cat → dog",
+            "1 names",
+        ]
+        assert np.array_equal(before.content, after.content)
+        assert np.array_equal(before.split, after.split)
+        row = before.names.index("cat/3.png")
+        assert (before.labels[row], after.labels[row]) == (0, 1)
+        images["dog/was-cat.png"] = images.pop("cat/3.png")
+        place.check(images)
+
+    def test_images_come_and_go(self, place):
+        images = files()
+        write(place.photos, images)
+        place.prepare()
+        before, order = place.sides(), place.dataset.names
+        more = {**files(5, first=500, above="new-")} | {"cat/new.png": png(7777)}
+        more = {name.replace("new-", ""): data for name, data in more.items()}
+        more = {name.replace("/", "/z"): data for name, data in more.items()}
+        write(place.photos, more)
+        (place.photos / "dog" / "2.png").unlink()
+        images = {k: v for k, v in {**images, **more}.items() if k != "dog/2.png"}
+        done = place.prepare()
+        assert (done.new, done.carried) == (11, 23) and sorted(place.decoded) == sorted(more)
+        assert done.changed == ["11 images added", "1 images removed"]
+        place.check(images)
+        kept = [name for name in order if name != "dog/2.png"]
+        assert place.dataset.names[: len(kept)] == kept, "rows keep their order, new ones follow"
+        after = place.sides()
+        assert all(after[key] == side for key, side in before.items() if key in after)
+        assert abs(sum(side == VAL for side in after.values()) - len(after) / 4) <= 1
+
+    def test_a_copy_is_not_decoded_and_follows_the_image(self, place):
+        images = files()
+        write(place.photos, images)
+        place.prepare()
+        data = place.dataset
+        copies = {f"dog/copy-{n}.png": images[f"dog/{n}.png"] for n in range(12)}
+        write(place.photos, copies)
+        done = place.prepare()
+        assert (done.new, done.carried, done.equal) == (0, 36, 12) and not place.decoded
+        assert "0 new, 36 carried over, 12 equal to another" in prepared_text(done)
+        place.check({**images, **copies})
+        assert np.array_equal(place.dataset.split[: len(data.split)], data.split)
+
+    def test_the_same_picture_in_another_encoding_has_the_same_content(self, place):
+        images = files()
+        write(place.photos, images)
+        place.prepare()
+        before = place.dataset
+        buffer = io.BytesIO()
+        Image.open(io.BytesIO(images["cat/5.png"])).save(buffer, "BMP")
+        (place.photos / "cat" / "5.png").unlink()
+        write(place.photos, {"cat/5.bmp": buffer.getvalue()})
+        done = place.prepare()
+        assert done.new == 1 and np.array_equal(place.dataset.content, before.content)
+        assert not place.prepare().new and not place.read
+
+    def test_another_geometry_keeps_rows_and_splits(self, place):
+        write(place.photos, files())
+        place.prepare()
+        before = place.dataset
+        place.prepare(max_side=8)
+        after = place.dataset
+        assert after.pixels.shape[1] == 8 and after.names == before.names
+        assert np.array_equal(after.split, before.split)
+
+    def test_rows_are_copied_from_another_data_set_of_the_store(self, place):
+        write(place.photos, files())
+        place.prepare()
+        other = write(place.folder / "more", files() | {"cat/new.png": png(99)})
+        done = place.prepare(other, name="more")
+        assert (done.new, done.carried) == (1, 24) and place.decoded == ["cat/new.png"]
+
+    def test_what_was_fitted_otherwise_is_decoded_unless_it_is_square(self, place):
+        wide = {name: png(n, (20, 10)) for n, name in enumerate(files(4))}
+        write(place.photos, wide)
+        place.prepare(fit="pad")
+        done = place.prepare(fit="crop")
+        assert (done.new, done.carried) == (8, 0)
+        write(place.folder / "square", files(4, first=70))
+        place.prepare(place.folder / "square", name="square", fit="pad")
+        extra = {**files(4, first=70), "dog/wide.png": png(5, (16, 8))}
+        done = place.prepare(write(place.folder / "both", extra), name="both", fit="crop")
+        assert (done.new, done.carried) == (1, 8)
+
+    def test_a_damaged_row_is_not_copied(self, place, said):
+        images = files()
+        write(place.photos, images)
+        place.prepare()
+        data = place.dataset
+        content = bytearray(data.path.read_bytes())
+        content[data.pixels.offset + 500] ^= 1
+        data.path.write_bytes(content)
+        write(place.photos, {"cat/new.png": png(99)})
+        done = place.prepare()
+        assert done.new == 25 and "no row is copied from it" in said.text
+        place.check(images | {"cat/new.png": png(99)})
+
+    def test_a_run_that_ended_between_pixels_and_manifest_is_completed(self, place, monkeypatch):
+        images = files()
+        write(place.photos, images)
+        place.prepare()
+        more = {"cat/new.png": png(99)}
+        write(place.photos, more)
+
+        def killed(*_):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("onepass.data.prepare.settle", lambda *_: None)
+            patch.setattr(Manifest, "write", killed)
+            place.prepare()
+        assert len(place.dataset.names) == 24 and (place.store / "photos" / NEXT).exists()
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("onepass.data.prepare.settle", killed)
+            place.prepare()
+        done = place.prepare()
+        assert not place.decoded and done.new == 0
+        place.check(images | more)
+        assert not (place.store / "photos" / NEXT).exists()
+
+
+class TestDryRun:
+    def test_it_says_what_would_be_done_and_does_nothing(self, place):
+        write(place.photos, files())
+        plan = place.prepare(dry_run=True)
+        assert (plan.state, plan.new, plan.carried) == ("dry-run", 24, 0)
+        assert not place.decoded and not place.store.exists()
+        place.prepare()
+        write(place.photos, files(3, first=300) | {"cat/x.png": png(7)})
+        before = sorted((p, p.stat().st_mtime_ns) for p in place.store.rglob("*"))
+        plan = place.prepare(dry_run=True)
+        assert (plan.new, plan.carried, plan.equal) == (6, 19, 1)
+        assert "photos: to be prepared\n  rows      6 new, 19 carried over" in prepared_text(plan)
+        assert sorted((p, p.stat().st_mtime_ns) for p in place.store.rglob("*")) == before
+        assert place.prepare().new == 6
+
+
+class TestSeveralSources:
+    @pytest.mark.parametrize("kinds", [("a", "b"), ("a.zip", "b"), ("a", "b.zip")])
+    def test_a_second_one_is_growth(self, kinds, place):
+        first, second = files(8), files(8, first=100) | {"emu/1.png": png(9), "emu/2.png": png(8)}
+        a, b = (write(place.folder / k, f) for k, f in zip(kinds, (first, second), strict=True))
+        place.prepare(a)
+        before = place.sides()
+        done = place.prepare(a, b)
+        assert (done.new, done.carried) == (18, 16) and len(place.decoded) == 18
+        data = place.dataset
+        assert data.class_ids == ["cat", "dog", "emu"]
+        # names of the first source stay; those that are taken get the name of the second
+        assert data.names[:16] == list(first) and "b/cat/0.png" in data.names
+        assert "emu/1.png" in data.names
+        place.check({**first, **{(f"b/{k}" if k in first else k): v for k, v in second.items()}})
+        after = place.sides()
+        assert all(after[key] == side for key, side in before.items())
+        assert place.prepare(a, b).state == "cached" and not place.read
+        assert [origin.place for origin in data.record.origins] == [str(a), str(b)]
+
+    def test_an_image_of_both_is_one_row_or_two_where_the_labels_differ(self, place):
+        images = files(8)
+        a = write(place.folder / "a", images)
+        b = write(
+            place.folder / "b",
+            {
+                "cat/same.png": images["cat/1.png"],
+                "dog/other.png": images["cat/2.png"],
+                "dog/new.png": png(77),
+            },
+        )
+        done = place.prepare(a, b)
+        data = place.dataset
+        assert len(data.names) == 18 and "cat/same.png" not in data.names
+        assert "1 images are in two sources; each is one row" in done.said
+        assert "1 images are in two sources under two labels; each is two rows" in done.said
+        rows = [data.names.index(name) for name in ("cat/2.png", "dog/other.png")]
+        assert data.labels[rows].tolist() == [0, 1]
+        assert data.split[rows[0]] == data.split[rows[1]]
+        assert not place.prepare(a, b).changed
+
+    def test_the_split_of_the_first_counts(self, place):
+        images = files(8)
+        a = write(place.folder / "a", {f"train/{k}": v for k, v in images.items()} | {"val/cat/v.png": png(5), "val/dog/v.png": png(6)})  # fmt: skip
+        b = write(
+            place.folder / "b", {"cat/x.png": png(5), "cat/y.png": png(50), "dog/y.png": png(51)}
+        )
+        done = place.prepare(a, b)
+        data = place.dataset
+        assert len(data.rows("val")) == 2 and len(data.names) == 20
+        assert data.split[data.names.index("cat/y.png")] == TRAIN
+        assert "1 images are in two sources; each is one row" in done.said
+        c = write(place.folder / "c", {"train/cat/q.png": png(60), "train/dog/q.png": png(61), "val/cat/z.png": images["cat/0.png"]})  # fmt: skip
+        assert "1 of them are in another split of the later source; that of the first counts" in place.prepare(a, b, c).said  # fmt: skip
+
+    def test_a_data_set_from_elsewhere_is_still_refused(self, place):
+        a, b, c = (write(place.folder / k, files(4, first=n)) for n, k in enumerate("abc"))
+        place.prepare(a, b)
+        place.prepare(b)
+        with pytest.raises(OnepassError, match="choose another --name"):
+            place.prepare(c)
+
+    def test_training_images_are_added_to_tiny_imagenet(self, place):
+        lists = {
+            "t/wnids.txt": b"n00000001\nn00000002\n",
+            "t/words.txt": b"n00000001\tone\nn00000002\ttwo\n",
+            "t/val/val_annotations.txt": b"val_0.JPEG\tn00000001\t0\nval_1.JPEG\tn00000002\t0\n",
+        }
+        size = (64, 64)
+        images = {f"t/train/n0000000{k}/images/n0000000{k}_{n}.JPEG": png(10 * k + n, size) for k in (1, 2) for n in range(4)}  # fmt: skip
+        images |= {f"t/val/images/val_{n}.JPEG": png(50 + n, size) for n in (0, 1)}
+        more = {f"t/train/n0000000{k}/images/n0000000{k}_{n}.JPEG": png(10 * k + n, size) for k in (1, 2) for n in range(3, 7)}  # fmt: skip
+        a, b = write(place.folder / "a.zip", lists | images), write(place.folder / "b.zip", more)
+        tiny = {"kind": "tiny-imagenet", "name": None}
+        place.prepare(a, **tiny)
+        done = place.prepare(a, b, **tiny)
+        assert (done.new, done.carried) == (6, 10) and len(place.decoded) == 6
+        data = open_dataset(place.store, "tiny-imagenet")
+        assert len(data.rows("train")) == 14 and data.class_names == ["one", "two"]
+        assert "2 images are in two sources; each is one row" in done.said
+        with pytest.raises(OnepassError, match=r"wnids\.txt"):
+            place.prepare(b, **tiny | {"name": "rest"})
+
+
+class TestSplits:
+    def test_each_file_twice_lies_on_one_side(self, place):
+        """As a split by files would not: a copy of every second validation image would be trained on."""
+        images = {
+            f"{('cat', 'dog')[n % 2]}/{n}-{copy}.png": png(n) for n in range(40) for copy in "ab"
+        }
+        write(place.photos, images)
+        done = place.prepare()
+        assert (done.equal, len(place.decoded)) == (40, 40)
+        data = place.dataset
+        assert len(data.rows("val")) == 20 and not shared_images(data.content, data.split)
+        pixels = data.pixels.reshape(80, -1).astype(float)
+        train, val = data.rows("train"), data.rows("val")
+        nearest = train[[np.argmin(((pixels[train] - pixels[row]) ** 2).sum(1)) for row in val]]
+        assert 0.1 <= np.mean(data.labels[nearest] == data.labels[val]) <= 0.9
+
+    def test_groups_by_file_name(self, place):
+        images = {f"{c}/p{n % 7}_{n}.png": png(100 * k + n) for k, c in enumerate(("cat", "dog")) for n in range(28)}  # fmt: skip
+        images |= {"cat/other.png": png(999)}
+        write(place.photos, images)
+        done = place.prepare(group_by=r"p(\d+)_")
+        data = place.dataset
+        assert "7 groups by file name; 1 images are in none, each for itself" in done.said
+        assert data.groups is not None and set(data.groups) == {*"0123456", ""}
+        sides = {g: {int(s) for s, other in zip(data.split, data.groups, strict=True) if other == g} for g in "0123456"}  # fmt: skip
+        assert all(len(side) == 1 for side in sides.values()) and len(data.rows("val")) > 0
+        before = place.sides()
+        write(place.photos, {"dog/p3_new.png": png(1234), "cat/p9_new.png": png(1235)})
+        assert place.prepare().state == "prepared"  # the rule is kept
+        data = place.dataset
+        assert data.groups is not None and data.record.group_pattern == r"p(\d+)_"
+        assert {int(data.split[data.names.index("dog/p3_new.png")])} == sides["3"]
+        assert all(place.sides()[key] == side for key, side in before.items())
+
+    def test_groups_that_a_split_has_parted_ask_for_a_new_draw(self, place):
+        images = {f"{c}/p{n % 7}_{n}.png": png(100 * k + n) for k, c in enumerate(("cat", "dog")) for n in range(28)}  # fmt: skip
+        write(place.photos, images)
+        place.prepare()
+        with pytest.raises(OnepassError, match=r"groups lie on both sides .* add --resplit"):
+            place.prepare(group_by=r"p(\d+)_")
+        place.prepare(group_by=r"p(\d+)_", resplit=True)
+        assert place.dataset.groups is not None
+        with pytest.raises(OnepassError, match=r"it is in none, such as cat/p0_0\.png"):
+            place.prepare(group_by="video", resplit=True)
+
+    def test_a_column_is_a_group(self, place):
+        done = prepare_dataset(
+            PrepareConfig(kind="solar-cells", group="type", max_side=8, cache_dir=place.store)
+        )
+        data = open_dataset(place.store, done.name)
+        assert data.groups is not None and {*data.groups} == {"mono", "poly"}
+        assert {len({*data.split[np.array(data.groups) == g]}) for g in ("mono", "poly")} == {1}
+        with pytest.raises(OnepassError, match="column 'kind' is unknown"):
+            prepare_dataset(PrepareConfig(kind="solar-cells", group="kind", cache_dir=place.store))
+
+    @pytest.mark.parametrize("side", ["train", "val"])
+    def test_images_that_splits_share_are_said_and_can_be_dropped(self, side, place):
+        images = {f"train/{k}": v for k, v in files(8).items()}
+        images |= {
+            "val/cat/v.png": images["train/cat/0.png"],
+            "val/dog/v.png": png(55),
+            "val/dog/w.png": png(56),
+        }
+        images |= {"test/t.png": images["train/dog/1.png"]}
+        write(place.photos, images)
+        done = place.prepare()
+        counts = {"val in train": 1, "test in train": 1}
+        assert place.dataset.record.shared == counts
+        assert "splits share images: 1 val in train, 1 test in train; --drop-leaks train (or val) takes them out" in done.said  # fmt: skip
+        done = place.prepare(drop_leaks=side)
+        data = place.dataset
+        dropped = {"train": ["train/cat/0.png", "train/dog/1.png"], "val": ["val/cat/v.png"]}[side]
+        assert [data.names[row] for row in np.flatnonzero(data.split == EXCLUDED)] == dropped
+        assert data.record.shared == ({} if side == "train" else {"test in train": 1})
+        assert done.summary is not None and done.summary.splits["excluded"] == len(dropped)
+        assert f"{len(dropped)} excluded" in show_text(show_dataset(ShowConfig(name="photos", cache_dir=place.store)))  # fmt: skip
+        assert place.prepare().state == "cached", "what is excluded stays so"
+
+    def test_a_class_whose_training_images_go_asks_for_a_new_draw(self, place):
+        write(place.photos, files(8))
+        place.prepare()
+        data = place.dataset
+        for row in data.rows("train"):
+            if data.names[row].startswith("cat"):
+                (place.photos / data.names[row]).unlink()
+        with pytest.raises(OnepassError, match="found none of cat; --resplit draws"):
+            place.prepare()
+        place.prepare(resplit=True)
+        assert len(place.dataset.names) == 10
+
+
+def test_the_history_is_kept(place):
+    write(place.photos, files(4))
+    place.prepare()
+    write(place.photos, {"cat/new.png": png(99)})
+    place.prepare()
+    place.prepare()
+    history = Manifest.open(manifest_path(place.store, "photos")).history
+    assert [change.what for change in history] == [["8 images of 2 classes"], ["1 images added"]]
+    assert history[-1].digest == place.dataset.digest != history[0].digest
+
+
+def test_a_store_that_is_only_read_gives_its_rows(place, monkeypatch):
+    write(place.photos, files())
+    place.prepare()
+    before = sorted((p, p.stat().st_mtime_ns) for p in place.store.rglob("*"))
+    other = {"cache_dir": place.folder / "other", "read_from": (place.store,), "name": "photos"}
+    source = (str(place.photos),)
+    done = prepare_dataset(PrepareConfig(kind="folder", source=source, **other))
+    assert done.state == "cached" and not list((place.folder / "other").rglob("*.h5"))
+    write(place.photos, {"cat/new.png": png(99)})
+    place.decoded.clear()
+    done = prepare_dataset(PrepareConfig(kind="folder", source=source, **other))
+    assert (done.new, done.carried) == (1, 24) and place.decoded == ["cat/new.png"]
+    assert len(open_dataset(place.folder / "other", "photos").names) == 25
+    assert sorted((p, p.stat().st_mtime_ns) for p in place.store.rglob("*")) == before
