@@ -145,7 +145,6 @@ class _Preparation:
         self.config, self.source, self.name = config, source, name
         self.folder = root(config.store) / name
         self.before = _existing(config.store, source, name)
-        self._damaged: set[Path] = set()  # files that no row is copied from
         self.own = self._own_pixels()
         self.look = look_at(source.items, self.before, rehash=config.rehash, alike=source.survey)
         survey = source.survey or self.look.survey(source.where)
@@ -179,15 +178,7 @@ class _Preparation:
             contents = content[find_positions(positions, rows.order)]
             if self._same_pixels(rows, contents):
                 return self._finish(rows, contents, new=0, carried=len(contents))
-        while True:
-            donors = self._donors(self.look.source[positions], positions)
-            try:
-                return self._pack(positions, donors, stop)
-            except CorruptFileError:
-                whole = [donor for donor in donors if _is_whole(donor)]
-                if len(whole) == len(donors):
-                    raise
-                self._damaged |= {donor.path for donor in donors} - {d.path for d in whole}
+        return self._pack(positions, self._donors(self.look.source[positions], positions), stop)
 
     def _pack(
         self, positions: np.ndarray, donors: Sequence[RowFile], stop: StopRequest
@@ -199,6 +190,7 @@ class _Preparation:
         kind, each = pixel_kind(self.geometry), shard_rows(self.geometry)
         with RowWriter(self.folder / NEXT, kind, keys, shard_rows=each, donors=donors) as writer:
             items = [self.source.items[position] for position in positions]
+            fresh = keys[writer.pool.unknown()]
             self.bad |= _with_equals(
                 decode_missing(items, self.geometry, writer, stop), items, keys
             )
@@ -216,10 +208,10 @@ class _Preparation:
             rows = self._arrange(positions[usable], content)
             order = find_positions(positions, rows.order)
             contents = writer.column("content", order)
-            carried = int(self._carried(donors, keys[order]).sum())
+            new = int(np.sum(find(fresh, keys[order]) >= 0)) + writer.stored
             if not self._same_pixels(rows, contents):
                 writer.finish(order=order)
-        return self._finish(rows, contents, new=len(order) - carried, carried=carried)
+        return self._finish(rows, contents, new=new, carried=len(order) - new)
 
     def _usable(self) -> np.ndarray:
         """Return the images without those that are known to be bad, (n,) int64."""
@@ -230,10 +222,12 @@ class _Preparation:
         if self.before is None:
             return None
         try:
-            return open_pixels(self.before.path.parent, self.before.contents)
+            pixels = open_pixels(self.before.path.parent, self.before.contents)
+            if pixels and self.config.rehash:
+                pixels.verify()
+            return pixels
         except CorruptFileError as error:
             log.info(f"{error}; its rows are made again")
-            self._damaged.add(self.before.path.with_name("pixels.h5"))
             return None
 
     def _known_content(self, positions: np.ndarray) -> np.ndarray | None:
@@ -264,10 +258,10 @@ class _Preparation:
         """Return the pixel files of the store that may have rows of these images, this data set's first."""
         from onepass.data.pack import may_give
 
-        found = [self.own] if self.own and self.own.path not in self._damaged else []
+        found = [self.own] if self.own else []
         tops = roots(self.config.store)
         paths = [self.folder / NEXT, *(p for top in tops for p in sorted(top.glob("*/pixels.h5")))]
-        known = {rows.path for rows in found} | self._damaged
+        known = {rows.path for rows in found}
         for path in (path for path in paths if path.exists() and path not in known):
             try:
                 found.append(RowFile.open(path))
@@ -461,15 +455,6 @@ def _skipped(bad: Mapping[str, str]) -> list[SkippedImage]:
 def _count_equal(digests: np.ndarray) -> int:
     """Return how many images are equal to an earlier one."""
     return len(digests) - len(np.unique(first_of_each(digests)))
-
-
-def _is_whole(rows: RowFile) -> bool:
-    try:
-        rows.verify()
-    except CorruptFileError as error:
-        log.info(f"{error}; no row is copied from it")
-        return False
-    return True
 
 
 def _equal(first: Manifest, second: Manifest, but: Collection[str] = ()) -> bool:

@@ -251,8 +251,20 @@ class TestWhatAChangeCosts:
         data.path.write_bytes(content)
         write(place.photos, {"cat/new.png": png(99)})
         done = place.prepare()
-        assert done.new == 25 and "no row is copied from it" in said.text
+        assert done.new == 25 and "nothing is copied from them" in said.text
         place.check(images | {"cat/new.png": png(99)})
+
+    def test_rehash_mends_a_damaged_file(self, place, said):
+        images = files()
+        write(place.photos, images)
+        place.prepare()
+        data = place.dataset
+        content = bytearray(data.path.read_bytes())
+        content[data.pixels.offset + 500] ^= 1
+        data.path.write_bytes(content)
+        place.prepare(rehash=True)
+        assert len(place.decoded) == 24 and "its rows are made again" in said.text
+        place.check(images)
 
     def test_a_run_that_ended_between_pixels_and_manifest_is_completed(self, place, monkeypatch):
         images = files()
