@@ -161,6 +161,28 @@ def test_verify_reads_every_byte(tmp_path: Path) -> None:
     assert result(tmp_path, "verify", "digits/vgg16@64") == {"result": ["digits/vgg16@64"]}
 
 
+def test_pixels_and_manifest_are_verified_each(tmp_path: Path) -> None:
+    prepared(tmp_path)
+    done = cache(tmp_path, "verify").stdout.splitlines()
+    assert done[:2] == ["digits/pixels: as written", "digits/manifest: as written"]
+    manifest = tmp_path / "digits" / "manifest.h5"
+    damage(manifest, "names/utf8")
+    assert f"{manifest}: labels, names or other side arrays" in cache(tmp_path, "verify").stderr
+
+
+def test_files_of_the_format_before_are_listed_as_such(tmp_path: Path) -> None:
+    old = make(tmp_path)
+    with h5py.File(old, "r+") as file:
+        file.attrs["format"] = 1
+    (entry,) = list_entries(ListConfig(cache_dir=tmp_path))
+    assert entry.state == "earlier format" and "found format 1" in entry.made
+    damage(make(tmp_path, OTHER))
+    done = cache(tmp_path, "verify")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "found format 1" in done.stderr and "rows 8 to 9 differ" in done.stderr
+    assert "onepass cache migrate" in done.stderr
+
+
 def test_every_damaged_file_is_named(tmp_path: Path) -> None:
     paths = [make(tmp_path), make(tmp_path, OTHER)]
     for path in paths:
