@@ -10,7 +10,12 @@ import pytest
 from onepass.extract.stream.engine import PixelBatch, Stream, cut_batches
 
 PIXELS = np.arange(10 * 4, dtype=np.uint8).reshape(10, 2, 2, 1)
-SHARDS = [(0, 0, 4), (1, 4, 8), (2, 8, 10)]
+COLUMNS = {
+    "pixels": PIXELS,
+    "content": np.repeat(np.arange(10, dtype=np.uint8), 16).reshape(10, 16),
+}
+SHARDS = [(0, np.array([0, 1, 2, 3])), (1, np.array([9, 4, 6, 5])), (2, np.array([7, 8]))]
+ORDER = [0, 1, 2, 3, 9, 4, 6, 5, 7, 8]
 
 
 def no_thread_is_left() -> bool:
@@ -18,16 +23,19 @@ def no_thread_is_left() -> bool:
 
 
 def test_batches_never_span_shards_and_are_padded() -> None:
-    batches = list(cut_batches(PIXELS, SHARDS, 3))
-    assert [(b.shard, b.start, b.stop) for b in batches] == [
-        (0, 0, 3),
-        (0, 3, 4),
-        (1, 4, 7),
-        (1, 7, 8),
-        (2, 8, 10),
-    ]
+    batches = list(cut_batches(COLUMNS, SHARDS, 3))
+    assert [(b.shard, b.rows.tolist(), b.last) for b in batches] == [
+        (0, [0, 1, 2], False), (0, [3], True), (1, [9, 4, 6], False), (1, [5], True), (2, [7, 8], True),
+    ]  # fmt: skip
     assert all(b.pixels.shape == (3, 2, 2, 1) for b in batches)
     np.testing.assert_array_equal(batches[1].pixels, PIXELS[[3, 3, 3]])
+    np.testing.assert_array_equal(batches[2].pixels, PIXELS[[9, 4, 6]])
+
+
+def test_contents_are_those_that_lie_beside_the_pixels() -> None:
+    """So that a batch of a file that was replaced meanwhile says of which images it is."""
+    (batch, *_) = cut_batches(COLUMNS, [(0, np.array([9, 4]))], 3)
+    assert batch.contents[:, 0].tolist() == [9, 4]
 
 
 def test_every_row_reaches_the_sink_once_and_in_order() -> None:
@@ -36,8 +44,8 @@ def test_every_row_reaches_the_sink_once_and_in_order() -> None:
         lambda batch: [batch.pixels.reshape(len(batch.pixels), -1).astype(np.float32)],
         lambda batch, arrays: got.append(arrays[0]),
     )
-    stream.run(cut_batches(PIXELS, SHARDS, 3))
-    np.testing.assert_array_equal(np.concatenate(got), PIXELS.reshape(10, -1))
+    stream.run(cut_batches(COLUMNS, SHARDS, 3))
+    np.testing.assert_array_equal(np.concatenate(got), PIXELS[ORDER].reshape(10, -1))
     assert no_thread_is_left()
 
 
@@ -47,7 +55,7 @@ def test_the_slowest_part_is_what_bounds_the_run(slow: str) -> None:
         time.sleep(0.01 if part == slow else 0)
 
     def reader() -> Iterator[PixelBatch]:
-        for batch in cut_batches(PIXELS, SHARDS * 4, 3):
+        for batch in cut_batches(COLUMNS, SHARDS * 4, 3):
             work("read")
             yield batch
 
@@ -66,13 +74,15 @@ def broken(*_: object) -> None:
 
 def endless() -> object:
     while True:
-        yield PixelBatch(0, 0, 1, PIXELS[:1])
+        yield PixelBatch(0, np.arange(1), COLUMNS["content"][:1], PIXELS[:1])
 
 
 @pytest.mark.parametrize("where", ["read", "step", "sink"])
 def test_an_error_anywhere_ends_all_and_is_raised_here(where: str) -> None:
     def reader():
-        yield from (PixelBatch(0, 0, 1, PIXELS[:1]) for _ in range(5))
+        yield from (
+            PixelBatch(0, np.arange(1), COLUMNS["content"][:1], PIXELS[:1]) for _ in range(5)
+        )
         broken()
 
     stream = Stream(

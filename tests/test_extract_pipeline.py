@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import processes
 import pytest
+from stored import store_dataset
 
 from conftest import ROOT
 from onepass.cache.commandline.command import STOPPED
 from onepass.cache.features import open_features
 from onepass.cache.progress import ProgressUpdate, progress_to
-from onepass.cache.rows import RowFile, parts_folder
+from onepass.cache.rows import RowFile, RowWriter, ShardKind, parts_folder, recipe_of
+from onepass.data.dataset import open_dataset
 
 BASE = [
     "--dataset",
@@ -54,7 +56,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def with_pixels(store: Path, tmp_path: Path) -> Path:
     """A fresh store with the same pixels."""
     (tmp_path / "digits").mkdir(parents=True)
-    os.link(store / "digits" / "pixels.h5", tmp_path / "digits" / "pixels.h5")
+    for name in ("pixels.h5", "manifest.h5"):
+        os.link(store / "digits" / name, tmp_path / "digits" / name)
     return tmp_path
 
 
@@ -77,12 +80,11 @@ def test_rows_are_what_the_model_gives_for_them_alone(store: Path) -> None:
     assert np.abs(vectors[0] - vectors[1]).max() > 0.1  # so that a wrong order would be seen
 
 
-def test_labels_splits_and_names_travel_with_the_vectors(store: Path) -> None:
+def test_each_vector_says_of_which_image_it_is(store: Path) -> None:
     pixels = RowFile.open(store / "digits" / "pixels.h5")
-    opened = open_features(store / "digits" / "features" / "efficientnet_lite0@32.h5")
-    np.testing.assert_array_equal(opened.labels, pixels.side["labels"])
-    np.testing.assert_array_equal(opened.split, pixels.side["split"])
-    assert opened.names == pixels.side["names"]
+    rows = RowFile.open(store / "digits" / "features" / "efficientnet_lite0@32.h5")
+    np.testing.assert_array_equal(rows.columns["content"], pixels.columns["content"])
+    assert rows.side == {} and rows.inputs["contents"] == open_dataset(store, "digits").contents
 
 
 def test_a_second_run_does_nothing_and_says_so(store: Path) -> None:
@@ -131,20 +133,41 @@ def committed(path: Path) -> int:
     return len(list(parts_folder(path).glob("shard-*.h5")))
 
 
+@pytest.mark.parametrize("carried", [0, 900])
 def test_twenty_kills_leave_the_same_bits_and_lose_a_shard_each_at_most(
-    store: Path, tmp_path: Path
+    store: Path, tmp_path: Path, carried: int
 ) -> None:
-    """A backbone of 1,300 weights, so that the kills land while rows are computed and committed."""
+    """A backbone of 1,300 weights, so that the kills land while rows are computed, copied and committed."""
 
-    def start(store: Path) -> processes.Process:
-        words = ["extract", "--dataset", "digits", "--backbone", "tiny", "--size", "32"]
+    def start(store: Path, name: str = "digits") -> processes.Process:
+        words = ["extract", "--dataset", name, "--backbone", "tiny", "--size", "32"]
         flags = ["--batch", "16", "--shard-rows", "16", "--cache-dir", str(store), "--json"]
         return processes.start(*words, *flags, TINY_BACKBONE="1")
 
-    whole = with_pixels(store, tmp_path / "whole")
-    out, err = start(whole).communicate()
-    assert json.loads(out)["files"][0]["computed"] == 1797, err
-    killed = with_pixels(store, tmp_path / "killed")
+    def fresh(folder: Path) -> Path:
+        """A store with the digits, and with the vectors of some of them under another name."""
+        place = with_pixels(store, folder)
+        if carried:
+            some = open_dataset(place, "digits")
+            store_dataset(
+                place, "some", some.pixels[:carried][::-1], some.labels[:carried], some.split[:carried],
+                some.names[:carried], some.class_ids,
+            )  # fmt: skip
+            out, err = start(place, "some").communicate()
+            assert json.loads(out)["files"][0]["state"] == "computed", err
+        return place
+
+    def ended(process: processes.Process) -> dict:
+        out, err = process.communicate()
+        assert process.returncode == 0, err
+        return json.loads(out)["files"][0]
+
+    whole, killed = fresh(tmp_path / "whole"), fresh(tmp_path / "killed")
+    report = ended(start(whole))
+    distinct = len(np.unique(open_dataset(whole, "digits").content, axis=0))
+    new = report["computed"]
+    assert new == distinct - report["carried"] and report["equal"] == 1797 - distinct
+    assert (report["carried"] > 0.95 * carried) if carried else report["carried"] == 0
     path = killed / "digits" / "features" / "tiny@32.h5"
     random = np.random.default_rng(0)
     landed, there = [], 0
@@ -154,7 +177,7 @@ def test_twenty_kills_leave_the_same_bits_and_lose_a_shard_each_at_most(
             assert process.poll() is None
         while number % 2 and committed(path) == there:  # every other one after it has committed
             assert process.poll() is None
-        time.sleep(random.uniform(0, 0.05))
+        time.sleep(random.uniform(0, 0.03))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL and not path.exists()
@@ -163,11 +186,9 @@ def test_twenty_kills_leave_the_same_bits_and_lose_a_shard_each_at_most(
         landed.append(now > there)
         there = now
     assert sum(landed) >= 10, "the kills did not land inside the extraction"
-    out, err = start(killed).communicate()
-    assert json.loads(out)["files"][0]["computed"] == 1797 - there * 16, (
-        err
-    )  # only what was missing
+    assert ended(start(killed))["computed"] == new - there * 16  # only what was missing
     assert features(killed, "tiny@32").tobytes() == features(whole, "tiny@32").tobytes()
+    RowFile.open(path).verify()
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "time limit"])
@@ -193,35 +214,41 @@ def test_asked_to_stop_it_ends_cleanly_and_resumes_later(
 
 def test_changed_weights_are_noticed_before_more_is_computed(store: Path, tmp_path: Path) -> None:
     """Stored rows that this machine would not compute are an error, not a mixture."""
-    from onepass.cache.rows import RowWriter, read_plan
-
     fresh = with_pixels(store, tmp_path)
-    path = fresh / "digits" / "features" / "efficientnet_lite0@32.h5"
-    done = RowFile.open(store / "digits" / "features" / "efficientnet_lite0@32.h5")
-    with RowWriter(path, done.layout, done.inputs, {"batch": 32}) as writer:
-        start, stop = writer.shard_range(0)
-        writer.write(0, {"features": done.columns["features"][start:stop] * np.float16(1.2)})
-    assert read_plan(path)
+    begin(fresh, store, "efficientnet_lite0@32", np.float16(1.2))
     refused = run(fresh, "extract", *BASE, "--size", "32")
     assert refused.returncode == 1 and refused.stdout == ""
     last = refused.stderr.strip().splitlines()[-1]
     assert (
-        "rows 0 to 31 were stored by an earlier run" in last
+        "was stored by an earlier run and comes out" in last
         and "cache delete digits/efficientnet_lite0@32" in last
     )
 
 
-def test_features_of_a_changed_data_set_are_stale_and_made_anew(
-    store: Path, tmp_path: Path
-) -> None:
+def begin(fresh: Path, store: Path, key: str, factor: np.float16 = np.float16(1)) -> None:
+    """Leave a run that has committed the first 64 rows of another store's file, times a factor."""
+    done = RowFile.open(store / "digits" / "features" / f"{key}.h5")
+    kind = ShardKind(done.layout.columns, "content", recipe_of(done))
+    content = np.asarray(done.columns["content"])
+    path = fresh / "digits" / "features" / f"{key}.h5"
+    with RowWriter(path, kind, content, shard_rows=64, how={"batch": 32}) as writer:
+        rows = writer.missing[0]
+        writer.write(
+            rows, {"features": done.columns["features"][rows] * factor, "content": content[rows]}
+        )
+
+
+def test_another_split_or_seed_computes_nothing(store: Path, tmp_path: Path) -> None:
+    """Labels, splits and names are not part of a vector."""
     assert run(tmp_path, "data", "prepare", "digits").returncode == 0
     extract(tmp_path, "--size", "32")
-    assert run(tmp_path, "data", "prepare", "digits", "--seed", "1").returncode == 0
-    refused = run(tmp_path, "classify", "--dataset", "digits", "--runs-dir", str(tmp_path / "runs"))
-    assert refused.returncode == 1
-    last = refused.stderr.strip().splitlines()[-1]
-    assert "made from data set" in last and "extract it again" in last
-    assert extract(tmp_path, "--size", "32")["files"][0]["state"] == "computed"
+    before = open_dataset(tmp_path, "digits")
+    done = run(tmp_path, "data", "prepare", "digits", "--seed", "1", "--resplit")
+    assert done.returncode == 0, done.stderr
+    after = open_dataset(tmp_path, "digits")
+    assert before.digest != after.digest
+    state = extract(tmp_path, "--size", "32")["files"][0]
+    assert state["computed"] == 0 and state["state"] in ("cached", "carried over")
 
 
 @pytest.mark.parametrize(
@@ -245,16 +272,27 @@ def test_bad_input_is_one_clear_line(store: Path, flags: list[str], code: int, s
 
 
 def test_loky_workers_give_the_same_bits(store: Path, tmp_path: Path) -> None:
-    """In a process that was started, not forked, as loky's own workers are."""
+    """In a process that was started, not forked, as loky's own workers are.
+
+    One of the two files has been begun: its rows are not asked for again, those of the other are.
+    """
     fresh = with_pixels(store, tmp_path)
+    begin(fresh, store, "efficientnet_lite0@32")
     flags = ["--size", "32", "--executor", "loky", "--workers", "2", "--cache-dir", str(fresh)]
-    command = [sys.executable, "-m", "onepass", "extract", *BASE, *flags]
+    words = [*BASE, *flags, "--pooling", "avg", "max", "--json"]
+    command = [sys.executable, "-m", "onepass", "extract", *words]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
+    one, other = json.loads(done.stdout)["files"]
+    assert other["computed"] - one["computed"] == 64 and one["rows"] == other["rows"] == 1797
     assert (
         features(fresh, "efficientnet_lite0@32").tobytes()
         == features(store, "efficientnet_lite0@32").tobytes()
     )
+    for file in (one, other):
+        rows = RowFile.open(Path(file["path"]))
+        rows.verify()
+        assert not parts_folder(rows.path).exists()
 
 
 def test_jax_gives_the_vectors_of_tensorflow(store: Path, tmp_path: Path) -> None:
@@ -274,16 +312,16 @@ def test_a_feature_too_large_for_float16_is_named(store: Path) -> None:
     from onepass.cache.errors import InvalidInputError
     from onepass.extract.stream.worker import _to_storage
 
-    vectors = np.ones((3, 4), np.float32)
+    vectors, rows = np.ones((3, 4), np.float32), np.array([7, 101, 3])
     vectors[1, 2] = 70000
     with pytest.raises(
         InvalidInputError, match=r"row 101: float16 cannot hold a feature of 70000; .*float32"
     ):
-        _to_storage(vectors, "float16", 100, "k")
+        _to_storage(vectors, "float16", rows, "k")
     vectors[1, 2] = np.nan
     with pytest.raises(InvalidInputError, match=r"row 101: .* check its image"):
-        _to_storage(vectors, "float32", 100, "k")
-    assert _to_storage(vectors[:1], "float16", 0, "k").dtype == np.float16
+        _to_storage(vectors, "float32", rows, "k")
+    assert _to_storage(vectors[:1], "float16", rows[:1], "k").dtype == np.float16
 
 
 def test_weights_from_a_local_file_give_identical_vectors_under_a_key_of_their_own(
