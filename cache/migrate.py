@@ -294,6 +294,11 @@ def _migrate_shards(folder: Path, path: Path) -> Migration | None:
         }
         if content is None:
             return Migration(key, "left", 0, "unfinished, and " + _WHY_LEFT)
+        if str(plan.inputs.get("view")).startswith("random"):  # the rest would be drawn otherwise
+            shutil.rmtree(parts)
+            return Migration(
+                key, "dropped", 0, "unfinished; what a random view sees is drawn by content now"
+            )
         columns = {**plan.layout.columns, "content": CONTENT}
         kind = ShardKind(columns, "content", key_of_format_1(plan.inputs))
         kept = 0

@@ -8,6 +8,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -178,14 +179,14 @@ def test_stopped_before_or_after_any_rename_it_goes_on(
     store: Path, before: dict[str, np.ndarray], step: int, renamed: bool, monkeypatch
 ) -> None:
     """Six: the next pixels, the manifest, the pixels, three feature files."""
-    replace, calls = Path.replace, iter(range(100))
+    rename, calls = Path.replace, iter(range(100))
 
     def killed(path: Path, target: Path) -> None:
         if next(calls) != step:
-            replace(path, target)
+            rename(path, target)
             return
         if renamed:
-            replace(path, target)
+            rename(path, target)
         raise Killed
 
     with monkeypatch.context() as patch:
@@ -384,6 +385,17 @@ def test_the_shards_of_an_unfinished_extraction_go_on_to_be_used(
             writer.write(positions, rows)
         finished = writer.finish()
     np.testing.assert_array_equal(finished.columns["features"], arrays["features"])
+
+
+@pytest.mark.usefixtures("in_process")
+def test_unfinished_rows_of_a_random_view_are_dropped(
+    store: Path, unfinished: tuple[Path, dict[str, np.ndarray], dict]
+) -> None:
+    """Their boxes were drawn by row number; now they are drawn by content."""
+    parts = parts_folder(unfinished[0])
+    plan = format1.EarlierPlan.read(parts / "plan.json")
+    replace(plan, inputs={**plan.inputs, "view": "random:3"}).write(parts / "plan.json")
+    assert migrate(store)[-1].state == "dropped" and not parts.exists()
 
 
 @pytest.mark.usefixtures("in_process")
