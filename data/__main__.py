@@ -1,11 +1,19 @@
-"""onepass data prepare | list | show | verify."""
+"""onepass data prepare | relabel | export | list | show | verify."""
 
 import sys
+from importlib import import_module
 from typing import Any
 
 from onepass.cache.commandline.command import Command, OnSignal, main
 from onepass.cache.stopping import StopRequest
-from onepass.data.config import ListConfig, PrepareConfig, ShowConfig, VerifyConfig
+from onepass.data.config import (
+    ExportConfig,
+    ListConfig,
+    PrepareConfig,
+    RelabelConfig,
+    ShowConfig,
+    VerifyConfig,
+)
 
 
 def _prepare(config: PrepareConfig, stop: StopRequest) -> Any:
@@ -20,13 +28,11 @@ def _prepared_text(result: Any) -> str:
     return prepared_text(result)
 
 
-def _listing(name: str) -> Any:
-    """Return a function of `onepass.data.listing` that is imported when it is called."""
+def _later(module: str, name: str) -> Any:
+    """Return a function of a module of this room that is imported when it is called."""
 
     def call(argument: Any) -> Any:
-        from onepass.data import listing
-
-        return getattr(listing, name)(argument)
+        return getattr(import_module(f"onepass.data.{module}"), name)(argument)
 
     return call
 
@@ -41,25 +47,39 @@ COMMANDS = [
         OnSignal.STOP,
     ),
     Command(
+        "relabel",
+        "Change labels by a table, and nothing else: no image is decoded, no vector computed.",
+        RelabelConfig,
+        _later("relabel", "relabel"),
+        _later("relabel", "relabelled_text"),
+    ),
+    Command(
+        "export",
+        "Write the labels as a table, to be edited and given to relabel.",
+        ExportConfig,
+        _later("relabel", "export_labels"),
+        _later("relabel", "exported_text"),
+    ),
+    Command(
         "list",
         "The data sets that are prepared, and those that can be.",
         ListConfig,
-        _listing("list_datasets"),
-        _listing("list_text"),
+        _later("listing", "list_datasets"),
+        _later("listing", "list_text"),
     ),
     Command(
         "show",
         "All that is known of one: classes, source, licence, published results.",
         ShowConfig,
-        _listing("show_dataset"),
-        _listing("show_text"),
+        _later("listing", "show_dataset"),
+        _later("listing", "show_text"),
     ),
     Command(
         "verify",
         "Read every byte and compare it with the digests.",
         VerifyConfig,
-        _listing("verify_datasets"),
-        _listing("verified_text"),
+        _later("listing", "verify_datasets"),
+        _later("listing", "verified_text"),
     ),
 ]
 

@@ -19,14 +19,16 @@ from onepass.data.manifest import (
     SOURCE_LABELS,
     SOURCE_SPLIT,
     Manifest,
+    true_labels,
 )
-from onepass.data.sources.base import Item, Source, check_classes
+from onepass.data.sources.base import Item, Source
 from onepass.data.splits import (
     FRACTION,
     TEST,
     TRAIN,
     UNDRAWN,
     VAL,
+    check_classes,
     follow,
     parted_groups,
     shared_images,
@@ -252,12 +254,6 @@ def _labels(
     if gone.any():
         said.append(f"{gone.sum():,} corrected labels give way: the source says something new")
     return labels, {SOURCE_LABELS: stated} if holds.any() else {}
-
-
-def true_labels(manifest: Manifest) -> np.ndarray:
-    """Return the labels, (N,) int32, with those of the test images that are kept apart."""
-    held = manifest.column(HELD_LABELS, np.int32(-1))
-    return np.where(manifest.labels >= 0, manifest.labels, held)
 
 
 def _test_labels(labels: np.ndarray, stated: np.ndarray) -> dict[str, np.ndarray]:

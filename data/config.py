@@ -119,6 +119,26 @@ class ShowConfig(StoreConfig):
     """Flags of `onepass data show`."""
 
     name: str = flag(help="name of a prepared data set", positional=True)
+    history: bool = flag(False, "list what changed when instead")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelabelConfig(StoreConfig):
+    """Flags of `onepass data relabel`."""
+
+    name: str = flag(help="name of a prepared data set", positional=True)
+    labels: Path = flag(
+        help="table (CSV) with the columns file and label; the label excluded takes an image out"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportConfig(StoreConfig):
+    """Flags of `onepass data export`."""
+
+    name: str = flag(help="name of a prepared data set", positional=True)
+    labels: bool = flag(False, "write file, label and split of every image as a table (CSV)")
+    out: Path | None = flag(None, "the file to write (default: NAME-labels.csv)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

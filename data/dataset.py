@@ -153,17 +153,7 @@ def open_dataset(store: AnyStore, name: str) -> ImageDataset:
         CorruptFileError: A file is damaged, or its labels, names or classes were changed.
         UnreadableFileError: The system refuses to read one.
     """
-    check_name("data set", name)
-    known = prepared_names(store)
-    if name not in known:
-        can_be_made = name in SOURCES and name != "folder"
-        remedy = Remedy("prepare", name) if can_be_made else Remedy("list data sets")
-        if known:
-            raise unknown_name("data set", name, known, remedy)
-        raise MissingFileError(
-            f"{dataset_path(store, name)}: data set {name!r} is not prepared yet", remedy=remedy
-        )
-    manifest, pixels = _open_together(home_of(store, name), name)
+    manifest, pixels = _open_together(store, name)
     extra = {key: column for key, column in manifest.columns.items() if key not in OF_FILES}
     return ImageDataset(
         name=name,
@@ -182,32 +172,56 @@ def open_dataset(store: AnyStore, name: str) -> ImageDataset:
     )
 
 
+def manifest_of(store: AnyStore, name: str) -> Manifest:
+    """Open the manifest of a prepared data set, which is small; its pixels are left alone.
+
+    Raises:
+        OnepassError: As `open_dataset`; and the data set is of an earlier Onepass.
+    """
+    check_name("data set", name)
+    known = prepared_names(store)
+    if name not in known:
+        can_be_made = name in SOURCES and name != "folder"
+        remedy = Remedy("prepare", name) if can_be_made else Remedy("list data sets")
+        if known:
+            raise unknown_name("data set", name, known, remedy)
+        raise MissingFileError(
+            f"{dataset_path(store, name)}: data set {name!r} is not prepared yet", remedy=remedy
+        )
+    home = home_of(store, name)
+    if not manifest_path(home, name).exists():
+        RowFile.open(dataset_path(home, name))  # of an earlier format: the error says what to do
+    return Manifest.open(manifest_path(home, name))
+
+
 def home_of(store: AnyStore, name: str) -> Path:
     """Return the first of the stores that has the data set."""
     here = [top for top in roots(store) if name in prepared_names(top)]
     return here[0] if here else root(store)
 
 
-def open_pixels(folder: Path, contents: str) -> RowFile | None:
-    """Return the pixel file of a data set's folder that holds these images in this order; None where none does.
+def open_pixels(store: AnyStore, name: str, contents: str) -> RowFile | None:
+    """Return the pixel file of a data set that holds these images in this order; None where none does.
 
     While a data set is replaced, the new manifest counts from the moment that it is there, and the pixels
-    that belong to it may still have their other name.
+    that belong to it may still have their other name. A manifest may have its pixels in a store that is only
+    read.
 
     Args:
-        folder: Of the data set.
+        store: Where to look.
+        name: Of the data set.
         contents: `Manifest.contents`.
 
     Raises:
         CorruptFileError: `pixels.h5` is damaged, and no other file fits.
         UnreadableFileError: The system refuses to read one.
     """
-    for name in (NEXT, "pixels.h5"):
-        if (folder / name).exists():
+    for path in (top / name / file for top in roots(store) for file in (NEXT, "pixels.h5")):
+        if path.exists():
             try:
-                rows = RowFile.open(folder / name)
+                rows = RowFile.open(path)
             except (MissingFileError, CorruptFileError):  # renamed just now; or half a file
-                if name == NEXT:
+                if path.name == NEXT:
                     continue
                 raise
             if rows.inputs.get("contents") == contents and "pixels" in rows.columns:
@@ -217,14 +231,11 @@ def open_pixels(folder: Path, contents: str) -> RowFile | None:
 
 def _open_together(store: AnyStore, name: str) -> tuple[Manifest, RowFile]:
     """Open the manifest and the pixels that belong to it; once more where a writer came between the two."""
-    path = manifest_path(store, name)
-    if not path.exists():
-        RowFile.open(dataset_path(store, name))  # of an earlier format: the error says what to do
     for _ in range(2):
-        manifest = Manifest.open(path)
-        if pixels := open_pixels(path.parent, manifest.contents):
+        manifest = manifest_of(store, name)
+        if pixels := open_pixels(store, name, manifest.contents):
             return manifest, pixels
     raise CorruptFileError(
-        f"{dataset_path(store, name)}: expected the pixels that {path.name} describes, found none; "
+        f"{dataset_path(store, name)}: expected the pixels that its manifest describes, found none; "
         f"prepare {name} again"
     )

@@ -5,8 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from onepass.cache.features import SPLITS
-from onepass.data.arrange import true_labels
-from onepass.data.manifest import EXCLUDED, GROUP, Manifest
+from onepass.data.manifest import EXCLUDED, GROUP, Manifest, true_labels
 
 SHOWN = 20  # rows that are named, of each kind of change
 

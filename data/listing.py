@@ -17,7 +17,15 @@ from onepass.cache.errors import (
 )
 from onepass.cache.rowfile import RowFile
 from onepass.data.config import ListConfig, ShowConfig, VerifyConfig
-from onepass.data.dataset import SPLITS, dataset_path, home_of, open_dataset, prepared_names
+from onepass.data.dataset import (
+    SPLITS,
+    dataset_path,
+    home_of,
+    manifest_of,
+    open_dataset,
+    prepared_names,
+)
+from onepass.data.manifest import Change
 from onepass.data.record import DatasetRecord
 from onepass.data.sources import SOURCES
 from onepass.data.summary import Summary, left_out_text, summarise, summary_lines
@@ -39,6 +47,7 @@ class Shown:
         names: The first image names of each split.
         record: Source, licence, citation, published results, what was skipped.
         made_by: Command, time, machine and versions of its making.
+        history: What changed when, the oldest first, where that was asked for.
     """
 
     summary: Summary
@@ -47,6 +56,7 @@ class Shown:
     names: dict[str, list[str]]
     record: DatasetRecord
     made_by: dict[str, Any]
+    history: list[Change] | None = None
 
 
 def list_datasets(config: ListConfig) -> list[Summary]:
@@ -87,6 +97,7 @@ def show_dataset(config: ShowConfig) -> Shown:
         names=names,
         record=dataset.record,
         made_by=RowFile.open(dataset.path).made,
+        history=manifest_of(config.store, config.name).history if config.history else None,
     )
 
 
@@ -134,6 +145,8 @@ def list_text(summaries: list[Summary]) -> str:
 
 def show_text(shown: Shown) -> str:
     """Return all that is known of a data set, for a person."""
+    if shown.history is not None:
+        return _history_text(shown.summary.name, shown.history)
     record, made = shown.record, shown.made_by
     lines = [f"{shown.summary.name}: {one_line(record.title)}", *summary_lines(shown.summary)]
     lines += [
@@ -155,6 +168,14 @@ def show_text(shown: Shown) -> str:
         name = shown.class_names[class_id]
         words = class_id if name == class_id else f"{class_id}  {name}"
         lines.append(f"    {' / '.join(map(str, counts)):<16} {one_line(words)}")
+    return "\n".join(lines)
+
+
+def _history_text(name: str, history: list[Change]) -> str:
+    lines = [f"{name}: {len(history)} states"]
+    for change in history:
+        lines.append(f"  {change.when}  {change.digest[:8]}  {change.command}".rstrip())
+        lines += [f"      {line}" for line in change.what]
     return "\n".join(lines)
 
 

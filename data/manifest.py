@@ -168,6 +168,12 @@ class Manifest:
         return Manifest.open(self.path)
 
 
+def true_labels(manifest: Manifest) -> np.ndarray:
+    """Return the labels, (N,) int32, with those of the test images that are kept apart."""
+    held = manifest.column(HELD_LABELS, np.int32(-1))
+    return np.where(manifest.labels >= 0, manifest.labels, held)
+
+
 def manifest_path(store: AnyStore, name: str) -> Path:
     """Return where the manifest of a data set lies."""
     return root(store) / name / "manifest.h5"

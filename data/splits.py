@@ -4,7 +4,7 @@ What belongs together is drawn together: rows of equal content, and rows of one 
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 import numpy as np
@@ -113,6 +113,26 @@ def follow(content: np.ndarray, groups: Sequence[str] | None, given: np.ndarray)
         side, free = _inherited(split[rows], units)
         split[rows] = np.where(free, UNDRAWN, side)
     return split
+
+
+def check_classes(where: str, class_ids: Sequence[str], trained: Iterable[int]) -> None:
+    """Refuse a data set with a class that cannot be learnt.
+
+    Args:
+        where: What an error calls it.
+        class_ids: K identities.
+        trained: The labels of the training images.
+
+    Raises:
+        InvalidInputError: Names the classes without a training image.
+    """
+    found = set(trained)
+    empty = [name for label, name in enumerate(class_ids) if label not in found]
+    if empty:
+        more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+        raise InvalidInputError(
+            f"{where}: expected a training image of every class, found none of {', '.join(empty[:5])}{more}"
+        )
 
 
 def shared_images(content: np.ndarray, split: np.ndarray) -> dict[str, int]:

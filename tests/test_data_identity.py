@@ -62,7 +62,7 @@ class Place:
         self.folder, self.store, self.photos = folder, folder / "store", folder / "photos"
         self.decoded: list[str] = []
         self.read: list[str] = []
-        self._count(monkeypatch, "onepass.data.pack.decode_image", self.decoded)
+        self._count(monkeypatch, "onepass.data.pack.decode_row", self.decoded)
         self._count(monkeypatch, "onepass.data.look.inspect_image", self.read)
 
     @staticmethod
@@ -70,7 +70,9 @@ class Place:
         module, _, name = target.rpartition(".")
         __import__(module)
         original: Callable = getattr(sys.modules[module], name)
-        monkeypatch.setattr(target, lambda c, n: calls.append(n) or original(c, n))
+        monkeypatch.setattr(
+            target, lambda c, n, *a, **k: calls.append(n) or original(c, n, *a, **k)
+        )
 
     def prepare(self, *sources: Path, **flags) -> Prepared:
         self.decoded.clear()

@@ -190,9 +190,10 @@ def test_another_seed_is_another_split_where_that_is_asked_for(prepare, tmp_path
 
 def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the list of the names that are decoded from now on."""
-    decode, calls = sys.modules["onepass.data.pack"].decode_image, []
+    decode, calls = sys.modules["onepass.data.pack"].decode_row, []
     monkeypatch.setattr(
-        "onepass.data.pack.decode_image", lambda c, n: calls.append(n) or decode(c, n)
+        "onepass.data.pack.decode_row",
+        lambda c, n, *a, **k: calls.append(n) or decode(c, n, *a, **k),
     )
     return calls
 

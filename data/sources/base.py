@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -17,7 +17,7 @@ from onepass.data.archive import Tree, open_tree
 from onepass.data.download import Download, fetch
 from onepass.data.images import MAGIC_BYTES, image_suffixes, inspect_image, may_be_image
 from onepass.data.record import DatasetRecord, Origin
-from onepass.data.splits import TRAIN, UNDRAWN
+from onepass.data.splits import TRAIN, UNDRAWN, check_classes
 
 SUFFIX = re.compile(r"\.(?!\d+$)[a-z0-9]{1,10}")  # a number such as .0001 says nothing
 
@@ -135,26 +135,6 @@ class Source:
             )
         to_learn = [item.label for item in self.items if item.split in (TRAIN, UNDRAWN)]
         check_classes(self.where, self.class_ids, to_learn)
-
-
-def check_classes(where: str, class_ids: Sequence[str], trained: Iterable[int]) -> None:
-    """Refuse a data set with a class that cannot be learnt.
-
-    Args:
-        where: What an error calls it.
-        class_ids: K identities.
-        trained: The labels of the training images.
-
-    Raises:
-        InvalidInputError: Names the classes without a training image.
-    """
-    found = set(trained)
-    empty = [name for label, name in enumerate(class_ids) if label not in found]
-    if empty:
-        more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
-        raise InvalidInputError(
-            f"{where}: expected a training image of every class, found none of {', '.join(empty[:5])}{more}"
-        )
 
 
 def refuse_location(kind: str, request: Request) -> None:

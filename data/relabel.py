@@ -1,0 +1,275 @@
+"""onepass data relabel and export: the labels of a data set as a table that a person can edit.
+
+Only the manifest is written: no image is decoded, no vector computed. A later `prepare` keeps what is
+corrected here as long as the source says what it says now.
+"""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from onepass.cache.content import find
+from onepass.cache.errors import InvalidInputError, MissingFileError, UsageError, unreadable
+from onepass.cache.files import write_atomic
+from onepass.cache.locks import exclusive
+from onepass.cache.provenance import made_by
+from onepass.data.config import ExportConfig, RelabelConfig
+from onepass.data.dataset import manifest_of
+from onepass.data.history import changes_between
+from onepass.data.layout import one_form
+from onepass.data.manifest import (
+    EXCLUDED,
+    HELD_LABELS,
+    SOURCE_LABELS,
+    SOURCE_SPLIT,
+    Change,
+    Manifest,
+    manifest_path,
+    true_labels,
+)
+from onepass.data.splits import SPLITS, TEST, TRAIN, UNDRAWN, check_classes
+
+EXCLUDE = "excluded"  # instead of a class: the image is taken out
+DELIMITERS = (",", ";", "\t")
+SHOWN = 5  # errors that are named
+
+
+@dataclass(frozen=True, slots=True)
+class Relabelled:
+    """What `relabel` did.
+
+    Attributes:
+        name: Of the data set.
+        rows: How many rows of the table were read.
+        changed: What is different, one line for each kind of change; nothing where the table says what is so.
+        digest: Of the data set now (hex).
+        said: What else may surprise.
+    """
+
+    name: str
+    rows: int
+    changed: list[str]
+    digest: str
+    said: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What `export` wrote.
+
+    Attributes:
+        name: Of the data set.
+        path: The table.
+        rows: How many rows it has.
+    """
+
+    name: str
+    path: Path
+    rows: int
+
+
+def relabel(config: RelabelConfig) -> Relabelled:
+    """Change the labels that a table says otherwise, all of them or none.
+
+    Raises:
+        InvalidInputError: A row of the table names no image, no class, or is at odds with another; or a class
+            would have no training image.
+        MissingFileError: There is no such table, or no such data set.
+        OnepassError: The data set is damaged, or another process writes it.
+    """
+    path = manifest_path(config.store, config.name)
+    with exclusive(path):
+        before = manifest_of(config.store, config.name)
+        wanted = _read_table(config.labels)
+        labels, split = _apply(config.labels, wanted, before)
+        after = _changed(before, labels, split)
+        trained = true_labels(after)[after.split == TRAIN].tolist()
+        check_classes(str(config.labels), after.class_ids, trained)
+        what = changes_between(before, after, np.arange(len(after.names)))
+        if what:
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            change = Change(now, made_by()["command"], what, after.digest)
+            after = replace(after, path=path, history=[*before.history, change])
+            after.write()
+    return Relabelled(config.name, len(wanted), what, after.digest, _copies(before, after))
+
+
+def export_labels(config: ExportConfig) -> Exported:
+    """Write file, label and split of every image as a table that `relabel` takes.
+
+    Raises:
+        UsageError: It is not said what to export.
+        OnepassError: The data set is not there or damaged, or the table cannot be written.
+    """
+    if not config.labels:
+        raise UsageError("expected --labels: the labels are what can be exported")
+    manifest = manifest_of(config.store, config.name)
+    path = config.out or Path(f"{config.name}-labels.csv")
+    shown = [*shown_classes(manifest.class_ids, manifest.class_names), ""]
+    splits = [*SPLITS, EXCLUDE]
+    rows = (
+        (name, EXCLUDE if split == EXCLUDED else shown[label], splits[split])
+        for name, label, split in zip(
+            manifest.names, true_labels(manifest), manifest.split, strict=True
+        )
+    )
+    write_table(path, ("file", "label", "split"), rows)
+    return Exported(config.name, path, len(manifest.names))
+
+
+def shown_classes(class_ids: list[str], class_names: list[str]) -> list[str]:
+    """Return what a table calls each class: its name where no other has the same, else its id."""
+    unique = len(set(class_names)) == len(class_names) and not set(class_names) & set(class_ids)
+    return class_names if unique else class_ids
+
+
+def write_table(path: Path, header: tuple[str, ...], rows: Iterator[tuple]) -> None:
+    """Write a table as comma-separated values, atomically; with a byte order mark, which spreadsheets ask for."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_atomic(path, text.getvalue().encode("utf-8-sig"))
+
+
+def relabelled_text(result: Relabelled) -> str:
+    """Return what a person reads after `relabel`."""
+    from onepass.cache.commandline.advice import command_of
+
+    if not result.changed:
+        return f"{result.name}: the {result.rows:,} rows of the table say what is so already; nothing to do"
+    lines = [f"{result.name}: no image decoded, no vector computed"]
+    lines += [f"  changed   {line}" for line in result.changed]
+    lines += [f"  note      {line}" for line in result.said]
+    return "\n".join([*lines, f"Next: {command_of('classify', result.name)}"])
+
+
+def exported_text(result: Exported) -> str:
+    """Return what a person reads after `export`."""
+    from onepass.cache.commandline.advice import onepass_command
+
+    command = onepass_command("data", "relabel", result.name, "--labels", str(result.path))
+    return (
+        f"{result.name}: file, label and split of {result.rows:,} images in {result.path}\n"
+        f"Next: edit the labels (a class, or {EXCLUDE}), then {command}"
+    )
+
+
+def _read_table(path: Path) -> list[tuple[int, str, str]]:
+    """Return (line, file, label) of each row of a table with columns of these names."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path}: no such file") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(
+            f"{path}: expected text in UTF-8 ({error.reason} at byte {error.start}); save it as CSV UTF-8"
+        ) from error
+    first = text.splitlines()[0] if text.strip() else ""
+    for delimiter in DELIMITERS:
+        header = [
+            name.strip().casefold() for name in next(csv.reader([first], delimiter=delimiter), [])
+        ]
+        if {"file", "label"} <= set(header):
+            break
+    else:
+        raise InvalidInputError(
+            f"{path}: expected a table whose first line names the columns file and label, found {first[:80]!r}"
+        )
+    at = header.index("file"), header.index("label")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    next(reader)
+    rows = []
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                cells += [""] * (max(at) + 1 - len(cells))
+                rows.append((reader.line_num, one_form(cells[at[0]].strip()), cells[at[1]].strip()))
+    except csv.Error as error:
+        raise InvalidInputError(f"{path}: line {reader.line_num}: {error}") from error
+    return rows
+
+
+def _apply(
+    path: Path, wanted: list[tuple[int, str, str]], before: Manifest
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the true labels (N,) and splits (N,) after the table."""
+    labels, split = true_labels(before).copy(), before.split.copy()
+    drawn = before.column(SOURCE_SPLIT, np.int8(UNDRAWN))
+    row_of = {one_form(name): row for row, name in enumerate(before.names)}
+    classes = _classes(before)
+    wrong: list[str] = []
+    said: dict[int, tuple[int, str]] = {}
+    for line, file, label in wanted:
+        row, target = row_of.get(file), classes.get(one_form(label))
+        if row is None:
+            wrong.append(f"line {line}: no image is called {file!r}")
+        elif said.setdefault(row, (line, label))[1] != label:
+            wrong.append(
+                f"line {line}: {file} is {label}, but {said[row][1]} in line {said[row][0]}"
+            )
+        elif label == EXCLUDE and EXCLUDE not in classes:
+            split[row] = EXCLUDED
+        elif target is not None:
+            labels[row] = target
+            if split[row] == EXCLUDED and drawn[row] == UNDRAWN:
+                wrong.append(
+                    f"line {line}: {file} is out because its equals are in train and in val"
+                )
+            elif split[row] == EXCLUDED:
+                split[row] = drawn[row]
+        elif label or labels[row] >= 0:
+            known = ", ".join(list(dict.fromkeys(before.class_ids))[:SHOWN])
+            received = repr(label) if label else "nothing"
+            wrong.append(
+                f"line {line}: {file}: expected a class ({known} …) or {EXCLUDE}, received {received}"
+            )
+    if wrong:
+        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise InvalidInputError(f"{path}: {'; '.join(wrong[:SHOWN])}{more}. Nothing was changed")
+    return labels, split
+
+
+def _classes(manifest: Manifest) -> dict[str, int]:
+    """Return the label of each text that a table may call a class: its id, or a name that is its own."""
+    names: dict[str, int] = {}
+    for label, name in enumerate(manifest.class_names):
+        if manifest.class_names.count(name) == 1:
+            names[one_form(name.strip())] = label
+    return names | {one_form(class_id): label for label, class_id in enumerate(manifest.class_ids)}
+
+
+def _changed(before: Manifest, labels: np.ndarray, split: np.ndarray) -> Manifest:
+    """Return the manifest with other true labels and splits, which remembers what the source says."""
+    true = true_labels(before)
+    columns = dict(before.columns)
+    stated = columns.pop(SOURCE_LABELS, true)
+    if not np.array_equal(stated, labels):
+        columns[SOURCE_LABELS] = stated
+    then = columns.pop(SOURCE_SPLIT, np.full(len(split), UNDRAWN, np.int8))
+    newly = (split == EXCLUDED) & (before.split != EXCLUDED)
+    if np.any(split == EXCLUDED):
+        columns[SOURCE_SPLIT] = np.where(newly, before.split, then).astype(np.int8)
+    held = before.column(HELD_LABELS, np.int32(-1))
+    apart = (before.split == TEST) | (then == TEST) | (held >= 0)
+    if np.any(apart & (labels >= 0)):
+        columns[HELD_LABELS] = np.where(apart, labels, -1).astype(np.int32)
+    visible = np.where(apart, -1, labels).astype(np.int32)
+    return replace(before, labels=visible, split=split.astype(np.int8), columns=columns)
+
+
+def _copies(before: Manifest, after: Manifest) -> list[str]:
+    """Say how many images have an equal under another label, where one of the two was changed."""
+    now = true_labels(after)
+    changed = np.flatnonzero(true_labels(before) != now)
+    first = find(after.content[changed], after.content)
+    equal = np.flatnonzero(first >= 0)
+    other = now[equal] != now[changed[first[equal]]]
+    return [f"{other.sum():,} equal images keep another label"] if other.any() else []
