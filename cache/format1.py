@@ -193,11 +193,13 @@ def _in_child(read: Callable[[Path], Any], path: Path) -> Any:
     child.start()
     theirs.close()
     result: Any = None
+    hangs = False
     try:
-        answered = ours.poll(seconds)
-        if answered:
-            with suppress(EOFError):  # it ended without a word
-                result = ours.recv()
+        with suppress(EOFError):  # it ended without a word
+            ours.recv()  # it has begun; how long a process needs for that says nothing of the file
+            hangs = not ours.poll(seconds)
+            result = None if hangs else ours.recv()
+        if not hangs:
             child.join(seconds)
     finally:
         child.kill()
@@ -205,15 +207,17 @@ def _in_child(read: Callable[[Path], Any], path: Path) -> Any:
         ours.close()
     if isinstance(result, OnepassError):
         raise result
-    if result is None and answered and (child.exitcode or 0) > 0:
+    if result is None and not hangs and (child.exitcode or 0) > 0:
         raise UnreadableFileError(
             f"{path}: the process that was to read it ended with exit code {child.exitcode}, which says "
             "nothing of the file; its own error stands above"
         )
     if result is None:
+        what = (
+            f"came to no end with it in {seconds} s" if hangs else "ended the process that read it"
+        )
         raise CorruptFileError(
-            f"{path}: is damaged: HDF5 did not come to an end with it in {seconds} s, or ended its process; "
-            "delete the file and make it again"
+            f"{path}: is damaged: HDF5 {what}; delete the file and make it again"
         )
     return result
 
@@ -222,9 +226,10 @@ def _child(
     connection: Connection, read: Callable[[Path], Any], path: Path, seconds: int, memory: int
 ) -> None:
     """Read within limits that hold also when the parent was killed."""
-    for what, limit in ((resource.RLIMIT_CPU, seconds), (resource.RLIMIT_DATA, memory)):
+    for what, limit in ((resource.RLIMIT_CPU, 2 * seconds), (resource.RLIMIT_DATA, memory)):
         with suppress(OSError, ValueError):  # macOS knows no limit of data
             resource.setrlimit(what, (limit, limit))
+    connection.send("begun")
     try:
         connection.send(read(path))
     except OnepassError as error:

@@ -89,7 +89,7 @@ def test_a_child_that_ends_for_a_reason_of_its_own_says_nothing_of_the_file(stor
     path = file_of(store, KEYS[0])
     with pytest.raises(UnreadableFileError, match="ended with exit code 1, which says nothing"):
         format1._in_child(sys.exit, path)
-    with pytest.raises(CorruptFileError, match="or ended its process"):
+    with pytest.raises(CorruptFileError, match="HDF5 ended the process"):
         format1._in_child(aborts, path)
 
 
@@ -296,11 +296,11 @@ def test_a_file_that_hdf5_never_ends_with_is_named_and_the_others_go_on(
     heap = content.index(b"GCOL") // 512 * 512 + 1024
     damaged = content[:heap] + bytes(512) + content[heap + 512 :]
     path.write_bytes(damaged)
-    monkeypatch.setattr(format1, "LEAST_SECONDS", 2)
+    monkeypatch.setattr(format1, "LEAST_SECONDS", 3)
     start = time.monotonic()
-    with pytest.raises(CorruptFileError, match="did not come to an end with it in 2 s"):
+    with pytest.raises(CorruptFileError, match="came to no end with it in 3 s"):
         migrate(store)
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 60
     assert path.read_bytes() == damaged
     for key in set(KEYS) - {"colours/tiny@16"}:
         RowFile.open(file_of(store, key)).verify()
