@@ -1,6 +1,11 @@
 """What is planted in the data is found: wrong labels, copies, outliers; and the arithmetic behind it."""
 
+import csv
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +14,7 @@ import pytest
 from classify_store import NAME, Digits, digits, write_dataset, write_features
 from sklearn.linear_model import Ridge as ExactRidge
 
-from conftest import fields_of
+from conftest import ROOT, fields_of
 from onepass.cache.commandline.command import main
 from onepass.cache.errors import MissingFileError, UnknownNameError, UsageError
 from onepass.classify.__main__ import COMMANDS
@@ -21,10 +26,14 @@ from onepass.classify.analysis.inspection import (
     inspect_dataset,
 )
 from onepass.classify.analysis.out_of_sample import leave_one_out
+from onepass.classify.analysis.suspects import HEADER, write_suspects
 from onepass.classify.config import ClassifyConfig, InspectConfig
 from onepass.classify.heads.linear.spectrum import Spectrum
 from onepass.classify.pipeline import run_probes
-from onepass.data.dataset import ImageDataset
+from onepass.data.config import RelabelConfig
+from onepass.data.dataset import ImageDataset, open_dataset
+from onepass.data.manifest import manifest_path
+from onepass.data.relabel import relabel
 
 WRONG = (5, 77, 300, 801)  # training rows whose label is changed
 WRONG_VAL = (1360, 1500)
@@ -199,3 +208,120 @@ class TestPixels:
         first, second = difference_hash(grey), difference_hash(grey * 0.5 + 30)
         assert first.shape == (6, 64) and np.array_equal(first, second)
         assert np.sum(first[0] != first[1]) > 10
+
+
+class TestSuspects:
+    """The table that a person edits, and `onepass data relabel` takes."""
+
+    def test_what_is_planted_stands_in_the_table_and_is_corrected_by_it(self, home: Path) -> None:
+        _, truth = planted()
+        written = inspect_dataset(config(home)).suspects
+        assert written.sheet is not None and written.sheet.read_bytes()[1:4] == b"PNG"
+        store = home / "store"
+        dataset = open_dataset(store, NAME)
+        with written.table.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == written.count and list(rows[0]) == list(HEADER)
+        assert {int(row["row"]) for row in rows} >= set(truth)
+        by_row = {int(row["row"]): row for row in rows}
+        assert all(by_row[row]["suggested"] == f"digit {label}" for row, label in truth.items())
+        assert all(row["file"] == dataset.names[int(row["row"])] for row in rows)
+        assert "looks like digit" in by_row[WRONG[0]]["why"]
+        scores = [float(row["score"]) for row in rows]
+        assert scores == sorted(scores)
+        # as it was written it changes nothing
+        flags = {"name": NAME, "cache_dir": store}
+        assert not relabel(RelabelConfig(labels=written.table, **flags)).changed
+        for row in truth:
+            by_row[row]["label"] = by_row[row]["suggested"]
+        edited = home / "edited.csv"
+        with edited.open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, HEADER, delimiter=";")
+            table.writeheader()
+            table.writerows(rows)
+        manifest = manifest_path(store, NAME)
+        before = manifest.read_bytes()
+        try:
+            assert relabel(RelabelConfig(labels=edited, **flags)).changed
+            corrected = open_dataset(store, NAME)
+            assert all(corrected.labels[row] == label for row, label in truth.items())
+            others = np.setdiff1d(np.arange(len(dataset.names)), list(truth))
+            assert np.array_equal(corrected.labels[others], dataset.labels[others])
+        finally:
+            manifest.write_bytes(before)  # for the other tests
+
+    def test_a_table_that_was_edited_is_kept(self, home: Path) -> None:
+        written = inspect_dataset(config(home)).suspects
+        assert inspect_dataset(config(home)).suspects.previous is None
+        written.table.write_bytes(written.table.read_bytes() + b"more\r\n")
+        again = inspect_dataset(config(home)).suspects
+        assert again.previous is not None and again.previous.read_bytes().endswith(b"more\r\n")
+
+    def test_one_image_under_two_labels_is_suspected_twice(self, tmp_path: Path) -> None:
+        data = digits()
+        pixels, labels = data.pixels.copy(), data.labels.copy()
+        pixels[9], labels[9] = pixels[4], (labels[4] + 1) % 10
+        dataset = write_dataset(tmp_path / "store", Digits(pixels, labels, data.split))
+        written = write_suspects(tmp_path, dataset, [])
+        with written.table.open(encoding="utf-8-sig", newline="") as file:
+            rows = {int(row["row"]): row for row in csv.DictReader(file)}
+        assert set(rows) == {4, 9} and rows[4]["label"] == rows[9]["suggested"]
+        assert f"the same image as {dataset.names[9]}" in rows[4]["why"]
+
+    def test_nothing_suspected_is_a_table_without_rows(self, tmp_path: Path) -> None:
+        dataset = write_dataset(tmp_path / "store", digits())
+        (tmp_path / "suspects.png").write_bytes(b"of before")
+        written = write_suspects(tmp_path, dataset, [])
+        assert (written.count, written.sheet) == (0, None)
+        assert written.table.read_text("utf-8-sig").splitlines() == [",".join(HEADER)]
+        assert not (tmp_path / "suspects.png").exists()
+
+    def test_excluded_images_are_no_duplicates_and_no_outliers(self, home: Path) -> None:
+        store = home / "store"
+        manifest = manifest_path(store, NAME)
+        before, runs = manifest.read_bytes(), home / "other-runs"
+        named = home / "out.csv"
+        dataset = open_dataset(store, NAME)
+        rows = [dataset.names[row] for row in (1400, NOISE_ROW)]
+        named.write_text("file,label\n" + "".join(f"{name},excluded\n" for name in rows))
+        try:
+            relabel(RelabelConfig(name=NAME, labels=named, cache_dir=store))
+            flags = {"dataset": NAME, "cache_dir": store, "runs_dir": runs}
+            run_probes(ClassifyConfig(head=("ridge",), **flags))
+            found = inspect_dataset(InspectConfig(**flags)).found
+        finally:
+            manifest.write_bytes(before)
+        assert not {one.row for one in found.outliers} & {1400, NOISE_ROW}
+        assert not {pair.row for pair in found.duplicates.pairs} & {1400, NOISE_ROW}
+
+    def test_the_whole_loop_builds_no_backbone(self, home: Path, tmp_path: Path) -> None:
+        """Found by inspect, corrected by relabel, trained again: without the libraries that backbones need."""
+        shutil.copytree(home, tmp_path / "home")
+        places = [
+            "--cache-dir",
+            str(tmp_path / "home/store"),
+            "--runs-dir",
+            str(tmp_path / "home/runs"),
+        ]
+        code = (
+            "import csv, sys\n"
+            "from importlib import import_module\n"
+            "from onepass.cache.commandline.command import main\n"
+            "def run(room, *words): assert main(room, import_module(f'onepass.{room}.__main__').COMMANDS, list(words)) == 0\n"
+            "name, table, store, runs = sys.argv[1], sys.argv[2], sys.argv[3:5], sys.argv[5:]\n"
+            "run('classify', 'inspect', '--dataset', name, *store, *runs)\n"
+            "rows = list(csv.DictReader(open(table, encoding='utf-8-sig', newline='')))\n"
+            "with open(table, 'w', encoding='utf-8', newline='') as file:\n"
+            "    out = csv.DictWriter(file, rows[0]); out.writeheader()\n"
+            "    out.writerows({**row, 'label': row['suggested']} for row in rows)\n"
+            "run('data', 'relabel', name, '--labels', table, *store)\n"
+            "run('classify', '--dataset', name, '--head', 'ridge', *store, *runs)\n"
+            "assert not {'tensorflow', 'keras', 'jax', 'torch'} & set(sys.modules)\n"
+        )
+        table = tmp_path / "home/runs" / NAME / "suspects.csv"
+        done = subprocess.run(
+            [sys.executable, "-c", code, NAME, table, *places],
+            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "no image decoded, no vector computed" in done.stdout

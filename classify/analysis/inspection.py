@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from onepass.cache.progress import human_seconds
 from onepass.cache.provenance import made_by
 from onepass.classify.analysis.duplicates import Pair, confirmed_pairs
 from onepass.classify.analysis.out_of_sample import leave_one_out
+from onepass.classify.analysis.suspects import Suspects, write_suspects
 from onepass.classify.config import InspectConfig
 from onepass.classify.heads.linear.spectrum import Spectrum
 from onepass.classify.heads.neighbours.nearest import nearest, unit_length
@@ -24,7 +25,7 @@ from onepass.classify.metrics import accuracy, confused_pairs, confusion_matrix
 from onepass.classify.protocol.evaluate import protocol_rows
 from onepass.classify.protocol.inputs import inputs_of
 from onepass.classify.protocol.views import take
-from onepass.data.dataset import SPLITS, ImageDataset, open_dataset
+from onepass.data.dataset import EXCLUDED, SPLITS, ImageDataset, open_dataset
 
 log = logging.getLogger(__name__)
 
@@ -208,10 +209,12 @@ class InspectResult:
     Attributes:
         path: Of `inspection.json`.
         found: What it holds.
+        suspects: The suspected labels as a table to be edited.
     """
 
     path: Path
     found: Inspection
+    suspects: Suspects
 
 
 def inspect_dataset(config: InspectConfig) -> InspectResult:
@@ -241,6 +244,10 @@ def inspect_dataset(config: InspectConfig) -> InspectResult:
     log.info(f"nearest training rows of every row: {_since(start)}")
     kept = load_probabilities(board.head_folder(result), result.rows)
     judge = f"ridge, each row left out, penalty {left.penalty:.3g}"
+    reports = (
+        label_report(dataset, "train", left.probabilities, judge),
+        label_report(dataset, "val", kept.val, f"{result.head} ({result.id})"),
+    )
     found = Inspection(
         dataset=dataset.name,
         dataset_digest=dataset.digest,
@@ -249,10 +256,7 @@ def inspect_dataset(config: InspectConfig) -> InspectResult:
         head=result.head,
         val_top1=result.val_top1,
         class_names=tuple(dataset.class_names),
-        labels=(
-            label_report(dataset, "train", left.probabilities, judge, config.top),
-            label_report(dataset, "val", kept.val, f"{result.head} ({result.id})", config.top),
-        ),
+        labels=tuple(replace(report, worst=report.worst[: config.top]) for report in reports),
         duplicates=_duplicates(dataset, near, cosines, config.top),
         outliers=_outliers(dataset, cosines, config.top),
         classes=class_reports(dataset, left.probabilities.argmax(axis=1), kept.val_predicted),
@@ -261,13 +265,14 @@ def inspect_dataset(config: InspectConfig) -> InspectResult:
         made_by=made_by(),
     )
     found.write(folder / Inspection.NAME)
-    return InspectResult(folder / Inspection.NAME, found)
+    issues = [issue for report in reports for issue in report.worst]
+    return InspectResult(folder / Inspection.NAME, found, write_suspects(folder, dataset, issues))
 
 
 def label_report(
-    dataset: ImageDataset, split: str, probabilities: np.ndarray, judge: str, top: int
+    dataset: ImageDataset, split: str, probabilities: np.ndarray, judge: str
 ) -> LabelReport:
-    """Return the likely label errors of a split, by confident learning.
+    """Return the likely label errors of a split, all of them, by confident learning.
 
     Northcutt, Jiang and Chuang, "Confident Learning", JAIR 70, 2021, as cleanlab does it; an error
     has to be found by class and by noise rate both, which spares classes that are merely hard.
@@ -277,7 +282,6 @@ def label_report(
         split: "train" or "val".
         probabilities: (n, K) of its rows, by a head that has not seen them.
         judge: What that head is.
-        top: How many errors are listed.
     """
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
@@ -297,7 +301,7 @@ def label_report(
             round(float(chances[i, given[i]]), 4), round(float(chances[i].max()), 4),
             round(float(scores[i]), 4),
         )
-        for i in order[:top]
+        for i in order
     )  # fmt: skip
     right = accuracy(given, chances.argmax(axis=1))
     return LabelReport(split, len(rows), int(wrong.sum()), right, judge, issues)
@@ -326,7 +330,9 @@ def _duplicates(
     rows, others = np.repeat(np.arange(len(near)), count), near[:, :count].ravel()
     # two training rows that are each other's neighbours are one pair
     train = dataset.split[rows] == SPLITS.index("train")
-    once = ~(train & (others < rows) & np.any(near[others, :count] == rows[:, None], axis=1))
+    once = (dataset.split[rows] != EXCLUDED) & ~(
+        train & (others < rows) & np.any(near[others, :count] == rows[:, None], axis=1)
+    )
     pairs = confirmed_pairs(
         dataset.pixels, rows[once], others[once], cosines[:, :count].ravel()[once]
     )
@@ -351,12 +357,13 @@ def _outliers(dataset: ImageDataset, cosines: np.ndarray, top: int) -> tuple[Out
     Sun, Ming, Zhu and Li, "Out-of-Distribution Detection with Deep Nearest Neighbors", ICML 2022.
     """
     distance = 1 - cosines[:, -1]
+    order = np.argsort(-distance, kind="stable")
     return tuple(
         Outlier(
             int(row), dataset.names[row], SPLITS[dataset.split[row]], int(dataset.labels[row]),
             round(float(distance[row]), 4),
         )
-        for row in np.argsort(-distance, kind="stable")[:top]
+        for row in order[dataset.split[order] != EXCLUDED][:top]
     )  # fmt: skip
 
 

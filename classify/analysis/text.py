@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from onepass.cache.commandline.advice import command_of
+from onepass.cache.commandline.advice import command_of, onepass_command
 from onepass.cache.commandline.terminal import one_line
 from onepass.classify.text import percent, table
 
@@ -76,8 +76,24 @@ def inspect_text(result: "InspectResult") -> str:
     ]
     for part in (_labels(found), _duplicates(found), _outliers(found), _classes(found)):
         lines += ["", *part]
-    lines += ["", f"File: {result.path}", f"Next: {command_of('report', found.dataset)}"]
-    return "\n".join(lines)
+    lines += ["", f"File: {result.path}", *_suspects(result)]
+    return "\n".join([*lines, f"Next: {command_of('report', found.dataset)}"])
+
+
+def _suspects(result: "InspectResult") -> list[str]:
+    written = result.suspects
+    if not written.count:
+        return []
+    command = onepass_command(
+        "data", "relabel", result.found.dataset, "--labels", str(written.table)
+    )
+    lines = [
+        f"Suspects: {written.count:,} in {written.table}, to look at in {written.sheet}. Edit the column label (a class, "
+        f"or excluded to take an image out), then {command}"
+    ]
+    if written.previous:
+        lines.append(f"The table that was there is kept as {written.previous}")
+    return lines
 
 
 def _labels(result: "Inspection") -> list[str]:

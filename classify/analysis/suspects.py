@@ -1,0 +1,126 @@
+"""Suspected labels as a table to be edited and given to `onepass data relabel`, and as pictures to look at."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onepass.cache.content import first_of_each
+from onepass.cache.files import atomic_path
+from onepass.data.dataset import EXCLUDED, ImageDataset
+from onepass.data.relabel import shown_classes, write_table
+
+if TYPE_CHECKING:
+    from onepass.classify.analysis.inspection import LabelIssue
+
+TABLE, SHEET, PREVIOUS = "suspects.csv", "suspects.png", "suspects.previous.csv"
+HEADER = ("file", "row", "label", "suggested", "why", "score")
+ON_SHEET = 60  # pictures
+ACROSS = 6
+PICTURE, CAPTION, GAP = 128, 30, 8  # px
+
+
+@dataclass(frozen=True, slots=True)
+class Suspects:
+    """What was written.
+
+    Attributes:
+        table: `suspects.csv`.
+        sheet: `suspects.png`; None where nothing is suspected.
+        count: How many images are suspected.
+        previous: Where the table of before lies, if it was another.
+    """
+
+    table: Path
+    sheet: Path | None
+    count: int
+    previous: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Suspect:
+    row: int
+    suggested: int
+    why: str
+    score: float
+
+
+def write_suspects(folder: Path, dataset: ImageDataset, issues: Sequence["LabelIssue"]) -> Suspects:
+    """Write the table and the contact sheet.
+
+    Args:
+        folder: Where they go. A table that is there and says something else may have been edited: it is kept.
+        dataset: Gives names, labels and pictures.
+        issues: Likely label errors; images that occur under several labels are added to them.
+    """
+    suspects = _suspects(dataset, issues)
+    shown = shown_classes(dataset.class_ids, dataset.class_names)
+    rows = (
+        (dataset.names[s.row], s.row, shown[dataset.labels[s.row]], shown[s.suggested], s.why, f"{s.score:.4f}")
+        for s in suspects
+    )  # fmt: skip
+    table, previous = folder / TABLE, folder / PREVIOUS
+    before = table.read_bytes() if table.exists() else None
+    write_table(table, HEADER, rows)
+    kept = before is not None and before != table.read_bytes()
+    if kept and before is not None:
+        with atomic_path(previous) as temporary:
+            temporary.write_bytes(before)
+    sheet = folder / SHEET
+    if suspects:
+        _draw(sheet, dataset, suspects[:ON_SHEET], shown)
+    else:
+        sheet.unlink(missing_ok=True)
+    return Suspects(table, sheet if suspects else None, len(suspects), previous if kept else None)
+
+
+def _suspects(dataset: ImageDataset, issues: Sequence["LabelIssue"]) -> list[_Suspect]:
+    """Return all, the likeliest errors first: equal images under two labels, then what a head takes for another."""
+    found = {
+        issue.row: _Suspect(
+            issue.row,
+            issue.suggested,
+            f"looks like {dataset.class_names[issue.suggested]} ({issue.suggested_probability:.0%}), "
+            f"not like {dataset.class_names[issue.given]} ({issue.given_probability:.0%})",
+            issue.score,
+        )
+        for issue in issues
+    }
+    first = first_of_each(dataset.content)
+    in_use = (dataset.split != EXCLUDED) & (dataset.labels >= 0)
+    labels: dict[int, list[int]] = {}
+    for row in np.flatnonzero(in_use).tolist():
+        labels.setdefault(int(first[row]), []).append(row)
+    for rows in labels.values():
+        for row in rows:
+            other = next((o for o in rows if dataset.labels[o] != dataset.labels[row]), None)
+            if other is not None:
+                suggested = found[row].suggested if row in found else int(dataset.labels[other])
+                why = f"the same image as {dataset.names[other]}, which is {dataset.class_names[dataset.labels[other]]}"
+                found[row] = _Suspect(row, suggested, why, 0.0)
+    return sorted(found.values(), key=lambda s: (s.score, s.row))
+
+
+def _draw(
+    path: Path, dataset: ImageDataset, suspects: Sequence[_Suspect], shown: list[str]
+) -> None:
+    from PIL import Image, ImageDraw, ImageFont
+
+    down = -(-len(suspects) // ACROSS)
+    width, height = PICTURE + GAP, PICTURE + CAPTION + GAP
+    sheet = Image.new("RGB", (ACROSS * width + GAP, down * height + GAP), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for number, suspect in enumerate(suspects):
+        left, top = GAP + number % ACROSS * width, GAP + number // ACROSS * height
+        pixels = np.repeat(dataset.pixels[suspect.row], 4 - dataset.pixels.shape[-1], axis=-1)[
+            ..., :3
+        ]
+        picture = Image.fromarray(np.ascontiguousarray(pixels))
+        sheet.paste(picture.resize((PICTURE, PICTURE), Image.Resampling.BICUBIC), (left, top))
+        given, suggested = shown[dataset.labels[suspect.row]], shown[suspect.suggested]
+        words = f"{dataset.names[suspect.row][-24:]}\n{given[:11]} -> {suggested[:11]}"
+        draw.text((left, top + PICTURE + 2), words, "black", font)
+    with atomic_path(path) as temporary:
+        sheet.save(temporary, "PNG")
