@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from onepass.cache.artifacts import Artifact, record, to_json
-from onepass.cache.content import contents_digest
+from onepass.cache.content import contents_digest, find
 from onepass.cache.errors import (
     CorruptFileError,
     InvalidInputError,
+    LockedError,
     MissingFileError,
     OnepassError,
     OutOfSpaceError,
@@ -36,6 +37,7 @@ from onepass.cache.shards import (
     RowLayout,
     ShardKind,
     shard_digest,
+    shard_keys,
     shard_path,
     write_shard,
 )
@@ -49,6 +51,7 @@ __all__ = [
     "RowLayout",
     "RowWriter",
     "ShardKind",
+    "clear_away",
     "cut_shards",
     "finished",
     "inputs_of",
@@ -104,6 +107,28 @@ def finished(path: Path | None, inputs: dict[str, Any]) -> RowFile | None:
         return None
     rows = RowFile.open(path)
     return rows if rows.inputs == inputs else None
+
+
+def clear_away(rows: RowFile, key: str) -> None:
+    """Remove what a killed run left beside a finished file, but for shards that hold rows besides its own.
+
+    Args:
+        rows: The file.
+        key: The column by which its rows are known.
+    """
+    path, folder = rows.path, parts_folder(rows.path)
+    lock = path.with_name(path.name + ".lock")
+    if not (folder.exists() or lock.exists() or leftovers(path)):
+        return
+    with suppress(LockedError), exclusive(path):
+        for shard in folder.glob("shard-*.h5"):
+            keys = shard_keys(shard, key)
+            if len(keys) and np.all(find(rows.columns[key], keys) >= 0):
+                shard.unlink()
+        for leftover in [*folder.glob(TEMPORARY + "*"), *leftovers(path)]:
+            leftover.unlink()
+        if not any(folder.glob("shard-*.h5")):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def inputs_of(recipe: dict[str, Any], contents: np.ndarray) -> dict[str, Any]:

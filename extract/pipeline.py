@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from onepass.cache.features import ExtractionRecord, FeatureKey
-from onepass.cache.rows import RowFile, RowWriter, ShardKind, cut_shards
+from onepass.cache.rows import RowFile, RowWriter, ShardKind, clear_away, cut_shards
 from onepass.cache.stopping import StopRequest
 from onepass.cache.stores import AnyStore
 from onepass.data.dataset import ImageDataset, open_dataset
@@ -120,7 +120,10 @@ def extract_features(config: ExtractConfig, stop: StopRequest | None = None) -> 
 
 
 def _cached_file(key: FeatureKey, store: AnyStore, dataset: ImageDataset) -> FileReport:
-    rows = RowFile.open(key.find(store, dataset.name) or key.file(store, dataset.name))
+    own = key.file(store, dataset.name)
+    rows = RowFile.open(key.find(store, dataset.name) or own)
+    if rows.path == own:
+        clear_away(rows, "content")
     dim = rows.columns["features"].shape[1]
     return FileReport(str(key), rows.path, "cached", rows.layout.rows, dim)
 

@@ -387,3 +387,38 @@ def test_files_of_one_job_miss_different_rows(tmp_path: Path, reference: Any) ->
         vectors(alone, "b", "tiny@16~max").astype(np.float32),
         atol=NEAR,
     )
+
+
+def test_what_a_kill_leaves_after_the_last_renaming_goes_with_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    prepare(tmp_path, range(40))
+    with monkeypatch.context() as patch:
+        patch.setattr("onepass.cache.rows.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            extract(tmp_path)
+    file = feature_file(tmp_path)
+    file.with_name(".tmp-abcdefgh-tiny@16.h5").write_bytes(b"half a file")
+    file.with_name("tiny@16.h5.lock").touch()
+    assert file.exists() and parts_folder(file).exists()
+    assert extract(tmp_path).state == "cached"
+    assert [path.name for path in file.parent.iterdir()] == ["tiny@16.h5"]
+
+
+def test_shards_of_another_state_of_the_data_set_wait_for_it(
+    tmp_path: Path, reference: Any
+) -> None:
+    """The images were there for a while, and come back."""
+    prepare(tmp_path, range(10))
+    extract(tmp_path)
+    prepare(tmp_path, range(60))
+    assert run(tmp_path, stop=After(2)).files[0].rows == 10 + 32
+    prepare(tmp_path, range(10))
+    assert extract(tmp_path).state == "cached"
+    prepare(tmp_path, range(60))
+    report = extract(tmp_path)
+    assert (report.carried, report.computed) == (10, 60 - 42)
+    assert check_rows(tmp_path, reference) == 60
