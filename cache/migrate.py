@@ -32,7 +32,7 @@ from onepass.cache.errors import (
 from onepass.cache.features import key_of_format_1, list_features
 from onepass.cache.files import fsync_folder, leftovers
 from onepass.cache.locks import exclusive
-from onepass.cache.names import MANIFEST, NEXT_PIXELS, PIXELS
+from onepass.cache.names import MANIFEST, NEXT_PIXELS, PIXELS, check_name
 from onepass.cache.progress import Progress
 from onepass.cache.provenance import digest_bytes, made_by
 from onepass.cache.rowfile import RowFile, write_rows
@@ -82,6 +82,7 @@ def migrate_store(config: MigrateConfig) -> list[Migration]:
     A file that is damaged, unreadable or being written is named, and the others go on.
 
     Raises:
+        UsageError: That cannot be the name of a data set.
         MissingFileError: There is no such store or data set.
         CorruptFileError: Files are damaged: each is named. The others are up to date.
         UnreadableFileError: The same, where the first of them cannot be read.
@@ -89,6 +90,8 @@ def migrate_store(config: MigrateConfig) -> list[Migration]:
         OutOfSpaceError: The disk is full; the file at hand is as it was.
     """
     store = config.store.path
+    if config.dataset:
+        check_name("data set", config.dataset)
     folders = [store / config.dataset] if config.dataset else sorted(store.glob("*"))
     if not any(folder.is_dir() for folder in folders):
         raise MissingFileError(f"{folders[0] if config.dataset else store}: nothing is stored")

@@ -28,6 +28,7 @@ from onepass.cache.errors import (
     MissingFileError,
     OnepassError,
     UnreadableFileError,
+    UsageError,
 )
 from onepass.cache.features import check_fresh, key_of_format_1, open_features
 from onepass.cache.locks import exclusive
@@ -166,6 +167,8 @@ def test_a_store_or_data_set_that_is_not_there_is_an_error(store: Path) -> None:
         migrate(store / "elsewhere")
     with pytest.raises(MissingFileError, match="birds"):
         migrate(store, "birds")
+    with pytest.raises(UsageError, match="expected a name"):
+        migrate(store, "../store/colours")
 
 
 class Killed(BaseException):
