@@ -2,7 +2,11 @@
 
 import io
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -10,16 +14,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from onepass.cache.errors import OnepassError
+from conftest import ROOT
+from onepass.cache.content import source_of
+from onepass.cache.errors import InvalidInputError, OnepassError
 from onepass.cache.rowfile import RowFile
-from onepass.data.config import PrepareConfig, ShowConfig
+from onepass.data.config import PrepareConfig, RelabelConfig, ShowConfig
 from onepass.data.dataset import EXCLUDED, NEXT, ImageDataset, dataset_path, open_dataset
 from onepass.data.listing import show_dataset, show_text
 from onepass.data.manifest import Manifest, manifest_path
 from onepass.data.prepare import prepare_dataset
-from onepass.data.splits import TRAIN, VAL, shared_images
+from onepass.data.relabel import relabel
+from onepass.data.splits import TEST, TRAIN, VAL, shared_images
 from onepass.data.summary import Prepared, prepared_text
 
 YEAR_2001 = 10**18  # ns
@@ -508,3 +517,154 @@ def test_a_store_that_is_only_read_gives_its_rows(place, monkeypatch):
     assert (done.new, done.carried) == (1, 24) and place.decoded == ["cat/new.png"]
     assert len(open_dataset(place.folder / "other", "photos").names) == 25
     assert sorted((p, p.stat().st_mtime_ns) for p in place.store.rglob("*")) == before
+
+
+STEPS = ("add", "remove", "rename", "relabel", "duplicate", "edit", "split", "reencode")
+
+
+class Model:
+    """A folder of pictures that changes at random, and what must be true after each change."""
+
+    def __init__(self, place: Place, random: np.random.Generator, stated: bool) -> None:
+        self.place, self.random, self.stated = place, random, stated
+        self.files: dict[str, bytes] = {}
+        self.fresh = iter(range(10**6))
+        for part in ("train", "val", "test") if stated else ("",):
+            for name in ("cat", "dog", "emu"):
+                for _ in range(4):
+                    self.put(part, name, self.image())
+
+    def image(self) -> bytes:
+        return png(next(self.fresh), (8, 8))
+
+    def put(self, part: str, name: str, content: bytes) -> None:
+        path = "/".join(filter(None, (part, name, f"{next(self.fresh)}.png")))
+        self.files[path] = content
+
+    def step(self, what: str) -> None:
+        name = str(self.random.choice(sorted(self.files)))
+        *above, own = name.split("/")[:-1]
+        part, content = "/".join(above), self.files[name]
+        other = str(self.random.choice([c for c in ("cat", "dog", "emu") if c != own]))
+        if what in ("remove", "rename", "relabel", "edit", "split", "reencode"):
+            del self.files[name]
+        if what == "reencode":
+            buffer = io.BytesIO()
+            Image.open(io.BytesIO(content)).save(buffer, "PNG", compress_level=0)
+            self.files[name] = buffer.getvalue()
+        elif what == "edit":
+            self.files[name] = self.image()
+        elif what == "relabel":
+            self.put(part, other, content)
+        elif what == "split":
+            parts = ["train", "val", "test"] if self.stated else [part]
+            self.put(str(self.random.choice(parts)), own, content)
+        elif what != "remove":
+            self.put(part, own, content if what in ("rename", "duplicate") else self.image())
+
+    def check(self) -> None:
+        """Prepare the folder as it is now, and compare with it and with the state before."""
+        place = self.place
+        shutil.rmtree(place.photos, ignore_errors=True)
+        write(place.photos, self.files)
+        before, known = None, set()
+        if dataset_path(place.store, "photos").exists():
+            before = place.dataset
+            sources = RowFile.open(before.path).columns["source"]
+            known = {row.tobytes() for row in sources}
+        try:
+            done = place.prepare()
+        except InvalidInputError as error:
+            assert "found none of" in str(error)
+            return
+        data = place.dataset
+        assert sorted(data.names) == sorted(self.files)
+        new = {source_of(c).tobytes() for c in self.files.values()} - known
+        assert len(place.decoded) == len(new), "only what is new is decoded"
+        for row, name in enumerate(data.names):
+            image = Image.open(io.BytesIO(self.files[name]))
+            assert np.array_equal(data.pixels[row], np.asarray(image))
+            label = data.held_labels[row] if data.split[row] == TEST else data.labels[row]
+            assert data.class_ids[label] == name.split("/")[-2]
+            if self.stated:
+                assert ("train", "val", "test")[data.split[row]] == name.split("/")[0]
+        assert done.new + done.carried == len(data.names)
+        if not self.stated:
+            assert not shared_images(data.content, data.split)
+            if before is not None:
+                sides = dict(zip(map(bytes, before.content), before.split.tolist(), strict=True))
+                now = dict(zip(map(bytes, data.content), data.split.tolist(), strict=True))
+                assert all(now[key] == side for key, side in sides.items() if key in now)
+        RowFile.open(data.path).verify()
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    stated=st.booleans(),
+    steps=st.lists(
+        st.lists(st.sampled_from(STEPS), min_size=1, max_size=6), min_size=1, max_size=5
+    ),
+    seed=st.integers(0, 2**32),
+)
+def test_whatever_happens_to_the_folder(stated, steps, seed):
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        model = Model(Place(Path(folder), patch), np.random.default_rng(seed), stated)
+        model.check()
+        for some in steps:
+            for what in some:
+                model.step(what)
+            model.check()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_at_any_moment_loses_nothing(place):
+    """Growth and correction, killed 12 times: the same rows and labels as without."""
+    random = np.random.default_rng(0)
+    a = write(place.folder / "a", files(12))
+    b = write(place.folder / "b", files(300, first=3000))
+    place.prepare(a)
+    table = place.folder / "labels.csv"
+    table.write_text("file,label\ncat/1.png,dog\ndog/3.png,excluded\n")
+    code = (
+        "import sys; from onepass.cache.commandline.command import main; from onepass.data.__main__ import COMMANDS\n"
+        "import onepass.data.pack, onepass.data.relabel\n"
+        "onepass.data.pack.SHARD_BYTES = 16 * 16 * 3 * 20\n"
+        "store = sys.argv[1:3]\n"
+        "print('go', flush=True)\n"
+        "main('data', COMMANDS, ['prepare', 'folder', '--name', 'photos', '--source', *sys.argv[4:], *store])\n"
+        "main('data', COMMANDS, ['relabel', 'photos', '--labels', sys.argv[3], *store])\n"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "--cache-dir",
+        str(place.store),
+        str(table),
+        str(a),
+        str(b),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    kills = 0
+    for _ in range(12):
+        run = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # fmt: skip
+        assert run.stdout is not None
+        run.stdout.readline()
+        time.sleep(random.uniform(0, 1.2))
+        kills += run.poll() is None
+        run.kill()
+        run.communicate()
+        place.dataset  # there is one at every moment
+    assert kills >= 6
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    killed = place.dataset
+    RowFile.open(killed.path).verify()
+    place.store = place.folder / "fresh"
+    place.prepare(a)
+    place.prepare(a, b)
+    relabel(RelabelConfig(name="photos", labels=table, cache_dir=place.store))
+    fresh = place.dataset
+    assert killed.digest == fresh.digest and np.array_equal(killed.pixels, fresh.pixels)
+    left = [p.name for p in (place.folder / "store" / "photos").iterdir()]
+    assert sorted(left) == ["manifest.h5", "pixels.h5"], left
