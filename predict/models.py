@@ -22,6 +22,7 @@ from onepass.finetune.session.result import RESULT
 from onepass.finetune.session.runs import FinishedRun, open_run
 from onepass.predict.average import average, calibrate
 from onepass.predict.config import ModelsConfig, check_models, split_model
+from onepass.predict.known import learn_novelty
 from onepass.predict.pixel_classifier import BATCH, PictureGeometry, PixelClassifier
 from onepass.predict.pixel_models import VectorSpec
 from onepass.predict.predictor import Predictor
@@ -85,6 +86,8 @@ def _on_pictures(
         build,
         stored_batches(models),
         config.batch_size or 0,
+        lambda classifier: learn_novelty(predictor, models, classifier),
+        config.abstain,
     )
 
 
@@ -92,8 +95,7 @@ def stored_batches(models: Sequence[Model]) -> dict[VectorSpec, int]:
     """Return how many images a step the stored vectors of probes were computed with, where that is known."""
     found = {}
     for probe in (model for model in models if isinstance(model, Probe)):
-        lines = [probe.result, *(probe.board.find(member) for member in probe.result.members)]
-        for key in (key for line in lines for key in line.keys):
+        for key in probe.feature_keys():
             try:
                 made = RowFile.open(key.file(probe.store)).made
             except OnepassError:  # gone: its head still knows what it learnt
