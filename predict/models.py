@@ -15,6 +15,7 @@ from onepass.cache.errors import (
     UsageError,
     unknown_name,
 )
+from onepass.cache.keras_settings import check_keras
 from onepass.cache.rows import RowFile
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
 from onepass.data.dataset import open_dataset
@@ -108,6 +109,7 @@ def _predictor_of(model: Model, views: tuple[str, ...], scaled: bool = True) -> 
     if isinstance(model, Probe):
         maker = ensemble_predictor if model.result.members else probe_predictor
         return maker(model, scaled=scaled)
+    check_keras()
     from onepass.predict.runs import run_predictor  # TensorFlow, which a probe does without
 
     return run_predictor(model, views)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onepass.cache.artifacts import record
+from onepass.cache.keras_settings import check_keras
 from onepass.classify.protocol.pixels import pixel_features
 from onepass.data.config import DEFAULT_FIT
 from onepass.data.images import decode_row
@@ -191,6 +192,7 @@ class PixelClassifier:
         if isinstance(first, VectorSpec) and first.backbone == PIXELS:
             side = first.size
             return _Network(group, batch, lambda pixels: [pixel_features(pixels, side)])
+        check_keras()
         from onepass.extract.backend import compile_step  # TensorFlow
 
         if isinstance(first, RunPass):
