@@ -4,14 +4,18 @@ The package filelock takes the same lock of the system, but leaves its file besi
 cannot say which process holds it, which is what the user who is refused wants to know.
 """
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from onepass.cache.errors import LockedError
+from onepass.cache.errors import LockedError, OnepassError
 from onepass.cache.files import make_folder
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -37,16 +41,31 @@ def exclusive(path: Path, instead: str = "") -> Iterator[None]:
         os.close(descriptor)
 
 
+def lock_file(descriptor: int, *, wait: bool) -> None:
+    """Lock an open file until it is closed, against every other process that asks.
+
+    Raises:
+        BlockingIOError: Another one holds it, and `wait` is false.
+        OnepassError: The system has no such locks.
+    """
+    if fcntl is None:
+        raise OnepassError(
+            "this system has no POSIX file locks, without which two processes could write one file; use "
+            "Linux, macOS, or WSL on Windows"
+        )
+    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+
 def _acquire(lock: Path, path: Path, instead: str) -> int:
     """Lock the file that has the name now: a former holder may have unlinked the one we opened."""
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(descriptor, wait=False)
             if os.path.samestat(os.fstat(descriptor), lock.stat()):
                 return descriptor
         except BlockingIOError as error:
-            holder = os.pread(descriptor, 20, 0).decode() or "unknown"
+            holder = os.pread(descriptor, 20, 0).decode(errors="replace") or "unknown"
             os.close(descriptor)
             raise LockedError(
                 f"{path}: process {holder} is writing it now; wait until it ends, or end it, and run "
@@ -54,4 +73,7 @@ def _acquire(lock: Path, path: Path, instead: str) -> int:
             ) from error
         except FileNotFoundError:
             pass
+        except OnepassError:
+            os.close(descriptor)
+            raise
         os.close(descriptor)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from onepass.cache.commandline.advice import command_of
 from onepass.cache.commandline.command import Command, OnSignal, main
+from onepass.cache.keras_settings import loading_keras
 from onepass.cache.progress import human_seconds
-from onepass.cache.stderr import suppress_stderr
 from onepass.cache.stopping import StopRequest
 from onepass.extract.config import ExtractConfig
 
@@ -19,7 +19,7 @@ def _work(config: ExtractConfig, stop: StopRequest) -> Any:
         from onepass.extract.backbones import registry
 
         return registry.backbone_rows()
-    with suppress_stderr():
+    with loading_keras():
         import keras  # noqa: F401
     if "list" in config.layer:
         from onepass.extract.network.layers import list_layers

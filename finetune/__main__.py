@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from onepass.cache.commandline.command import Command, OnSignal, main
-from onepass.cache.stderr import suppress_stderr
+from onepass.cache.keras_settings import loading_keras
 from onepass.cache.stopping import StopRequest
 from onepass.finetune.config import (
     AblateConfig,
@@ -15,7 +15,7 @@ from onepass.finetune.text import ablation_text, errors_text, rate_text, train_t
 
 
 def _train(config: FinetuneConfig, stop: StopRequest) -> Any:
-    with suppress_stderr():
+    with loading_keras():
         from onepass.finetune.pipeline import run_finetune
     return run_finetune(config, stop)
 
@@ -27,13 +27,13 @@ def _errors(config: ErrorsConfig) -> Any:
 
 
 def _find_rate(config: FinetuneConfig) -> Any:
-    with suppress_stderr():
+    with loading_keras():
         from onepass.finetune.finder import find_learning_rate
     return find_learning_rate(config)
 
 
 def _ablate(config: AblateConfig, stop: StopRequest) -> Any:
-    with suppress_stderr():
+    with loading_keras():
         from onepass.finetune.ablate import ablate
     return ablate(config, stop)
 

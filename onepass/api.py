@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from onepass.cache.commandline.flags import StoreConfig
 from onepass.cache.errors import UsageError
+from onepass.cache.keras_settings import check_keras
 from onepass.cache.progress import ProgressCallback, progress_to
 from onepass.cache.stopping import StopRequest
 from onepass.data.dataset import ImageDataset
@@ -91,6 +92,7 @@ def extract_features(
     Returns:
         What became of each feature file.
     """
+    check_keras()
     from onepass.extract.config import ExtractConfig
     from onepass.extract.pipeline import extract_features as extract
 
@@ -155,6 +157,7 @@ def finetune_network(
     Returns:
         The run: its history, its accuracy on the validation split and the test against the probe.
     """
+    check_keras()
     from onepass.finetune.config import FinetuneConfig
     from onepass.finetune.pipeline import run_finetune
 

@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from onepass.cache.commandline.command import Command, main
-from onepass.cache.stderr import suppress_stderr
+from onepass.cache.keras_settings import loading_keras
 from onepass.predict.config import ExportConfig, PredictConfig
 from onepass.predict.text import export_text, pictures_text, predict_text
 
@@ -14,7 +14,7 @@ def _predict(config: PredictConfig) -> Any:
 
     config = config.parted()
     if config.images or any(is_run(config.runs, model) for model in config.models):
-        with suppress_stderr():
+        with loading_keras():
             import onepass.predict.runs  # noqa: F401  (TensorFlow talks while it loads)
     if config.images:
         from onepass.predict.pictures.pipeline import predict_pictures
@@ -30,7 +30,7 @@ def _text(result: Any) -> str:
 
 
 def _export(config: ExportConfig) -> Any:
-    with suppress_stderr():
+    with loading_keras():
         from onepass.predict.export import export_run
     return export_run(config)
 

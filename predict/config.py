@@ -51,6 +51,11 @@ class ModelsConfig(RunsConfig):
         "new pictures a step (default: as many as when the stored features were computed, which gives "
         "their very numbers); a smaller one answers a single picture sooner",
     )
+    abstain: float = flag(
+        0.0,
+        "share of known pictures, such as 0.05, whose answer may be left open: of new pictures that are unlike "
+        "all that was learnt, or whose most probable class is not probable enough",
+    )
     backbone_weights: Path | None = flag(
         None, "the weights file that a probe's features were extracted with by --weights"
     )
@@ -58,6 +63,10 @@ class ModelsConfig(RunsConfig):
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"--batch-size: expected 1 or more, received {self.batch_size}")
+        if not 0 <= self.abstain < 1:
+            raise UsageError(
+                f"--abstain: expected a share of 0 or more, below 1; received {self.abstain}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

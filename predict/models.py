@@ -15,6 +15,7 @@ from onepass.cache.errors import (
     UsageError,
     unknown_name,
 )
+from onepass.cache.keras_settings import check_keras
 from onepass.cache.rows import RowFile
 from onepass.cache.stores import AnyStore
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
@@ -23,6 +24,7 @@ from onepass.finetune.session.result import RESULT
 from onepass.finetune.session.runs import FinishedRun, open_run
 from onepass.predict.average import average, calibrate
 from onepass.predict.config import ModelsConfig, check_models, split_model
+from onepass.predict.known import learn_novelty
 from onepass.predict.pixel_classifier import BATCH, PictureGeometry, PixelClassifier
 from onepass.predict.pixel_models import VectorSpec
 from onepass.predict.predictor import Predictor
@@ -86,6 +88,8 @@ def _on_pictures(
         build,
         stored_batches(models),
         config.batch_size or 0,
+        lambda classifier: learn_novelty(predictor, models, classifier),
+        config.abstain,
     )
 
 
@@ -93,8 +97,7 @@ def stored_batches(models: Sequence[Model]) -> dict[VectorSpec, int]:
     """Return how many images a step the stored vectors of probes were computed with, where that is known."""
     found = {}
     for probe in (model for model in models if isinstance(model, Probe)):
-        lines = [probe.result, *(probe.board.find(member) for member in probe.result.members)]
-        for key in (key for line in lines for key in line.keys):
+        for key in probe.feature_keys():
             try:
                 made = RowFile.open(key.file(probe.store, probe.board.dataset)).made
             except OnepassError:  # gone: its head still knows what it learnt
@@ -107,6 +110,7 @@ def _predictor_of(model: Model, views: tuple[str, ...], scaled: bool = True) -> 
     if isinstance(model, Probe):
         maker = ensemble_predictor if model.result.members else probe_predictor
         return maker(model, scaled=scaled)
+    check_keras()
     from onepass.predict.runs import run_predictor  # TensorFlow, which a probe does without
 
     return run_predictor(model, views)

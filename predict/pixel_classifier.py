@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onepass.cache.artifacts import record
+from onepass.cache.keras_settings import check_keras
 from onepass.classify.protocol.pixels import pixel_features
 from onepass.data.config import DEFAULT_FIT
 from onepass.data.images import decode_row
+from onepass.predict.novelty import Novelty
 from onepass.predict.pixel_models import PIXELS, PixelModel, RunPass, VectorSpec, Wanted, filled
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from onepass.data.dataset import ImageDataset
 
 Step = Callable[[np.ndarray], list[Any]]
+LearnNovelty = Callable[["PixelClassifier"], Novelty | None]
 BuildExtractor = Callable[[Sequence[VectorSpec], tuple[int, int, int]], "keras.Model"]
 BATCH = 64  # of a network whose batch is not on record, and of the networks of runs
 
@@ -71,6 +74,22 @@ class _Network:
     step: Step
 
 
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a model says of n images.
+
+    Attributes:
+        probabilities: (n, K) float32.
+        novelty: (n,) float32: the share of known images that are nearer to what was learnt; None where
+            that is not known.
+        open_because: Why each answer is left open; "" where it is not.
+    """
+
+    probabilities: np.ndarray
+    novelty: np.ndarray | None
+    open_because: list[str]
+
+
 class PixelClassifier:
     """A model and its networks, which are built when they are first needed.
 
@@ -83,7 +102,8 @@ class PixelClassifier:
             uint8 (B, H, W, C) → list of float32 (B, D).
         batches: Images a step of the networks of some vectors; `BATCH` for the others.
         batch: Images a step of all networks; 0 leaves it to `batches`.
-        also: Further arrays that are wanted of each image.
+        novelty: Finds what novelty is measured by, when it is first needed; it may ask for `arrays`.
+        abstain: Share of known pictures whose answer may be left open.
     """
 
     def __init__(
@@ -93,13 +113,17 @@ class PixelClassifier:
         build_extractor: BuildExtractor,
         batches: Mapping[VectorSpec, int],
         batch: int = 0,
-        also: Sequence[Wanted] = (),
+        novelty: LearnNovelty | None = None,
+        abstain: float = 0.0,
     ) -> None:
-        self.model, self.geometry = model, geometry
+        self.model, self.geometry, self.abstain = model, geometry, abstain
+        also = model.novelty_vectors if novelty else ()
         self.wanted = tuple(dict.fromkeys((*model.wanted, *also)))
+        self._learn_novelty = novelty
+        self._novelty: Novelty | None = None
         self._build_extractor, self._batches, self._batch = build_extractor, batches, batch
         self._networks: list[_Network] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @property
     def batch(self) -> int:
@@ -137,6 +161,25 @@ class PixelClassifier:
         ]
         return {one: np.concatenate([part[one] for part in parts]) for one in self.wanted}
 
+    @property
+    def novelty(self) -> Novelty | None:
+        """What novelty is measured by; None where that is not known."""
+        with self._lock:
+            if self._learn_novelty is not None:
+                self._novelty = self._learn_novelty(self)
+                self._learn_novelty = None
+            return self._novelty
+
+    def judge(self, arrays: Mapping[Wanted, np.ndarray]) -> Judgement:
+        """Return what is said of n >= 1 images, from their `arrays`."""
+        probabilities, novelty = self.model.probabilities(arrays), self.novelty
+        nothing = [""] * len(probabilities)
+        if novelty is None:
+            return Judgement(probabilities, None, nothing)
+        distances = novelty.distance(arrays)
+        reasons = novelty.reasons(distances, probabilities.max(axis=1), self.abstain)
+        return Judgement(probabilities, novelty.novelty(distances), reasons)
+
     def _compiled(self) -> list[_Network]:
         groups: dict[Any, list[Wanted]] = {}
         for one in self.wanted:
@@ -149,6 +192,7 @@ class PixelClassifier:
         if isinstance(first, VectorSpec) and first.backbone == PIXELS:
             side = first.size
             return _Network(group, batch, lambda pixels: [pixel_features(pixels, side)])
+        check_keras()
         from onepass.extract.backend import compile_step  # TensorFlow
 
         if isinstance(first, RunPass):

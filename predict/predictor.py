@@ -50,12 +50,17 @@ class PicturePrediction:
         class_ids: Identity of the class of each of the K columns.
         class_names: Its name in words.
         probabilities: (n, K) float32; each row adds up to 1.
+        novelty: (n,) float32: what share of known pictures is nearer to what was learnt, 0 … 1; None
+            where that is not known.
+        open_because: Why each answer is left open, where `abstain` was asked for; "" where it is not.
     """
 
     names: list[str]
     class_ids: list[str]
     class_names: list[str]
     probabilities: np.ndarray
+    novelty: np.ndarray | None
+    open_because: list[str]
 
     @property
     def classes(self) -> np.ndarray:
@@ -147,12 +152,18 @@ class Predictor:
                 names,
             )
             parts = [
-                classifier.model.probabilities(classifier.arrays(np.stack(batch)))
+                classifier.judge(classifier.arrays(np.stack(batch)))
                 for batch in _batches(rows, classifier.batch)
             ]
+        novelty = [part.novelty for part in parts if part.novelty is not None]
         empty = np.zeros((0, len(self.class_ids)), np.float32)
         return PicturePrediction(
-            names, self.class_ids, self.class_names, np.concatenate(parts) if parts else empty
+            names,
+            self.class_ids,
+            self.class_names,
+            np.concatenate([empty, *(part.probabilities for part in parts)]),
+            np.concatenate(novelty) if novelty else None,
+            [reason for part in parts for reason in part.open_because],
         )
 
     def on_pictures(self) -> PixelClassifier:

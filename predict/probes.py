@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from onepass.cache.errors import InvalidInputError, Remedy
+from onepass.cache.features import FeatureKey
 from onepass.cache.stores import AnyStore
 from onepass.classify.ensemble import member_inputs
 from onepass.classify.heads.base import Head
@@ -50,6 +51,11 @@ class Probe:
     def name(self) -> str:
         """DATASET/PROBE."""
         return f"{self.dataset.name}/{self.result.id}"
+
+    def feature_keys(self) -> list[FeatureKey]:
+        """Return the features that it, or its members, look at."""
+        lines = [self.result, *(self.board.find(member) for member in self.result.members)]
+        return [key for line in lines for key in line.keys]
 
     @property
     def folder(self) -> Path:

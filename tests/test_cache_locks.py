@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from onepass.cache.errors import LockedError
+from onepass.cache.errors import LockedError, OnepassError
 from onepass.cache.locks import exclusive
 
 HOLD = """
@@ -88,3 +88,28 @@ def test_a_file_whose_name_was_taken_away_meanwhile_is_no_lock(
         assert lock.read_text() == str(os.getpid())
         with pytest.raises(LockedError), exclusive(path):
             pytest.fail("two writers")
+
+
+def test_a_system_without_locks_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onepass.cache.locks.fcntl", None)
+    with pytest.raises(OnepassError, match=r"no POSIX file locks.*WSL"), exclusive(tmp_path / "a"):
+        pytest.fail("not locked")
+
+
+def test_every_command_can_be_asked_for_help_without_fcntl(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['fcntl'] = None\n"
+        "from onepass.__main__ import run\n"
+        "for room in ('data', 'extract', 'classify', 'finetune', 'predict', 'report', 'cache'):\n"
+        "    try: run([room, '--help'])\n"
+        "    except SystemExit as end: assert not end.code\n"
+        "sys.exit(run(['data', 'prepare', 'digits']))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert found.returncode == 1 and "no POSIX file locks" in found.stderr
+    assert "Traceback" not in found.stderr

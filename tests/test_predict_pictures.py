@@ -223,6 +223,31 @@ def test_bad_pictures_are_named_and_end_nothing(places, val, tmp_path, capsys) -
     assert "none classified" in capsys.readouterr().out
 
 
+def test_what_is_unlike_all_that_was_learnt_is_left_open(places, val, tmp_path, capsys) -> None:
+    strange = np.zeros((24, 24, 3), np.uint8)
+    strange[:, :, 2] = 255 * (np.arange(24) % 2)  # blue lines, one pixel wide
+    Image.fromarray(strange).save(tmp_path / "strange.png")
+    for model in ("birds", "birds/logistic", "birds/r1"):
+        predictor = onepass.load_predictor(model, abstain=0.1, **places)
+        found = predictor([tmp_path / "strange.png", *sorted(val.rglob("*.*"))])
+        assert found.novelty[0] == 1 and found.open_because[0] == "unlike what was learnt", model
+        assert np.mean([bool(reason) for reason in found.open_because[1:]]) < 0.4
+        assert np.all((found.novelty >= 0) & (found.novelty <= 1))
+        never = onepass.load_predictor(model, **places)([tmp_path / "strange.png"])
+        assert never.open_because == [""] and never.novelty[0] == 1
+    kept = places["runs_dir"] / "birds" / "finetune" / "r1" / "vectors.npz"
+    before = kept.read_bytes()
+    kept.write_bytes(b"damaged")  # is computed again
+    again = onepass.load_predictor("birds/r1", **places)([tmp_path / "strange.png"])
+    assert again.novelty[0] == 1 and kept.read_bytes() == before
+    words = (tmp_path / "strange.png", "--abstain", 0.1, "--out", tmp_path / "o.csv")
+    assert predict(places, "birds", *words, "--copy-to", tmp_path / "sorted") == 0
+    assert "open, perhaps" in (said := capsys.readouterr().out) and "left open: 1" in said
+    (row,) = csv.DictReader((tmp_path / "o.csv").read_text().splitlines())
+    assert (row["class_id"], row["novelty"]) == ("", "1.000000") and "unlike" in row["reason"]
+    assert (tmp_path / "sorted" / "_open" / "strange.png").exists()
+
+
 def test_pictures_are_copied_or_linked_and_never_moved(places, val, tmp_path) -> None:
     files = sorted(val.rglob("*.*"))
     for _ in range(2):  # the second time finds them there

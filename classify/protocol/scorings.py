@@ -6,7 +6,6 @@ an honest judge once, and whoever shows it one changed model after another shoul
 Each line holds a digest of itself and of the one before, so that no line can change or go unseen.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from onepass.cache.files import (
     parse_json,
     read_bytes,
 )
+from onepass.cache.locks import lock_file
 from onepass.cache.provenance import digest_bytes, digest_json, made_by
 from onepass.classify.leaderboard.board import ProbeResult
 
@@ -88,7 +88,7 @@ def record_scoring(folder: Path, scoring: Scoring) -> None:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # for a moment: other commands append as well
+            lock_file(descriptor, wait=True)  # for a moment: other commands append as well
             content = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
             links = [link for _, link in _whole_lines(path, content)]
             line[CHAIN] = digest_json([links[-1] if links else "", line])

@@ -86,6 +86,7 @@ def predict_pictures(config: PredictConfig) -> PicturesResult:
     classifier = predictor.on_pictures()
     path = config.out or _default_path(config, predictor)
     result = PicturesResult(predictor.name, copied_to=config.copy_to)
+    _ = classifier.novelty  # learnt here, where its progress is seen
     sorter = Sorter(config.copy_to, config.link) if config.copy_to else None
     with ExitStack() as stack:
         stack.enter_context(quiet_bombs())
@@ -123,16 +124,17 @@ def answers_of(
         top: How many classes are named.
     """
     classifier = predictor.on_pictures()
-    rows: Iterator[np.ndarray] = iter(())
-    if len(batch.rows):
-        rows = iter(classifier.model.probabilities(classifier.named(arrays)))
+    judged = classifier.judge(classifier.named(arrays)) if len(batch.rows) else None
+    number = 0  # among those that can be used
     for picture, reason in zip(batch.pictures, batch.reasons, strict=True):
-        if reason:
+        if reason or judged is None:
             yield Answer(picture.name, (), reason=reason)
             continue
-        row = next(rows)
+        row, why = judged.probabilities[number], judged.open_because[number]
+        novelty = None if judged.novelty is None else float(judged.novelty[number])
         best = top_classes(row, predictor.class_ids, predictor.class_names, top)
-        yield Answer(picture.name, best, margin(row))
+        yield Answer(picture.name, best, margin(row), novelty, why, bool(why))
+        number += 1
 
 
 def sorted_in(sorter: Sorter, picture: Picture, answer: Answer) -> Answer:

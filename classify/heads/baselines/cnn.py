@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from onepass.cache.errors import InvalidInputError
-from onepass.cache.stderr import suppress_stderr
+from onepass.cache.keras_settings import loading_keras
 from onepass.classify.heads.base import Head
 
 FILTERS = (32, 64, 128)
@@ -119,7 +119,7 @@ class Cnn(Head):
             yield model.get_weights()
 
     def _model(self) -> Any:
-        with suppress_stderr():
+        with loading_keras():
             import keras
 
             shape = self._shape()
