@@ -151,7 +151,7 @@ class RowWriter:
 
     A row is known by a digest. What other files or committed shards hold already is not asked for
     again, and of equal rows only the first is. Use as a context manager; leaving it without `finish`
-    keeps the shards for the next run.
+    keeps the shards, if there are any, for the next run.
 
     Args:
         path: The file to be.
@@ -195,6 +195,7 @@ class RowWriter:
     def __enter__(self) -> "RowWriter":
         try:
             self._stack.enter_context(exclusive(self.path))
+            self._stack.callback(self._drop_bare_plan)
             self._recover()
             row_bytes = sum(column.row_bytes for column in self.plan.kind.columns.values())
             missing = sum(map(len, self.missing))
@@ -317,6 +318,11 @@ class RowWriter:
                 log.info(f"{error}; it is computed again")
                 shard.unlink()
         self.stored = len(self.pool.known) - self.carried
+
+    def _drop_bare_plan(self) -> None:
+        """Remove a plan without shards: it is nothing to go on with."""
+        if not any(self.folder.glob("shard-*.h5")):
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _check_keys(self, positions: np.ndarray, keys: np.ndarray) -> None:
         if not np.array_equal(keys, self.wanted[positions]):

@@ -193,6 +193,7 @@ def test_another_recipe_starts_anew_and_says_why(tmp_path: Path, said) -> None:
     with writer_of(path, kind=ShardKind(COLUMNS, "content", {"size": 128})) as writer:
         assert len(writer.missing) == 7
         assert [p.name for p in parts_folder(path).iterdir()] == ["plan.json"]
+    assert list(tmp_path.iterdir()) == []  # a plan without shards does not stay
     assert "size: 96, now 128" in said.text and "starting anew" in said.text
 
 
@@ -386,7 +387,7 @@ def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path) -> 
     kind = ShardKind({"x": Column((1 << 30,), "float32"), "content": COLUMNS["content"]}, "content", {})  # fmt: skip
     with pytest.raises(OutOfSpaceError, match="Nothing was written"):
         writer_of(tmp_path / "a.h5", range(1 << 10), kind).__enter__()
-    assert list(tmp_path.glob("a.h5*/*")) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 # Half of the rows come from a donor, which `whole.h5` has besides.

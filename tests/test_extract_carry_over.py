@@ -242,8 +242,7 @@ def test_vectors_that_would_not_be_computed_now_are_not_mixed_in(tmp_path: Path)
     ) as error:
         extract(tmp_path, "b")
     assert error.value.remedy == Remedy("delete", "few/tiny@16")
-    assert not feature_file(tmp_path, "b").exists()
-    assert not list(parts_folder(feature_file(tmp_path, "b")).glob("shard-*"))
+    assert not list(feature_file(tmp_path, "b").parent.iterdir())
     report.path.unlink()
     assert extract(tmp_path, "b").carried == 37
 
