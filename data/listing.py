@@ -174,8 +174,8 @@ def show_text(shown: Shown) -> str:
 def _history_text(name: str, history: list[Change]) -> str:
     lines = [f"{name}: {len(history)} states"]
     for change in history:
-        lines.append(f"  {change.when}  {change.digest[:8]}  {change.command}".rstrip())
-        lines += [f"      {line}" for line in change.what]
+        lines.append(f"  {change.when}  {change.digest[:8]}  {one_line(change.command)}".rstrip())
+        lines += [f"      {one_line(line)}" for line in change.what]
     return "\n".join(lines)
 
 

@@ -6,7 +6,7 @@ corrected here as long as the source says what it says now.
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from onepass.cache.content import find
+from onepass.cache.csv_text import FORMULA, csv_text
 from onepass.cache.errors import InvalidInputError, MissingFileError, UsageError, unreadable
 from onepass.cache.files import write_atomic
 from onepass.cache.locks import exclusive
@@ -128,24 +129,24 @@ def shown_classes(class_ids: list[str], class_names: list[str]) -> list[str]:
     return class_names if unique else class_ids
 
 
-def write_table(path: Path, header: tuple[str, ...], rows: Iterator[tuple]) -> None:
-    """Write a table as comma-separated values, atomically; with a byte order mark, which spreadsheets ask for."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_atomic(path, text.getvalue().encode("utf-8-sig"))
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
+    """Write a table as comma-separated values, atomically; with a byte order mark, which spreadsheets ask for.
+
+    `relabel` takes away again the ' that stands before what looks like a formula.
+    """
+    write_atomic(path, csv_text(header, list(rows)).encode("utf-8-sig"))
 
 
 def relabelled_text(result: Relabelled) -> str:
     """Return what a person reads after `relabel`."""
     from onepass.cache.commandline.advice import command_of
+    from onepass.cache.commandline.terminal import one_line
 
     if not result.changed:
         return f"{result.name}: the {result.rows:,} rows of the table say what is so already; nothing to do"
     lines = [f"{result.name}: no image decoded, no vector computed"]
-    lines += [f"  changed   {line}" for line in result.changed]
-    lines += [f"  note      {line}" for line in result.said]
+    lines += [f"  changed   {one_line(line)}" for line in result.changed]
+    lines += [f"  note      {one_line(line)}" for line in result.said]
     return "\n".join([*lines, f"Next: {command_of('classify', result.name)}"])
 
 
@@ -191,10 +192,16 @@ def _read_table(path: Path) -> list[tuple[int, str, str]]:
         for cells in reader:
             if any(cell.strip() for cell in cells):
                 cells += [""] * (max(at) + 1 - len(cells))
-                rows.append((reader.line_num, one_form(cells[at[0]].strip()), cells[at[1]].strip()))
+                rows.append((reader.line_num, one_form(cells[at[0]]), _plain(cells[at[1]])))
     except csv.Error as error:
         raise InvalidInputError(f"{path}: line {reader.line_num}: {error}") from error
     return rows
+
+
+def _plain(cell: str) -> str:
+    """Return a cell without the ' before what looks like a formula; see `csv_text`."""
+    cell = cell.strip()
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in FORMULA else cell
 
 
 def _apply(
@@ -208,7 +215,10 @@ def _apply(
     wrong: list[str] = []
     said: dict[int, tuple[int, str]] = {}
     for line, file, label in wanted:
-        row, target = row_of.get(file), classes.get(one_form(label))
+        row = next(
+            (row_of[name] for name in (file, file.strip(), _plain(file)) if name in row_of), None
+        )
+        target = classes.get(one_form(label))
         if row is None:
             wrong.append(f"line {line}: no image is called {file!r}")
         elif said.setdefault(row, (line, label))[1] != label:

@@ -143,7 +143,7 @@ def prepared_text(prepared: Prepared) -> str:
     else:
         head = f"{prepared.name}: prepared in {human_seconds(prepared.seconds)}"
     lines = [head, *summary_lines(prepared.summary), f"  rows      {rows}"]
-    lines += [f"  changed   {line}" for line in prepared.changed]
+    lines += [f"  changed   {one_line(line)}" for line in prepared.changed]
     lines += _surprises(prepared)
     if prepared.skipped:
         first = ", ".join(one_line(image.name) for image in prepared.skipped[:3])
@@ -156,7 +156,7 @@ def prepared_text(prepared: Prepared) -> str:
 
 
 def _surprises(prepared: Prepared) -> list[str]:
-    lines = [f"  note      {line}" for line in prepared.said]
+    lines = [f"  note      {one_line(line)}" for line in prepared.said]
     if prepared.geometry:
         lines.append(f"  geometry  {prepared.geometry}")
     if prepared.left_out:

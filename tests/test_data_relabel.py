@@ -198,6 +198,20 @@ def test_the_table_written_says_what_is_so_and_the_history_lists_it(place, capsy
     assert code == 0 and "18 images of 3 classes" in text and "cat/1.png: cat → dog" in text
 
 
+def test_names_that_look_like_formulas_come_back_as_they_were(tmp_path, monkeypatch):
+    place = Place(tmp_path, monkeypatch)
+    images = files(8) | {"=1+1/ x.png ": png(60), "=1+1/-2.png": png(61), "@cat/;a.png": png(62)}
+    write(place.photos, {name.replace("x.png ", "x.png"): data for name, data in images.items()})
+    place.prepare()
+    out = place.folder / "labels.csv"
+    export_labels(ExportConfig(name="photos", labels=True, out=out, cache_dir=place.store))
+    text = out.read_text("utf-8-sig")
+    assert "'=1+1/-2.png,'=1+1" in text and "'@cat/;a.png" in text
+    assert not table(place, out.read_bytes()).changed
+    done = table(place, text.replace("'=1+1/-2.png,'=1+1", "'=1+1/-2.png,'@cat"))
+    assert done.changed == ["1 label: =1+1/-2.png: =1+1 → @cat"]
+
+
 def test_neither_pillow_nor_tensorflow_nor_the_pixels_are_needed(place):
     (place.folder / "labels.csv").write_text(HEADER + "cat/1.png,dog\n")
     dataset_path(place.store, "photos").rename(place.folder / "elsewhere.h5")
