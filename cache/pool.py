@@ -12,11 +12,13 @@ import numpy as np
 
 from onepass.cache.content import ContentIndex
 from onepass.cache.errors import CorruptFileError, StaleError
+from onepass.cache.progress import human_bytes
 from onepass.cache.rowfile import RowFile
 from onepass.cache.shards import ShardKind, read_shard, release
 
 log = logging.getLogger(__name__)
 
+WORTH_SAYING = 2_000_000_000  # bytes to be checked: some seconds
 Rows = dict[str, np.ndarray]
 
 
@@ -107,6 +109,9 @@ class RowPool:
         """
         found, positions = self._new_rows(rows.columns[key])
         blocks = found // rows.layout.shard_rows
+        size = len(found) * rows.layout.total_bytes // rows.layout.rows
+        if size > WORTH_SAYING:
+            log.info(f"{rows.path}: {human_bytes(size)} are checked before they are copied")
         whole = np.full(rows.layout.shards, True)
         for block in np.unique(blocks).tolist():
             try:
