@@ -218,6 +218,10 @@ def _write_pixels(old: format1.EarlierRows, following: Path, known: RowFile | No
 def _write_manifest(old: format1.EarlierRows, pixels: RowFile, manifest: Path) -> None:
     """Write labels, splits, names and classes; the data set keeps its digest, so that results stay fresh."""
     kept = {name: old.attributes[name] for name in (*CLASSES, "record", "digest")}
+    source = old.inputs.get("source", {})
+    origin = {"place": kept["record"].get("source", ""), "digest": source.get("digest", "")}
+    if source.get("kind") in ("folder", "zip"):  # by which prepare knows that no file changed
+        kept["record"] = {**kept["record"], "origins": [origin]}
     write_rows(
         manifest,
         {"content": np.asarray(pixels.columns["content"])},

@@ -28,7 +28,7 @@ from onepass.cache.files import fsync_folder
 from onepass.cache.locks import exclusive
 from onepass.cache.names import DATASET
 from onepass.cache.provenance import made_by
-from onepass.cache.rowfile import RowFile
+from onepass.cache.rowfile import RowFile, write_rows
 from onepass.cache.rows import RowWriter, parts_folder
 from onepass.cache.stopping import StopRequest
 from onepass.cache.stores import AnyStore, root, roots
@@ -43,6 +43,7 @@ from onepass.data.dataset import (
     open_pixels,
 )
 from onepass.data.history import changes_between
+from onepass.data.layout import one_form
 from onepass.data.manifest import (
     GREY,
     GROUP,
@@ -176,7 +177,9 @@ class _Preparation:
         if content is not None and not (self.bad and self.config.on_bad != "skip"):
             rows = self._arrange(positions, content)
             contents = content[find_positions(positions, rows.order)]
-            if self._same_pixels(rows, contents):
+            if self.own and self.own.inputs["contents"] == contents_digest(contents):
+                if not self._same_pixels(rows, contents):
+                    self._fill_in_sources(self.own, rows)
                 return self._finish(rows, contents, new=0, carried=len(contents))
         return self._pack(positions, self._donors(self.look.source[positions], positions), stop)
 
@@ -237,8 +240,33 @@ class _Preparation:
         keys, square = self.look.source[positions], self.look.square[positions]
         if not (self.before and self.own and may_give(self.own, self.geometry, keys, square)):
             return None
-        row = find(self.own.columns["source"], keys)
+        row = (
+            self._by_name(positions)
+            if self._untouched()
+            else find(self.own.columns["source"], keys)
+        )
         return self.before.content[row] if np.all(row >= 0) else None
+
+    def _untouched(self) -> bool:
+        """Tell whether an early version, which knew no files, would have made the same rows from these very files."""
+        if self.before is None or self.own is None or SOURCE in self.before.columns:
+            return False
+        if self.own.inputs["geometry"]["fit"] != self.geometry.fit:
+            return False
+        digests = [origin.digest for origin in self.source.origins]
+        return all(digests) and digests == [o.digest for o in self.before.record.origins]
+
+    def _by_name(self, positions: np.ndarray) -> np.ndarray:
+        """Return which row of the data set before has the name of each image, (n,) int64, -1 for none."""
+        names = self.before.names if self.before else []
+        rows = {one_form(name): row for row, name in enumerate(names)}
+        found = (rows.get(self.source.items[position].name, -1) for position in positions)
+        return np.fromiter(found, np.int64, len(positions))
+
+    def _fill_in_sources(self, own: RowFile, rows: Rows) -> None:
+        """Copy the pixel file with the digests of the files that its rows come from."""
+        arrays = {**own.columns, "source": self.look.source[rows.order]}
+        write_rows(self.folder / NEXT, arrays, inputs=own.inputs, block_rows=own.layout.shard_rows)
 
     def _same_pixels(self, rows: Rows, contents: np.ndarray) -> bool:
         """Tell whether the pixel file is what it would become."""

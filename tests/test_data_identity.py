@@ -10,6 +10,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from PIL import Image
 from conftest import ROOT
 from onepass.cache.content import source_of
 from onepass.cache.errors import InvalidInputError, OnepassError
-from onepass.cache.rowfile import RowFile
+from onepass.cache.rowfile import RowFile, write_rows
 from onepass.data.config import PrepareConfig, RelabelConfig, ShowConfig
 from onepass.data.dataset import EXCLUDED, NEXT, ImageDataset, dataset_path, open_dataset
 from onepass.data.listing import show_dataset, show_text
@@ -299,6 +300,48 @@ class TestWhatAChangeCosts:
         assert not place.decoded and done.new == 0
         place.check(images | more)
         assert not (place.store / "photos" / NEXT).exists()
+
+
+class TestAnEarlyVersion:
+    """What `cache migrate` leaves: pixels whose files are not known, and an identity of their own."""
+
+    def prepare(self, place: Place) -> ImageDataset:
+        write(place.photos, files())
+        place.prepare()
+        manifest = Manifest.open(manifest_path(place.store, "photos"))
+        rows = RowFile.open(dataset_path(place.store, "photos"))
+        replace(manifest, columns={}, pixels="0" * 64, history=[]).write()
+        arrays = {**rows.columns, "source": np.zeros_like(rows.columns["source"])}
+        write_rows(rows.path, arrays, inputs=rows.inputs)
+        return place.dataset
+
+    def test_untouched_files_are_read_and_not_decoded(self, place):
+        before = self.prepare(place)
+        done = place.prepare()
+        assert (done.state, done.new) == ("cached", 0) and not place.decoded
+        assert place.dataset.digest == before.digest
+        assert RowFile.open(place.dataset.path).columns["source"].any(axis=1).all()
+        assert place.prepare().state == "cached" and not place.read
+        write(place.photos, {"cat/new.png": png(99)})
+        assert place.prepare().new == 1 and place.decoded == ["cat/new.png"]
+
+    def test_another_fit_is_decoded(self, place):
+        write(place.photos, {name: png(n, (20, 10)) for n, name in enumerate(files(4))})
+        place.prepare(fit="pad")
+        manifest = Manifest.open(manifest_path(place.store, "photos"))
+        rows = RowFile.open(dataset_path(place.store, "photos"))
+        replace(manifest, columns={}).write()
+        arrays = {**rows.columns, "source": np.zeros_like(rows.columns["source"])}
+        write_rows(rows.path, arrays, inputs=rows.inputs)
+        assert place.prepare(fit="crop").new == len(place.decoded) == 8
+
+    def test_files_that_changed_are_decoded_and_what_is_equal_stays(self, place):
+        before = self.prepare(place)
+        write(place.photos, {"cat/new.png": png(99)})
+        done = place.prepare()
+        assert done.new == 25 and len(place.decoded) == 25
+        assert np.array_equal(place.dataset.split[:24], before.split)
+        assert place.dataset.names[:24] == before.names
 
 
 class TestDryRun:
