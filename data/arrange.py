@@ -65,9 +65,9 @@ class Choices:
         column, pattern = self.group_column, self.group_pattern
         if record and not (column or pattern):
             column, pattern = record.group_column, record.group_pattern
-        kept = record.seed if record and not self.resplit else None
-        seed = kept if kept is not None else self.seed or 0
-        return Choices(seed, self.resplit, self.drop_leaks, column, pattern)
+        kept = record.seed if record else None
+        seed = self.seed if kept is None or (self.resplit and self.seed is not None) else kept
+        return Choices(seed or 0, self.resplit, self.drop_leaks, column, pattern)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,13 +246,16 @@ def _labels(
     known = row >= 0
     corrected = now[true_labels(before)[row]]
     then = now[before.columns[SOURCE_LABELS][row]]
-    holds = known & (then == stated) & (corrected != stated) & (corrected >= 0)
-    gone = known & (then != stated) & (then != corrected) & (corrected != stated)
+    was = (before.columns[SOURCE_LABELS] != true_labels(before))[row]
+    holds = known & was & (then == stated) & (corrected >= 0)
+    gone = known & was & ~holds & (corrected != stated)
     labels = np.where(holds, corrected, stated).astype(np.int32)
     if holds.any():
         said.append(f"{holds.sum():,} corrected labels are kept: the source says what it said then")
     if gone.any():
-        said.append(f"{gone.sum():,} corrected labels give way: the source says something new")
+        said.append(
+            f"{gone.sum():,} corrected labels give way: the source says something new, or has no such class"
+        )
     return labels, {SOURCE_LABELS: stated} if holds.any() else {}
 
 

@@ -160,6 +160,7 @@ class _Preparation:
         positions = self._usable()
         keys = self.look.source[positions]
         carried = self._carried(self._donors(keys, positions), keys)
+        carried |= self._known_content(positions) is not None
         return Prepared(
             "dry-run",
             self.name,

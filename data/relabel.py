@@ -83,6 +83,7 @@ def relabel(config: RelabelConfig) -> Relabelled:
         MissingFileError: There is no such table, or no such data set.
         OnepassError: The data set is damaged, or another process writes it.
     """
+    manifest_of(config.store, config.name)  # before a lock is made where no data set is
     path = manifest_path(config.store, config.name)
     with exclusive(path):
         before = manifest_of(config.store, config.name)

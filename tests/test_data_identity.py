@@ -317,6 +317,8 @@ class TestAnEarlyVersion:
 
     def test_untouched_files_are_read_and_not_decoded(self, place):
         before = self.prepare(place)
+        plan = place.prepare(dry_run=True)
+        assert (plan.new, plan.carried) == (0, 24)
         done = place.prepare()
         assert (done.state, done.new) == ("cached", 0) and not place.decoded
         assert place.dataset.digest == before.digest
