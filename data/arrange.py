@@ -216,13 +216,13 @@ def _once(
         elif item.split not in (UNDRAWN, same[0].split) and same[0].split != UNDRAWN:
             elsewhere += 1
     if merged := len(positions) - len(kept):
-        said.append(f"{merged:,} images are in two sources; each is one row")
+        said.append(f"images in two sources: {merged:,}; each is one row")
     if elsewhere:
         said.append(
-            f"{elsewhere:,} of them are in another split of the later source; that of the first counts"
+            f"in another split of the later source: {elsewhere:,} of them; that of the first counts"
         )
     if otherwise:
-        said.append(f"{otherwise:,} images are in two sources under two labels; each is two rows")
+        said.append(f"images in two sources under two labels: {otherwise:,}; each is two rows")
     return np.array(kept, np.int64)
 
 
@@ -251,10 +251,10 @@ def _labels(
     gone = known & was & ~holds & (corrected != stated)
     labels = np.where(holds, corrected, stated).astype(np.int32)
     if holds.any():
-        said.append(f"{holds.sum():,} corrected labels are kept: the source says what it said then")
+        said.append(f"corrected labels kept: {holds.sum():,}; the source says what it said then")
     if gone.any():
         said.append(
-            f"{gone.sum():,} corrected labels give way: the source says something new, or has no such class"
+            f"corrected labels given up: {gone.sum():,}; the source says something new, or has no such class"
         )
     return labels, {SOURCE_LABELS: stated} if holds.any() else {}
 
@@ -285,8 +285,8 @@ def _groups(
         )
     alone = groups.count("")
     said.append(
-        f"{len(set(groups) - {''}):,} groups by file name"
-        + (f"; {alone:,} images are in none, each for itself" if alone else "")
+        f"groups by file name: {len(set(groups) - {''}):,}"
+        + (f"; images in none, each for itself: {alone:,}" if alone else "")
     )
     return groups
 
@@ -338,7 +338,7 @@ def _drop_leaks(
         loses, keeps = (TRAIN, (VAL, TEST)) if side == "train" else (VAL, (TRAIN,))
         leaks = (split == loses) & np.isin(first, first[np.isin(split, keeps)])
         split[leaks] = EXCLUDED
-        said.append(f"{leaks.sum():,} {side} images are excluded: another split has them too")
+        said.append(f"{side} images excluded: {leaks.sum():,}, which another split has too")
         return shared_images(content, split)
     if shared:
         counts = ", ".join(f"{count:,} {where}" for where, count in shared.items())
@@ -364,7 +364,7 @@ def _check(
     parted = parted_groups(groups, split) if groups else []
     if not parted:
         return
-    words = f"{len(parted):,} groups lie on both sides of the split, such as {parted[0]}"
+    words = f"groups on both sides of the split: {len(parted):,}, such as {parted[0]}"
     if any(item.split == VAL for item in source.items):
         said.append(f"{words}: the source says so")
     else:

@@ -24,21 +24,21 @@ def changes_between(before: Manifest | None, after: Manifest, row: np.ndarray) -
     known = np.flatnonzero(row >= 0)
     was = row[known]
     if added := len(row) - len(known):
-        what.append(f"{added:,} images added")
+        what.append(f"images added: {added:,}")
     if removed := len(before.names) - len(known):
-        what.append(f"{removed:,} images removed")
+        what.append(f"images removed: {removed:,}")
     for verb, more, fewer in (("added", after, before), ("removed", before, after)):
         if names := [n for n in more.class_ids if n not in set(fewer.class_ids)]:
             what.append(f"classes {verb}: {', '.join(names[:SHOWN])}{', …' * (len(names) > SHOWN)}")
     if before.record.geometry != after.record.geometry:
         what.append(_geometry(before, after))
     old, new = _class_of(before)[was], _class_of(after)[known]
-    what += _rows("label", after, known, old, new)
+    what += _rows("labels", after, known, old, new)
     old, new = _split_of(before)[was], _split_of(after)[known]
-    what += _rows("split", after, known, old, new)
+    what += _rows("splits", after, known, old, new)
     renamed = sum(before.names[b] != after.names[a] for b, a in zip(was, known, strict=True))
     if renamed:
-        what.append(f"{renamed:,} names")
+        what.append(f"names changed: {renamed:,}")
     if before.columns.get(GROUP) != after.columns.get(GROUP) and not (added or removed):
         what.append("groups")
     if not what and before.digest != after.digest:
@@ -64,9 +64,7 @@ def _rows(
     if not changed:
         return []
     more = ", …" * (len(changed) > SHOWN)
-    return [
-        f"{len(changed):,} {kind}{'s' * (len(changed) > 1)}: {', '.join(changed[:SHOWN])}{more}"
-    ]
+    return [f"{kind} changed: {len(changed):,} ({', '.join(changed[:SHOWN])}{more})"]
 
 
 def _geometry(before: Manifest, after: Manifest) -> str:

@@ -144,7 +144,7 @@ def relabelled_text(result: Relabelled) -> str:
     from onepass.cache.commandline.terminal import one_line
 
     if not result.changed:
-        return f"{result.name}: the {result.rows:,} rows of the table say what is so already; nothing to do"
+        return f"{result.name}: the table ({result.rows:,} rows) says what is so already; nothing to do"
     lines = [f"{result.name}: no image decoded, no vector computed"]
     lines += [f"  changed   {one_line(line)}" for line in result.changed]
     lines += [f"  note      {one_line(line)}" for line in result.said]
@@ -283,4 +283,4 @@ def _copies(before: Manifest, after: Manifest) -> list[str]:
     first = find(after.content[changed], after.content)
     equal = np.flatnonzero(first >= 0)
     other = now[equal] != now[changed[first[equal]]]
-    return [f"{other.sum():,} equal images keep another label"] if other.any() else []
+    return [f"equal images that keep another label: {other.sum():,}"] if other.any() else []

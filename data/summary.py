@@ -151,7 +151,7 @@ def prepared_text(prepared: Prepared) -> str:
         lines.append(f"  bad       {first}{more} (each with the reason: data show)")
     for count in sorted(set(prepared.to_extract.values())):
         keys = [key for key, lacks in prepared.to_extract.items() if lacks == count]
-        lines.append(f"  extract   {count:,} images are new to {', '.join(keys)}")
+        lines.append(f"  extract   images new to {', '.join(keys)}: {count:,}")
     return "\n".join([*lines, f"Next: {command_of('extract', prepared.name)}"])
 
 

@@ -168,8 +168,8 @@ class TestWhatAChangeCosts:
         after = place.dataset
         assert not place.decoded and place.pixel_file == pixels
         assert (done.new, done.carried) == (0, 24) and done.changed == [
-            "1 label: dog/was-cat.png: cat → dog",
-            "1 names",
+            "labels changed: 1 (dog/was-cat.png: cat → dog)",
+            "names changed: 1",
         ]
         assert np.array_equal(before.content, after.content)
         assert np.array_equal(before.split, after.split)
@@ -191,7 +191,7 @@ class TestWhatAChangeCosts:
         images = {k: v for k, v in {**images, **more}.items() if k != "dog/2.png"}
         done = place.prepare()
         assert (done.new, done.carried) == (11, 23) and sorted(place.decoded) == sorted(more)
-        assert done.changed == ["11 images added", "1 images removed"]
+        assert done.changed == ["images added: 11", "images removed: 1"]
         place.check(images)
         kept = [name for name in order if name != "dog/2.png"]
         assert place.dataset.names[: len(kept)] == kept, "rows keep their order, new ones follow"
@@ -396,8 +396,8 @@ class TestSeveralSources:
         done = place.prepare(a, b)
         data = place.dataset
         assert len(data.names) == 18 and "cat/same.png" not in data.names
-        assert "1 images are in two sources; each is one row" in done.said
-        assert "1 images are in two sources under two labels; each is two rows" in done.said
+        assert "images in two sources: 1; each is one row" in done.said
+        assert "images in two sources under two labels: 1; each is two rows" in done.said
         rows = [data.names.index(name) for name in ("cat/2.png", "dog/other.png")]
         assert data.labels[rows].tolist() == [0, 1]
         assert data.split[rows[0]] == data.split[rows[1]]
@@ -413,9 +413,9 @@ class TestSeveralSources:
         data = place.dataset
         assert len(data.rows("val")) == 2 and len(data.names) == 20
         assert data.split[data.names.index("cat/y.png")] == TRAIN
-        assert "1 images are in two sources; each is one row" in done.said
+        assert "images in two sources: 1; each is one row" in done.said
         c = write(place.folder / "c", {"train/cat/q.png": png(60), "train/dog/q.png": png(61), "val/cat/z.png": images["cat/0.png"]})  # fmt: skip
-        assert "1 of them are in another split of the later source; that of the first counts" in place.prepare(a, b, c).said  # fmt: skip
+        assert "in another split of the later source: 1 of them; that of the first counts" in place.prepare(a, b, c).said  # fmt: skip
 
     def test_a_data_set_from_elsewhere_is_still_refused(self, place):
         a, b, c = (write(place.folder / k, files(4, first=n)) for n, k in enumerate("abc"))
@@ -441,7 +441,7 @@ class TestSeveralSources:
         assert (done.new, done.carried) == (6, 10) and len(place.decoded) == 6
         data = open_dataset(place.store, "tiny-imagenet")
         assert len(data.rows("train")) == 14 and data.class_names == ["one", "two"]
-        assert "2 images are in two sources; each is one row" in done.said
+        assert "images in two sources: 2; each is one row" in done.said
         with pytest.raises(OnepassError, match=r"wnids\.txt"):
             place.prepare(b, **tiny | {"name": "rest"})
 
@@ -468,7 +468,7 @@ class TestSplits:
         write(place.photos, images)
         done = place.prepare(group_by=r"p(\d+)_")
         data = place.dataset
-        assert "7 groups by file name; 1 images are in none, each for itself" in done.said
+        assert "groups by file name: 7; images in none, each for itself: 1" in done.said
         assert data.groups is not None and set(data.groups) == {*"0123456", ""}
         sides = {g: {int(s) for s, other in zip(data.split, data.groups, strict=True) if other == g} for g in "0123456"}  # fmt: skip
         assert all(len(side) == 1 for side in sides.values()) and len(data.rows("val")) > 0
@@ -484,7 +484,7 @@ class TestSplits:
         images = {f"{c}/p{n % 7}_{n}.png": png(100 * k + n) for k, c in enumerate(("cat", "dog")) for n in range(28)}  # fmt: skip
         write(place.photos, images)
         place.prepare()
-        with pytest.raises(OnepassError, match=r"groups lie on both sides .* add --resplit"):
+        with pytest.raises(OnepassError, match=r"groups on both sides .* add --resplit"):
             place.prepare(group_by=r"p(\d+)_")
         place.prepare(group_by=r"p(\d+)_", resplit=True)
         assert place.dataset.groups is not None
@@ -544,7 +544,7 @@ def test_the_history_is_kept(place):
     place.prepare()
     place.prepare()
     history = Manifest.open(manifest_path(place.store, "photos")).history
-    assert [change.what for change in history] == [["8 images of 2 classes"], ["1 images added"]]
+    assert [change.what for change in history] == [["8 images of 2 classes"], ["images added: 1"]]
     assert history[-1].digest == place.dataset.digest != history[0].digest
 
 

@@ -169,7 +169,7 @@ def test_changed_images_are_noticed_and_what_is_to_be_extracted_is_said(prepare,
     assert opened(tmp_path).digest == old.digest
     write_photos(tmp_path / "photos", {"cat/1.png": Image.new("RGB", (32, 32), "white")})
     code, out, _ = prepare()
-    assert code == 0 and "extract   1 images are new to tiny@32" in out
+    assert code == 0 and "extract   images new to tiny@32: 1" in out
     assert "rows      1 new, 15 carried over, 0 equal to another" in out
     assert opened(tmp_path).digest != old.digest
 
@@ -182,7 +182,7 @@ def test_another_seed_is_another_split_where_that_is_asked_for(prepare, tmp_path
     assert opened(tmp_path).digest == first.digest
     code, out, _ = prepare("--seed", 3, "--resplit")
     second = opened(tmp_path)
-    assert code == 0 and " splits: cat/" in out and "0 new, 16 carried over" in out
+    assert code == 0 and "changed   splits changed: " in out and "0 new, 16 carried over" in out
     assert not np.array_equal(first.split, second.split)
     assert second.record.seed == 3 and np.array_equal(first.pixels, second.pixels)
     assert "nothing to do" in prepare()[1] and opened(tmp_path).record.seed == 3
@@ -552,7 +552,7 @@ class TestNothingIsReadSilently:
         before = opened(tmp_path)
         assert np.all(before.held_labels == -1)
         code, out, _ = prepare()
-        assert code == 0 and "changed   16 labels: test/cat/0.png: unknown → cat" in out
+        assert code == 0 and "changed   labels changed: 16 (test/cat/0.png: unknown → cat" in out
         assert opened(tmp_path).digest == before.digest, "features stay fresh"
         assert np.sum(opened(tmp_path).held_labels >= 0) == 16
 
@@ -567,7 +567,7 @@ class TestNothingIsReadSilently:
             patch.setattr("onepass.data.sources.base.image_suffixes", lambda: {".png": "PNG"})
             assert "left out  1 .jfif" in prepare()[1]
         code, out, _ = prepare()
-        assert code == 0 and "changed   1 images added" in out
+        assert code == 0 and "changed   images added: 1" in out
         assert len(opened(tmp_path).names) == 17
 
 

@@ -46,8 +46,8 @@ def test_labels_change_and_nothing_else(place):
     done = table(place, HEADER + "cat/1.png,dog\ndog/2.png,dog\ncat/3.png,excluded\n")
     after = place.dataset
     assert done.rows == 3 and done.changed == [
-        "1 label: cat/1.png: cat → dog",
-        f"1 split: cat/3.png: {'train' if before.split[3] == 0 else 'val'} → excluded",
+        "labels changed: 1 (cat/1.png: cat → dog)",
+        f"splits changed: 1 (cat/3.png: {'train' if before.split[3] == 0 else 'val'} → excluded)",
     ]
     assert label_of(place, "cat/1.png") == "dog" and place.pixel_file == pixels
     assert np.flatnonzero(after.split == EXCLUDED).tolist() == [after.names.index("cat/3.png")]
@@ -120,7 +120,7 @@ class TestAfterwards:
         digest = place.dataset.digest
         done = place.prepare()
         assert done.state == "cached" and place.dataset.digest == digest
-        assert "1 corrected labels are kept: the source says what it said then" in done.said
+        assert "corrected labels kept: 1; the source says what it said then" in done.said
         # a class that comes between the others shifts the numbers, not the corrections
         write(place.photos, {"cow/1.png": png(70), "cow/2.png": png(71), "cow/3.png": png(72)})
         place.prepare()
@@ -133,7 +133,7 @@ class TestAfterwards:
         (place.photos / "cat" / "1.png").rename(place.photos / "emu" / "3.png")
         done = place.prepare()
         assert label_of(place, "emu/3.png") == "emu"
-        assert any(line.startswith("1 corrected labels give way: ") for line in done.said)
+        assert any(line.startswith("corrected labels given up: 1; ") for line in done.said)
         assert not place.decoded
 
     def test_a_source_that_was_corrected_too_needs_no_correction(self, place):
@@ -170,7 +170,7 @@ class TestAfterwards:
         write(place.photos, {"cat/copy.png": files(8)["cat/1.png"]})
         place.prepare()
         assert table(place, HEADER + "cat/1.png,dog\n").said == [
-            "1 equal images keep another label"
+            "equal images that keep another label: 1"
         ]
 
 
@@ -217,7 +217,7 @@ def test_names_that_look_like_formulas_come_back_as_they_were(tmp_path, monkeypa
     assert "'=1+1/-2.png,'=1+1" in text and "'@cat/;a.png" in text
     assert not table(place, out.read_bytes()).changed
     done = table(place, text.replace("'=1+1/-2.png,'=1+1", "'=1+1/-2.png,'@cat"))
-    assert done.changed == ["1 label: =1+1/-2.png: =1+1 → @cat"]
+    assert done.changed == ["labels changed: 1 (=1+1/-2.png: =1+1 → @cat)"]
 
 
 def test_neither_pillow_nor_tensorflow_nor_the_pixels_are_needed(place):
