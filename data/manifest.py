@@ -120,6 +120,10 @@ class Manifest:
         name = path.parent.name
         rows = RowFile.open(path)
         try:
+            rows.check_side()
+        except CorruptFileError as error:
+            raise CorruptFileError(f"{error}: delete it and prepare {name} again") from error
+        try:
             side, attributes = dict(rows.side), rows.attributes
             labels, split, names = (side.pop(key) for key in ("labels", "split", "names"))
             manifest = cls(

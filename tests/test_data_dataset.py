@@ -78,7 +78,7 @@ def test_the_digest_covers_pixels_labels_splits_names_groups_and_classes(store):
     assert replace(manifest, columns={}).digest == manifest.digest == open_dataset(store, "digits").digest  # fmt: skip
 
 
-@pytest.mark.parametrize("field", ["labels", "split", "names"])
+@pytest.mark.parametrize("field", ["labels", "split", "names", "source", "stamp"])
 def test_a_changed_label_split_or_name_is_noticed_on_opening(field, tmp_path):
     prepare_dataset(PrepareConfig(kind="digits", cache_dir=tmp_path))
     with h5py.File(manifest_path(tmp_path, "digits"), "r+") as file:
