@@ -155,6 +155,15 @@ class TestRows:
         with pytest.raises(InvalidInputError, match="to select on"):
             protocol_rows(data.opened(), 0)
 
+    def test_equal_images_are_not_parted_and_alone_are_too_few(self) -> None:
+        pixels = np.repeat(np.arange(3, dtype=np.uint8), [2, 2, 2]).reshape(6, 1, 1, 1)
+        labels, split = (
+            np.array([0, 0, 1, 1, 0, 1], np.int32),
+            np.array([0, 0, 0, 0, 1, 1], np.int8),
+        )
+        with pytest.raises(InvalidInputError, match=r"two different training images .* all 4"):
+            protocol_rows(Digits(pixels, labels, split).opened(), 0)
+
     def test_rows_that_follow_one_another_are_not_copied(self) -> None:
         X = np.arange(20).reshape(10, 2)
         assert np.shares_memory(take(X, np.arange(3, 7)), X)

@@ -254,3 +254,42 @@ def test_a_name_in_bad_utf8_is_one_clear_error(tmp_path, mark):
     path.write_bytes(content[:start] + content[start:].replace("ä".encode(), b"\xc3\xc3", 1))
     with pytest.raises(CorruptFileError, match=r"x\.zip: "), open_tree(path) as tree:
         tree.read("käse.txt")
+
+
+class TestStamps:
+    """What tells without reading that a file is as it was."""
+
+    def test_of_a_folder_it_follows_place_name_size_and_time(self, tmp_path):
+        def stamp(folder: str, name: str, content: bytes, time: int) -> bytes:
+            path = tmp_path / folder / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
+            os.utime(path, ns=(time, time))
+            with open_tree(path.parent) as tree:
+                return tree.stamp(name)
+
+        first = stamp("a", "x.png", b"123", 10**18)
+        assert len(first) == 16 and stamp("a", "x.png", b"456", 10**18) == first
+        others = {
+            stamp("a", "x.png", b"1234", 10**18),
+            stamp("a", "x.png", b"123", 10**18 + 1),
+            stamp("a", "y.png", b"123", 10**18),
+            stamp("b", "x.png", b"123", 10**18),
+        }
+        assert len(others | {first}) == 5
+
+    def test_a_file_that_changed_just_now_has_none(self, tmp_path):
+        (tmp_path / "x.png").write_bytes(b"123")
+        (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+        with open_tree(tmp_path) as tree:
+            assert tree.stamp("x.png") == tree.stamp("gone.png") == b""
+
+    def test_of_a_zip_it_follows_name_and_content_not_the_place(self, tmp_path):
+        def stamps(name: str, files: dict) -> dict[str, bytes]:
+            with open_tree(write_zip(tmp_path / name, files)) as tree:
+                return {file: tree.stamp(file) for file in tree.files}
+
+        first = stamps("a.zip", FILES)
+        assert stamps("b.zip", FILES) == first and len(set(first.values())) == len(first)
+        changed = stamps("c.zip", {**FILES, "top/a/1.txt": b"uno"})
+        assert [name for name in first if changed[name] != first[name]] == ["top/a/1.txt"]

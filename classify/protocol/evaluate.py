@@ -148,6 +148,11 @@ def protocol_rows(dataset: ImageDataset, seed: int) -> ProtocolRows:
         )
     _check_classes(np.bincount(labels[train], minlength=len(class_ids)), class_ids)
     fit, selection = selection_rows(dataset, seed)
+    if not len(selection):
+        raise InvalidInputError(
+            f"expected at least two different training images (or groups) of a class, one to fit on and one to "
+            f"select on; all {len(train)} are equal to another of their class, or of one group"
+        )
     return ProtocolRows(fit, selection, train, val, dataset.rows("test"))
 
 
