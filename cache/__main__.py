@@ -1,10 +1,11 @@
-"""onepass cache list | show | verify | delete."""
+"""onepass cache list | show | verify | delete | doctor."""
 
 import json
 import sys
 
 from onepass.cache.artifacts import to_json
 from onepass.cache.commandline.command import Command, main
+from onepass.cache.doctor import DoctorConfig, examine, leftovers_text
 from onepass.cache.inventory import (
     KeyConfig,
     ListConfig,
@@ -42,6 +43,13 @@ COMMANDS = [
         ),
     ),
     Command("delete", "Delete one file.", KeyConfig, delete_entry, deleted_text),
+    Command(
+        "doctor",
+        "What killed runs left in the store and among the results; --clean removes it.",
+        DoctorConfig,
+        examine,
+        leftovers_text,
+    ),
 ]
 
 if __name__ == "__main__":

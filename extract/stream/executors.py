@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from onepass.cache.errors import MissingFileError
+from onepass.cache.orphans import end_with_parent
 from onepass.cache.progress import Progress
 from onepass.cache.rows import RowWriter
 from onepass.cache.stopping import StopRequest
@@ -81,9 +82,11 @@ def _run_elsewhere(
 def _loky(work: Callable, tasks: list[ShardTask], config: ExtractConfig) -> Done:
     from joblib import Parallel, delayed
 
-    return Parallel(n_jobs=config.workers or LOCAL_WORKERS, return_as="generator_unordered")(
-        delayed(work)(p) for p in tasks
-    )
+    return Parallel(
+        n_jobs=config.workers or LOCAL_WORKERS,
+        return_as="generator_unordered",
+        initializer=end_with_parent,
+    )(delayed(work)(p) for p in tasks)
 
 
 def _dask(work: Callable, tasks: list[ShardTask], config: ExtractConfig) -> Done:
