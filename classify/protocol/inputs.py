@@ -16,6 +16,7 @@ from onepass.cache.features import (
     resolve_features,
 )
 from onepass.cache.provenance import differences, digest_bytes
+from onepass.cache.rowfile import RowFile
 from onepass.classify.heads.scaler import blocks
 from onepass.classify.leaderboard.board import ProbeResult
 from onepass.classify.leaderboard.result import features_text
@@ -76,6 +77,7 @@ def feature_inputs(
         UnknownNameError: One is not there.
         StaleError: One was made from another state of the data set.
         InvalidInputError: One is of another data set, or holds NaN or Inf.
+        CorruptFileError: One is not what was written.
     """
     if texts:
         groups = [tuple(filter(None, text.split(","))) for text in texts]
@@ -167,6 +169,7 @@ def _checked(
                 f"found {len(one.X):,} of {key.dataset}"
             )
         check_fresh(store, one, dataset.digest)
+        RowFile.open(path).verify()  # its bytes are read for the next line in any case
         check_finite(path, one.X, one.names)
     digests = [FeatureSet.join_digest(group) for group in groups]
     plain, *viewed = (partial(_side_by_side, group) for group in groups)
