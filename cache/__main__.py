@@ -1,10 +1,11 @@
-"""onepass cache list | show | verify | delete | migrate."""
+"""onepass cache list | show | verify | delete | migrate | doctor."""
 
 import json
 import sys
 
 from onepass.cache.artifacts import to_json
 from onepass.cache.commandline.command import Command, OnSignal, main
+from onepass.cache.doctor import DoctorConfig, examine, leftovers_text
 from onepass.cache.inventory import (
     KeyConfig,
     ListConfig,
@@ -50,6 +51,13 @@ COMMANDS = [
         migrate_store,
         migrations_text,
         OnSignal.RESUME,
+    ),
+    Command(
+        "doctor",
+        "What killed runs left in the store and among the results; --clean removes it.",
+        DoctorConfig,
+        examine,
+        leftovers_text,
     ),
 ]
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from onepass.cache.errors import LockedError, OnepassError
-from onepass.cache.files import make_folder
+from onepass.cache.files import TEMPORARY, leftovers, make_folder
 
 try:
     import fcntl
@@ -21,6 +21,8 @@ except ImportError:  # Windows
 @contextmanager
 def exclusive(path: Path, instead: str = "") -> Iterator[None]:
     """Hold `path` + ".lock" for as long as the block runs (POSIX advisory lock).
+
+    The temporary files that killed writers of the same path left are deleted.
 
     Args:
         path: The file, or the folder, that is written.
@@ -35,10 +37,52 @@ def exclusive(path: Path, instead: str = "") -> Iterator[None]:
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        clear_leftovers(path)
         yield
     finally:
         lock.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def clear_leftovers(path: Path) -> None:
+    """Delete the temporary files that killed writers left; whoever calls is the only writer there.
+
+    Args:
+        path: A file, or a folder, whose folders are cleared too, but for those in which another process
+            holds the lock of a file of its own.
+    """
+    for file in leftovers_below(path) if path.is_dir() else leftovers(path):
+        file.unlink(missing_ok=True)
+
+
+def leftovers_below(folder: Path) -> list[Path]:
+    """Return the temporary files in a folder and those in it, as far as no one can be writing them."""
+    found: dict[Path, list[Path]] = {}
+    for path in sorted(folder.rglob(TEMPORARY + "*")):
+        found.setdefault(path.parent, []).append(path)
+    written = {lock.parent for lock in folder.rglob("*.lock") if is_held(lock)}
+    return [
+        path
+        for place, paths in found.items()
+        if written.isdisjoint({place, *place.parents})
+        for path in paths
+        if path.is_file()
+    ]
+
+
+def is_held(lock: Path) -> bool:
+    """Tell whether a process holds the lock of this file now."""
+    try:
+        descriptor = os.open(lock, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        lock_file(descriptor, wait=False)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def lock_file(descriptor: int, *, wait: bool) -> None:

@@ -13,12 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from onepass.cache.errors import InvalidInputError, Remedy, StaleError, UsageError
-from onepass.cache.locks import exclusive
 from onepass.cache.provenance import digest_json
 from onepass.classify.config import EnsembleConfig
 from onepass.classify.heads.base import Head
 from onepass.classify.heads.registry import find_head
-from onepass.classify.leaderboard.board import Leaderboard, ProbeResult, leaderboard_path
+from onepass.classify.leaderboard.board import Leaderboard, ProbeResult, only_writer
 from onepass.classify.leaderboard.records import (
     Probabilities,
     intact,
@@ -85,7 +84,7 @@ def run_ensemble(config: EnsembleConfig) -> EnsembleResult:
     dataset = open_dataset(config.store, config.dataset)
     folder = config.runs / dataset.name
     board = Leaderboard.load(folder, dataset.name, dataset.digest)
-    with exclusive(leaderboard_path(folder)):
+    with only_writer(folder):
         board = Leaderboard.load(folder, dataset.name, dataset.digest)
         chosen = _candidates(board, config.probe)
         rows = protocol_rows(dataset, board.seed)

@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from onepass.cache.errors import Remedy, StaleError
-from onepass.cache.locks import exclusive
 from onepass.cache.progress import human_seconds
 from onepass.classify.baselines import baseline_probes, make_head
 from onepass.classify.config import ClassifyConfig
 from onepass.classify.heads.base import Head
-from onepass.classify.leaderboard.board import Leaderboard, ProbeResult, leaderboard_path
+from onepass.classify.leaderboard.board import (
+    Leaderboard,
+    ProbeResult,
+    only_writer,
+)
 from onepass.classify.leaderboard.history import Correction, last_correction, open_board
 from onepass.classify.leaderboard.pareto import board_front, extraction_costs
 from onepass.classify.leaderboard.records import (
@@ -109,7 +112,7 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
     ]
     folder = config.runs / dataset.name
     ran = 0
-    with exclusive(leaderboard_path(folder)):
+    with only_writer(folder):
         board = open_board(folder, dataset, seed=config.seed, fresh=config.fresh)
         _refuse_older_vectors(board, features)
         for number, (inputs, head) in enumerate(probes, 1):

@@ -13,7 +13,7 @@ ROOMS = {
     "finetune": "Train the winning backbone end to end, from its probe.",
     "predict": "Use what won: classes of new pictures, predictions of a split, model files.",
     "report": "Write one self-contained HTML page of a data set's results.",
-    "cache": "What is stored: list, show, verify, delete.",
+    "cache": "What is stored: list, show, verify, delete, doctor.",
 }
 
 

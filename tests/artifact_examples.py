@@ -3,6 +3,7 @@
 import dataclasses
 import types
 import typing
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ FIXED: dict[Any, Any] = {  # what refuses values that mean nothing
 }
 
 
+@cache
 def kinds() -> list[type[Artifact]]:
     """Return every class of artifact that the code declares, by name."""
     for room in ("cache", "data", "extract", "classify", "finetune", "predict", "report"):

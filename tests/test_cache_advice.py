@@ -81,9 +81,15 @@ def test_outside_of_a_command_no_folder_is_carried() -> None:
 def test_rooms_without_results_are_not_given_the_folder_of_the_results() -> None:
     for room in ("data", "extract", "cache", "classify", "finetune", "predict", "report"):
         for command in import_module(f"onepass.{room}.__main__").COMMANDS:
-            assert (room in advice.WITHOUT_RUNS) == (not issubclass(command.config, RunsConfig))
+            alone = room in advice.WITHOUT_RUNS and (room, command.name) != advice.DOCTOR
+            assert alone == (not issubclass(command.config, RunsConfig))
 
 
 def test_a_remedy_travels_between_processes() -> None:
     error = pickle.loads(pickle.dumps(MissingFileError("a: b", remedy=Remedy("delete", "a/b"))))
     assert (str(error), error.remedy) == ("a: b", Remedy("delete", "a/b"))
+
+
+def test_an_error_without_end_is_cut_in_its_middle() -> None:
+    line = advice.with_advice("first " + "x" * 100_000 + " last", None)
+    assert line.startswith("first x") and line.endswith("x last") and len(line) < 2100

@@ -72,7 +72,10 @@ def test_the_record_and_the_probe(tmp_path: Path, dataset: ImageDataset) -> None
 def test_the_same_sweep_is_not_run_again(tmp_path: Path, dataset: ImageDataset, said) -> None:
     small = {"learning_rate": (1e-2,), "dropout": (0.3,), "epochs": 2}
     first = run_sweeps(config(tmp_path, **small))
+    state = first.paths[0].with_suffix(".npz")
+    state.write_bytes(b"left by a kill after the record was written")
     again = run_sweeps(config(tmp_path, **small))
+    assert not state.exists()
     assert (first.ran, again.ran) == (1, 0) and again.sweeps == first.sweeps
     assert "the same sweep was run before" in said.text
     other = run_sweeps(config(tmp_path, **{**small, "mixup": 0.2}))

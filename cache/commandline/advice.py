@@ -25,7 +25,9 @@ COMMANDS: dict[Step, tuple[str, str]] = {
     "report": ("make it with", "report --dataset {}"),
 }
 USUAL_FLAGS: dict[Step, tuple[str, ...]] = {"extract": ("--backbone", "efficientnet_lite0")}
+LONGEST = 2000  # characters of an error, without its advice
 WITHOUT_RUNS = ("data", "extract", "cache")  # these leave nothing under the folder of the results
+DOCTOR = ("cache", "doctor")  # but this one looks there, too
 _places: ContextVar[Mapping[str, Any]] = ContextVar("onepass_places", default=MappingProxyType({}))
 
 
@@ -45,7 +47,8 @@ def onepass_command(*words: str) -> str:
     Args:
         *words: What follows `onepass`, such as "extract", "--dataset", "digits".
     """
-    names = ["cache_dir", "read_from", *([] if words[0] in WITHOUT_RUNS else ["runs_dir"])]
+    alone = words[0] in WITHOUT_RUNS and words[:2] != DOCTOR
+    names = ["cache_dir", "read_from", *([] if alone else ["runs_dir"])]
     places = {name: _places.get().get(name) or () for name in names}
     flags = []
     for name, place in places.items():
@@ -63,6 +66,8 @@ def command_of(step: Step, subject: str = "", flags: tuple[str, ...] = ()) -> st
 def with_advice(message: str, remedy: Remedy | None) -> str:
     """Return an error's message in one line, ending with the command that mends it."""
     line = " ".join(message.split())
+    if len(line) > LONGEST:  # a name or a value without end
+        line = f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
     if remedy is None:
         return line
     joint = " Or " if line.endswith("?") else "; "

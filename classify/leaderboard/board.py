@@ -5,6 +5,8 @@
 (`onepass.classify.leaderboard.records`).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -19,6 +21,7 @@ from onepass.cache.errors import (
     unknown_name,
 )
 from onepass.cache.features import key_of_format_1
+from onepass.cache.locks import clear_leftovers, exclusive
 from onepass.classify.leaderboard.result import ProbeResult
 
 
@@ -198,6 +201,19 @@ class Leaderboard:
 def leaderboard_path(folder: Path) -> Path:
     """Return where the leaderboard of a data set's runs folder lies."""
     return folder / "leaderboard.json"
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Be the one process that writes leaderboard, heads and sweeps of a data set for as long as the block runs.
+
+    Raises:
+        LockedError: Another one does.
+    """
+    with exclusive(leaderboard_path(folder)):
+        for owned in ("heads", "sweeps"):
+            clear_leftovers(folder / owned)
+        yield
 
 
 def _rank(result: ProbeResult) -> tuple[float, float, str]:

@@ -16,6 +16,7 @@ from onepass.cache.features import (
     resolve_features,
 )
 from onepass.cache.provenance import differences, digest_bytes
+from onepass.cache.rowfile import RowFile
 from onepass.cache.stores import AnyStore
 from onepass.classify.heads.scaler import blocks
 from onepass.classify.leaderboard.board import ProbeResult
@@ -77,6 +78,7 @@ def feature_inputs(
         UnknownNameError: One is not there.
         StaleError: One is of other images than the data set has now.
         InvalidInputError: One holds NaN or Inf.
+        CorruptFileError: One is not what was written.
     """
     if texts:
         groups = [tuple(filter(None, text.split(","))) for text in texts]
@@ -161,6 +163,7 @@ def _checked(
     groups = [sets, *(_in_view(store, sets, view) for view in views)]
     for one in (one for group in groups for one in group):
         check_fresh(one, dataset.contents)
+        RowFile.open(one.path).verify()  # its bytes are read for the next line in any case
         check_finite(one.path, one.X, dataset.names)
     digests = [FeatureSet.join_digest(group) for group in groups]
     plain, *viewed = (partial(_side_by_side, group) for group in groups)

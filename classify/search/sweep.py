@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Self
 
 from onepass.cache.errors import OnepassError
-from onepass.cache.locks import exclusive
 from onepass.cache.progress import human_seconds
 from onepass.cache.provenance import digest_json, made_by
 from onepass.classify.config import SweepConfig
@@ -20,7 +19,7 @@ from onepass.classify.heads.neural.batches import steps_of
 from onepass.classify.heads.neural.dense import Dense
 from onepass.classify.heads.neural.mlp import Mlp
 from onepass.classify.heads.neural.trained_head import TrainedHead
-from onepass.classify.leaderboard.board import Leaderboard, ProbeResult, leaderboard_path
+from onepass.classify.leaderboard.board import Leaderboard, ProbeResult, only_writer
 from onepass.classify.leaderboard.history import open_board
 from onepass.classify.leaderboard.records import ThrottledLog, intact, keep, probe_id, probe_result
 from onepass.classify.protocol.evaluate import ProtocolRows, protocol_rows, run_probe
@@ -144,7 +143,7 @@ def run_sweeps(config: SweepConfig) -> SweepsResult:
     folder = config.runs / dataset.name
     paths = tuple(folder / "sweeps" / f"{sweep.probe}.json" for sweep in sweeps)
     records, ran = [], 0
-    with exclusive(leaderboard_path(folder)):
+    with only_writer(folder):
         board = open_board(folder, dataset, seed=config.seed)
         for sweep, path in zip(sweeps, paths, strict=True):
             state = StateFile(path.with_suffix(".npz"), sweep.probe)
@@ -155,8 +154,8 @@ def run_sweeps(config: SweepConfig) -> SweepsResult:
             if record is None:
                 board, record = _run(board, sweep, state)
                 record.write(path)
-                state.remove()
                 ran += 1
+            state.remove()  # also where a kill came between the record and this
             records.append(record)
     probes = tuple(board.find(sweep.probe) for sweep in sweeps)
     return SweepsResult(dataset.name, board.path, paths, tuple(records), probes, ran)

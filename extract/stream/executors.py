@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from onepass.cache.errors import MissingFileError
+from onepass.cache.orphans import end_with_parent
 from onepass.cache.progress import Progress
 from onepass.cache.rows import RowWriter
 from onepass.cache.stopping import StopRequest
@@ -90,9 +91,11 @@ def _compute(task: ShardTask) -> tuple[Shard, str]:
 def _loky(work: Callable, tasks: list[ShardTask], config: ExtractConfig) -> Done:
     from joblib import Parallel, delayed
 
-    return Parallel(n_jobs=config.workers or LOCAL_WORKERS, return_as="generator_unordered")(
-        delayed(work)(p) for p in tasks
-    )
+    return Parallel(
+        n_jobs=config.workers or LOCAL_WORKERS,
+        return_as="generator_unordered",
+        initializer=end_with_parent,
+    )(delayed(work)(p) for p in tasks)
 
 
 def _dask(work: Callable, tasks: list[ShardTask], config: ExtractConfig) -> Done:

@@ -1,0 +1,501 @@
+"""Every reader of bytes or text from elsewhere, and changed, cut and made-up inputs for each.
+
+What a reader may do with any input: read it, or raise an `OnepassError` in one line that names the file.
+`tests/test_fuzz.py` tries a few inputs of each, `benchmarks/fuzz.py` thousands. An input that a reader
+once failed on lies in `tests/fuzz_inputs/<reader>/` and is tried every time.
+"""
+
+import io
+import json
+import random
+import struct
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from artifact_examples import example, kinds
+from PIL import Image
+
+from onepass.__main__ import run
+from onepass.cache.arrays import pack_arrays, unpack_arrays
+from onepass.cache.artifacts import DIGEST, to_json
+from onepass.cache.commandline.advice import LONGEST, with_advice
+from onepass.cache.commandline.flags import parse_duration
+from onepass.cache.commandline.terminal import one_line, printable
+from onepass.cache.csv_text import csv_text
+from onepass.cache.errors import CorruptFileError, OnepassError
+from onepass.cache.features import parse_key_text
+from onepass.cache.names import check_name, check_run
+from onepass.cache.provenance import digest_bytes, digest_json
+from onepass.cache.stderr import suppress_stderr
+from onepass.classify.heads.linear.ridge import Ridge
+from onepass.classify.heads.storage import load_head, save_head
+from onepass.classify.protocol.scorings import Scoring, read_scorings, record_scoring
+from onepass.data.archive import open_tree
+from onepass.data.images import COMMON, decode_image, decode_row, inspect_image, may_be_image
+from onepass.data.sources import tiny_imagenet
+from onepass.data.sources.base import Request
+from onepass.extract.backbones.torch_file import read_state_dict
+from onepass.finetune.session.runs import load_logits
+
+INPUTS = Path(__file__).with_name("fuzz_inputs")
+SECONDS = 10.0  # that no reader may take for one small input
+NUMBERS = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 62, (1 << 64) - 1)
+SECTOR = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """One reader.
+
+    Attributes:
+        seeds: Returns inputs that it reads as they are.
+        read: Reads an input: its bytes, written to the file of that path where it reads files.
+        change: Draws a changed input from the seeds.
+        named: Whether its errors name the file.
+    """
+
+    seeds: Callable[[], list[bytes]]
+    read: Callable[[bytes, Path], Any]
+    change: Callable[[random.Random, list[bytes]], bytes]
+    named: bool = True
+
+
+def attempt(reader: Reader, content: bytes, folder: Path) -> str:
+    """Give a reader an input; return "read" or "refused".
+
+    Raises:
+        AssertionError: It raised another error, one without its file's name or in several lines, or took long.
+    """
+    path, begin = folder / "input", time.monotonic()
+    path.write_bytes(content)
+    try:
+        reader.read(content, path)
+        outcome = "read"
+    except OnepassError as error:
+        line = with_advice(str(error), error.remedy)
+        assert not reader.named or "input" in line or str(folder) in line, f"no file in: {line}"
+        assert len(line) <= LONGEST + 200, f"{len(line)} characters: {line[:200]}"
+        outcome = "refused"
+    except Exception as error:
+        raise AssertionError(f"{type(error).__name__}: {str(error)[:300]}") from error
+    seconds = time.monotonic() - begin
+    assert seconds < SECONDS, f"took {seconds:.1f} s"
+    return outcome
+
+
+def changed_bytes(draw: random.Random, seeds: list[bytes]) -> bytes:
+    """Change one input in one to four places, or put two together."""
+    content = bytearray(draw.choice(seeds))
+    for _ in range(draw.choice((1, 1, 1, 2, 4))):
+        place = draw.randrange(len(content) + 1)
+        length = draw.choice((1, 2, 4, 8, 64, draw.randrange(len(content) + 1)))
+        way = draw.randrange(9)
+        if way == 0 and content:  # a flipped bit
+            content[place % len(content)] ^= 1 << draw.randrange(8)
+        elif way == 1:  # another number
+            number = draw.choice(NUMBERS).to_bytes(8, draw.choice(("little", "big")))
+            width = draw.choice((1, 2, 4, 8))
+            content[place : place + width] = number[:width]
+        elif way == 2:  # cut
+            del content[place:]
+        elif way == 3:  # a part missing
+            del content[place : place + length]
+        elif way == 4:  # a part twice
+            content[place:place] = content[place : place + length]
+        elif way == 5:  # an empty sector
+            start = place // SECTOR * SECTOR
+            content[start : start + SECTOR] = bytes(len(content[start : start + SECTOR]))
+        elif way == 6:  # noise
+            content[place : place + length % 64] = draw.randbytes(draw.randrange(64))
+        elif way == 7:  # the end of another
+            other = draw.choice(seeds)
+            content[place:] = other[draw.randrange(len(other) + 1) :]
+        else:  # one byte, many times
+            content[place:place] = bytes([draw.randrange(256)]) * draw.choice((3, 300, 30_000))
+    return bytes(content)
+
+
+def changed_json(draw: random.Random, seeds: list[bytes]) -> bytes:
+    """Change values and names of a JSON object, with a right digest or without one; or its bytes."""
+    if draw.random() < 0.2:
+        return changed_bytes(draw, seeds)
+    value = json.loads(draw.choice(seeds))
+    value.pop(DIGEST, None)
+    for _ in range(draw.choice((1, 1, 2, 3))):
+        value = _changed_value(draw, value)
+    if draw.random() < 0.5 and isinstance(value, dict):
+        with suppress(ValueError, RecursionError):
+            value[DIGEST] = digest_json(value)
+    try:
+        text = json.dumps(value, ensure_ascii=draw.random() < 0.5)
+    except (ValueError, RecursionError):
+        text = "{" + '"a": {' * 5000
+    return text.encode(errors="surrogatepass")
+
+
+def _changed_value(draw: random.Random, value: Any) -> Any:
+    if isinstance(value, dict) and value and draw.random() < 0.9:
+        key, changed = draw.choice(list(value)), dict(value)
+        way = draw.randrange(8)
+        if way == 0:
+            del changed[key]
+        elif way == 1:
+            changed[draw.choice((key + "x", "", "format", "\ud800", "a" * 1000))] = changed.pop(key)
+        else:
+            changed[key] = _changed_value(draw, changed[key])
+        return changed
+    if isinstance(value, list) and value and draw.random() < 0.8:
+        place = draw.randrange(len(value))
+        return [*value[:place], _changed_value(draw, value[place]), *value[place + 1 :]]
+    return _strange_value(draw)
+
+
+def _strange_value(draw: random.Random) -> Any:
+    deep: Any = 0
+    for _ in range(draw.choice((10, 300, 900))):
+        deep = [deep] if draw.random() < 0.5 else {"a": deep}
+    return draw.choice(
+        (
+            None, True, False, 0, -1, 1.5, 10**30, 1 << 63, -(10**400), 1e308, float("nan"), float("inf"), "",
+            "text", "\ud800", "\x00", "\x1b[2J", "a" * 100_000, [], {}, [[]], [None], {"": ""}, {"format": {}}, deep,
+        )
+    )  # fmt: skip
+
+
+def changed_arrays(draw: random.Random, seeds: list[bytes]) -> bytes:
+    """Change the header or the numbers of a member, the directory around it right; or any bytes."""
+    if draw.random() < 0.4:
+        return changed_bytes(draw, seeds)
+    with zipfile.ZipFile(io.BytesIO(draw.choice(seeds))) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    name = draw.choice(list(members))
+    content = members[name]
+    way = draw.randrange(5)
+    if way == 0:
+        content = changed_bytes(draw, [content])
+    elif way == 1:  # another header of the right length
+        shape = draw.choice(
+            ("()", "(1,)", f"({1 << 40},)", "(-1,)", "(2.5,)", "(0, 9)", "x", "(" * 50)
+        )
+        kind = draw.choice(("<f4", "<f8", "|O", "<U1", "|V3", "<M8[s]", "<c16", "|S0", "zz", "|b1"))
+        text = f"{{'descr': '{kind}', 'fortran_order': {draw.choice((False, 3))}, 'shape': {shape}, }}\n"
+        content = (
+            b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode() + content[128:]
+        )
+    elif way == 2:
+        array = np.frombuffer(
+            draw.randbytes(draw.choice((0, 8, 64))), draw.choice(("<f4", "<i8", "u1"))
+        )
+        buffer = io.BytesIO()
+        np.save(buffer, array)
+        content = buffer.getvalue()
+    elif way == 3:
+        del members[name]
+        name = draw.choice(("other.npy", "a", "../a.npy", "é.npy"))
+    elif content[:6] == b"\x93NUMPY":  # other numbers, such as NaN
+        start = 10 + int.from_bytes(content[8:10], "little")
+        content = content[:start] + changed_bytes(draw, [content[start:] or b"0"])[: len(content) - start].ljust(len(content) - start, b"\xff")  # fmt: skip
+    members[name] = content
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", draw.choice((0, 0, 0, 8))) as archive:
+        for member, inside in members.items():
+            archive.writestr(member, inside)
+    return buffer.getvalue()
+
+
+def changed_text(draw: random.Random, seeds: list[bytes]) -> bytes:
+    """Put words together, with marks that mean something between them, and changed."""
+    marks = ("", " ", "@", "/", "#", ":", "+", "~", "=", "!", "..", "\\", "\x00", "\x1b[2J", "\n", "٣", "\u202e", "=1+1")  # fmt: skip
+    words = [draw.choice(seeds).decode(errors="replace") for _ in range(draw.randrange(1, 4))]
+    text = "".join(word + draw.choice(marks) for word in words)
+    changed = changed_bytes(draw, [text.encode(errors="replace")]) if draw.random() < 0.5 else text.encode()  # fmt: skip
+    return changed[:5000]
+
+
+@cache
+def image_seeds() -> list[bytes]:
+    """Return small images in every format and mode that Pillow writes."""
+    random_pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 4)).astype(np.uint8)
+    found = []
+    for form in (
+        *COMMON,
+        "TGA",
+        "ICO",
+        "JPEG2000",
+        "DDS",
+        "SGI",
+        "PCX",
+        "AVIF",
+        "ICNS",
+        "MPO",
+        "QOI",
+    ):
+        for mode in ("L", "RGB", "RGBA", "P", "1", "CMYK", "I;16", "LA"):
+            buffer = io.BytesIO()
+            try:
+                if mode == "I;16":
+                    image = Image.fromarray(random_pixels[:, :, 0].astype(np.uint16) * 257)
+                else:
+                    image = Image.fromarray(random_pixels).convert(mode)
+                image.save(buffer, form)
+            except (OSError, ValueError, KeyError):  # not in this mode, or not in this Pillow
+                continue
+            found.append(buffer.getvalue())
+    return found
+
+
+def _read_image(content: bytes, path: Path) -> None:
+    may_be_image(content[:16])
+    image = decode_image(content, "input.tga")
+    assert image.mode in ("L", "RGB")
+    inspect_image(content, "input.tga")
+    assert decode_row(content, "input.tga", 8, 3, "pad").shape == (8, 8, 3)
+
+
+def _tiny_files() -> dict[str, bytes]:
+    image = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(image, "JPEG")
+    return {
+        "t/wnids.txt": b"n1\nn2\n",
+        "t/words.txt": "n1\tone\nn2\ttwo, zwö\n".encode(),
+        "t/train/n1/images/n1_0.JPEG": image.getvalue(),
+        "t/train/n2/images/n2_0.JPEG": image.getvalue(),
+        "t/val/images/val_0.JPEG": image.getvalue(),
+        "t/val/val_annotations.txt": b"val_0.JPEG\tn1\t0\t0\t63\t63\n",
+        "t/test/images/test_0.JPEG": image.getvalue(),
+    }
+
+
+def _zip(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def _read_zip(content: bytes, path: Path) -> None:
+    with open_tree(path) as tree:
+        for name in tree.files:
+            try:
+                tree.read(name)
+            except CorruptFileError:
+                continue
+
+
+def _read_tiny_imagenet(content: bytes, path: Path) -> None:
+    with tiny_imagenet.open_source(_request(path)) as source:
+        for item in source.items:
+            item.read()
+
+
+def _request(path: Path) -> Request:
+    known = {"source": str(path), "digest": "", "raw": path.parent, "seed": 0}
+    return Request(**{name: known[name] for name in known if name in Request.__dataclass_fields__})
+
+
+def changed_tiny_imagenet(draw: random.Random, seeds: list[bytes]) -> bytes:
+    """Change a file inside the zip, its lists most of all."""
+    files = _tiny_files()
+    name = draw.choice([*files, *(n for n in files if n.endswith(".txt"))])
+    files[name] = changed_bytes(draw, [files[name]])[:100_000]
+    return _zip(files)
+
+
+@cache
+def torch_seeds() -> list[bytes]:
+    """Return the pieces of a weights file as PyTorch wrote it before 1.6: two tensors of one storage."""
+    import pickletools
+
+    def text(word: str) -> bytes:
+        return b"X" + struct.pack("<I", len(word)) + word.encode()
+
+    def tensor(name: str, shape: bytes, strides: bytes) -> bytes:
+        storage = (
+            b"("
+            + text("storage")
+            + b"ctorch\nFloatStorage\n"
+            + text("0")
+            + text("cpu")
+            + b"K\x06Nt"
+        )
+        hooks = b"ccollections\nOrderedDict\n)R"
+        return text(name) + b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"QK\x00" + shape + strides + b"\x89" + hooks + b"tR"  # fmt: skip
+
+    magic = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+    system = b"\x80\x02}(" + text("little_endian") + b"\x88u."
+    state = b"\x80\x02ccollections\nOrderedDict\n)Rq\x00(" + tensor("a", b"K\x02K\x03\x86", b"K\x03K\x01\x86") + tensor("b", b"K\x06\x85", b"K\x01\x85") + b"u."  # fmt: skip
+    for part in (magic, system, state):
+        list(pickletools.genops(part))
+    keys = b"\x80\x02](" + text("0") + b"e."
+    numbers = struct.pack("<q6f", 6, *range(6))
+    content = magic + b"\x80\x02M\xe9\x03." + system + state + keys + numbers
+    assert len(read_state_dict(content, "input")) == 2
+    return [content]
+
+
+@cache
+def head_folder() -> tuple[bytes, bytes]:
+    """Return `head.json` and `arrays.npz` of a fitted head."""
+    import tempfile
+
+    X = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    with tempfile.TemporaryDirectory() as name:
+        save_head(Ridge().fit(X, np.arange(40) % 3), Path(name))
+        return (Path(name) / "head.json").read_bytes(), (Path(name) / "arrays.npz").read_bytes()
+
+
+def _read_head(content: bytes, path: Path) -> None:
+    """Load a head whose arrays are these bytes, or whose record is: both with digests that are right."""
+    record, arrays = head_folder()
+    folder = path.parent / "head"
+    folder.mkdir(exist_ok=True)
+    if content[:2] != b"PK":
+        record = content
+    else:
+        value = {**json.loads(record), "digest": digest_bytes(content)}
+        value.pop(DIGEST)
+        record, arrays = json.dumps({**value, DIGEST: digest_json(value)}).encode(), content
+    (folder / "head.json").write_bytes(record)
+    (folder / "arrays.npz").write_bytes(arrays)
+    head = load_head(folder)
+    head.predict_proba(np.zeros((2, head.n_features_in_), np.float32))
+
+
+def _change_head(draw: random.Random, seeds: list[bytes]) -> bytes:
+    record, arrays = head_folder()
+    return changed_json(draw, [record]) if draw.random() < 0.5 else changed_arrays(draw, [arrays])
+
+
+def _scoring_seeds() -> list[bytes]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as name:
+        for _ in range(3):
+            record_scoring(Path(name), example(Scoring))
+        return [(Path(name) / "scorings.jsonl").read_bytes()]
+
+
+def _read_scorings(content: bytes, path: Path) -> None:
+    folder = path.parent / "input-runs"
+    folder.mkdir(exist_ok=True)
+    (folder / "scorings.jsonl").write_bytes(content)
+    read_scorings(folder, "dataset_digest")
+
+
+def _change_lines(draw: random.Random, seeds: list[bytes]) -> bytes:
+    if draw.random() < 0.5:
+        return changed_bytes(draw, seeds)
+    lines = draw.choice(seeds).splitlines()
+    place = draw.randrange(len(lines))
+    lines[place] = changed_json(draw, [lines[place]])
+    return b"\n".join(lines) + draw.choice((b"", b"\n"))
+
+
+def _artifact_seeds() -> list[bytes]:
+    return [json.dumps(example(kind).sealed()).encode() for kind in kinds()]
+
+
+def _read_artifacts(content: bytes, path: Path) -> None:
+    """Read the file as every kind of artifact: it is one of them, but any might be put in any place."""
+    errors = []
+    for kind in kinds():
+        try:
+            to_json(kind.read(path))
+        except OnepassError as error:
+            errors.append(error)
+    if len(errors) == len(kinds()):
+        raise max(errors, key=lambda error: len(str(error)))
+
+
+def _logits_seeds() -> list[bytes]:
+    return [pack_arrays({"logits": np.zeros((4, 3), np.float32), "rows": np.arange(4)})]
+
+
+def _read_arrays(content: bytes, path: Path) -> None:
+    load_logits(path, 3)
+    try:
+        arrays = unpack_arrays(content)
+    except ValueError:
+        return
+    assert sum(array.nbytes for array in arrays.values()) <= len(content)
+
+
+def _read_key(content: bytes, path: Path) -> None:
+    text = content.decode(errors="surrogateescape")
+    for parse in (
+        parse_key_text,
+        lambda t: check_run("--run", t),
+        lambda t: check_name("--run", t),
+    ):
+        try:
+            parse(text)
+        except OnepassError:
+            continue
+    with suppress(ValueError):
+        assert parse_duration(text) > 0
+    shown = one_line(text)
+    assert "\n" not in shown and "\x1b" not in shown and shown.encode()
+    assert printable(shown) == shown
+    csv_text(["a"], [[shown]])
+
+
+def _command_seeds() -> list[bytes]:
+    with suppress_stderr():
+        import onepass.predict.runs  # noqa: F401  TensorFlow, whose import takes its time
+    return COMMAND_SEEDS
+
+
+def _run_command(content: bytes, path: Path) -> None:
+    """Run a command that only reads, with these words; what ends it is its exit code, in a few lines."""
+    words = [word for word in content.decode(errors="surrogateescape").split(" ") if word]
+    out, err = io.StringIO(), io.StringIO()
+    place = ["--cache-dir", str(path.parent / "store"), "--runs-dir", str(path.parent / "runs")]
+    places = place if words[:1] and words[0] in ("classify", "predict", "report") else place[:2]
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            code = run([*words, *places])
+        except SystemExit as end:
+            code = end.code
+    assert code in (0, 1, 2, 75, 130), code
+    assert "Traceback" not in err.getvalue()
+
+
+COMMAND_SEEDS = [
+    b"data list", b"data show digits", b"data verify digits", b"cache list", b"cache show digits/pixels",
+    b"cache verify digits/lite@64", b"cache delete digits/lite@64", b"report --dataset digits", b"--json",
+    b"classify --dataset digits --features lite@64", b"predict digits/ridge --split val", b"--help", b"cache doctor",
+    b"predict digits#1", b"classify inspect --dataset digits", b"--seed 1", b"--cache-dir x", b"\xff", b"a\x00b",
+]  # fmt: skip
+KEY_SEEDS = [
+    b"efficientnet_lite0@128", b"xception@150:block13_sepconv2_act+flip", b"vgg16@64#imagenet~avg+max=float32!float16",
+    b"digits/ridge-0123", b"8h45m", b"90s", b"1.5h", b"digits", "naïve".encode(), b"a" * 300,
+]  # fmt: skip
+
+READERS: dict[str, Reader] = {
+    "artifacts": Reader(_artifact_seeds, _read_artifacts, changed_json),
+    "scorings": Reader(_scoring_seeds, _read_scorings, _change_lines),
+    "arrays": Reader(_logits_seeds, _read_arrays, changed_arrays),
+    "heads": Reader(lambda: list(head_folder()), _read_head, _change_head, named=False),
+    "torch": Reader(torch_seeds, lambda content, path: read_state_dict(content, "input"), changed_bytes),
+    "images": Reader(image_seeds, _read_image, changed_bytes),
+    "zips": Reader(lambda: [_zip(_tiny_files())], _read_zip, changed_bytes),
+    "tiny-imagenet": Reader(lambda: [_zip(_tiny_files())], _read_tiny_imagenet, changed_tiny_imagenet),
+    "keys": Reader(lambda: KEY_SEEDS, _read_key, changed_text, named=False),
+    "commands": Reader(_command_seeds, _run_command, changed_text, named=False),
+}  # fmt: skip
+
+
+def cases(name: str, count: int, seed: int = 0) -> Iterator[bytes]:
+    """Yield inputs for a reader, the same for the same seed."""
+    reader = READERS[name]
+    seeds = reader.seeds()
+    for number in range(count):
+        yield reader.change(random.Random(f"{name} {seed} {number}"), seeds)
