@@ -6,10 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from onepass.cache.commandline.advice import onepass_command
 from onepass.cache.commandline.flags import RunsConfig, flag
+from onepass.cache.content import find
+from onepass.cache.errors import OnepassError
 from onepass.cache.locks import exclusive, is_held, leftovers_below
 from onepass.cache.progress import human_bytes
+from onepass.cache.rowfile import RowFile
+from onepass.cache.rows import read_plan
+from onepass.cache.shards import shard_keys
 
 SETTLED = 60.0  # seconds; a younger temporary file may belong to a write that takes no lock
 PARTS = ".parts"
@@ -42,8 +49,8 @@ class Leftover:
 def examine(config: DoctorConfig) -> list[Leftover]:
     """Return what killed runs left; what a process holds the lock of is left alone.
 
-    Shards beside a finished file are those of a run that was to replace it: the command that began it
-    resumes; once they are removed, it computes their rows again.
+    Shards beside a finished file are left alone where they hold a row that the file has not: they are those of
+    a run that is to replace it, and the command that began it resumes.
     """
     found = [
         leftover for root in (config.store.path, config.runs) for leftover in sorted_leftovers(root)
@@ -67,9 +74,10 @@ def sorted_leftovers(root: Path) -> list[Leftover]:
 def _leftovers(root: Path) -> Iterator[Leftover]:
     for path in root.rglob("*" + PARTS):
         file = path.with_name(path.name.removesuffix(PARTS))
-        if path.is_dir() and file.exists() and not is_held(file.with_name(file.name + ".lock")):
+        held = is_held(file.with_name(file.name + ".lock"))
+        if path.is_dir() and file.exists() and not held and _superseded(path, file):
             size = sum(part.stat().st_size for part in path.iterdir())
-            yield Leftover(path, "shards beside a finished file", size)
+            yield Leftover(path, "shards whose rows the finished file has", size)
     for path in leftovers_below(root):
         age = time.time() - path.stat().st_mtime
         if age > SETTLED and not path.parent.name.endswith(PARTS):  # these go with their folder
@@ -77,6 +85,19 @@ def _leftovers(root: Path) -> Iterator[Leftover]:
     for path in root.rglob("*.lock"):
         if path.is_file() and not is_held(path):
             yield Leftover(path, "lock that nobody holds", path.stat().st_size)
+
+
+def _superseded(folder: Path, path: Path) -> bool:
+    """Tell whether a finished file has every row of the shards beside it."""
+    shards = list(folder.glob("shard-*.h5"))
+    try:
+        plan, rows = read_plan(path), RowFile.open(path)
+    except OnepassError:
+        return False
+    if plan is None or plan.kind.key not in rows.columns:
+        return not shards
+    keys = [shard_keys(shard, plan.kind.key) for shard in shards]
+    return all(len(some) and np.all(find(rows.columns[plan.kind.key], some) >= 0) for some in keys)
 
 
 def leftovers_text(found: list[Leftover]) -> str:

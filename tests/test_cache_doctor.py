@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from conftest import ROOT
@@ -14,6 +15,7 @@ from onepass.__main__ import run
 from onepass.cache.doctor import SETTLED
 from onepass.cache.files import write_atomic
 from onepass.cache.locks import exclusive
+from onepass.cache.rows import Column, RowWriter, ShardKind, parts_folder
 from onepass.classify.leaderboard.board import only_writer
 
 KILLED = """
@@ -43,7 +45,7 @@ def begun(locked: Path, path: Path) -> subprocess.Popen:
 
 
 def temporaries(path: Path) -> list[Path]:
-    return sorted(path.parent.glob(".tmp-*"))
+    return sorted(path.parent.glob(f".tmp-*-{path.name}"))
 
 
 @pytest.mark.parametrize("inside", ["result.json", "epochs/epoch-001.npz"])
@@ -86,6 +88,24 @@ def aged(path: Path) -> Path:
     return path
 
 
+def begin_and_finish(path: Path, *, begun: int) -> Path:
+    """Finish a file of one row, with the shard of another run beside it; return the shard."""
+    kind = ShardKind({"content": Column((16,), "uint8")}, "content", {"from": "a test"})
+    for number in (begun, 0):
+        content = np.full((1, 16), number, np.uint8)
+        with RowWriter(path, kind, content, shard_rows=1) as writer:
+            writer.write(np.array([0]), {"content": content})
+            shard = next(writer.folder.glob("shard-*.h5"))
+            if number == begun:
+                kept, plan = shard.read_bytes(), (writer.folder / "plan.json").read_bytes()
+            if not number:
+                writer.finish()
+    write_atomic(parts_folder(path) / "plan.json", plan)
+    place = parts_folder(path) / f"shard-{begun:02x}.h5"
+    write_atomic(place, kept)
+    return place
+
+
 def test_the_doctor_names_what_is_left_and_removes_it_when_asked(tmp_path: Path, capsys) -> None:
     store, runs = tmp_path / "store", tmp_path / "runs"
     left = [
@@ -93,9 +113,8 @@ def test_the_doctor_names_what_is_left_and_removes_it_when_asked(tmp_path: Path,
         runs / "d/inspection.json.lock",
         store / "d/features/x.h5.parts",
     ]
-    write_atomic(store / "d/features/x.h5", b"finished")
-    write_atomic(store / "d/features/x.h5.parts/shard-000000.h5", b"shard")
-    write_atomic(store / "d/features/y.h5.parts/shard-000000.h5", b"unfinished: resumes")
+    begin_and_finish(store / "d/features/x.h5", begun=0)
+    resumes = begin_and_finish(store / "d/features/y.h5", begun=9)
     young = kill_a_writer(runs / "d/young.json", runs / "d/young.json")
     left.append(runs / "d/young.json.lock")
     places = ["--cache-dir", str(store), "--runs-dir", str(runs)]
@@ -119,8 +138,7 @@ def test_the_doctor_names_what_is_left_and_removes_it_when_asked(tmp_path: Path,
     assert run(["cache", "doctor", "--clean", *places]) == 0
     assert run(["cache", "doctor", *places]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "Nothing is left of killed runs."
-    assert (store / "d/features/y.h5.parts/shard-000000.h5").exists()
-    assert (store / "d/features/x.h5").read_bytes() == b"finished"
+    assert resumes.exists() and (store / "d/features/x.h5").exists()
 
 
 def aged_left(folder: Path) -> list[Path]:
