@@ -163,6 +163,8 @@ def _short_run(session: Session, request: StopRequest) -> _FinishedShortRun | No
         ShortRun(session.identity, seconds).write(done)
         (folder / "checkpoint.npz").unlink()
         rmtree(folder / "epochs")
-    logits, evaluated = load_logits(logits_path(folder, "selection"), len(dataset.class_ids))
+    logits, evaluated = load_logits(
+        logits_path(folder, "selection"), len(dataset.class_ids), len(dataset.labels)
+    )
     correct = logits.argmax(axis=1) == dataset.labels[evaluated]
     return _FinishedShortRun(correct, ShortRun.read(done).seconds)

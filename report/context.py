@@ -281,7 +281,7 @@ def _evaluate_probe(dataset: ImageDataset, board: Leaderboard) -> EvaluatedModel
 
 def _evaluate_run(dataset: ImageDataset, run: Run) -> EvaluatedModel:
     path = logits_path(run.folder, "val")
-    logits, rows = load_logits(path, len(dataset.class_ids))
+    logits, rows = load_logits(path, len(dataset.class_ids), len(dataset.labels))
     if not np.array_equal(rows, dataset.rows("val")):
         raise CorruptFileError(
             f"{path}: expected the logits of the validation rows, received those of other rows; "

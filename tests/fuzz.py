@@ -36,6 +36,8 @@ from onepass.cache.provenance import digest_bytes, digest_json
 from onepass.cache.stderr import suppress_stderr
 from onepass.classify.heads.linear.ridge import Ridge
 from onepass.classify.heads.storage import load_head, save_head
+from onepass.classify.leaderboard.records import load_probabilities
+from onepass.classify.leaderboard.result import RowCounts
 from onepass.classify.protocol.scorings import Scoring, read_scorings, record_scoring
 from onepass.data.archive import open_tree
 from onepass.data.images import COMMON, decode_image, decode_row, inspect_image, may_be_image
@@ -419,8 +421,27 @@ def _logits_seeds() -> list[bytes]:
     return [pack_arrays({"logits": np.zeros((4, 3), np.float32), "rows": np.arange(4)})]
 
 
+ROWS = RowCounts(fit=3, selection=2, train=5, val=3, test=1)
+
+
+def _probabilities_seeds() -> list[bytes]:
+    counts = {"selection": ROWS.selection, "val": ROWS.val, "test": ROWS.test}
+    arrays = {name: np.full((count, 2), 0.5, np.float16) for name, count in counts.items()}
+    predicted = {f"{name}_predicted": np.ones(counts[name], np.int32) for name in ("val", "test")}
+    return [pack_arrays({**arrays, **predicted})]
+
+
+def _read_probabilities(content: bytes, path: Path) -> None:
+    (path.parent / "probabilities.npz").write_bytes(content)
+    found = load_probabilities(path.parent, ROWS)
+    assert (
+        found.selection.shape == (2, 2) and found.val[np.arange(3), found.val_predicted].ndim == 1
+    )
+
+
 def _read_arrays(content: bytes, path: Path) -> None:
-    load_logits(path, 3)
+    logits, rows = load_logits(path, 3, 9)
+    assert logits[:, 0].shape == np.zeros(9)[rows].shape
     try:
         arrays = unpack_arrays(content)
     except ValueError:
@@ -442,7 +463,7 @@ def _read_key(content: bytes, path: Path) -> None:
     with suppress(ValueError):
         assert parse_duration(text) > 0
     shown = one_line(text)
-    assert "\n" not in shown and "\x1b" not in shown and shown.encode()
+    assert not set(shown) & {"\n", "\r", "\x1b"} and shown.encode().decode() == shown
     assert printable(shown) == shown
     csv_text(["a"], [[shown]])
 
@@ -483,6 +504,7 @@ READERS: dict[str, Reader] = {
     "artifacts": Reader(_artifact_seeds, _read_artifacts, changed_json),
     "scorings": Reader(_scoring_seeds, _read_scorings, _change_lines),
     "arrays": Reader(_logits_seeds, _read_arrays, changed_arrays),
+    "probabilities": Reader(_probabilities_seeds, _read_probabilities, changed_arrays),
     "heads": Reader(lambda: list(head_folder()), _read_head, _change_head, named=False),
     "torch": Reader(torch_seeds, lambda content, path: read_state_dict(content, "input"), changed_bytes),
     "images": Reader(image_seeds, _read_image, changed_bytes),

@@ -219,7 +219,17 @@ def load_probabilities(folder: Path, rows: RowCounts) -> Probabilities:
         lengths = {field.name: len(arrays[field.name]) for field in fields(Probabilities)}
         if any(lengths[name] != getattr(rows, name.removesuffix("_predicted")) for name in lengths):
             raise ValueError(f"expected rows {rows}, received {lengths}")
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        for name, array in arrays.items():
+            shape, kind = ((), "i") if name.endswith("_predicted") else (found.val.shape[1:], "f")
+            if array.dtype.kind != kind or array.shape[1:] != shape or array.ndim > 2:
+                raise ValueError(f"{name} {array.dtype} {array.shape}")
+            if (
+                kind == "i"
+                and array.size
+                and not 0 <= array.min() <= array.max() < found.val.shape[1]
+            ):
+                raise ValueError(f"{name}: classes {array.min()} to {array.max()}")
+    except (OSError, ValueError, TypeError, LookupError) as error:
         raise CorruptFileError(
             f"{path}: expected the probabilities of a probe, but they cannot be read ({error}). "
             "Delete the folder and run the classify command again"

@@ -73,7 +73,10 @@ class FinishedRun:
             MissingFileError: It kept none of that split.
             CorruptFileError: The file is damaged, or of another number of classes.
         """
-        return load_logits(logits_path(self.folder, split), len(self.dataset.class_ids))
+        dataset = self.dataset
+        return load_logits(
+            logits_path(self.folder, split), len(dataset.class_ids), len(dataset.labels)
+        )
 
     def held_out(self) -> np.ndarray | None:
         """Return the selection rows that it never trained on, ascending; None where it took them all."""
@@ -86,8 +89,13 @@ def logits_path(folder: Path, split: str) -> Path:
     return folder / f"{split}_logits.npz"
 
 
-def load_logits(path: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def load_logits(path: Path, classes: int, total: int) -> tuple[np.ndarray, np.ndarray]:
     """Read what `onepass.finetune.training.inference.save_logits` wrote: logits (n, classes) and their rows (n,).
+
+    Args:
+        path: The file.
+        classes: How many there are.
+        total: Rows of the data set.
 
     Raises:
         MissingFileError: There is no such file.
@@ -98,9 +106,13 @@ def load_logits(path: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
         logits, rows = arrays["logits"], arrays["rows"]
         if logits.shape != (len(rows), classes):
             raise ValueError(f"shape {logits.shape} for {len(rows)} rows")
+        if (logits.dtype.kind, rows.dtype.kind, rows.ndim) != ("f", "i", 1):
+            raise ValueError(f"logits {logits.dtype}, rows {rows.dtype} {rows.shape}")
+        if rows.size and not 0 <= rows.min() <= rows.max() < total:
+            raise ValueError(f"rows {rows.min()} to {rows.max()} of {total}")
     except FileNotFoundError as error:
         raise MissingFileError(f"{path}: the run kept no logits of these rows") from error
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptFileError(
             f"{path}: expected the logits of a run, but they cannot be read ({error})"
         ) from error
