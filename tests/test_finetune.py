@@ -273,7 +273,7 @@ def spoil_features(store: Path, how: str) -> None:
     if how == "prepared anew":
         from onepass.data.__main__ import COMMANDS
 
-        words = ["prepare", "digits", "--seed", "7", "--cache-dir", str(store)]
+        words = ["prepare", "digits", "--seed", "7", "--resplit", "--cache-dir", str(store)]
         assert main("data", COMMANDS, words) == 0
         return
     (stored,) = (f for f in map(open_features, paths) if f.keys[0].backbone != "tiny")
@@ -293,7 +293,10 @@ def spoil_features(store: Path, how: str) -> None:
     [
         ("deleted", r"digits/features: no feature file yet; make it with: onepass extract"),
         ("extracted again", r"made from vectors \w{8}, but .* is now \w{8}.*onepass classify"),
-        ("prepared anew", r"leaderboard.json.*onepass classify --dataset digits --fresh"),
+        (
+            "prepared anew",
+            r"leaderboard.json: made from digits \w{8}.*onepass classify --dataset digits",
+        ),
     ],
 )
 def test_a_leaderboard_of_other_features_is_refused_before_anything_is_made(
