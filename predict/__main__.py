@@ -31,8 +31,8 @@ def _text(result: Any) -> str:
 
 def _export(config: ExportConfig) -> Any:
     with loading_keras():
-        from onepass.predict.export import export_run
-    return export_run(config)
+        from onepass.predict.export import export_model
+    return export_model(config)
 
 
 COMMANDS = [
@@ -46,7 +46,7 @@ COMMANDS = [
     ),
     Command(
         "export",
-        "Write a fine-tuned run as a model file for other programs.",
+        "Write a model as a folder for another machine, or as one network for other programs.",
         ExportConfig,
         _export,
         export_text,

@@ -43,7 +43,7 @@ def average(members: Sequence[Predictor], *, learnt: bool) -> Predictor:
     return Predictor(
         name=" + ".join(member.name for member in members),
         description=f"average of {len(members)}",
-        dataset=members[0].dataset,
+        data=members[0].dataset,
         compute=compute,
         held_out=held_out,
         not_held_out=reason,

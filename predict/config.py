@@ -13,7 +13,7 @@ SPLITS = ("test", "val")
 WEIGHTS = ("equal", "learnt")
 ANSWER_FORMATS = ("course", "kaggle", "csv", "npz")
 ANSWER_FILES = (".csv", ".jsonl", ".parquet")
-MODEL_FORMATS = ("keras", "saved_model", "onnx", "litert")
+MODEL_FORMATS = ("folder", "keras", "saved_model", "onnx", "litert", "openvino")
 OTHER_NAMES = {"tflite": "litert"}
 MODEL_FILE = "model.json"  # what makes a folder a model folder
 MODEL_HELP = (
@@ -166,25 +166,20 @@ class PredictConfig(ModelsConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExportConfig(RunsConfig):
-    """Which run becomes a model file for other programs, and of which kinds."""
+class ExportConfig(ModelsConfig):
+    """Which model becomes files for other programs or another machine, and of which kinds."""
 
-    model: str = flag(
-        help="DATASET/RUN, a fine-tuned run; finetune --epochs 0 makes one of a probe",
-        positional=True,
-        metavar="MODEL",
-    )
     format: tuple[str, ...] = flag(
-        ("keras",),
-        "kinds of model file; several at once; tflite is litert",
+        ("folder",),
+        "folder: all of it, for Onepass on another machine; the others: one network for other programs. "
+        "Several at once; tflite is litert",
         choices=(*MODEL_FORMATS, *OTHER_NAMES),
     )
     out: Path | None = flag(
-        None, "folder to write into (default: export in the run's folder)", metavar="FOLDER"
+        None,
+        "folder to write into (default: export in the run's folder, else runs/DATASET/export)",
+        metavar="FOLDER",
     )
-
-    def __post_init__(self) -> None:
-        split_model(self.model)
 
     @property
     def formats(self) -> tuple[str, ...]:

@@ -1,35 +1,38 @@
-"""A finished run as a model file for other programs: uint8 pixels in, probabilities out.
+"""A model as files: a folder for Onepass on another machine, or one network for other programs.
 
-Resize and preprocessing are inside, written out in plain operations, so that no file needs Onepass
-to be loaded. Each is read back and compared with the model before it gets its name. The class names
-lie beside the files in `labels.json` and inside each; see `onepass.predict.model_files.Labels`.
+A network takes uint8 pixels and gives probabilities; resize, preprocessing and temperature are inside. Each
+file is read back and compared with the model before it gets its name. Beside the files lie the class names
+(`labels.json`, also inside each), `MODEL_CARD.md`, and for each network format an `example-FORMAT.py`, which
+decodes picture files as `onepass data prepare` does and needs nothing of Onepass.
 """
 
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
-from onepass.cache.errors import OnepassError, Remedy, UsageError
-from onepass.cache.files import TEMPORARY, fsync_folder, make_folder
+from onepass.cache.errors import OnepassError
+from onepass.cache.files import TEMPORARY, fsync_folder, make_folder, write_atomic
 from onepass.cache.locks import exclusive
-from onepass.classify.metrics import softmax
-from onepass.extract.backend import as_list
-from onepass.extract.network.model import Preprocess
+from onepass.cache.provenance import digest_json
 from onepass.finetune.session.runs import FinishedRun
-from onepass.finetune.training.inference import restore
+from onepass.finetune.training.inference import WEIGHTS
 from onepass.predict.config import ExportConfig
-from onepass.predict.model_files import FORMATS, LABELS, Labels, ModelFormat
-from onepass.predict.models import open_models
-from onepass.predict.predictor import split_rows
+from onepass.predict.example import example_text
+from onepass.predict.facts import About, about, model_card
+from onepass.predict.model_files import FORMATS, LABELS, Labels, ModelFormat, in_batches
+from onepass.predict.model_folder import CARD, FolderWriter, load_folder
+from onepass.predict.models import Model, make_predictor, open_models
+from onepass.predict.network import check_exportable, whole_network
+from onepass.predict.pixel_classifier import PixelClassifier
+from onepass.predict.pixel_models import PIXELS, VectorSpec
+from onepass.predict.predictor import Predictor
 
 CHECKED = 100  # rows on which a file is compared with the model
 TOLERANCE = 1e-3  # of a probability: another library may round a pixel to the next grey level
@@ -73,40 +76,115 @@ class ExportResult:
     checked: int
 
 
-def export_run(config: ExportConfig) -> ExportResult:
-    """Write a finished run in each format asked for, verified.
+def export_model(config: ExportConfig) -> ExportResult:
+    """Write a model, or an average of several, in each format asked for, verified.
 
     Raises:
-        UsageError: The model is no fine-tuned run.
+        UsageError: It cannot become a network: one of its heads is none.
         UnknownNameError: There is no such model.
-        MissingFileError: The run is not finished, or a format needs a package that is not installed.
+        MissingFileError: It is not finished, or a format needs a package that is not installed.
         ExportError: A file's probabilities differ from the model's by more than TOLERANCE.
         LockedError: Another process exports to the same folder.
     """
-    (run,) = open_models(config.store, config.runs, (config.model,))
-    if not isinstance(run, FinishedRun):
-        raise UsageError(
-            f"{config.model}: expected a fine-tuned run, DATASET/RUN, received the probe {run.name}; with "
-            "--epochs 0 finetune makes a probe a network",
-            remedy=Remedy("finetune", run.dataset.name),
-        )
-    kinds = [FORMATS[name] for name in config.formats]
+    models = open_models(config.store, config.runs, config.models)
+    predictor = make_predictor(models, config)
+    pictures = predictor.on_pictures()
+    kinds = [FORMATS[name] for name in config.formats if name != "folder"]
     for kind in kinds:
         kind.check_installed()
-    predictor = restore(run.folder, run.identity, run.dataset).predictor
-    model = plain_model(predictor)
-    pixels = np.ascontiguousarray(run.dataset.pixels[split_rows(run.dataset, "val")[:CHECKED]])
-    expected = softmax(np.asarray(predictor(pixels, training=False)))
-    folder = config.out or run.folder / "export"
-    labels = _labels(run)
-    name = f"{run.dataset.name}-{run.short}"
+    if kinds:
+        check_exportable(pictures.model)
+    folder, name = _place(config, models)
+    pixels = np.ascontiguousarray(predictor.dataset.pixels[_checked_rows(predictor)])
+    expected = in_batches(lambda some: pictures.judge(pictures.arrays(some)).probabilities, pixels)
+    labels = _labels(predictor)
+    known = _about(predictor, models)
     with exclusive(folder / LABELS, instead="name another folder with --out FOLDER"):
-        models = [
-            write_checked(kind, model, folder / f"{name}{kind.ending}", labels, pixels, expected)
-            for kind in kinds
-        ]
+        written = []
+        if "folder" in config.formats:
+            place = folder / f"{name}-folder"
+            written.append(_write_folder(place, pictures, models, known, pixels, expected))
+        network = whole_network(pictures) if kinds else None
+        for kind in kinds:
+            path = folder / f"{name}{kind.ending}"
+            written.append(write_checked(kind, network, path, labels, pixels, expected))
+            example = example_text(kind.name, path.name, pictures.geometry)
+            write_atomic(folder / f"example-{kind.name}.py", example.encode())
         labels.write(folder / LABELS)
-    return ExportResult(run.name, tuple(models), folder / LABELS, len(pixels))
+        write_atomic(folder / CARD, model_card(known).encode())
+    return ExportResult(predictor.name, tuple(written), folder / LABELS, len(pixels))
+
+
+def _place(config: ExportConfig, models: Sequence[Model]) -> tuple[Path, str]:
+    """Return the folder to write into, and how names in it begin."""
+    first = models[0]
+    dataset = first.dataset.name
+    if len(models) > 1:
+        short = "average-" + digest_json([sorted(m.name for m in models), config.weights])[:8]
+    else:
+        short = first.short if isinstance(first, FinishedRun) else first.result.id
+    alone = len(models) == 1 and isinstance(first, FinishedRun)
+    default = (first.folder if alone else config.runs / dataset) / "export"
+    return config.out or default, f"{dataset}-{short}"
+
+
+def _checked_rows(predictor: Predictor) -> np.ndarray:
+    """Return rows to compare on: of the validation split, or of the training rows where it is empty."""
+    rows = predictor.dataset.rows("val")
+    return (rows if len(rows) else predictor.dataset.rows("train"))[:CHECKED]
+
+
+def _about(predictor: Predictor, models: Sequence[Model]) -> About:
+    specs = [one for one in predictor.on_pictures().wanted if isinstance(one, VectorSpec)]
+    specs += [VectorSpec.of(run.identity.key) for run in models if isinstance(run, FinishedRun)]
+    return about(predictor, [spec for spec in specs if spec.backbone != PIXELS])
+
+
+def _write_folder(
+    path: Path,
+    pictures: PixelClassifier,
+    models: Sequence[Model],
+    known: About,
+    pixels: np.ndarray,
+    expected: np.ndarray,
+) -> ExportedModel:
+    """Write a model folder, open it again, and compare what it says.
+
+    Raises:
+        ExportError: It differs; what was at `path` is still there.
+    """
+    runs = {
+        run.name: (
+            run.folder / WEIGHTS,
+            VectorSpec.of(run.identity.key),
+            run.identity.recipe,
+            run.identity.unfreeze,
+        )
+        for run in models
+        if isinstance(run, FinishedRun)
+    }
+    with _placed(path) as temporary:
+        make_folder(temporary)
+        FolderWriter(temporary, runs).write(known, pictures)
+        again = load_folder(temporary).pictures
+        found = in_batches(lambda some: again.judge(again.arrays(some)).probabilities, pixels)
+        difference = _compared(path, found, expected)
+    return ExportedModel("folder", path, _megabytes(path), difference)
+
+
+def _compared(path: Path, found: np.ndarray, expected: np.ndarray) -> float:
+    """Return the largest difference of a probability.
+
+    Raises:
+        ExportError: It is more than TOLERANCE.
+    """
+    difference = float(np.abs(found - expected).max())
+    if not difference <= TOLERANCE:
+        raise ExportError(
+            f"{path}: expected the model's probabilities within {TOLERANCE:g}, received a "
+            f"difference of {difference:.2g}; nothing was written"
+        )
+    return difference
 
 
 def write_checked(
@@ -132,55 +210,19 @@ def write_checked(
     """
     with _placed(path) as temporary:
         kind.write(model, temporary, labels)
-        difference = float(np.abs(kind.run(temporary, pixels) - expected).max())
-        if not difference <= TOLERANCE:
-            raise ExportError(
-                f"{path}: expected the model's probabilities within {TOLERANCE:g}, received a "
-                f"difference of {difference:.2g}; nothing was written"
-            )
+        difference = _compared(path, kind.run(temporary, pixels), expected)
     return ExportedModel(kind.name, path, _megabytes(path), difference)
 
 
-def plain_model(predictor: keras.Model) -> keras.Model:
-    """Return the network with everything of ours written out in operations of Keras itself.
-
-    Args:
-        predictor: uint8 (B, H, W, C) → logits (B, K): layers "extractor" and "top", as
-            `onepass.finetune.training.model.assemble` makes it.
-
-    Returns:
-        uint8 (B, H, W, C) named "pixels" → probabilities (B, K), with the same variables.
-    """
-    pixels = keras.Input(predictor.input_shape[1:], dtype="uint8", name="pixels")
-    x: Any = pixels
-    extractor = predictor.get_layer("extractor")
-    parts = [extractor.get_layer(n) for n in ("resize", "preprocess", "backbone", "pool_0")]
-    for layer in [*parts, predictor.get_layer("top")]:
-        if isinstance(layer, Preprocess):
-            p = layer.preprocessing
-            x = ops.flip(x, axis=-1) if p.bgr else x
-            x = keras.layers.Rescaling(list(p.scale), list(p.offset), dtype="float32")(x)
-        elif _ours(layer):
-            x = layer.call(x)  # not the layer itself: its operations become part of the graph
-        else:
-            x = as_list(layer(x))[0]
-    probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(x)
-    return keras.Model(pixels, probabilities, name="onepass")
-
-
-def _ours(layer: keras.layers.Layer) -> bool:
-    return type(layer).__module__.startswith("onepass.")
-
-
-def _labels(run: FinishedRun) -> Labels:
-    height, width, channels = run.dataset.pixels.shape[1:]
+def _labels(predictor: Predictor) -> Labels:
+    height, width, channels = predictor.on_pictures().geometry.shape
     colours = "RGB" if channels == 3 else "grey"
     return Labels(
-        class_ids=tuple(run.dataset.class_ids),
-        class_names=tuple(run.dataset.class_names),
+        class_ids=tuple(predictor.class_ids),
+        class_names=tuple(predictor.class_names),
         input=f"uint8 (batch, {height}, {width}, {channels}), 0 to 255, {colours}",
         output="float32 (batch, classes): probabilities in the order of the class ids",
-        run=run.name,
+        run=predictor.name,
     )
 
 

@@ -32,13 +32,25 @@ def build_extractor(
             f"view {first.view}: expected a probe on views that are the same for every image; what part of a "
             "new picture would be looked at is not known"
         )
+    return _extractor(specs, shape, _weights(first, file))
+
+
+def random_extractor(specs: Sequence[VectorSpec], shape: tuple[int, int, int]) -> keras.Model:
+    """Return the same network with random weights, for others to be put in."""
+    return _extractor(specs, shape, WeightsChoice("none"))
+
+
+def _extractor(
+    specs: Sequence[VectorSpec], shape: tuple[int, int, int], weights: WeightsChoice
+) -> keras.Model:
+    first = specs[0]
     return network.build_extractor(
         find_backbone(first.backbone),
         first.size,
         shape,
         [(spec.layer, spec.pooling) for spec in specs],
         view=first.view,
-        weights=_weights(first, file),
+        weights=weights,
         precision=first.precision,
         inference=True,
     )

@@ -1,6 +1,7 @@
 """The kinds of model file: how each is written, how it is read back, and which packages that takes."""
 
 import json
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -17,6 +18,10 @@ from onepass.cache.errors import MissingFileError, UsageError
 from onepass.cache.files import make_folder
 
 LABELS = "labels.json"
+CHECK_BATCH = (
+    8  # images at a time while a file is compared with the model: a network of 300 px needs 1 GB
+)
+Reader = Callable[[np.ndarray], np.ndarray]
 
 
 @record
@@ -61,7 +66,7 @@ class ModelFormat:
         name: As `--format` takes it.
         ending: Of its files.
         write: (model, path, labels): writes it, with the labels inside.
-        run: (path, pixels): what the file says of uint8 (n, H, W, C), as (n, K).
+        open: (path): what gives the probabilities (n, K) of uint8 (n, H, W, C).
         packages: What has to be installed, as pip calls it.
         backends: Those of Keras that can write it.
     """
@@ -69,9 +74,14 @@ class ModelFormat:
     name: str
     ending: str
     write: Callable[[keras.Model, Path, Labels], None]
-    run: Callable[[Path, np.ndarray], np.ndarray]
+    open: Callable[[Path], Reader]
     packages: tuple[str, ...] = ()
     backends: tuple[str, ...] = ("tensorflow",)
+
+    def run(self, path: Path, pixels: np.ndarray) -> np.ndarray:
+        """Return what a file says of uint8 (n, H, W, C), as (n, K); a few images are in memory at a time."""
+        read = self.open(path)
+        return in_batches(read, pixels)
 
     def check_installed(self) -> None:
         """Refuse what cannot be written here, before anything is done.
@@ -92,19 +102,26 @@ class ModelFormat:
             )
 
 
+def in_batches(read: Reader, pixels: np.ndarray) -> np.ndarray:
+    """Return what a reader says of images, a few of them at a time."""
+    cuts = range(0, len(pixels), CHECK_BATCH)
+    return np.concatenate([read(pixels[i : i + CHECK_BATCH]) for i in cuts])
+
+
 def _write_keras(model: keras.Model, path: Path, labels: Labels) -> None:
     model.save(path)
     _add_member(path, labels)
 
 
-def _run_keras(path: Path, pixels: np.ndarray) -> np.ndarray:
+def _open_keras(path: Path) -> Reader:
     """Build the model from the file's own description and weights; nothing in it is executed."""
     with zipfile.ZipFile(path) as members:
         model = keras.saving.deserialize_keras_object(json.loads(members.read("config.json")))
         weights = path.with_name("model.weights.h5")
         weights.write_bytes(members.read("model.weights.h5"))
     model.load_weights(weights)
-    return np.asarray(model(pixels, training=False))
+    weights.unlink()
+    return lambda pixels: np.asarray(model(pixels, training=False))
 
 
 def _write_saved_model(model: keras.Model, path: Path, labels: Labels) -> None:
@@ -114,11 +131,11 @@ def _write_saved_model(model: keras.Model, path: Path, labels: Labels) -> None:
     (extra / LABELS).write_text(labels.text)
 
 
-def _run_saved_model(path: Path, pixels: np.ndarray) -> np.ndarray:
+def _open_saved_model(path: Path) -> Reader:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))
-    return loaded.serve(pixels).numpy()
+    return lambda pixels: loaded.serve(pixels).numpy()
 
 
 def _write_onnx(model: keras.Model, path: Path, labels: Labels) -> None:
@@ -134,11 +151,12 @@ def _write_onnx(model: keras.Model, path: Path, labels: Labels) -> None:
     onnx.save(file, str(path))
 
 
-def _run_onnx(path: Path, pixels: np.ndarray) -> np.ndarray:
+def _open_onnx(path: Path) -> Reader:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: pixels})[0]
+    name = session.get_inputs()[0].name
+    return lambda pixels: session.run(None, {name: pixels})[0]
 
 
 def _write_litert(model: keras.Model, path: Path, labels: Labels) -> None:
@@ -146,14 +164,39 @@ def _write_litert(model: keras.Model, path: Path, labels: Labels) -> None:
     _add_member(path, labels)
 
 
-def _run_litert(path: Path, pixels: np.ndarray) -> np.ndarray:
+def _open_litert(path: Path) -> Reader:
     interpreter = _interpreter(path)
     wanted = interpreter.get_input_details()[0]["index"]
-    interpreter.resize_tensor_input(wanted, pixels.shape)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(wanted, pixels)
-    interpreter.invoke()
-    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+    def read(pixels: np.ndarray) -> np.ndarray:
+        interpreter.resize_tensor_input(wanted, pixels.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(wanted, pixels)
+        interpreter.invoke()
+        return interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).copy()
+
+    return read
+
+
+def _write_openvino(model: keras.Model, path: Path, labels: Labels) -> None:
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / "saved_model"
+        _write_saved_model(model, saved, labels)
+        converted = openvino.convert_model(saved)
+        make_folder(path)
+        openvino.save_model(converted, path / "model.xml", compress_to_fp16=False)
+    (path / LABELS).write_text(labels.text)
+
+
+def _open_openvino(path: Path) -> Reader:
+    import openvino
+
+    # in float32, which a processor with bfloat16 would not choose by itself
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(path / "model.xml", "CPU", options)
+    return lambda pixels: compiled(pixels)[0]
 
 
 def _interpreter(path: Path) -> Any:
@@ -178,11 +221,14 @@ def _add_member(path: Path, labels: Labels) -> None:
 FORMATS = {
     one.name: one
     for one in (
-        ModelFormat("keras", ".keras", _write_keras, _run_keras, backends=("tensorflow", "jax")),
-        ModelFormat("saved_model", "-saved_model", _write_saved_model, _run_saved_model),
+        ModelFormat("keras", ".keras", _write_keras, _open_keras, backends=("tensorflow", "jax")),
+        ModelFormat("saved_model", "-saved_model", _write_saved_model, _open_saved_model),
         ModelFormat(
-            "onnx", ".onnx", _write_onnx, _run_onnx, packages=("tf2onnx", "onnx", "onnxruntime")
+            "onnx", ".onnx", _write_onnx, _open_onnx, packages=("tf2onnx", "onnx", "onnxruntime")
         ),
-        ModelFormat("litert", ".tflite", _write_litert, _run_litert),
+        ModelFormat("litert", ".tflite", _write_litert, _open_litert),
+        ModelFormat(
+            "openvino", "-openvino", _write_openvino, _open_openvino, packages=("openvino",)
+        ),
     )
 }

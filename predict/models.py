@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from onepass.cache.errors import (
     MissingFileError,
     OnepassError,
@@ -23,8 +25,9 @@ from onepass.data.dataset import open_dataset
 from onepass.finetune.session.result import RESULT
 from onepass.finetune.session.runs import FinishedRun, open_run
 from onepass.predict.average import average, calibrate
-from onepass.predict.config import ModelsConfig, check_models, split_model
+from onepass.predict.config import ModelsConfig, check_models, is_model_folder, split_model
 from onepass.predict.known import learn_novelty
+from onepass.predict.model_folder import load_folder
 from onepass.predict.pixel_classifier import BATCH, PictureGeometry, PixelClassifier
 from onepass.predict.pixel_models import VectorSpec
 from onepass.predict.predictor import Predictor
@@ -43,7 +46,41 @@ def load_predictor(config: ModelsConfig) -> Predictor:
         UsageError: Views are asked for, but no model is a run.
         OnepassError: A model is unknown, unfinished, stale or damaged.
     """
+    if len(config.models) == 1 and is_model_folder(config.models[0]):
+        return folder_predictor(Path(config.models[0]), config)
     return make_predictor(open_models(config.store, config.runs, config.models), config)
+
+
+def folder_predictor(folder: Path, config: ModelsConfig) -> Predictor:
+    """Return the predictor of a model folder, as it was exported.
+
+    Raises:
+        UsageError: Views are asked for, or no temperature: both are inside.
+        OnepassError: It is no model folder, or a file of it is damaged.
+    """
+    if config.views or not config.temperature:
+        raise UsageError(
+            f"{folder}: views and temperature of a model folder are those it was exported with; leave --views "
+            "and --no-temperature out"
+        )
+    loaded = load_folder(folder, config.batch_size or 0, config.abstain)
+    made = loaded.record.about
+
+    def compute(part: str) -> np.ndarray:
+        raise UsageError(f"{folder}: a model folder predicts new pictures, not {part} rows")
+
+    return Predictor(
+        name=made.name,
+        description=made.description,
+        data=None,
+        compute=compute,
+        held_out=None,
+        not_held_out="a model folder comes without its data set",
+        temperature=made.facts.temperature,
+        model=loaded.pictures.model,
+        pictures=loaded.pictures,
+        labels=(list(made.class_ids), list(made.class_names)),
+    )
 
 
 def make_predictor(models: Sequence[Model], config: ModelsConfig) -> Predictor:
@@ -142,11 +179,18 @@ def open_models(store: AnyStore, runs: Path, texts: Sequence[str]) -> list[Model
 
 def is_run(runs: Path, text: str) -> bool:
     """Say whether MODEL names a run, finished or not."""
+    if is_model_folder(text):
+        return False
     name, _, model = split_model(text)
     return bool(model) and (runs / name / "finetune" / model).is_dir()
 
 
 def _open(store: AnyStore, runs: Path, text: str) -> Model:
+    if is_model_folder(text):
+        raise UsageError(
+            f"{text}: a model folder stands alone, and predicts new pictures: expected no other model, and "
+            "files, folders or addresses after it"
+        )
     name, line, model = split_model(text)
     if is_run(runs, text):
         return open_run(store, runs, text)

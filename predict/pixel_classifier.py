@@ -13,7 +13,15 @@ from onepass.classify.protocol.pixels import pixel_features
 from onepass.data.config import DEFAULT_FIT
 from onepass.data.images import decode_row
 from onepass.predict.novelty import Novelty
-from onepass.predict.pixel_models import PIXELS, PixelModel, RunPass, VectorSpec, Wanted, filled
+from onepass.predict.pixel_models import (
+    PIXELS,
+    PixelModel,
+    RunPass,
+    VectorSpec,
+    Wanted,
+    filled,
+    pass_of,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -121,19 +129,28 @@ class PixelClassifier:
         self.wanted = tuple(dict.fromkeys((*model.wanted, *also)))
         self._learn_novelty = novelty
         self._novelty: Novelty | None = None
-        self._build_extractor, self._batches, self._batch = build_extractor, batches, batch
+        self.build_extractor, self._batches, self._batch = build_extractor, batches, batch
         self._networks: list[_Network] = []
         self._lock = threading.RLock()
 
     @property
     def batch(self) -> int:
         """How many images `forward` takes at a time."""
-        groups = [self._batch_of(one) for one in self.wanted]
+        groups = [self.batch_of(one) for one in self.wanted]
         return max(groups)
 
-    def _batch_of(self, one: Wanted) -> int:
+    def batch_of(self, one: Wanted) -> int:
+        """Return how many images the network of an array takes at a time."""
         found = self._batches.get(one, BATCH) if isinstance(one, VectorSpec) else BATCH
         return self._batch or found
+
+    def backbones(self) -> list[tuple[VectorSpec, ...]]:
+        """Return the vectors of frozen backbones, those of one network together."""
+        groups: dict[Any, list[VectorSpec]] = {}
+        for one in self.wanted:
+            if isinstance(one, VectorSpec) and one.backbone != PIXELS:
+                groups.setdefault(pass_of(one), []).append(one)
+        return [tuple(group) for group in groups.values()]
 
     def forward(self, pixels: np.ndarray) -> list[Any]:
         """Return the arrays of `wanted`, in order, of uint8 (`batch`, H, W, C); they may still be computed."""
@@ -183,12 +200,12 @@ class PixelClassifier:
     def _compiled(self) -> list[_Network]:
         groups: dict[Any, list[Wanted]] = {}
         for one in self.wanted:
-            groups.setdefault(_pass_of(one), []).append(one)
+            groups.setdefault(pass_of(one), []).append(one)
         runs = {name: build() for name, build in self.model.runs.items()}
         return [self._network(tuple(group), runs) for group in groups.values()]
 
     def _network(self, group: tuple[Wanted, ...], runs: Mapping[str, Any]) -> _Network:
-        batch, first = self._batch_of(group[0]), group[0]
+        batch, first = self.batch_of(group[0]), group[0]
         if isinstance(first, VectorSpec) and first.backbone == PIXELS:
             side = first.size
             return _Network(group, batch, lambda pixels: [pixel_features(pixels, side)])
@@ -200,15 +217,8 @@ class PixelClassifier:
             network = _run_network(runs[first.run], first.view, outputs)
         else:
             specs = [one for one in group if isinstance(one, VectorSpec)]
-            network = self._build_extractor(specs, self.geometry.shape)
+            network = self.build_extractor(specs, self.geometry.shape)
         return _Network(group, batch, compile_step(network, batch))
-
-
-def _pass_of(one: Wanted) -> tuple:
-    """Return what arrays of the same forward pass have in common."""
-    if isinstance(one, RunPass):
-        return one.run, one.view
-    return one.backbone, one.weights, one.size, one.view, one.precision
 
 
 def _in_batches(step: Step, batch: int, pixels: np.ndarray) -> list[Any]:

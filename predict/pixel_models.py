@@ -283,5 +283,12 @@ def mix(members: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
     return total / total.sum(axis=1, keepdims=True)
 
 
+def pass_of(one: Wanted) -> tuple:
+    """Return what arrays of the same forward pass have in common."""
+    if isinstance(one, RunPass):
+        return one.run, one.view
+    return one.backbone, one.weights, one.size, one.view, one.precision
+
+
 def _union(members: Sequence[PixelModel]) -> tuple[Wanted, ...]:
     return tuple(dict.fromkeys(one for member in members for one in member.wanted))

@@ -87,7 +87,7 @@ class Predictor:
     Attributes:
         name: DATASET/PROBE or DATASET/RUN; of an average the names of its members, joined by " + ".
         description: What it is, in words.
-        dataset: What it was trained on; gives images, names and classes.
+        data: What it was trained on; None for a model folder.
         compute: Returns the probabilities (n, K) float32 of the rows of "val", of "test" or of
             `held_out` ("selection"), in their order, at its temperature.
         held_out: (s,) int64, the training rows of the selection split, ascending, where `compute` has
@@ -104,11 +104,12 @@ class Predictor:
         note: Why nothing was learnt where it was asked for; else "".
         model: What it makes of new pictures, at its temperature; None where it can say nothing of them.
         pictures: The same with its networks, ready to be called.
+        labels: Ids and names of the classes, of a model folder.
     """
 
     name: str
     description: str
-    dataset: ImageDataset
+    data: ImageDataset | None
     compute: Callable[[str], np.ndarray]
     held_out: np.ndarray | None
     not_held_out: str = ""
@@ -121,6 +122,20 @@ class Predictor:
     note: str = ""
     model: PixelModel | None = None
     pictures: PixelClassifier | None = None
+    labels: tuple[list[str], list[str]] = ([], [])
+
+    @property
+    def dataset(self) -> ImageDataset:
+        """The data set that it was trained on, which gives images, names and classes.
+
+        Raises:
+            UsageError: A model folder comes without it.
+        """
+        if self.data is None:
+            raise UsageError(
+                f"{self.name}: a model folder comes without its data set: expected new pictures"
+            )
+        return self.data
 
     def __call__(self, images: Iterable[Any]) -> PicturePrediction:
         """Return the probabilities of new pictures, in their order.
@@ -182,12 +197,12 @@ class Predictor:
     @property
     def class_ids(self) -> list[str]:
         """Identity of the class of each of the K columns."""
-        return self.dataset.class_ids
+        return self.data.class_ids if self.data else self.labels[0]
 
     @property
     def class_names(self) -> list[str]:
         """Name of the class of each of the K columns."""
-        return self.dataset.class_names
+        return self.data.class_names if self.data else self.labels[1]
 
     def predict_split(self, split: str) -> Prediction:
         """Return the probabilities of every image of a split of the data set, in row order.

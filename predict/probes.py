@@ -149,7 +149,7 @@ def _predictor(
     return Predictor(
         name=probe.name,
         description=f"{result.head} on {made_of or 'nothing'}",
-        dataset=dataset,
+        data=dataset,
         compute=compute_part,
         held_out=held_out if scaled else None,
         not_held_out="" if scaled else f"{probe.name} is not scaled",

@@ -62,7 +62,7 @@ def run_predictor(run: FinishedRun, views: tuple[str, ...] = ()) -> Predictor:
     return Predictor(
         name=run.name,
         description="fine-tuned",
-        dataset=run.dataset,
+        data=run.dataset,
         compute=compute,
         held_out=held_out,
         not_held_out=""

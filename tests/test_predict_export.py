@@ -196,8 +196,9 @@ def test_a_file_that_differs_from_the_model_is_refused(
     from onepass.predict import export
     from onepass.predict.model_files import FORMATS, ModelFormat
 
-    def off(path: Path, pixels: np.ndarray) -> np.ndarray:
-        return FORMATS["keras"].run(path, pixels) + 0.01
+    def off(path: Path) -> Any:
+        read = FORMATS["keras"].open(path)
+        return lambda pixels: read(pixels) + 0.01
 
     kind = ModelFormat("keras", ".keras", FORMATS["keras"].write, off)
     model = export.plain_model(predictor)

@@ -29,9 +29,14 @@ def save_variables(path: Path, groups: Mapping[str, Variables], state: dict[str,
         groups: Variables, or arrays, by name, such as {"model": named_variables(model)}.
         state: What else is to be known, as JSON.
     """
+    write_atomic(path, packed_variables(groups, state))
+
+
+def packed_variables(groups: Mapping[str, Variables], state: dict[str, Any]) -> bytes:
+    """Return the bytes of such a file."""
     arrays = {name: np.asarray(variable) for name, variable in _flat(groups).items()}
     text = np.frombuffer(json.dumps(state).encode(), dtype=np.uint8)
-    write_atomic(path, pack_arrays({**arrays, STATE: text}))
+    return pack_arrays({**arrays, STATE: text})
 
 
 def load_variables(

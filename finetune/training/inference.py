@@ -1,6 +1,7 @@
 """A trained network applied to rows of pixels."""
 
 from pathlib import Path
+from typing import Protocol
 
 import keras
 import numpy as np
@@ -15,11 +16,13 @@ from onepass.extract.backbones.registry import WeightsChoice, find_backbone
 from onepass.extract.backend import compile_step
 from onepass.extract.network.model import build_extractor
 from onepass.extract.stream.engine import PixelBatch, Stream, cut_batches
+from onepass.finetune.recipes import Recipe
 from onepass.finetune.session.checkpoint import all_finite, load_variables, named_variables
 from onepass.finetune.session.run_identity import RunIdentity
 from onepass.finetune.training.model import Classifier, assemble
 
 BATCH = 64
+WEIGHTS = "weights.npz"  # of a finished run, in its folder
 
 
 def predict_logits(
@@ -65,17 +68,59 @@ def restore(folder: Path, identity: RunIdentity, dataset: ImageDataset) -> Class
     Raises:
         CorruptFileError: Its weights are missing, damaged, not finite or of another network.
     """
-    key = identity.key
+    return restore_network(
+        folder / WEIGHTS,
+        identity.key,
+        dataset.pixels.shape[1:],
+        len(dataset.class_ids),
+        identity.recipe,
+        identity.unfreeze,
+        "delete result.json beside it and run the finetune command of the run again",
+    )
+
+
+class Start(Protocol):
+    """The vectors that a network began with: fields of a `FeatureKey`, which is one."""
+
+    @property
+    def backbone(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def layer(self) -> str: ...
+    @property
+    def pooling(self) -> str: ...
+
+
+def restore_network(
+    path: Path,
+    start: Start,
+    pixel_shape: tuple[int, int, int],
+    classes: int,
+    recipe: Recipe,
+    unfreeze: str,
+    mend: str,
+) -> Classifier:
+    """Return a trained network.
+
+    Args:
+        path: Its weights.
+        start: The vectors that it began with.
+        pixel_shape: (H, W, C) of the pixels.
+        classes: K.
+        recipe: It was trained by.
+        unfreeze: What was trained; weights of earlier versions lie in an order that depends on it.
+        mend: What the user is to do about weights that cannot be read.
+
+    Raises:
+        CorruptFileError: The weights are missing, damaged, not finite or of another network.
+    """
     extractor = build_extractor(
-        find_backbone(key.backbone), key.size, dataset.pixels.shape[1:],
-        [(key.layer, key.pooling)], weights=WeightsChoice("none"),
+        find_backbone(start.backbone), start.size, pixel_shape,
+        [(start.layer, start.pooling)], weights=WeightsChoice("none"),
     )  # fmt: skip
-    classifier = assemble(
-        extractor, len(dataset.class_ids), identity.recipe,
-        which=identity.unfreeze,  # weights of earlier versions lie in an order that depends on it
-    )  # fmt: skip
-    path, named = folder / "weights.npz", named_variables(classifier.predictor)
-    mend = "delete result.json beside it and run the finetune command of the run again"
+    classifier = assemble(extractor, classes, recipe, which=unfreeze)
+    named = named_variables(classifier.predictor)
     load_variables(path, {"model": named}, mend)
     if not all_finite(named):
         raise CorruptFileError(f"{path}: expected finite weights, received NaN or Inf; {mend}")

@@ -176,5 +176,5 @@ class _Written:
 
 def _default_path(config: PredictConfig, predictor: Predictor) -> Path:
     digest = digest_json([predictor.name, config.images])[:8]
-    dataset = predictor.dataset.name
+    dataset = predictor.name.partition("/")[0]
     return config.runs / dataset / "predictions" / f"pictures-{digest}.csv"

@@ -1,0 +1,202 @@
+"""Models that travel: the model folder, and networks for other programs, each with its example."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import picture_store
+import pytest
+import tiny_backbone
+
+import onepass
+from conftest import fields_of
+from onepass.__main__ import run
+from onepass.cache.errors import CorruptFileError, UsageError
+from onepass.predict.example import FITS, RUNTIMES, example_text
+from onepass.predict.model_folder import ModelRecord
+from onepass.predict.pixel_classifier import PictureGeometry
+
+pytestmark = pytest.mark.slow
+PACKAGES = {
+    "onnx": ("tf2onnx", "onnx", "onnxruntime"),
+    "litert": ("ai_edge_litert",),
+    "openvino": ("openvino",),
+}
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    from onepass.extract.backbones import lite
+
+    specs, build = lite.specs, lite.build
+    tiny_backbone.install(lite)
+    try:
+        yield picture_store.make_store(tmp_path_factory.mktemp("travel"))
+    finally:
+        lite.specs, lite.build = specs, build
+
+
+def flags(places: dict[str, Path]) -> list[str]:
+    return [f"--{name.replace('_', '-')}={path}" for name, path in places.items()]
+
+
+def exported(places: dict[str, Path], out: Path, *models: str, formats: Any = ("folder",)) -> Path:
+    """Export; return the folder of the files, or the model folder where that is the only format."""
+    words = ["predict", "export", *models, "--out", str(out), "--format", *formats]
+    assert run([*words, *flags(places)]) == 0
+    return next(out.glob("*-folder")) if tuple(formats) == ("folder",) else out
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """200 pictures of every kind, none of them a row: JPEG with EXIF 1 to 8, grey, CMYK, alpha, 16 bits, …"""
+    folder = tmp_path_factory.mktemp("new")
+    made = []
+    for number in range(200):
+        kind = picture_store.KINDS[number % len(picture_store.KINDS)]
+        made.append(folder / f"{number:03d} {kind}{picture_store.suffix(kind)}")
+        # // : each kind comes with each class, and EXIF with each of its eight turns
+        made[-1].write_bytes(picture_store.picture(kind, number % 3, 7000 + number // 10))
+    return made
+
+
+@pytest.mark.parametrize(
+    "models",
+    [("birds",), ("birds/logistic",), ("birds/knn",), ("birds/r1",), ("birds/average",), ("birds", "birds/r1")],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_model_folder_says_the_same_without_store_and_results(
+    places, files, tmp_path, models: tuple[str, ...]
+) -> None:
+    expected = onepass.load_predictor(*models, abstain=0.1, **places)(files)
+    folder = exported(places, tmp_path / "out", *models).rename(tmp_path / "moved")
+    gone = {"cache_dir": tmp_path / "none", "runs_dir": tmp_path / "none"}
+    found = onepass.load_predictor(str(folder), abstain=0.1, **gone)
+    said = found(files)
+    np.testing.assert_array_equal(said.probabilities, expected.probabilities)
+    np.testing.assert_array_equal(said.novelty, expected.novelty)
+    assert said.open_because == expected.open_because
+    assert said.class_names == list(picture_store.CLASSES)
+    with pytest.raises(UsageError, match="without its data set: expected new pictures"):
+        found.predict_split("val")
+
+
+def test_the_command_takes_a_model_folder(places, files, tmp_path, capsys) -> None:
+    folder = exported(places, tmp_path / "out", "birds")
+    known = ModelRecord.read(folder / "model.json").about
+    score = known.facts.validation
+    assert score and score.rows == 30 and score.interval[0] < score.top1 <= score.interval[1]
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert (
+        f"top-1 {score.top1:.1%}" in card
+        and "great tit" in card
+        and known.facts.made_by["onepass"] in card
+    )
+    capsys.readouterr()
+    words = ["predict", str(folder), str(files[0].parent), f"--out={tmp_path / 'o.csv'}"]
+    assert run([*words, f"--cache-dir={tmp_path}", f"--runs-dir={tmp_path}"]) == 0
+    assert "200 pictures by birds/" in capsys.readouterr().out
+    for more, why in (
+        ([], "predicts new pictures"),
+        (["birds", "a.jpg"], "stands alone"),
+        (["a.jpg", "--views", "flip"], "leave --views"),
+    ):
+        assert run(["predict", str(folder), *more, *flags(places)]) == 2
+        assert why in capsys.readouterr().err
+
+
+def test_a_model_folder_that_was_changed_is_refused(places, tmp_path) -> None:
+    folder = exported(places, tmp_path / "out", "birds/r1", "birds/logistic")
+    for number, file in enumerate(sorted(path for path in folder.rglob("*.*") if path.is_file())):
+        damaged = Path(shutil.copytree(folder, tmp_path / f"damaged {number}"))
+        inside = damaged / file.relative_to(folder)
+        content = bytearray(inside.read_bytes())
+        content[len(content) // 2] ^= 1
+        inside.write_bytes(content)
+        with pytest.raises(CorruptFileError):
+            onepass.load_predictor(str(damaged))
+        inside.unlink()
+        if inside.name != "model.json":
+            with pytest.raises(CorruptFileError, match="cannot be read"):
+                onepass.load_predictor(str(damaged))
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "weights/../../secret", "a\\..\\b"])
+def test_a_strangers_model_folder_reads_nothing_outside(places, tmp_path, name: str) -> None:
+    folder = exported(places, tmp_path / "out", "birds/r1")
+    value = fields_of(folder / "model.json")
+    (weights,) = [name for name in value["files"] if name.startswith("weights/")]
+    value["files"][name] = value["files"].pop(weights)
+    value["model"]["weights"] = name
+    (folder / "model.json").write_text(json.dumps(value))
+    with pytest.raises(CorruptFileError, match="leads out of the folder"):
+        onepass.load_predictor(str(folder))
+    del value["files"][name]
+    (folder / "model.json").write_text(json.dumps(value))
+    with pytest.raises(CorruptFileError, match="is not among its files"):
+        onepass.load_predictor(str(folder))
+    value = fields_of(folder / "model.json") | {}
+    value["about"]["name"] = "../../evil"
+    (folder / "model.json").write_text(json.dumps(value))
+    with pytest.raises(CorruptFileError, match="model"):
+        onepass.load_predictor(str(folder))
+
+
+def ask(folder: Path, format: str, files: list[Path]) -> tuple[list[str], np.ndarray]:
+    """Run an example in a process of its own, without the checkout on its path."""
+    done = subprocess.run(
+        [sys.executable, "-I", f"example-{format}.py", *map(str, files)],
+        cwd=folder, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [line[0] for line in lines] == [str(file) for file in files]
+    return [line[1] for line in lines], np.array([json.loads(line[2]) for line in lines])
+
+
+@pytest.mark.parametrize("models", [("birds",), ("birds/r1", "birds/lda")], ids=" ".join)
+@pytest.mark.parametrize("format", list(RUNTIMES))
+def test_each_format_says_what_predict_says_of_files_from_disk(
+    places, files, tmp_path, format: str, models: tuple[str, ...]
+) -> None:
+    if missing := [name for name in PACKAGES.get(format, ()) if find_spec(name) is None]:
+        pytest.skip(f"needs {', '.join(missing)}")
+    expected = onepass.load_predictor(*models, **places)(files)
+    folder = exported(places, tmp_path / "out", *models, formats=(format,))
+    program = (folder / f"example-{format}.py").read_text()
+    assert "import onepass" not in program and program.count("\n") <= 30
+    names, found = ask(folder, format, files)
+    np.testing.assert_allclose(found, expected.probabilities, atol=1e-3)
+    first, second = np.sort(expected.probabilities, axis=1)[:, :-3:-1].T
+    decided = first - second > 2e-3  # of the others either is right
+    same = np.array(names) == np.array(expected.class_names)[expected.classes]
+    assert np.all(same[decided]) and decided.mean() > 0.9
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop", "pad", "pad mean", "pad reflect"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_example_decodes_as_prepare_does(files, fit: str, channels: int) -> None:
+    geometry = PictureGeometry(26, channels, fit)
+    program = example_text("onnx", "m.onnx", geometry).replace("import onnxruntime", "")
+    space: dict[str, Any] = {}
+    exec(program.split("names = ")[0], space)  # its own text
+    for file in files[:60]:
+        np.testing.assert_array_equal(
+            space["decode"](file), geometry.pixels(file.read_bytes(), file.name), err_msg=file.name
+        )
+    assert fit.split()[0] in FITS
+
+
+def test_a_head_that_is_no_network_goes_by_folder_only(places, tmp_path, capsys) -> None:
+    for model in ("birds/knn", "birds/majority"):
+        words = ["predict", "export", model, "--format", "keras", "--out", str(tmp_path / "o")]
+        assert run([*words, *flags(places)]) in (1, 2)
+        said = capsys.readouterr().err
+        assert "--format folder" in said or "looks at pictures" in said
+        assert not (tmp_path / "o").exists()
