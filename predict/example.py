@@ -3,13 +3,13 @@
 from onepass.predict.pixel_classifier import PictureGeometry
 
 DECODE = '''"""python {program} PICTURE…: needs Pillow, NumPy and {package}, nothing of Onepass."""
-import json, sys
+import io, json, pathlib, sys
 import numpy as np
 from PIL import Image, ImageOps
 {imports}
 
 def decode(file):  # as the training pictures were decoded
-    image = ImageOps.exif_transpose(Image.open(file))
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(pathlib.Path(file).read_bytes())))
     clear = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
     grey = image.mode in ("1", "L", "LA", "La")
     if image.mode.startswith("I"):  # 16 bits
@@ -23,7 +23,7 @@ def decode(file):  # as the training pictures were decoded
         {fit}
     return np.asarray(image).reshape(*size, {channels})
 
-names = json.load(open("labels.json", encoding="utf-8"))["class_names"]
+names = json.loads(pathlib.Path("labels.json").read_text("utf-8"))["class_names"]
 {load}
 for file in sys.argv[1:]:
     row = {run}

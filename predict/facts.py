@@ -165,7 +165,7 @@ def model_card(made: About) -> str:
     notes = "".join(f"- {_plain(one)}\n" for one in facts.notes)
     return f"""# {_plain(made.name)}
 
-{_plain(made.description)}. Made by Onepass {facts.made_by.get("versions", {}).get("onepass", "")} on {facts.made_by.get("time", "an unknown day")}.
+{_plain(made.description)}. Written by Onepass on {facts.made_by["created"]}.
 
 ## What it does
 

@@ -46,7 +46,8 @@ def whole_network(pictures: PixelClassifier) -> keras.Model:
     tensors: dict[Wanted, Any] = {}
     for specs in pictures.backbones():
         extractor = pictures.build_extractor(specs, pictures.geometry.shape)
-        tensors.update(zip(specs, _vectors(extractor, pixels), strict=True))
+        for spec, vectors in zip(specs, _vectors(extractor, pixels), strict=True):
+            tensors[spec] = _rounded(vectors, spec.dtype)
     built = {name: build() for name, build in pictures.model.runs.items()}
     for one in pictures.model.wanted:
         if isinstance(one, RunPass):
@@ -140,7 +141,9 @@ def _probabilities(model: PixelModel, tensors: Mapping[Wanted, Any]) -> Any:
         views = [ops.softmax(tensors[one]) for one in model.wanted]
         return _at_temperature(_mean(views), model.temperature)
     assert isinstance(model, EnsembleModel | MeanModel)
-    members = [_probabilities(member, tensors) for member in model.members]
+    members = [
+        _rounded(_probabilities(member, tensors), member.precision) for member in model.members
+    ]
     if isinstance(model, MeanModel):
         return _at_temperature(_weighted(members, model.weights), model.temperature)
     if isinstance(model.head, Average):
@@ -150,6 +153,18 @@ def _probabilities(model: PixelModel, tensors: Mapping[Wanted, Any]) -> Any:
     pooled = _weighted([_log(one) for one in members], model.head.weights_)
     pooled = pooled + np.asarray(model.head.bias_, np.float32)
     return _at_temperature(ops.softmax(pooled), model.temperature)
+
+
+def _rounded(x: Any, dtype: str) -> Any:
+    """Return a float32 tensor with the precision that it would have after it was stored.
+
+    float16 has 11 bits: Dekker's and Veltkamp's splitting (Numerische Mathematik 18, 1971) leaves as many.
+    Casts there and back are what converters take out of a graph.
+    """
+    if dtype == "float32":
+        return x
+    high = x * 8193.0  # 2^13 + 1
+    return high - (high - x)
 
 
 def _joined(view: Sequence[VectorSpec], tensors: Mapping[Wanted, Any]) -> Any:

@@ -82,8 +82,10 @@ def make_store(folder: Path) -> dict[str, Path]:
     onepass.extract_features("birds", "tiny", size=(16, 20), view=("", "flip"), **store)
     onepass.run_probes("birds", head=("ridge", "logistic", "knn"), **places)
     onepass.run_probes("birds", head=("ridge",), features=("tiny@16",), views=("flip",), **places)
-    onepass.run_probes("birds", head=("lda",), features=("tiny@16,tiny@20",), **places)
+    probes = onepass.run_probes("birds", head=("lda",), features=("tiny@16,tiny@20",), **places)
     run_ensemble(EnsembleConfig(dataset="birds", **places))
+    linear = tuple(r.id for r in probes.results if r.head in ("ridge", "logistic", "lda"))
+    run_ensemble(EnsembleConfig(dataset="birds", probe=linear, method=("stack",), **places))
     onepass.finetune_network(
         "birds", epochs=1, run="r1", from_="tiny@16", set=("learning_rate=0.01",), **places
     )

@@ -64,6 +64,17 @@ def labels() -> Any:
     return Labels(("a", "b", "c"), ("<b>a</b>", "é", "c"), "pixels", "probabilities", "d/run")
 
 
+def plain_model(predictor: Any) -> Any:
+    """uint8 (B, 8, 8, 3) named "pixels" → probabilities (B, 3), in operations of Keras alone."""
+    import keras
+
+    from onepass.predict.network import run_logits
+
+    pixels = keras.Input(predictor.input_shape[1:], dtype="uint8", name="pixels")
+    softmax = keras.layers.Softmax(dtype="float32", name="probabilities")
+    return keras.Model(pixels, softmax(run_logits(predictor, pixels)), name="onepass")
+
+
 def said(model: Any, pixels: np.ndarray) -> np.ndarray:
     return np.asarray(model(pixels, training=False))
 
@@ -94,7 +105,6 @@ def test_a_view_is_the_network_on_the_picture_seen_that_way(predictor: Any, view
 
 def test_the_exported_model_gives_the_predictors_probabilities(predictor: Any) -> None:
     from onepass.classify.metrics import softmax
-    from onepass.predict.export import plain_model
 
     model = plain_model(predictor)
     np.testing.assert_allclose(
@@ -108,7 +118,6 @@ def test_dense_layers_before_the_head_are_written_out_too(
 ) -> None:
     """The head of a run is one layer of ours; no file may need it to be loaded."""
     from onepass.classify.metrics import softmax
-    from onepass.predict.export import plain_model
     from onepass.predict.model_files import FORMATS
 
     whole = with_top(extractor, "de2020-dense2", "hidden=5,4")
@@ -139,7 +148,6 @@ def labels_inside(path: Path, name: str) -> dict:
 def test_each_format_says_what_the_model_says(
     predictor: Any, name: str, labels: Any, tmp_path: Path
 ) -> None:
-    from onepass.predict.export import plain_model
     from onepass.predict.model_files import FORMATS
 
     model, kind = plain_model(predictor), FORMATS[name]
@@ -155,7 +163,6 @@ def test_a_keras_file_is_loaded_without_onepass(
 ) -> None:
     import keras
 
-    from onepass.predict.export import plain_model
     from onepass.predict.model_files import FORMATS
 
     model = plain_model(predictor)
@@ -201,7 +208,7 @@ def test_a_file_that_differs_from_the_model_is_refused(
         return lambda pixels: read(pixels) + 0.01
 
     kind = ModelFormat("keras", ".keras", FORMATS["keras"].write, off)
-    model = export.plain_model(predictor)
+    model = plain_model(predictor)
     expected = said(model, PIXELS)
     with pytest.raises(export.ExportError, match=r"difference of 0\.01"):
         export.write_checked(kind, model, tmp_path / "m.keras", labels, PIXELS, expected)

@@ -153,14 +153,6 @@ def test_an_unfinished_run_is_no_model(places, tmp_path: Path) -> None:
         onepass.load_predictor(f"{NAME}/r1", **{**places, "runs_dir": tmp_path / "runs"})
 
 
-def test_only_a_run_is_exported(places, capsys) -> None:
-    flags = ["--cache-dir", str(places["cache_dir"]), "--runs-dir", str(places["runs_dir"])]
-    assert run(["predict", "export", NAME, *flags]) == 2
-    said = capsys.readouterr().err
-    assert "expected a fine-tuned run" in said and "received the probe" in said
-    assert "onepass finetune --dataset" in said
-
-
 def test_an_option_that_does_not_exist_is_refused(places) -> None:
     with pytest.raises(UsageError, match="split: expected one of"):
         onepass.load_predictor(NAME, split="val", **places)
