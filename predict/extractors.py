@@ -8,7 +8,6 @@ import keras
 from onepass.cache.errors import InvalidInputError, UsageError
 from onepass.extract.backbones.registry import WeightsChoice, find_backbone, weights_identity
 from onepass.extract.network import model as network
-from onepass.extract.network.resize import random_seed
 from onepass.predict.pixel_models import VectorSpec
 
 
@@ -24,14 +23,9 @@ def build_extractor(
 
     Raises:
         UsageError: They are of a file, and none is given.
-        InvalidInputError: The file's weights are others, or the view is drawn at random.
+        InvalidInputError: The file's weights are others.
     """
     first = specs[0]
-    if random_seed(first.view) is not None:
-        raise InvalidInputError(
-            f"view {first.view}: expected a probe on views that are the same for every image; what part of a "
-            "new picture would be looked at is not known"
-        )
     return _extractor(specs, shape, _weights(first, file))
 
 

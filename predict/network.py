@@ -17,6 +17,7 @@ from onepass.classify.heads.neural.mlp import Mlp
 from onepass.classify.metrics import SMALLEST
 from onepass.extract.backend import as_list
 from onepass.extract.network.model import Preprocess
+from onepass.extract.network.resize import random_seed
 from onepass.predict.pixel_classifier import PixelClassifier
 from onepass.predict.pixel_models import (
     PIXELS,
@@ -67,7 +68,14 @@ def check_exportable(model: PixelModel) -> None:
     if isinstance(model, RunModel):
         return
     if isinstance(model, ProbeModel):
-        looks_at_pixels = any(spec.backbone == PIXELS for spec in model.novelty_vectors)  # type: ignore[union-attr]
+        specs = [spec for view in model.views for spec in view]
+        drawn = any(random_seed(spec.view) is not None for spec in specs)
+        if drawn:
+            raise UsageError(
+                "a view is drawn at random for each picture, which no network can: export this model with "
+                "--format folder"
+            )
+        looks_at_pixels = any(spec.backbone == PIXELS for spec in specs)
         if looks_at_pixels or not isinstance(model.head, LinearHead | Mlp):
             raise UsageError(
                 f"{model.head.kind}: expected a head that is a network, such as logistic, ridge, lda, dense or "

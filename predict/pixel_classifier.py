@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onepass.cache.artifacts import record
+from onepass.cache.content import content_of
 from onepass.cache.keras_settings import check_keras
 from onepass.classify.protocol.pixels import pixel_features
 from onepass.data.config import DEFAULT_FIT
 from onepass.data.images import decode_row
+from onepass.extract.network.resize import draw_boxes, random_seed
 from onepass.predict.novelty import Novelty
 from onepass.predict.pixel_models import (
     PIXELS,
@@ -218,7 +220,13 @@ class PixelClassifier:
         else:
             specs = [one for one in group if isinstance(one, VectorSpec)]
             network = self.build_extractor(specs, self.geometry.shape)
-        return _Network(group, batch, compile_step(network, batch))
+        step = compile_step(network, batch)
+        if isinstance(first, VectorSpec) and (seed := random_seed(first.view)) is not None:
+            drawn = seed
+            return _Network(
+                group, batch, lambda pixels: step(pixels, draw_boxes(drawn, content_of(pixels)))
+            )
+        return _Network(group, batch, step)
 
 
 def _in_batches(step: Step, batch: int, pixels: np.ndarray) -> list[Any]:

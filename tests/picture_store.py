@@ -79,9 +79,12 @@ def make_store(folder: Path) -> dict[str, Path]:
     onepass.prepare_dataset(
         "folder", source=str(folder / "birds"), name="birds", max_side=SIDE, **store
     )
-    onepass.extract_features("birds", "tiny", size=(16, 20), view=("", "flip"), **store)
+    onepass.extract_features("birds", "tiny", size=(16, 20), view=("", "flip", "random:1"), **store)
     onepass.run_probes("birds", head=("ridge", "logistic", "knn"), **places)
     onepass.run_probes("birds", head=("ridge",), features=("tiny@16",), views=("flip",), **places)
+    onepass.run_probes(
+        "birds", head=("ridge",), features=("tiny@16",), views=("random:1",), **places
+    )
     probes = onepass.run_probes("birds", head=("lda",), features=("tiny@16,tiny@20",), **places)
     run_ensemble(EnsembleConfig(dataset="birds", **places))
     linear = tuple(r.id for r in probes.results if r.head in ("ridge", "logistic", "lda"))
