@@ -231,7 +231,9 @@ def test_what_is_unlike_all_that_was_learnt_is_left_open(places, val, tmp_path, 
         predictor = onepass.load_predictor(model, abstain=0.1, **places)
         found = predictor([tmp_path / "strange.png", *sorted(val.rglob("*.*"))])
         assert found.novelty[0] == 1 and found.open_because[0] == "unlike what was learnt", model
-        assert np.mean([bool(reason) for reason in found.open_because[1:]]) < 0.7  # nine selection rows
+        assert (
+            np.mean([bool(reason) for reason in found.open_because[1:]]) < 0.7
+        )  # nine selection rows
         assert np.all((found.novelty >= 0) & (found.novelty <= 1))
         never = onepass.load_predictor(model, **places)([tmp_path / "strange.png"])
         assert never.open_because == [""] and never.novelty[0] == 1
