@@ -9,6 +9,7 @@ import io
 import json
 import random
 import struct
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from artifact_examples import example, kinds
 from PIL import Image
@@ -33,6 +35,8 @@ from onepass.cache.errors import CorruptFileError, OnepassError
 from onepass.cache.features import parse_key_text
 from onepass.cache.names import check_name, check_run
 from onepass.cache.provenance import digest_bytes, digest_json
+from onepass.cache.rowfile import RowFile, write_rows
+from onepass.cache.shards import Column, ShardKind, read_shard, write_shard
 from onepass.cache.stderr import suppress_stderr
 from onepass.classify.heads.linear.ridge import Ridge
 from onepass.classify.heads.storage import load_head, save_head
@@ -44,6 +48,7 @@ from onepass.data.images import COMMON, decode_image, decode_row, inspect_image,
 from onepass.data.sources import tiny_imagenet
 from onepass.data.sources.base import Request
 from onepass.extract.backbones.torch_file import read_state_dict
+from onepass.extract.backbones.weights_files import count_numbers
 from onepass.finetune.session.runs import load_logits
 
 INPUTS = Path(__file__).with_name("fuzz_inputs")
@@ -76,6 +81,7 @@ def attempt(reader: Reader, content: bytes, folder: Path) -> str:
         AssertionError: It raised another error, one without its file's name or in several lines, or took long.
     """
     path, begin = folder / "input", time.monotonic()
+    path.unlink(missing_ok=True)  # the one before may still be mapped into memory
     path.write_bytes(content)
     try:
         reader.read(content, path)
@@ -346,8 +352,6 @@ def torch_seeds() -> list[bytes]:
 @cache
 def head_folder() -> tuple[bytes, bytes]:
     """Return `head.json` and `arrays.npz` of a fitted head."""
-    import tempfile
-
     X = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
     with tempfile.TemporaryDirectory() as name:
         save_head(Ridge().fit(X, np.arange(40) % 3), Path(name))
@@ -377,8 +381,6 @@ def _change_head(draw: random.Random, seeds: list[bytes]) -> bytes:
 
 
 def _scoring_seeds() -> list[bytes]:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as name:
         for _ in range(3):
             record_scoring(Path(name), example(Scoring))
@@ -419,6 +421,65 @@ def _read_artifacts(content: bytes, path: Path) -> None:
 
 def _logits_seeds() -> list[bytes]:
     return [pack_arrays({"logits": np.zeros((4, 3), np.float32), "rows": np.arange(4)})]
+
+
+ARRAYS = {
+    "features": np.arange(240, dtype="<f4").reshape(40, 6),
+    "content": np.ones((40, 16), "u1"),
+}
+SIDE = {"labels": np.arange(40, dtype="i4"), "names": [f"ä{row}.png" for row in range(40)]}
+KIND = ShardKind({name: Column(a.shape[1:], a.dtype.name) for name, a in ARRAYS.items()}, "content", {"x": 1})  # fmt: skip
+
+
+def _made_by_hdf5(write: Callable[[Path], Path]) -> list[bytes]:
+    with tempfile.TemporaryDirectory() as name:
+        return [write(Path(name)).read_bytes()]
+
+
+@cache
+def row_seeds() -> list[bytes]:
+    """Return a row file of two blocks."""
+    more = {"inputs": {"kind": "test"}, "attributes": {"class_ids": ["x", "y"]}, "block_rows": 30}
+    return _made_by_hdf5(lambda folder: write_rows(folder / "a.h5", ARRAYS, SIDE, **more).path)
+
+
+def _read_rows(content: bytes, path: Path) -> None:
+    rows = RowFile.open(path)
+    rows.verify()
+    for name, array in ARRAYS.items():
+        assert np.array_equal(rows.columns[name], array), f"{name} changed silently"
+    assert (
+        np.array_equal(rows.side["labels"], SIDE["labels"]) and rows.side["names"] == SIDE["names"]
+    )
+    assert (rows.inputs, rows.attributes) == ({"kind": "test"}, {"class_ids": ["x", "y"]})
+
+
+def _read_shard(content: bytes, path: Path) -> None:
+    found = read_shard(path, KIND)
+    assert all(np.array_equal(found[name], array) for name, array in ARRAYS.items())
+
+
+@cache
+def weights_seeds() -> list[bytes]:
+    """Return a weights file as Keras writes it, and one with compressed weights."""
+
+    def write(path: Path, **how: Any) -> Path:
+        with h5py.File(path, "w") as file:
+            for layer in ("conv", "norm", "top"):
+                group = file.create_group(f"layers/{layer}/vars")
+                group.create_dataset("0", data=np.ones((8, 8), "f4"), **how)
+                group.attrs["name"] = layer
+        return path
+
+    plain = _made_by_hdf5(lambda folder: write(folder / "a.h5"))
+    return plain + _made_by_hdf5(lambda folder: write(folder / "a.h5", compression="gzip"))
+
+
+def _read_weights(content: bytes, path: Path) -> None:
+    named = path.with_name("input.weights.h5")
+    named.unlink(missing_ok=True)
+    named.write_bytes(content)
+    count_numbers(named)
 
 
 ROWS = RowCounts(fit=3, selection=2, train=5, val=3, test=1)
@@ -506,6 +567,9 @@ READERS: dict[str, Reader] = {
     "arrays": Reader(_logits_seeds, _read_arrays, changed_arrays),
     "probabilities": Reader(_probabilities_seeds, _read_probabilities, changed_arrays),
     "heads": Reader(lambda: list(head_folder()), _read_head, _change_head, named=False),
+    "rows": Reader(row_seeds, _read_rows, changed_bytes),
+    "shards": Reader(lambda: _made_by_hdf5(lambda folder: write_shard(folder, KIND, ARRAYS)), _read_shard, changed_bytes),
+    "weights": Reader(weights_seeds, _read_weights, changed_bytes),
     "torch": Reader(torch_seeds, lambda content, path: read_state_dict(content, "input"), changed_bytes),
     "images": Reader(image_seeds, _read_image, changed_bytes),
     "zips": Reader(lambda: [_zip(_tiny_files())], _read_zip, changed_bytes),

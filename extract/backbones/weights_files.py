@@ -7,10 +7,19 @@ from typing import Any
 
 import h5py
 
-from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError
+from onepass.cache.errors import (
+    CorruptFileError,
+    InvalidInputError,
+    MissingFileError,
+    OnepassError,
+    refused_by_system,
+    unreadable,
+)
+from onepass.cache.hdf5 import WRONG_BYTES
 from onepass.cache.provenance import digest_file
 
 SUFFIXES = (".h5", ".hdf5")
+MOST_GROWTH = 20  # times that a file's arrays may be larger than the file; weights hardly shrink
 
 
 def check_exists(path: Path) -> None:
@@ -47,9 +56,10 @@ def count_numbers(path: Path) -> int:
     """Return how many floating-point weights an HDF5 weights file holds (optimizer state left out).
 
     Raises:
-        InvalidInputError: The name does not end as a weights file's does, or the file
-            points outside itself (HDF5 links or external storage).
+        InvalidInputError: The name does not end as a weights file's does, or the file points outside
+            itself (HDF5 links or external storage), holds more than numbers, or would grow without measure.
         CorruptFileError: It is truncated or no HDF5 file at all.
+        UnreadableFileError: The system refuses to read it.
     """
     check_exists(path)
     if path.suffix not in SUFFIXES:
@@ -60,7 +70,11 @@ def count_numbers(path: Path) -> int:
     try:
         with h5py.File(path, "r") as file:
             return _count(file, path)
-    except (OSError, RuntimeError, KeyError) as error:
+    except OnepassError:
+        raise
+    except (*WRONG_BYTES, SystemError) as error:  # the last: h5py, where HDF5 fails in a callback
+        if refused_by_system(error):
+            raise unreadable(path, error) from error
         raise CorruptFileError(
             f"{path}: expected an HDF5 weights file, but it is truncated or of another format; "
             "fetch or save it again"
@@ -68,27 +82,36 @@ def count_numbers(path: Path) -> int:
 
 
 def _count(file: h5py.File, path: Path) -> int:
-    total = 0
-
-    def look(name: str, link: Any) -> str | None:  # h5py cannot pass an exception through
-        nonlocal total
-        if not isinstance(link, h5py.HardLink):
-            return f"{name} is a link, expected plain data"
-        item = file[name]
-        if not isinstance(item, h5py.Dataset):
-            return None
-        if item.external or item.is_virtual:
-            return f"{name} is stored outside the file"
-        if item.dtype.kind == "f" and not name.startswith("optimizer"):
-            total += item.size
-        return None
-
-    problem = file.visititems_links(look)
-    if problem:
-        raise InvalidInputError(
-            f"{path}: refused: {problem}; save it again with model.save_weights"
-        )
+    links: list[
+        tuple[str, Any]
+    ] = []  # h5py cannot pass an exception through, so look at them later
+    file.visititems_links(lambda name, link: links.append((name, link)))
+    total = size = 0
+    for name, link in links:
+        problem, numbers, count = _look(file, name, link)
+        total, size = total + numbers, size + count
+        if size > MOST_GROWTH * path.stat().st_size:
+            problem = f"it would grow more than {MOST_GROWTH} times"
+        if problem:
+            raise InvalidInputError(
+                f"{path}: refused: {problem}; save it again with model.save_weights"
+            )
     return total
+
+
+def _look(file: h5py.File, name: str, link: Any) -> tuple[str, int, int]:
+    """Return what is wrong with an entry ("" for nothing), how many weights it holds, and its bytes in memory."""
+    if not isinstance(link, h5py.HardLink):
+        return f"{name} is a link, expected plain data", 0, 0
+    item = file[name]
+    if not isinstance(item, h5py.Dataset):
+        return "", 0, 0
+    if item.external or item.is_virtual:
+        return f"{name} is stored outside the file", 0, 0
+    if item.dtype.kind not in "fiub":
+        return f"{name} is {item.dtype}, expected numbers", 0, 0
+    counts = item.dtype.kind == "f" and not name.startswith("optimizer")
+    return "", item.size if counts else 0, item.nbytes
 
 
 def model_numbers(model: Any) -> int:
