@@ -222,13 +222,16 @@ class TestSuspects:
         with written.table.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
         assert len(rows) == written.count and list(rows[0]) == list(HEADER)
-        assert {int(row["row"]) for row in rows} >= set(truth)
+        likely, possible = rows[: written.likely], rows[written.likely :]
+        assert {int(row["row"]) for row in likely} >= set(truth)
+        assert [row["why"].startswith("possibly: ") for row in rows] == [False] * len(likely) + [True] * len(possible)  # fmt: skip
         by_row = {int(row["row"]): row for row in rows}
         assert all(by_row[row]["suggested"] == f"digit {label}" for row, label in truth.items())
         assert all(row["file"] == dataset.names[int(row["row"])] for row in rows)
         assert "looks like digit" in by_row[WRONG[0]]["why"]
-        scores = [float(row["score"]) for row in rows]
-        assert scores == sorted(scores)
+        for part in (likely, possible):
+            scores = [float(row["score"]) for row in part]
+            assert scores == sorted(scores) and part
         # as it was written it changes nothing
         flags = {"name": NAME, "cache_dir": store}
         assert not relabel(RelabelConfig(labels=written.table, **flags)).changed

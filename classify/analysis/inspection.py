@@ -69,6 +69,7 @@ class LabelReport:
         accuracy: Top-1 of that head on these rows.
         judge: By which head they were found.
         worst: The likeliest errors, worst first.
+        possible: Other rows that the head takes for another class, the surest first: rather hard than wrong.
     """
 
     split: str
@@ -77,6 +78,7 @@ class LabelReport:
     accuracy: float
     judge: str
     worst: tuple[LabelIssue, ...]
+    possible: tuple[LabelIssue, ...] = ()
 
 
 @record
@@ -256,7 +258,10 @@ def inspect_dataset(config: InspectConfig) -> InspectResult:
         head=result.head,
         val_top1=result.val_top1,
         class_names=tuple(dataset.class_names),
-        labels=tuple(replace(report, worst=report.worst[: config.top]) for report in reports),
+        labels=tuple(
+            replace(one, worst=one.worst[: config.top], possible=one.possible[: config.top])
+            for one in reports
+        ),
         duplicates=_duplicates(dataset, near, cosines, config.top),
         outliers=_outliers(dataset, cosines, config.top),
         classes=class_reports(dataset, left.probabilities.argmax(axis=1), kept.val_predicted),
@@ -265,8 +270,10 @@ def inspect_dataset(config: InspectConfig) -> InspectResult:
         made_by=made_by(),
     )
     found.write(folder / Inspection.NAME)
-    issues = [issue for report in reports for issue in report.worst]
-    return InspectResult(folder / Inspection.NAME, found, write_suspects(folder, dataset, issues))
+    likely = [issue for report in reports for issue in report.worst]
+    possible = [issue for report in found.labels for issue in report.possible]
+    suspects = write_suspects(folder, dataset, likely, possible)
+    return InspectResult(folder / Inspection.NAME, found, suspects)
 
 
 def label_report(
@@ -292,19 +299,24 @@ def label_report(
     chances /= chances.sum(axis=1, keepdims=True)
     wrong = find_label_issues(given, chances, filter_by="both", n_jobs=1)
     # the probe may know fewer errors than cleanlab counts: what it takes for right is none
-    wrong &= chances.argmax(axis=1) != given
+    other = chances.argmax(axis=1) != given
+    wrong &= other
     scores = get_label_quality_scores(given, chances, method="normalized_margin")
-    order = np.flatnonzero(wrong)[np.argsort(scores[wrong], kind="stable")]
-    issues = tuple(
-        LabelIssue(
-            int(rows[i]), dataset.names[rows[i]], split, int(given[i]), int(chances[i].argmax()),
-            round(float(chances[i, given[i]]), 4), round(float(chances[i].max()), 4),
-            round(float(scores[i]), 4),
-        )
-        for i in order
-    )  # fmt: skip
+
+    def issues(chosen: np.ndarray) -> tuple[LabelIssue, ...]:
+        order = np.flatnonzero(chosen)[np.argsort(scores[chosen], kind="stable")]
+        return tuple(
+            LabelIssue(
+                int(rows[i]), dataset.names[rows[i]], split, int(given[i]), int(chances[i].argmax()),
+                round(float(chances[i, given[i]]), 4), round(float(chances[i].max()), 4),
+                round(float(scores[i]), 4),
+            )
+            for i in order
+        )  # fmt: skip
+
     right = accuracy(given, chances.argmax(axis=1))
-    return LabelReport(split, len(rows), int(wrong.sum()), right, judge, issues)
+    likely, possible = issues(wrong), issues(other & ~wrong)
+    return LabelReport(split, len(rows), len(likely), right, judge, likely, possible)
 
 
 def _neighbours(

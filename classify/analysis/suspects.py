@@ -20,6 +20,7 @@ HEADER = ("file", "row", "label", "suggested", "why", "score")
 ON_SHEET = 60  # pictures
 ACROSS = 6
 PICTURE, CAPTION, GAP = 128, 30, 8  # px
+NAME = 20  # letters of a name that are as wide as a picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +31,14 @@ class Suspects:
         table: `suspects.csv`.
         sheet: `suspects.png`; None where nothing is suspected.
         count: How many images are suspected.
+        likely: How many of them, the first ones, are likely label errors.
         previous: Where the table of before lies, if it was another.
     """
 
     table: Path
     sheet: Path | None
     count: int
+    likely: int
     previous: Path | None
 
 
@@ -47,15 +50,24 @@ class _Suspect:
     score: float
 
 
-def write_suspects(folder: Path, dataset: ImageDataset, issues: Sequence["LabelIssue"]) -> Suspects:
+def write_suspects(
+    folder: Path,
+    dataset: ImageDataset,
+    issues: Sequence["LabelIssue"],
+    possible: Sequence["LabelIssue"] = (),
+) -> Suspects:
     """Write the table and the contact sheet.
 
     Args:
         folder: Where they go. A table that is there and says something else may have been edited: it is kept.
         dataset: Gives names, labels and pictures.
         issues: Likely label errors; images that occur under several labels are added to them.
+        possible: What is rather hard than wrong; it stands below them.
     """
     suspects = _suspects(dataset, issues)
+    known = {suspect.row for suspect in suspects}
+    more = [_of(dataset, issue, "possibly: ") for issue in possible if issue.row not in known]
+    likely, suspects = len(suspects), [*suspects, *sorted(more, key=lambda s: (s.score, s.row))]
     shown = shown_classes(dataset.class_ids, dataset.class_names)
     rows = (
         (dataset.names[s.row], s.row, shown[dataset.labels[s.row]], shown[s.suggested], s.why, f"{s.score:.4f}")
@@ -73,21 +85,14 @@ def write_suspects(folder: Path, dataset: ImageDataset, issues: Sequence["LabelI
         _draw(sheet, dataset, suspects[:ON_SHEET], shown)
     else:
         sheet.unlink(missing_ok=True)
-    return Suspects(table, sheet if suspects else None, len(suspects), previous if kept else None)
+    return Suspects(
+        table, sheet if suspects else None, len(suspects), likely, previous if kept else None
+    )
 
 
 def _suspects(dataset: ImageDataset, issues: Sequence["LabelIssue"]) -> list[_Suspect]:
     """Return all, the likeliest errors first: equal images under two labels, then what a head takes for another."""
-    found = {
-        issue.row: _Suspect(
-            issue.row,
-            issue.suggested,
-            f"looks like {dataset.class_names[issue.suggested]} ({issue.suggested_probability:.0%}), "
-            f"not like {dataset.class_names[issue.given]} ({issue.given_probability:.0%})",
-            issue.score,
-        )
-        for issue in issues
-    }
+    found = {issue.row: _of(dataset, issue) for issue in issues}
     first = first_of_each(dataset.content)
     in_use = (dataset.split != EXCLUDED) & (dataset.labels >= 0)
     labels: dict[int, list[int]] = {}
@@ -101,6 +106,15 @@ def _suspects(dataset: ImageDataset, issues: Sequence["LabelIssue"]) -> list[_Su
                 why = f"the same image as {dataset.names[other]}, which is {dataset.class_names[dataset.labels[other]]}"
                 found[row] = _Suspect(row, suggested, why, 0.0)
     return sorted(found.values(), key=lambda s: (s.score, s.row))
+
+
+def _of(dataset: ImageDataset, issue: "LabelIssue", before: str = "") -> _Suspect:
+    names = dataset.class_names
+    why = (
+        f"{before}looks like {names[issue.suggested]} ({issue.suggested_probability:.0%}), "
+        f"not like {names[issue.given]} ({issue.given_probability:.0%})"
+    )
+    return _Suspect(issue.row, issue.suggested, why, issue.score)
 
 
 def _draw(
@@ -120,7 +134,9 @@ def _draw(
         picture = Image.fromarray(np.ascontiguousarray(pixels))
         sheet.paste(picture.resize((PICTURE, PICTURE), Image.Resampling.BICUBIC), (left, top))
         given, suggested = shown[dataset.labels[suspect.row]], shown[suspect.suggested]
-        words = f"{dataset.names[suspect.row][-24:]}\n{given[:11]} -> {suggested[:11]}"
+        name = dataset.names[suspect.row]
+        name = name if len(name) <= NAME else "…" + name[1 - NAME :]
+        words = f"{name}\n{given[:10]} → {suggested[:10]}"
         draw.text((left, top + PICTURE + 2), words, "black", font)
     with atomic_path(path) as temporary:
         sheet.save(temporary, "PNG")

@@ -88,7 +88,8 @@ def _suspects(result: "InspectResult") -> list[str]:
         "data", "relabel", result.found.dataset, "--labels", str(written.table)
     )
     lines = [
-        f"Suspects: {written.count:,} in {written.table}, to look at in {written.sheet}. Edit the column label (a class, "
+        f"Suspects: {written.likely:,} likely and {written.count - written.likely:,} possible errors in {written.table}, "
+        f"to look at in {written.sheet}. Edit the column label (a class, "
         f"or excluded to take an image out), then {command}"
     ]
     if written.previous:
