@@ -221,6 +221,26 @@ def test_whatever_the_data_set_what_belongs_together_is_not_parted(case):
     assert np.array_equal(again, split[order])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("grouped", [False, True])
+def test_three_hundred_classes_of_up_to_five_hundred_images(grouped: bool) -> None:
+    random = np.random.default_rng(0)
+    labels = np.repeat(np.arange(300), random.integers(1, 501, 300))
+    images = np.where(random.random(len(labels)) < 0.1, np.roll(np.arange(len(labels)), 1), np.arange(len(labels)))  # fmt: skip
+    groups = [f"{label}-{number // 4}" for number, label in enumerate(labels)] if grouped else None
+    half = random.random(len(labels)) < 0.5
+    some = np.flatnonzero(half)
+    part = [groups[row] for row in some] if groups else None
+    before = validation_split(labels[some], contents(images[some]), part)
+    given = np.full(len(labels), UNDRAWN, np.int8)
+    given[some] = before
+    split = validation_split(labels, contents(images), groups, given=given)
+    check_sides(labels, images, groups, split)
+    assert np.array_equal(split[some], before)
+    share = np.mean(split[split != EXCLUDED] == VAL)
+    assert abs(share - 0.25) < 0.02
+
+
 @SLOW
 @given(data_sets(), st.integers(0, 2**32))
 def test_no_image_that_comes_or_goes_moves_another(case, chance):
