@@ -10,13 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from onepass.cache.content import find
 from onepass.cache.csv_text import FORMULA, csv_text
-from onepass.cache.errors import InvalidInputError, MissingFileError, UsageError, unreadable
-from onepass.cache.files import write_atomic
+from onepass.cache.errors import InvalidInputError, UsageError
+from onepass.cache.files import read_bytes, write_atomic
 from onepass.cache.locks import exclusive
 from onepass.cache.provenance import made_by
 from onepass.data.config import ExportConfig, RelabelConfig
@@ -37,6 +38,7 @@ from onepass.data.splits import SPLITS, TEST, TRAIN, UNDRAWN, check_classes
 
 EXCLUDE = "excluded"  # instead of a class: the image is taken out
 DELIMITERS = (",", ";", "\t")
+MAX_TABLE = 1 << 28  # bytes
 SHOWN = 5  # errors that are named
 
 
@@ -163,39 +165,39 @@ def exported_text(result: Exported) -> str:
 
 
 def _read_table(path: Path) -> list[tuple[int, str, str]]:
-    """Return (line, file, label) of each row of a table with columns of these names."""
+    """Return (line, file, label) of each row of a table with columns of these names.
+
+    Raises:
+        InvalidInputError: It is no such table.
+        MissingFileError: There is none.
+        UnreadableFileError: The system refuses to read it.
+    """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise MissingFileError(f"{path}: no such file") from error
-    except OSError as error:
-        raise unreadable(path, error) from error
+        text = read_bytes(path, MAX_TABLE).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InvalidInputError(
             f"{path}: expected text in UTF-8 ({error.reason} at byte {error.start}); save it as CSV UTF-8"
         ) from error
-    first = text.splitlines()[0] if text.strip() else ""
-    for delimiter in DELIMITERS:
-        header = [
-            name.strip().casefold() for name in next(csv.reader([first], delimiter=delimiter), [])
-        ]
-        if {"file", "label"} <= set(header):
-            break
-    else:
-        raise InvalidInputError(
-            f"{path}: expected a table whose first line names the columns file and label, found {first[:80]!r}"
-        )
-    at = header.index("file"), header.index("label")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    next(reader)
-    rows = []
     try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                cells += [""] * (max(at) + 1 - len(cells))
-                rows.append((reader.line_num, one_form(cells[at[0]]), _plain(cells[at[1]])))
+        for delimiter in DELIMITERS:
+            reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+            header = [name.strip().casefold() for name in next(reader, [])]
+            if {"file", "label"} <= set(header):
+                return _rows(reader, header.index("file"), header.index("label"))
     except csv.Error as error:
         raise InvalidInputError(f"{path}: line {reader.line_num}: {error}") from error
+    raise InvalidInputError(
+        f"{path}: expected a table whose first line names the columns file and label, found "
+        f"{text.partition(chr(10))[0][:80]!r}"
+    )
+
+
+def _rows(reader: Any, file: int, label: int) -> list[tuple[int, str, str]]:
+    rows = []
+    for cells in reader:
+        if any(cell.strip() for cell in cells):
+            cells += [""] * (max(file, label) + 1 - len(cells))
+            rows.append((reader.line_num, one_form(cells[file]), _plain(cells[label])))
     return rows
 
 

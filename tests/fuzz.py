@@ -13,7 +13,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -45,11 +45,13 @@ from onepass.classify.leaderboard.result import RowCounts
 from onepass.classify.protocol.scorings import Scoring, read_scorings, record_scoring
 from onepass.data.archive import open_tree
 from onepass.data.images import COMMON, decode_image, decode_row, inspect_image, may_be_image
+from onepass.data.relabel import _read_table as read_labels
 from onepass.data.sources import tiny_imagenet
 from onepass.data.sources.base import Request
 from onepass.extract.backbones.torch_file import read_state_dict
 from onepass.extract.backbones.weights_files import count_numbers
 from onepass.finetune.session.runs import load_logits
+from onepass.predict.pictures.sources import find_pictures
 
 INPUTS = Path(__file__).with_name("fuzz_inputs")
 SECONDS = 10.0  # that no reader may take for one small input
@@ -550,6 +552,22 @@ def _run_command(content: bytes, path: Path) -> None:
     assert "Traceback" not in err.getvalue()
 
 
+def _read_tables(content: bytes, path: Path) -> None:
+    """Read a table of labels, and a list of pictures."""
+    named = path.with_name("input.csv")
+    named.write_bytes(content)
+    with suppress(OnepassError), ExitStack() as stack:
+        for picture in find_pictures([str(named)], "", stack).found:
+            with suppress(OnepassError):
+                picture.read()
+    for line, file, label in read_labels(named):
+        assert line > 1 and isinstance(file + label, str)
+
+
+TABLE_SEEDS = [
+    b"file,label\na.png,cat\nb.png,dog\n", "\ufefffile;label;why\nä.png;'=x;\"a\nb\"\n".encode(),
+    b"label\tfile\r\ncat\ta.png\r\n", b"file,label\n\"a,b.png\",\"say \"\"x\"\"\"\n",
+]  # fmt: skip
 COMMAND_SEEDS = [
     b"data list", b"data show digits", b"data verify digits", b"cache list", b"cache show digits/pixels",
     b"cache verify digits/lite@64", b"cache delete digits/lite@64", b"report --dataset digits", b"--json",
@@ -574,6 +592,7 @@ READERS: dict[str, Reader] = {
     "images": Reader(image_seeds, _read_image, changed_bytes),
     "zips": Reader(lambda: [_zip(_tiny_files())], _read_zip, changed_bytes),
     "tiny-imagenet": Reader(lambda: [_zip(_tiny_files())], _read_tiny_imagenet, changed_tiny_imagenet),
+    "tables": Reader(lambda: TABLE_SEEDS, _read_tables, changed_bytes),
     "keys": Reader(lambda: KEY_SEEDS, _read_key, changed_text, named=False),
     "commands": Reader(_command_seeds, _run_command, changed_text, named=False),
 }  # fmt: skip

@@ -12,12 +12,18 @@ from test_data_identity import Place, files, png, write
 
 from conftest import ROOT
 from onepass.cache.commandline.command import main
-from onepass.cache.errors import InvalidInputError, MissingFileError, OnepassError, UsageError
+from onepass.cache.errors import (
+    InvalidInputError,
+    MissingFileError,
+    OnepassError,
+    UnreadableFileError,
+    UsageError,
+)
 from onepass.data.__main__ import COMMANDS
 from onepass.data.config import ExportConfig, RelabelConfig
 from onepass.data.dataset import EXCLUDED, dataset_path
 from onepass.data.manifest import Manifest, manifest_path
-from onepass.data.relabel import Relabelled, export_labels, relabel
+from onepass.data.relabel import Relabelled, _read_table, export_labels, relabel
 
 HEADER = "file,label\n"
 
@@ -237,3 +243,20 @@ def test_neither_pillow_nor_tensorflow_nor_the_pixels_are_needed(place):
     assert done.returncode == 0 and done.stderr.strip() == "[]", done.stderr
     assert "no image decoded, no vector computed" in done.stdout
     assert "Next: onepass classify --dataset photos" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("x" * 200_000 + ",file,label\n", "field larger"), ('file,label\n"' + "x" * 200_000, "line")],
+)
+def test_a_table_with_a_field_without_end_is_one_clear_error(
+    tmp_path: Path, content: str, words: str
+) -> None:
+    (tmp_path / "labels.csv").write_text(content)
+    with pytest.raises(InvalidInputError, match=rf"labels\.csv: .*{words}"):
+        _read_table(tmp_path / "labels.csv")
+
+
+def test_a_device_is_no_table() -> None:
+    with pytest.raises(UnreadableFileError, match="a pipe or a device"):
+        _read_table(Path("/dev/zero"))
