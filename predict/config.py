@@ -96,6 +96,11 @@ class PredictConfig(ModelsConfig):
     link: bool = flag(
         False, "with --copy-to: symbolic links to files of this machine instead of copies"
     )
+    explain: Path | None = flag(
+        None,
+        "write each new picture into FOLDER with what speaks for its class laid over it (class activation map)",
+        metavar="FOLDER",
+    )
     split: str | None = flag(
         None,
         "the rows of the data set to predict, where no new pictures are named (default: test)",

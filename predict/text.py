@@ -60,6 +60,7 @@ def pictures_text(result: "PicturesResult") -> str:
     lines += [f"could not be read: {result.unread:,}"] if result.unread else []
     lines += [f"File: {result.path}"] if result.path else []
     lines += [f"Copied to: {result.copied_to}"] if result.copied_to else []
+    lines += [f"Explained in: {result.explained_in}"] if result.explained_in else []
     return "\n".join(lines)
 
 

@@ -14,6 +14,7 @@ from onepass.cache.provenance import digest_json
 from onepass.data.pack import quiet_bombs
 from onepass.extract.stream.engine import PixelBatch, Stream
 from onepass.predict.config import PredictConfig
+from onepass.predict.explain import Explainer
 from onepass.predict.models import load_predictor
 from onepass.predict.pictures.answers import (
     Answer,
@@ -43,6 +44,7 @@ class PicturesResult:
         first: The first answers.
         path: The file of all of them; None where there were few and none was asked for.
         copied_to: The folder that they were sorted into.
+        explained_in: The folder of the overlays.
     """
 
     model: str
@@ -53,6 +55,7 @@ class PicturesResult:
     first: list[Answer] = field(default_factory=list)
     path: Path | None = None
     copied_to: Path | None = None
+    explained_in: Path | None = None
 
     @property
     def incomplete(self) -> bool:
@@ -85,9 +88,10 @@ def predict_pictures(config: PredictConfig) -> PicturesResult:
     predictor = load_predictor(config)
     classifier = predictor.on_pictures()
     path = config.out or _default_path(config, predictor)
-    result = PicturesResult(predictor.name, copied_to=config.copy_to)
+    result = PicturesResult(predictor.name, copied_to=config.copy_to, explained_in=config.explain)
     _ = classifier.novelty  # learnt here, where its progress is seen
     sorter = Sorter(config.copy_to, config.link) if config.copy_to else None
+    explainer = Explainer(config.explain, classifier) if config.explain else None
     with ExitStack() as stack:
         stack.enter_context(quiet_bombs())
         pictures = find_pictures(config.images, config.column, stack)
@@ -96,7 +100,11 @@ def predict_pictures(config: PredictConfig) -> PicturesResult:
 
         def take(batch: PixelBatch, arrays: list[np.ndarray]) -> None:
             assert isinstance(batch, PictureBatch)
-            answers = answers_of(predictor, batch, arrays, config.top)
+            answers = list(answers_of(predictor, batch, arrays, config.top))
+            if explainer and len(batch.rows):
+                pairs = zip(batch.pictures, answers, strict=True)
+                usable = [(picture, answer) for picture, answer in pairs if not answer.unread]
+                explainer.write(batch.pixels[: len(usable)], usable, predictor.class_ids.index)
             for picture, answer in zip(batch.pictures, answers, strict=True):
                 if sorter:
                     answer = sorted_in(sorter, picture, answer)

@@ -48,6 +48,12 @@ class Sorter:
             _copy(place, name, picture.read())
 
 
+def write_new(folder: Path, name: str, content: bytes) -> None:
+    """Write a file under a name that a stranger may have given; a free one is taken where it is not new."""
+    make_folder(folder)
+    _copy(folder, safe_name(name), content)
+
+
 def safe_name(text: str) -> str:
     """Return a text as a name inside a folder: no separators, no leading dot, not too long."""
     text = UNSAFE.sub("_", text)
