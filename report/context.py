@@ -9,6 +9,7 @@ import numpy as np
 from onepass.cache.artifacts import Artifact
 from onepass.cache.commandline.advice import onepass_command
 from onepass.cache.errors import CorruptFileError
+from onepass.cache.features import open_features
 from onepass.cache.stores import AnyStore
 from onepass.classify.analysis.inspection import Inspection
 from onepass.classify.analysis.transferability import Transferability
@@ -95,6 +96,7 @@ class ReportContext:
         sweeps: Searches over many neural heads.
         transferability, inspection, ablation: What those commands found; None where they were not run.
         notes: What was left out, and why.
+        vectors: (N, D) of every image, those that the winner looks at first; None where they are gone.
     """
 
     dataset: ImageDataset
@@ -112,6 +114,7 @@ class ReportContext:
     inspection: Inspection | None
     ablation: Ablation | None
     notes: list[str]
+    vectors: np.ndarray | None = None
 
     @property
     def winner(self) -> ProbeResult:
@@ -181,7 +184,19 @@ def open_context(store: AnyStore, runs_root: Path, name: str) -> ReportContext:
             Ablation, folder / "finetune" / ABLATION, "finetune", "ablate", *dataset_flag
         ),
         notes=notes,
+        vectors=_vectors(store, dataset, board),
     )
+
+
+def _vectors(store: AnyStore, dataset: ImageDataset, board: Leaderboard) -> np.ndarray | None:
+    """Return the first features that the winner, or a member of it, looks at; None where they are gone."""
+    lines = [board.winner, *(board.find(member) for member in board.winner.members)]
+    keys = [key for line in lines for key in line.keys if not key.view]
+    path = keys[0].find(store, dataset.name) if keys else None
+    if path is None:
+        return None
+    found = open_features(path).X
+    return found if len(found) == len(dataset.labels) else None
 
 
 def _read(kind: type[F], path: Path, *command: str) -> F | None:

@@ -9,10 +9,11 @@ import numpy as np
 from PIL import Image
 
 from onepass.classify import metrics
+from onepass.classify.heads.neighbours.nearest import nearest, unit_length
 from onepass.data.dataset import ImageDataset
 from onepass.report.context import EvaluatedModel
 
-PICTURES, PAIRS, EXAMPLES = 24, 12, 3
+PICTURES, PAIRS, EXAMPLES, NEAREST = 24, 12, 3, 3
 SIDE = 128  # px, of a thumbnail
 TINY = 32  # px, up to which pixels are shown as they are
 
@@ -37,6 +38,51 @@ class Mistake:
     confidence: float
     uri: str
     tiny: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A training image near a mistake.
+
+    Attributes:
+        name: Its file name.
+        label: Its class.
+        cosine: Between the vectors of both.
+        uri: The image, small, as a data URI.
+        tiny: As of `Mistake`.
+    """
+
+    name: str
+    label: int
+    cosine: float
+    uri: str
+    tiny: bool
+
+
+def nearest_training_images(
+    dataset: ImageDataset, vectors: np.ndarray, mistakes: Sequence[Mistake]
+) -> list[list[Neighbour]]:
+    """Return the training images nearest to each mistake, the nearest first.
+
+    Args:
+        dataset: Of the images.
+        vectors: (N, D) of every image.
+        mistakes: They.
+    """
+    train = dataset.rows("train")
+    base = unit_length(vectors[train].astype(np.float32))
+    queries = unit_length(vectors[[m.row for m in mistakes]].astype(np.float32))
+    places, cosines = nearest(queries, base, min(NEAREST, len(train)))
+    return [
+        [_neighbour(dataset, int(train[i]), float(c)) for i, c in zip(*line, strict=True)]
+        for line in zip(places, cosines, strict=True)
+    ]
+
+
+def _neighbour(dataset: ImageDataset, row: int, cosine: float) -> Neighbour:
+    pixels = dataset.pixels[row]
+    uri = thumbnail(pixels, SIDE // 2)
+    return Neighbour(dataset.names[row], int(dataset.labels[row]), cosine, uri, is_tiny(pixels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +202,11 @@ def is_tiny(pixels: np.ndarray) -> bool:
     return max(pixels.shape[:2]) <= TINY
 
 
-def thumbnail(pixels: np.ndarray) -> str:
-    """Return an image, uint8 (H, W, 1 or 3), as a data URI: PNG where it is tiny, else a small JPEG."""
+def thumbnail(pixels: np.ndarray, side: int = SIDE) -> str:
+    """Return an image, uint8 (H, W, 1 or 3), as a data URI: PNG where it is tiny, else a JPEG of `side` px."""
     array = np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     image, buffer = Image.fromarray(array), io.BytesIO()
     kind = "png" if is_tiny(pixels) else "jpeg"
-    image.thumbnail((SIDE, SIDE))
+    image.thumbnail((side, side))
     image.save(buffer, kind, quality=86, optimize=True)
     return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -2,10 +2,16 @@
 
 import numpy as np
 import pytest
+from classify_store import digits, write_dataset
 
 from onepass.report.context import EvaluatedModel
-from onepass.report.figures.calibration import precision_recall_figure, roc_figure
-from onepass.report.mistakes import class_lines
+from onepass.report.figures.calibration import (
+    precision_recall_figure,
+    risk_coverage,
+    risk_coverage_figure,
+    roc_figure,
+)
+from onepass.report.mistakes import Mistake, class_lines, nearest_training_images
 from onepass.report.names import display_names
 from onepass.report.sections.calibration import detection
 
@@ -64,3 +70,27 @@ def test_names_are_short_and_all_different() -> None:
     assert shown[0] == "koala" and shown[1:3] == names[1:3]
     assert shown[3:6] == ["twin (n3)", "twin (n4)", "(n5)"]
     assert len(shown[6]) <= 60 and len(set(shown)) == 7
+
+
+def test_risk_and_coverage_by_hand() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.45, 0.55]], np.float32)
+    one = EvaluatedModel(
+        "frozen", "f", probabilities, probabilities.argmax(1), np.array([0, 0, 0, 0])
+    )
+    np.testing.assert_allclose(risk_coverage(one), [0, 1 / 2, 1 / 3, 2 / 4])
+    figure = risk_coverage_figure([one])
+    assert figure.rows[-1] == ("frozen", 1.0, 0.5) and "mean 33.3 %" in figure.drawing.alt
+
+
+def test_the_nearest_training_images_of_a_mistake(tmp_path) -> None:
+    data = digits()
+    dataset = write_dataset(tmp_path, data)
+    (row,) = dataset.rows("val")[:1]
+    mistake = Mistake(int(row), "m", 1, 2, 0.9, "", True)
+    (near,) = nearest_training_images(dataset, data.X, [mistake])
+    train = dataset.rows("train")
+    X = data.X.astype(float) / np.linalg.norm(data.X.astype(float), axis=1, keepdims=True)
+    order = train[np.argsort(-(X[train] @ X[row]))[:3]]
+    assert [one.name for one in near] == [dataset.names[i] for i in order]
+    assert [one.label for one in near] == dataset.labels[order].tolist()
+    assert near[0].cosine == pytest.approx(X[order[0]] @ X[row], abs=1e-3)

@@ -135,7 +135,7 @@ def test_the_page_holds_after_classify_alone(place: Place) -> None:
     result = place.write()
     assert result.runs == 0 and "finetuning" not in result.sections
     assert {"headline", "leaderboard", "tradeoffs", "calibration", "mistakes", "time", "reproduce"} == set(result.sections)  # fmt: skip
-    assert {"comparison", "accuracy-size", "accuracy-cost", "search-logistic", "search-ridge", "reliability", "confusion", "mistakes", "time"} == set(result.figure_names)  # fmt: skip
+    assert {"comparison", "accuracy-size", "accuracy-cost", "search-logistic", "search-ridge", "reliability", "risk-coverage", "confusion", "mistakes", "time"} == set(result.figure_names)  # fmt: skip
 
 
 def test_numbers_come_from_the_leaderboard(place: Place) -> None:

@@ -73,11 +73,12 @@ class PicturesResult:
             self.first.append(answer)
 
 
-def predict_pictures(config: PredictConfig) -> PicturesResult:
+def predict_pictures(config: PredictConfig, predictor: Predictor | None = None) -> PicturesResult:
     """Classify new pictures; one that cannot be used is named with its reason and ends nothing.
 
     Args:
         config: With `images`.
+        predictor: Of its models, where they are loaded already.
 
     Raises:
         UsageError: The flags do not fit one another.
@@ -85,7 +86,7 @@ def predict_pictures(config: PredictConfig) -> PicturesResult:
     """
     if config.out:
         check_answer_file(config.out)
-    predictor = load_predictor(config)
+    predictor = predictor or load_predictor(config)
     classifier = predictor.on_pictures()
     path = config.out or _default_path(config, predictor)
     result = PicturesResult(predictor.name, copied_to=config.copy_to, explained_in=config.explain)

@@ -48,6 +48,42 @@ def reliability_figure(found: Sequence[tuple[str, Reliability]]) -> Figure:
     )
 
 
+@styled
+def risk_coverage_figure(evaluated: Sequence[EvaluatedModel]) -> Figure:
+    """Return the share of wrong answers among the most confident ones, by how many are given.
+
+    Geifman and El-Yaniv, "Selective Classification for Deep Neural Networks", NIPS 2017.
+    """
+    curves = [risk_coverage(model) for model in evaluated]
+    areas = [
+        f"{m.stage} (mean {100 * c.mean():.1f} %)" for m, c in zip(evaluated, curves, strict=True)
+    ]
+    legend = [(text, series_style(i)) for i, text in enumerate(areas)]
+    plot = Plot("share of images answered", "share of these that is wrong", legend)
+    rows: list[tuple[str, float, float]] = []
+    for i, (model, risk) in enumerate(zip(evaluated, curves, strict=True)):
+        few = np.unique(np.linspace(0, len(risk) - 1, 200).astype(int))
+        points = [((n + 1) / len(risk), float(risk[n])) for n in few]
+        plot.curve(points, series_style(i))
+        rows += [(model.stage, *point) for point in points]
+    return Figure(
+        "risk-coverage",
+        "Risk and coverage",
+        "Where the least probable answers are left open: the share of wrong answers among the others. At the right "
+        "every image is answered.",
+        plot.drawing("Risk and coverage. Mean risk: " + "; ".join(areas)),
+        ("model", "share answered", "share wrong"),
+        rows,
+    )
+
+
+def risk_coverage(model: EvaluatedModel) -> np.ndarray:
+    """Return the share of wrong answers among the 1, 2, …, n most confident ones, (n,)."""
+    confidence = model.probabilities.max(axis=1).astype(np.float64)
+    wrong = ~model.correct[np.argsort(-confidence, kind="stable")]
+    return np.cumsum(wrong) / np.arange(1, len(wrong) + 1)
+
+
 @dataclass(frozen=True, slots=True)
 class _Curve:
     """One model over all thresholds of the probability of class 1.

@@ -15,6 +15,7 @@ from onepass.report.context import EvaluatedModel, ReportContext
 from onepass.report.figures.calibration import (
     precision_recall_figure,
     reliability_figure,
+    risk_coverage_figure,
     roc_figure,
 )
 from onepass.report.sections.section import Section
@@ -60,7 +61,7 @@ def build(context: ReportContext) -> Section:
     """Return calibration, and detection where there are two classes that both have images."""
     evaluated = context.evaluated
     calibration = [found for model in evaluated for found in _calibration(context, model)]
-    figures = [reliability_figure(calibration)]
+    figures = [reliability_figure(calibration), risk_coverage_figure(evaluated)]
     facts: dict[str, Any] = {"calibration": calibration, "detections": [], "positive": ""}
     if len(context.class_names) == 2 and 0 < context.frozen.truth.mean() < 1:
         positive = context.class_names[1]

@@ -6,7 +6,14 @@ from onepass.classify.metrics import confusion_matrix
 from onepass.report.context import ReportContext
 from onepass.report.figures.confusion import confusion_figure
 from onepass.report.figures.contact_sheet import contact_sheet_figure
-from onepass.report.mistakes import class_lines, confident_mistakes, pairs_with_examples
+from onepass.report.mistakes import (
+    Mistake,
+    Neighbour,
+    class_lines,
+    confident_mistakes,
+    nearest_training_images,
+    pairs_with_examples,
+)
 from onepass.report.sections.section import Section
 
 WORST = 10
@@ -28,9 +35,17 @@ def build(context: ReportContext) -> Section:
         "both": len(context.evaluated) > 1,
         "pairs": pairs_with_examples(context.dataset, model, counts),
         "mistakes": mistakes,
+        "near": _near(context, mistakes),
         "against": errors.probe if errors else None,
         "sample": errors.sample if errors and errors.sample.rows < len(model.truth) else None,
     }
     files = [contact_sheet_figure(context.dataset, mistakes, names)] if mistakes else []
     figures = [confusion_figure(counts, names)]
     return Section("mistakes", "Error analysis", "Errors", facts, figures, files)
+
+
+def _near(context: ReportContext, mistakes: list[Mistake]) -> list[list[Neighbour]]:
+    """Return the training images nearest to each mistake; none where the vectors are gone."""
+    if context.vectors is None or not mistakes:
+        return [[] for _ in mistakes]
+    return nearest_training_images(context.dataset, context.vectors, mistakes)
