@@ -158,9 +158,13 @@ def test_it_fits_every_width_and_the_thumbnails_are_seen(browser: Any, page: Pat
     show(browser, page, width, scheme=scheme)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     images = browser.execute_script(
-        "return [...document.querySelectorAll('.sheet img')].map(i => [i.naturalWidth, i.width])"
+        "return [...document.querySelectorAll('.sheet > li > img')].map(i => [i.naturalWidth, i.width])"
     )
     assert len(images) == 24 and all(natural == 8 and shown > 60 for natural, shown in images)
+    near = browser.execute_script(
+        "return [...document.querySelectorAll('.near img')].map(i => [i.naturalWidth, i.width])"
+    )
+    assert len(near) == 3 * 24 and all(natural == 8 and shown > 15 for natural, shown in near)
     small = browser.execute_script(
         "return [...document.querySelectorAll('figure svg text')].map(t => {"
         " const m = t.getScreenCTM(); return Math.hypot(m.a, m.b) * parseFloat(getComputedStyle(t).fontSize)})"
