@@ -73,7 +73,7 @@ def correction_text(correction: "Correction") -> str:
         correction.relabelled
     )
     return (
-        f"{100 * correction.before_top1:.1f} % before the data set changed ({correction.before[:8]}), "
+        f"{correction.probe}: {100 * correction.before_top1:.1f} % before the data set changed ({correction.before[:8]}), "
         f"{100 * correction.after_top1:.1f} % now, on the {correction.comparison.rows:,} validation images "
         f"with the same label in both{left_out}; mid-p McNemar {p_value(correction.comparison.p_value)}"
     )

@@ -108,3 +108,15 @@ def test_without_the_labels_before_nothing_is_compared(
     (history_folder(tmp_path / "runs" / NAME, wrong.digest) / "validation.npz").write_bytes(b"no")
     assert run(tmp_path).correction is None
     assert "the state before is not compared" in said.text
+
+
+def test_the_same_head_is_compared_not_a_better_one(tmp_path: Path, wrong: ImageDataset) -> None:
+    """A head that was not tried before says nothing of what the correction was worth."""
+    run(tmp_path)
+    relabelled(tmp_path, np.array([0]))
+    folders = {"cache_dir": tmp_path / "store", "runs_dir": tmp_path / "runs"}
+    run_probes(ClassifyConfig(dataset=NAME, head=("centroid",), **folders))
+    assert run(tmp_path, seed=1).correction is not None
+    both = run_probes(ClassifyConfig(dataset=NAME, head=("logistic", "ridge"), **folders))
+    assert both.correction and both.correction.probe == "toy@8 ridge"
+    assert both.results[0].head == "logistic"

@@ -31,14 +31,16 @@ class Correction:
     """What a change of the data set was worth, on the validation images that both states label alike.
 
     Attributes:
+        probe: Features and head, the same before and after: the best of today that were tried before too.
         before: Digest of the state before (hex).
         after: Digest of today's.
         relabelled: Validation images of both states whose label changed; they are left out.
-        before_top1: Accuracy of that state's winner, 0 … 1.
-        after_top1: Accuracy of today's.
-        comparison: Of the two, today's winner first.
+        before_top1: Accuracy then, 0 … 1.
+        after_top1: Accuracy now.
+        comparison: Of the two, today's first.
     """
 
+    probe: str
     before: str
     after: str
     relabelled: int
@@ -125,7 +127,7 @@ def _write_validation(folder: Path, dataset: ImageDataset) -> None:
 
 
 def last_correction(board: Leaderboard, dataset: ImageDataset) -> Correction | None:
-    """Compare today's winner with that of the state before; None where there is none to compare with.
+    """Compare a probe of today with the same one of the state before; None where there is none to compare.
 
     Args:
         board: Of today.
@@ -151,18 +153,24 @@ def _compare(place: Path, board: Leaderboard, dataset: ImageDataset) -> Correcti
     now = np.array(dataset.class_ids)[dataset.labels[rows]]
     both = then >= 0
     same = both & (class_ids[labels[then]] == now)
-    if not before.ranked or not same.any():
+    earlier = {(probe.features_text, probe.head): probe for probe in reversed(before.ranked)}
+    both_tried = [one for one in board.ranked if (one.features_text, one.head) in earlier]
+    if not both_tried or not same.any():
         return None
-    old, new = (load_probabilities(b.head_folder(b.winner), b.winner.rows) for b in (before, board))
+    today = both_tried[0]
+    then_probe = earlier[today.features_text, today.head]
+    old = load_probabilities(before.head_folder(then_probe), then_probe.rows)
+    new = load_probabilities(board.head_folder(today), today.rows)
     right = (new.val_predicted == dataset.labels[rows])[same]
     right_before = (class_ids[old.val_predicted[then]] == now)[same]
     return Correction(
+        probe=f"{today.features_text} {today.head}",
         before=before.dataset_digest,
         after=dataset.digest,
         relabelled=int(both.sum() - same.sum()),
         before_top1=float(right_before.mean()),
         after_top1=float(right.mean()),
-        comparison=compare(board.winner.id, before.winner.id, right, right_before),
+        comparison=compare(today.id, then_probe.id, right, right_before),
     )
 
 
