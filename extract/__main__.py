@@ -61,7 +61,8 @@ def _result_text(result: "ExtractResult") -> str:
             else ""
         )
         counts = {"computed": file.computed, "carried over": file.carried, "equal": file.equal}
-        said = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+        several = file.carried or file.equal
+        said = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count and several)
         lines.append(
             f"{file.key}: {file.state}, {file.rows:,} of {result.total_rows:,} rows × {file.dim}"
             f"{f' ({said})' if said else ''}{speed}\n  {file.path}"
