@@ -194,7 +194,10 @@ class ExportConfig(ModelsConfig):
 
 def is_model_folder(text: str) -> bool:
     """Say whether MODEL is a folder that `onepass predict export` wrote."""
-    return (Path(text) / MODEL_FILE).is_file()
+    try:
+        return (Path(text) / MODEL_FILE).is_file()
+    except OSError:  # longer than any path
+        return False
 
 
 def check_models(models: tuple[str, ...]) -> None:

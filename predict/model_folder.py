@@ -16,7 +16,7 @@ import numpy as np
 from onepass.cache.arrays import pack_arrays, unpack_arrays
 from onepass.cache.artifacts import Artifact, record
 from onepass.cache.errors import CorruptFileError, InvalidInputError
-from onepass.cache.files import make_folder, write_atomic
+from onepass.cache.files import make_folder, read_bytes, write_atomic
 from onepass.cache.names import check_name
 from onepass.cache.provenance import digest_bytes
 from onepass.classify.heads.base import Head
@@ -265,9 +265,9 @@ def _check(folder: Path, made: ModelRecord) -> None:
         if pure.is_absolute() or ".." in pure.parts or "\\" in name:
             raise CorruptFileError(f"{folder / MODEL_FILE}: {name!a} leads out of the folder")
         try:
-            found = digest_bytes(path.read_bytes())
+            found = digest_bytes(read_bytes(path))
         except OSError as error:
-            raise CorruptFileError(f"{path}: cannot be read ({error.strerror}); {MEND}") from error
+            raise CorruptFileError(f"{error}; {MEND}") from error
         if found != expected:
             raise CorruptFileError(
                 f"{path}: expected the SHA-256 {expected[:12]}…, received {found[:12]}…; {MEND}"
@@ -322,7 +322,7 @@ def _network(path: Path, part: RunPart, shape: tuple[int, int, int], classes: in
 
 def _novelty(folder: Path, model: PixelModel) -> Novelty:
     try:
-        arrays = unpack_arrays((folder / NOVELTY).read_bytes())
+        arrays = unpack_arrays(read_bytes(folder / NOVELTY))
         return Novelty(model.novelty_vectors, **arrays)
     except (OSError, ValueError, TypeError) as error:
         raise CorruptFileError(

@@ -19,7 +19,6 @@ from onepass.classify.leaderboard.board import Leaderboard, LeaderboardFile, Pro
 from onepass.data.dataset import open_dataset
 from onepass.finetune.config import ErrorsConfig, FinetuneConfig
 from onepass.finetune.session.runs import open_run
-from onepass.predict.config import ExportConfig
 from onepass.predict.models import open_models
 
 GOOD = ["digits", "a", "_", "é", "tiny@16!float32-default", "vgg16@64#x:block1/../b".replace("/", "_"), "v1.2 b"]  # fmt: skip
@@ -79,7 +78,6 @@ def test_every_door_refuses_what_the_one_check_refuses(tmp_path_factory, name: s
         lambda: ErrorsConfig(run=f"d/{name}"),
         lambda: ErrorsConfig(run=f"{name}/r"),
         lambda: open_models(place, place, (f"d/{name}/",)),
-        lambda: ExportConfig(model=f"{name}/r/"),
         lambda: open_models(place, place, (f"{name}/{name}",)),
         lambda: open_run(place, place, f"{name}/r"),
         lambda: open_dataset(place, name),
