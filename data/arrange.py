@@ -131,6 +131,7 @@ def arrange(
     items = [items[index] for index in order.tolist()]
     choices = wished.after(before)
     labels, columns = _labels(source, items, row, before, said)
+    _say_what_went(row, before, said)
     groups = _groups(source, positions, items, choices, said)
     split, remembered, drawn = _splits(
         source, positions, content, labels, groups, row, before, choices
@@ -257,6 +258,23 @@ def _labels(
             f"corrected labels given up: {gone.sum():,}; the source says something new, or has no such class"
         )
     return labels, {SOURCE_LABELS: stated} if holds.any() else {}
+
+
+def _say_what_went(row: np.ndarray, before: Manifest | None, said: list[str]) -> None:
+    """Say how many corrections go with images that are there no longer; should those return, nobody remembers."""
+    if before is None:
+        return
+    gone = np.ones(len(before.names), bool)
+    gone[row[row >= 0]] = False
+    true = true_labels(before)
+    relabelled = gone & (before.column(SOURCE_LABELS, np.int32(-1)) != true)
+    relabelled &= SOURCE_LABELS in before.columns
+    excluded = gone & (before.split == EXCLUDED)
+    if corrected := int(np.sum(relabelled | excluded)):
+        said.append(
+            f"gone with their images: {corrected:,} corrected labels or exclusions, such as "
+            f"{before.names[int(np.argmax(relabelled | excluded))]}; relabel again if the images return"
+        )
 
 
 def _test_labels(labels: np.ndarray, stated: np.ndarray) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ import pickle
 import shlex
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -76,6 +77,12 @@ def test_the_next_command_carries_the_folders_that_were_given(capsys) -> None:
 
 def test_outside_of_a_command_no_folder_is_carried() -> None:
     assert onepass_command("data", "list") == "onepass data list"
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_each_store_to_read_from_is_a_word_of_the_command(kind) -> None:
+    with places_of({"read_from": kind([Path("old"), Path("my old")])}):
+        assert onepass_command("data", "list") == "onepass data list --read-from old 'my old'"
 
 
 def test_rooms_without_results_are_not_given_the_folder_of_the_results() -> None:

@@ -73,6 +73,18 @@ def test_a_correction_that_is_taken_back_trains_nothing(
     assert (again.ran, again.reused) == (0, 3) and again.results == first.results
 
 
+def test_the_state_before_is_the_one_left_last(tmp_path: Path, wrong: ImageDataset) -> None:
+    """A, B, A again, C: the correction is measured against A, although B was trained later."""
+    run(tmp_path)
+    relabelled(tmp_path, np.array([0]))
+    run(tmp_path)
+    relabelled(tmp_path, np.flatnonzero(digits().split == 0)[::2])
+    run(tmp_path)
+    relabelled(tmp_path, np.array([1]))
+    change = run(tmp_path).correction
+    assert change and change.before == wrong.digest
+
+
 def test_fresh_leaves_the_history_alone(tmp_path: Path, wrong: ImageDataset) -> None:
     run(tmp_path)
     relabelled(tmp_path, np.array([0]))

@@ -142,6 +142,17 @@ class TestAfterwards:
         assert any(line.startswith("corrected labels given up: 1; ") for line in done.said)
         assert not place.decoded
 
+    def test_corrections_that_go_with_their_images_are_said(self, place):
+        table(place, HEADER + "cat/1.png,dog\ncat/3.png,excluded\n")
+        for name in ("1.png", "3.png", "4.png"):
+            (place.photos / "cat" / name).unlink()
+        done = place.prepare()
+        assert done.said == [
+            "gone with their images: 2 corrected labels or exclusions, such as cat/1.png; "
+            "relabel again if the images return"
+        ]
+        assert not place.prepare().said
+
     def test_a_source_that_was_corrected_too_needs_no_correction(self, place):
         table(place, HEADER + "cat/1.png,dog\n")
         (place.photos / "cat" / "1.png").rename(place.photos / "dog" / "fixed.png")

@@ -52,7 +52,7 @@ def onepass_command(*words: str) -> str:
     places = {name: _places.get().get(name) or () for name in names}
     flags = []
     for name, place in places.items():
-        values = place if isinstance(place, tuple) else (place,)
+        values = place if isinstance(place, (list, tuple)) else (place,)
         flags += [f"--{name.replace('_', '-')}", *map(str, values)] if values else []
     return shlex.join(["onepass", *words, *flags])
 

@@ -80,6 +80,7 @@ def open_board(
             log.info(
                 f"{path}: of the data set as it was before ({state[:8]}, now {dataset.digest[:8]}); kept in {place}"
             )
+            path.touch()  # it may be taken up from the history, and is now the state before all the same
             _move(folder, place)
         _move(history_folder(folder, dataset.digest), folder)
     if not (folder / VALIDATION).exists() or state != dataset.digest:
