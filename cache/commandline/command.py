@@ -126,7 +126,7 @@ def _run(package: str, commands: Sequence[Command], arguments: list[str]) -> int
             return error.exit_code
         except OSError as error:  # a folder that cannot be written, a disk that is gone
             where = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            terminal.line(f"{program}: {' '.join(where.split())}")
+            terminal.line(f"{program}: {with_advice(where, None)}")
             return FAILED
         except KeyboardInterrupt:
             resumes = command.on_signal is not OnSignal.END
