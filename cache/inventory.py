@@ -26,6 +26,8 @@ from onepass.cache.names import MANIFEST, NEXT_PIXELS, PIXELS
 from onepass.cache.progress import human_bytes, human_seconds
 from onepass.cache.rows import RowFile, parts_folder, read_plan
 
+DIGESTS = ("content", "source")  # columns that a person does not look for
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListConfig(StoreConfig):
@@ -202,7 +204,8 @@ def entries_table(entries: list[Entry]) -> str:
         return f"The store is empty. Next: {command_of('prepare', 'solar-cells')}"
     lines = [("key", "rows", "each row", "size", "age", "made by")]
     for e in entries:
-        shape = " + ".join("×".join(map(str, s)) for s in e.shape.values())
+        data = (shape for name, shape in e.shape.items() if name not in DIGESTS)
+        shape = " + ".join("×".join(map(str, s)) for s in data) or "-"
         state = "" if e.state == "finished" else f"{e.state}: "
         age = human_seconds(e.age) if e.age < 86400 else f"{e.age / 86400:.0f} days"
         carried = f" ({e.carried:,} rows carried over)" if e.carried else ""
