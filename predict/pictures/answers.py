@@ -15,6 +15,7 @@ from onepass.cache.files import atomic_path
 from onepass.predict.config import ANSWER_FILES
 
 OPEN_CLASS = ""  # in a table: the answer was left open
+GROUP = 4096  # rows of a group of a parquet file
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +147,6 @@ def _parquet(path: Path, top: int) -> Iterator[Write]:
     with parquet.ParquetWriter(path, schema) as writer:
         yield write
         flush()
-
-
-GROUP = 4096  # rows of a group of a parquet file
 
 
 def _pyarrow() -> tuple[Any, Any]:
