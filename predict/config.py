@@ -165,9 +165,9 @@ class PredictConfig(ModelsConfig):
         if is_model_folder(word):
             return True
         found = MODEL.fullmatch(word)
-        if found is None or Path(word).exists():
+        if found is None or on_disk(word):
             return False
-        return any((top / found["dataset"]).is_dir() for top in (*roots(self.store), self.runs))
+        return any(on_disk(str(top / found["dataset"])) for top in (*roots(self.store), self.runs))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,9 +194,14 @@ class ExportConfig(ModelsConfig):
 
 def is_model_folder(text: str) -> bool:
     """Say whether MODEL is a folder that `onepass predict export` wrote."""
+    return on_disk(text) and (Path(text) / MODEL_FILE).is_file()
+
+
+def on_disk(text: str) -> bool:
+    """Say whether a word names a file or folder; an address, or a name that none can have, does not."""
     try:
-        return (Path(text) / MODEL_FILE).is_file()
-    except OSError:  # longer than any path
+        return "://" not in text and Path(text).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL, no such user
         return False
 
 

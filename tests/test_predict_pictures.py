@@ -205,6 +205,7 @@ def test_bad_pictures_are_named_and_end_nothing(places, val, tmp_path, capsys) -
     (folder / "gone.jpg").symlink_to(folder / "nowhere")
     (folder / "good.jpg").write_bytes(good.read_bytes())
     out = tmp_path / "out.csv"
+    assert predict(places, "birds", "x" * 300, "a\0b", "--out", tmp_path / "names.csv") == 3
     assert (
         predict(places, "birds", folder, folder / "no.jpg", folder / "pipe.jpg", "--out", out) == 3
     )
@@ -304,6 +305,10 @@ def test_words_are_models_first_and_pictures_then(places, val, tmp_path, monkeyp
     assert parted("birds", "birds") == (("birds",), ("birds",))  # a folder of that name
     assert parted("birds#1", "a.jpg", "birds/r1") == (("birds#1",), ("a.jpg", "birds/r1"))
     assert parted("birds", "*.jpg", "-", images=("b",)) == (("birds",), ("*.jpg", "-", "b"))
+    far = "https://example.org/" + 400 * "x"
+    assert parted("birds", far, "a" * 300, "a\0b", "~nobody/a") == (
+        ("birds",), (far, "a" * 300, "a\0b", "~nobody/a"),
+    )  # fmt: skip
     with pytest.raises(UsageError, match="new pictures or --split, received both"):
         parted("birds", "a.jpg", split="val")
 

@@ -15,6 +15,7 @@ from onepass.cache.errors import InvalidInputError, MissingFileError, OnepassErr
 from onepass.cache.progress import human_bytes
 from onepass.data.archive import open_tree
 from onepass.data.sources.base import only_images
+from onepass.predict.config import on_disk
 from onepass.predict.pictures.addresses import MAX_BYTES, fetch_picture, is_address
 
 STDIN = "-"
@@ -82,20 +83,27 @@ def _expand(word: str, column: str, stack: ExitStack, stdin: IO[str]) -> Picture
         return Pictures(0, (_named(line, Path(), trusted=False) for line in lines if line))
     if is_address(word):
         return Pictures(1, [_named(word, Path(), trusted=True)])
-    path = Path(word).expanduser()
+    path = Path(word).expanduser() if on_disk(word) else Path(word)
     suffix = path.suffix.lower()
+    if not on_disk(word) and glob.has_magic(word):
+        return _matches(word)
+    if not on_disk(word):
+        return Pictures(1, [_file(path, word)])
     if path.is_dir() or (suffix == ".zip" and path.is_file()):
         return _tree(path, stack)
     if suffix in TABLES and path.is_file():
         names = _column(path, column)
         return Pictures(len(names), [_named(n, path.parent, trusted=False) for n in names])
-    if not path.exists() and glob.has_magic(word):
-        matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207  as the shell's own
-        files = [_file(Path(match), match) for match in matches if Path(match).is_file()]
-        if not files:
-            raise MissingFileError(f"{word}: expected pictures, but no file is named so")
-        return Pictures(len(files), files)
     return Pictures(1, [_file(path, word)])
+
+
+def _matches(pattern: str) -> Pictures:
+    """Return the files that a pattern stands for."""
+    matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  as the shell's own
+    files = [_file(Path(match), match) for match in matches if Path(match).is_file()]
+    if not files:
+        raise MissingFileError(f"{pattern}: expected pictures, but no file is named so")
+    return Pictures(len(files), files)
 
 
 def _tree(path: Path, stack: ExitStack) -> Pictures:
