@@ -189,7 +189,7 @@ def deleted_text(deleted: Deleted) -> str:
     """Return what was deleted, and what still carries its vectors."""
     lines = [f"{deleted.path}: deleted"]
     if deleted.dataset:
-        lines[0] += f", and with it the labels, splits and history of {deleted.dataset}"
+        lines[0] += f", and with it all of {deleted.dataset}: pixels, labels, splits and history"
     if deleted.features:
         lines.append(
             f"Its vectors are still in {', '.join(deleted.features)}; delete one with: "

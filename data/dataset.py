@@ -237,5 +237,5 @@ def _open_together(store: AnyStore, name: str) -> tuple[Manifest, RowFile]:
             return manifest, pixels
     raise CorruptFileError(
         f"{dataset_path(store, name)}: expected the pixels that its manifest describes, found none; "
-        f"prepare {name} again"
+        f"name the store that has them with --read-from, or prepare {name} again"
     )

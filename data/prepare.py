@@ -62,6 +62,8 @@ from onepass.data.summary import Prepared, left_out_by_kind, summarise
 
 log = logging.getLogger(__name__)
 
+DAMAGED = ".damaged"  # after the name of a manifest that could not be read, and was made again
+
 
 def prepare_dataset(config: PrepareConfig, stop: StopRequest | None = None) -> Prepared:
     """Store every image of one or several sources as a row of pixels, and what is known of it as a manifest.
@@ -334,11 +336,13 @@ class _Preparation:
         if elsewhere and self._as_before(rows, contents):
             return Prepared("cached", self.name, carried=carried, equal=_count_equal(contents))
         if self.before is None or elsewhere or not _equal(self.before, manifest):
+            if self.before is None and manifest.path.exists():  # damaged, see `_existing`
+                manifest.path.replace(f"{manifest.path}{DAMAGED}")
             manifest.write()
         settle(self.folder, manifest.contents)
         (self.folder / NEXT).unlink(missing_ok=True)  # of a run that ended before its manifest
         shutil.rmtree(parts_folder(self.folder / NEXT), ignore_errors=True)
-        cached = self.before is not None and not what
+        cached = self.before is not None and not what and not new
         return Prepared(
             "cached" if cached else "prepared",
             self.name,
@@ -435,7 +439,10 @@ def _existing(store: AnyStore, source: Source, name: str) -> Manifest | None:
     except MissingFileError:
         return None
     except CorruptFileError as error:
-        log.info(f"{path}: is damaged ({error}); it is prepared again")
+        log.info(
+            f"{error}. It is prepared again, without the corrections, the split drawn before and the history "
+            f"that it had; the damaged file is kept as {path.name}{DAMAGED}"
+        )
         return None
     record = before.record
     elsewhere = "" if record.kind == source.kind else f"{record.kind} already"

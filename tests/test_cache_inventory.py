@@ -212,7 +212,7 @@ def test_a_data_set_is_deleted_as_a_whole_and_that_is_said(tmp_path: Path, name:
     vectors = make(tmp_path)
     deleted = delete_entry(KeyConfig(cache_dir=tmp_path, key=f"digits/{name}"))
     assert deleted.features == ["digits/vgg16@64"] and vectors.exists()
-    assert f"{name}.h5: deleted, and with it the labels, splits and history of digits" in deleted_text(deleted)  # fmt: skip
+    assert f"{name}.h5: deleted, and with it all of digits: pixels, labels, splits and history" in deleted_text(deleted)  # fmt: skip
     assert states(tmp_path) == [("digits/vgg16@64", "finished")]
     assert [path.name for path in (tmp_path / "digits").iterdir()] == ["features"]
 

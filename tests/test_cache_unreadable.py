@@ -217,7 +217,7 @@ def test_deleting_a_data_set_says_which_files_carry_its_vectors(tmp_path, capsys
     make(tmp_path / "birds" / "pixels.h5")
     assert main("cache", COMMANDS, words[:-1]) == 0
     assert capsys.readouterr().out == (
-        f"{tmp_path}/birds/pixels.h5: deleted, and with it the labels, splits and history of birds\nIts vectors are still in birds/lite@32, birds/lite@64; "
+        f"{tmp_path}/birds/pixels.h5: deleted, and with it all of birds: pixels, labels, splits and history\nIts vectors are still in birds/lite@32, birds/lite@64; "
         f"delete one with: onepass cache delete birds/lite@32 --cache-dir {tmp_path}\n"
     )
     deleted_file = delete_entry(KeyConfig(cache_dir=tmp_path, key="birds/lite@32"))

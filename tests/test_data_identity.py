@@ -274,7 +274,7 @@ class TestWhatAChangeCosts:
         content = bytearray(data.path.read_bytes())
         content[data.pixels.offset + 500] ^= 1
         data.path.write_bytes(content)
-        place.prepare(rehash=True)
+        assert place.prepare(rehash=True).state == "prepared"
         assert len(place.decoded) == 24 and "its rows are made again" in said.text
         place.check(images)
 

@@ -153,6 +153,19 @@ class TestAfterwards:
         ]
         assert not place.prepare().said
 
+    def test_a_damaged_manifest_is_kept_and_what_it_held_is_said_to_be_lost(self, place, said):
+        table(place, HEADER + "cat/1.png,dog\n")
+        path = manifest_path(place.store, "photos")
+        damaged = bytearray(path.read_bytes())
+        damaged[damaged.index(b"cat/1.png")] ^= 1
+        path.write_bytes(damaged)
+        place.prepare(dry_run=True)
+        assert path.read_bytes() == damaged
+        assert place.prepare().state == "prepared" and not place.decoded
+        assert path.with_name("manifest.h5.damaged").read_bytes() == damaged
+        assert "without the corrections, the split drawn before and the history" in said.text
+        assert label_of(place, "cat/1.png") == "cat"
+
     def test_a_source_that_was_corrected_too_needs_no_correction(self, place):
         table(place, HEADER + "cat/1.png,dog\n")
         (place.photos / "cat" / "1.png").rename(place.photos / "dog" / "fixed.png")
