@@ -32,10 +32,11 @@ class Runs:
         self.key = f"efficientnet_lite0@{size}"
 
     def fresh(self, name: str) -> Path:
-        """Return a store with the pixels and nothing else."""
+        """Return a store with the data set and nothing else."""
         store = self.folder / name
         (store / "bench").mkdir(parents=True)
-        os.link(self.folder / "pixels" / "bench" / "pixels.h5", store / "bench" / "pixels.h5")
+        for file in ("pixels.h5", "manifest.h5"):
+            os.link(self.folder / "pixels" / "bench" / file, store / "bench" / file)
         return store
 
     def start(self, store: Path, *flags: str, limit: int = 0) -> subprocess.Popen:
