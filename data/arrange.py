@@ -3,12 +3,12 @@
 What was decided about an image before stays decided, for the image is known by its content.
 """
 
-import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import regex
 
 from onepass.cache.content import first_of_each
 from onepass.cache.errors import InvalidInputError, UsageError, unknown_name
@@ -39,6 +39,9 @@ SPLIT_NOTE = (
     "There was no validation split: {fraction:.0%} of the training images, stratified by class, seed {seed}, "
     "became it."
 )
+
+
+MOST_SECONDS = 1.0  # that a pattern may look at one name
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,8 +296,8 @@ def _groups(
         return [str(column[position]) for position in positions.tolist()]
     if not choices.group_pattern:
         return None
-    pattern = re.compile(choices.group_pattern)
-    found = [pattern.search(item.name) for item in items]
+    pattern = regex.compile(choices.group_pattern)
+    found = [_matched(pattern, item.name) for item in items]
     groups = [(m[1] if pattern.groups else m[0]) or "" if m else "" for m in found]
     if not any(groups):
         raise UsageError(
@@ -307,6 +310,21 @@ def _groups(
         + (f"; images in none, each for itself: {alone:,}" if alone else "")
     )
     return groups
+
+
+def _matched(pattern: regex.Pattern, name: str) -> regex.Match | None:
+    """Return where a pattern matches in a name.
+
+    Raises:
+        UsageError: It takes too long: some patterns try every way to part a name, of which there are 2ⁿ.
+    """
+    try:
+        return pattern.search(name, timeout=MOST_SECONDS)
+    except TimeoutError as error:
+        raise UsageError(
+            f"--group-by {pattern.pattern!r}: took more than {MOST_SECONDS:g} s on {name}; write it without a "
+            "repetition inside a repetition, such as (a+)+"
+        ) from error
 
 
 def _splits(

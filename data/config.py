@@ -1,6 +1,5 @@
 """The flags of `onepass data`. Imports next to no module, so that `--help` answers at once."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,17 @@ from onepass.data.sources import SOURCES
 LARGEST_SIDE = 4096  # px
 MAX_SIDE = 320  # px
 DEFAULT_FIT = "stretch"  # measured: benchmarks/fit.py
+
+
+def _check_pattern(pattern: str) -> None:
+    import regex  # it takes a moment, and --help needs none
+
+    try:
+        regex.compile(pattern)
+    except regex.error as error:
+        raise UsageError(
+            f"--group-by {pattern!r}: expected a regular expression ({error})"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +83,7 @@ class PrepareConfig(StoreConfig):
         "exclude images of this split that another split has too",
         choices=("train", "val"),
     )
+    allow_fewer: bool = flag(False, "go on where more than half of the images are gone")
     rehash: bool = flag(False, "read every file again, also where its size and time did not change")
     dry_run: bool = flag(False, "say what is new and what is carried over; do nothing")
     digest: str = flag("", "md5:… or sha256:… that a download must have")
@@ -89,12 +100,8 @@ class PrepareConfig(StoreConfig):
             raise UsageError(f"--seed: expected 0 or more, received {self.seed}")
         if self.group and self.group_by:
             raise UsageError("--group and --group-by: expected one of them, received both")
-        try:
-            re.compile(self.group_by or "")
-        except re.error as error:
-            raise UsageError(
-                f"--group-by {self.group_by!r}: expected a regular expression ({error})"
-            ) from error
+        if self.group_by:
+            _check_pattern(self.group_by)
 
     @property
     def fit_and_pad(self) -> str:

@@ -62,6 +62,8 @@ from onepass.data.summary import Prepared, left_out_by_kind, summarise
 
 log = logging.getLogger(__name__)
 
+MANY_GONE = 50  # images; fewer are not worth the question
+
 DAMAGED = ".damaged"  # after the name of a manifest that could not be read, and was made again
 
 
@@ -176,6 +178,7 @@ class _Preparation:
     def run(self, stop: StopRequest) -> Prepared:
         """Bring the data set up to date."""
         positions = self._usable()
+        self._refuse_a_rest(len(positions))
         content = self._known_content(positions)
         if content is not None and not (self.bad and self.config.on_bad != "skip"):
             rows = self._arrange(positions, content)
@@ -185,6 +188,21 @@ class _Preparation:
                     self._fill_in_sources(self.own, rows)
                 return self._finish(rows, contents, new=0, carried=len(contents))
         return self._pack(positions, self._donors(self.look.source[positions], positions), stop)
+
+    def _refuse_a_rest(self, found: int) -> None:
+        """Refuse a source that lacks most of what it had: it may be another, or not mounted as a whole.
+
+        Raises:
+            InvalidInputError: More than half of the images are gone, and at least `MANY_GONE`.
+        """
+        before = len(self.before.names) if self.before else 0
+        gone = before - found
+        if gone >= MANY_GONE and 2 * gone > before and not self.config.allow_fewer:
+            raise InvalidInputError(
+                f"{self.source.where}: expected about the {before:,} images of {self.name}, found {found:,}; the others, with "
+                "their pixels, splits and corrected labels, would go. See whether it is there as a whole, or say "
+                "--allow-fewer"
+            )
 
     def _pack(
         self, positions: np.ndarray, donors: Sequence[RowFile], stop: StopRequest
@@ -505,16 +523,19 @@ def _equal(first: Manifest, second: Manifest, but: Collection[str] = ()) -> bool
 
 
 def _to_extract(store: AnyStore, dataset: ImageDataset) -> dict[str, int]:
-    """Return how many images each feature file of the data set does not have yet, by key; those that lack none left out."""
+    """Return how many images each feature file of other images than the data set's lacks, by key; 0 for none."""
     wanted = dataset.content[np.unique(first_of_each(dataset.content))]
     counts = {}
     for file in list_features(store, dataset.name):
         try:
-            known = RowFile.open(file).columns["content"]
+            rows = RowFile.open(file)
+            known = rows.columns["content"]
+            if rows.inputs.get("contents") == dataset.contents:
+                continue
         except UnreadableFileError as error:
             log.info(f"{error}; what it lacks is not known")
             continue
         except (CorruptFileError, EarlierFormatError, KeyError):
             known = np.zeros((0, wanted.shape[1]), np.uint8)
         counts[file.stem] = int(np.sum(find(known, wanted) < 0))
-    return {key: count for key, count in counts.items() if count}
+    return counts

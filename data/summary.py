@@ -10,6 +10,7 @@ import numpy as np
 
 from onepass.cache.commandline.advice import command_of
 from onepass.cache.commandline.terminal import one_line
+from onepass.cache.features import FeatureKey, extract_flags, parse_key_text
 from onepass.cache.progress import human_bytes, human_seconds
 from onepass.data.archive import DANGLING
 from onepass.data.dataset import EXCLUDED, SPLITS, ImageDataset
@@ -69,7 +70,7 @@ class Prepared:
         skipped: Images that cannot be used, left out ("name") and the reason ("why").
         left_out: How many files of the source are no rows, by kind, these images among them.
         geometry: What may surprise in the size of the rows; "" for nothing.
-        to_extract: How many images each feature file of the data set lacks, by key.
+        to_extract: How many images each feature file lacks that is of other images than these, by key.
         seconds: How long it took.
     """
 
@@ -151,8 +152,10 @@ def prepared_text(prepared: Prepared) -> str:
         lines.append(f"  bad       {first}{more} (each with the reason: data show)")
     for count in sorted(set(prepared.to_extract.values())):
         keys = [key for key, lacks in prepared.to_extract.items() if lacks == count]
-        lines.append(f"  extract   images new to {', '.join(keys)}: {count:,}")
-    return "\n".join([*lines, f"Next: {command_of('extract', prepared.name)}"])
+        what = f"images new to {', '.join(keys)}: {count:,}"
+        copied = f"nothing new to {', '.join(keys)}: rows are copied"
+        lines.append(f"  extract   {what if count else copied}")
+    return "\n".join([*lines, f"Next: {_next(prepared)}"])
 
 
 def _surprises(prepared: Prepared) -> list[str]:
@@ -162,6 +165,15 @@ def _surprises(prepared: Prepared) -> list[str]:
     if prepared.left_out:
         lines.append(f"  left out  {left_out_text(prepared.left_out)}")
     return lines
+
+
+def _next(prepared: Prepared) -> str:
+    """Return the command that brings a feature file up to date, or makes the first."""
+    for text in prepared.to_extract:
+        parts = parse_key_text(text)
+        key = FeatureKey(**{**parts, "weights": "", "size": int(parts["size"])})  # type: ignore[arg-type]
+        return command_of("extract", prepared.name, extract_flags(key))
+    return command_of("extract", prepared.name)
 
 
 def left_out_by_kind(files: Mapping[str, int], skipped: Sequence[SkippedImage]) -> dict[str, int]:

@@ -18,10 +18,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from stored import store_features
 
 from conftest import ROOT
 from onepass.cache.content import source_of
-from onepass.cache.errors import InvalidInputError, OnepassError
+from onepass.cache.errors import InvalidInputError, OnepassError, UsageError
+from onepass.cache.features import FeatureKey
 from onepass.cache.rowfile import RowFile, write_rows
 from onepass.data.config import PrepareConfig, RelabelConfig, ShowConfig
 from onepass.data.dataset import EXCLUDED, NEXT, ImageDataset, dataset_path, open_dataset
@@ -713,3 +715,41 @@ def test_a_run_that_is_killed_at_any_moment_loses_nothing(place):
     assert killed.digest == fresh.digest and np.array_equal(killed.pixels, fresh.pixels)
     left = [p.name for p in (place.folder / "store" / "photos").iterdir()]
     assert sorted(left) == ["manifest.h5", "pixels.h5"], left
+
+
+def test_a_source_that_lacks_most_images_is_refused_unless_that_is_meant(place):
+    """A mount that is half there must not cost the splits and corrections of the rest."""
+    write(place.photos, files(60))
+    place.prepare()
+    before = place.dataset.digest
+    for path in (
+        sorted(place.photos.glob("*/*.png"))[2:60] + sorted(place.photos.glob("dog/*"))[2:40]
+    ):
+        path.unlink(missing_ok=True)
+    with pytest.raises(
+        InvalidInputError, match=r"about the 120 images of photos, found \d+.*--allow-fewer"
+    ):
+        place.prepare()
+    assert place.dataset.digest == before
+    assert place.prepare(allow_fewer=True).state == "prepared"
+    assert len(place.dataset.names) < 60
+
+
+def test_a_pattern_that_would_try_for_ever_is_refused(place):
+    write(place.photos, {**files(), f"cat/{'a' * 42}!.png": png(7)})
+    with pytest.raises(UsageError, match=r"took more than 1 s on cat/a+!\.png"):
+        place.prepare(group_by="(a|aa)+$")
+
+
+def test_rows_that_have_only_to_be_copied_are_said_with_the_command(place):
+    write(place.photos, files())
+    place.prepare()
+    dataset = place.dataset
+    key = FeatureKey("tiny", "sha256:0", 16, view="flip")
+    store_features(place.store, dataset, np.zeros((len(dataset.names), 4), np.float16), key)
+    (place.photos / "cat/3.png").unlink()
+    done = place.prepare()
+    assert done.to_extract == {"tiny@16+flip": 0}
+    text = prepared_text(done)
+    assert "nothing new to tiny@16+flip: rows are copied" in text
+    assert "--backbone tiny --size 16 --view flip" in text.splitlines()[-1]
