@@ -575,6 +575,7 @@ class Model:
     def __init__(self, place: Place, random: np.random.Generator, stated: bool) -> None:
         self.place, self.random, self.stated = place, random, stated
         self.files: dict[str, bytes] = {}
+        self.begun: set[bytes] = set()  # files whose rows a refused run decoded and keeps
         self.fresh = iter(range(10**6))
         for part in ("train", "val", "test") if stated else ("",):
             for name in ("cat", "dog", "emu"):
@@ -623,11 +624,14 @@ class Model:
             done = place.prepare()
         except InvalidInputError as error:
             assert "found none of" in str(error)
+            decoded = {self.files[name] for name in place.decoded}
+            self.begun |= {source_of(content).tobytes() for content in decoded}
             return
         data = place.dataset
         assert sorted(data.names) == sorted(self.files)
-        new = {source_of(c).tobytes() for c in self.files.values()} - known
+        new = {source_of(c).tobytes() for c in self.files.values()} - known - self.begun
         assert len(place.decoded) == len(new), "only what is new is decoded"
+        self.begun.clear()
         for row, name in enumerate(data.names):
             image = Image.open(io.BytesIO(self.files[name]))
             assert np.array_equal(data.pixels[row], np.asarray(image))
