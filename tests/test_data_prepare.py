@@ -162,7 +162,8 @@ def test_changed_images_are_noticed_and_what_is_to_be_extracted_is_said(prepare,
     prepare()
     old = opened(tmp_path)
     arrays = {"features": np.zeros((16, 2), np.float16), "content": old.content}
-    write_rows(tmp_path / "store" / "photos" / "features" / "tiny@32.h5", arrays)
+    inputs = {"contents": old.contents}
+    write_rows(tmp_path / "store" / "photos" / "features" / "tiny@32.h5", arrays, inputs=inputs)
     assert "extract   " not in prepare()[1]
     os.utime(tmp_path / "photos" / "cat" / "1.png", ns=(1, 1))
     assert "nothing to do" in prepare()[1]  # touched, but the same file
