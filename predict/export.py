@@ -87,31 +87,42 @@ def export_model(config: ExportConfig) -> ExportResult:
         LockedError: Another process exports to the same folder.
     """
     models = open_models(config.store, config.runs, config.models)
-    predictor = make_predictor(models, config)
-    pictures = predictor.on_pictures()
+    folder, name = _place(config, models)
     kinds = [FORMATS[name] for name in config.formats if name != "folder"]
     for kind in kinds:
         kind.check_installed()
+    with exclusive(folder / LABELS, instead="name another folder with --out FOLDER"):
+        return _export(config, models, folder, name, kinds)
+
+
+def _export(
+    config: ExportConfig,
+    models: list[Model],
+    folder: Path,
+    name: str,
+    kinds: list[ModelFormat],
+) -> ExportResult:
+    """Write the files; whoever calls is the only writer of the folder."""
+    predictor = make_predictor(models, config)
+    pictures = predictor.on_pictures()
     if kinds:
         check_exportable(pictures.model)
-    folder, name = _place(config, models)
     pixels = np.ascontiguousarray(predictor.dataset.pixels[_checked_rows(predictor)])
     expected = in_batches(lambda some: pictures.judge(pictures.arrays(some)).probabilities, pixels)
     labels = _labels(predictor)
     known = _about(predictor, models)
-    with exclusive(folder / LABELS, instead="name another folder with --out FOLDER"):
-        written = []
-        if "folder" in config.formats:
-            place = folder / f"{name}-folder"
-            written.append(_write_folder(place, pictures, models, known, pixels, expected))
-        network = whole_network(pictures) if kinds else None
-        for kind in kinds:
-            path = folder / f"{name}{kind.ending}"
-            written.append(write_checked(kind, network, path, labels, pixels, expected))
-            example = example_text(kind.name, path.name, pictures.geometry)
-            write_atomic(folder / f"example-{kind.name}.py", example.encode())
-        labels.write(folder / LABELS)
-        write_atomic(folder / CARD, model_card(known).encode())
+    written = []
+    if "folder" in config.formats:
+        place = folder / f"{name}-folder"
+        written.append(_write_folder(place, pictures, models, known, pixels, expected))
+    network = whole_network(pictures) if kinds else None
+    for kind in kinds:
+        path = folder / f"{name}{kind.ending}"
+        written.append(write_checked(kind, network, path, labels, pixels, expected))
+        example = example_text(kind.name, path.name, pictures.geometry)
+        write_atomic(folder / f"example-{kind.name}.py", example.encode())
+    labels.write(folder / LABELS)
+    write_atomic(folder / CARD, model_card(known).encode())
     return ExportResult(predictor.name, tuple(written), folder / LABELS, len(pixels))
 
 

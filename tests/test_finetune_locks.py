@@ -23,6 +23,8 @@ pytestmark = pytest.mark.slow
 def place(tmp_path: Path) -> Path:
     with zipfile.ZipFile(FIXTURE) as archive:
         archive.extractall(tmp_path)
+    migrated = processes.run("cache", "migrate", cwd=tmp_path, ONEPASS_CACHE="store")
+    assert migrated.returncode == 0, migrated.stderr
     return tmp_path
 
 
