@@ -91,22 +91,24 @@ def export_model(config: ExportConfig) -> ExportResult:
     kinds = [FORMATS[name] for name in config.formats if name != "folder"]
     for kind in kinds:
         kind.check_installed()
+    predictor = make_predictor(models, config)
+    pictures = predictor.on_pictures()
+    if kinds:
+        check_exportable(pictures.model)
     with exclusive(folder / LABELS, instead="name another folder with --out FOLDER"):
-        return _export(config, models, folder, name, kinds)
+        return _export(config, models, predictor, folder, name, kinds)
 
 
 def _export(
     config: ExportConfig,
     models: list[Model],
+    predictor: Predictor,
     folder: Path,
     name: str,
     kinds: list[ModelFormat],
 ) -> ExportResult:
     """Write the files; whoever calls is the only writer of the folder."""
-    predictor = make_predictor(models, config)
     pictures = predictor.on_pictures()
-    if kinds:
-        check_exportable(pictures.model)
     pixels = np.ascontiguousarray(predictor.dataset.pixels[_checked_rows(predictor)])
     expected = in_batches(lambda some: pictures.judge(pictures.arrays(some)).probabilities, pixels)
     labels = _labels(predictor)

@@ -9,12 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 
 from onepass.cache.artifacts import DIGEST
 from onepass.cache.commandline.advice import with_advice
 from onepass.cache.errors import OnepassError
+
+# Every machine tries the same cases: what passes here passes there.
+hypothesis.settings.register_profile("same cases everywhere", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("same cases everywhere")
+
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
