@@ -14,7 +14,7 @@ one, and proves with a test that the old one is still read (format 1: `onepass.c
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -198,18 +198,46 @@ def write_rows(
         "attributes": to_json(attributes or {}),
         "made_by": made or made_by(),
     }
+    return write_blocks(
+        path,
+        layout,
+        side or {},
+        meta,
+        lambda start, stop: {name: array[start:stop] for name, array in arrays.items()},
+    )
+
+
+def write_blocks(
+    path: Path,
+    layout: RowLayout,
+    side: dict[str, Any],
+    meta: dict[str, Any],
+    block: Callable[[int, int], dict[str, np.ndarray]],
+) -> RowFile:
+    """Write a file a block at a time: reserved, written, verified, synced, renamed.
+
+    Args:
+        path: The file to be; one that is there is replaced.
+        layout: Columns and rows.
+        side: Arrays or lists of text with one entry a row.
+        meta: The JSON values `inputs`, `attributes` and `made_by`.
+        block: Returns the rows [start, stop) by column; asked for each block once, in order.
+
+    Raises:
+        InvalidInputError: A side array has another length, or something is of a type that is not stored.
+        OutOfSpaceError: The disk is full; `path` is as it was.
+    """
     with atomic_path(path) as temporary:
-        offsets = write_skeleton(temporary, layout, side or {}, meta)
+        offsets = write_skeleton(temporary, layout, side, meta)
         digests = []
         with temporary.open("r+b") as file:
-            for index in range(layout.shards):
-                start, stop = layout.shard_range(index)
-                block = {name: array[start:stop] for name, array in arrays.items()}
-                digests.append(shard_digest(block))
-                for name, rows in block.items():
-                    file.seek(offsets[name] + start * columns[name].row_bytes)
-                    file.write(np.ascontiguousarray(rows).data.cast("B") if rows.size else b"")
-                    release(rows)
+            for start, stop in map(layout.shard_range, range(layout.shards)):
+                rows = block(start, stop)
+                digests.append(shard_digest(rows))
+                for name, array in rows.items():
+                    file.seek(offsets[name] + start * layout.columns[name].row_bytes)
+                    file.write(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+                    release(array)
         seal(temporary, digests)
         RowFile.open(temporary).verify()
     return RowFile.open(path)

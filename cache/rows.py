@@ -26,17 +26,16 @@ from onepass.cache.errors import (
     OutOfSpaceError,
     StaleError,
 )
-from onepass.cache.files import TEMPORARY, atomic_path, leftovers, make_folder
+from onepass.cache.files import TEMPORARY, leftovers, make_folder
 from onepass.cache.locks import exclusive
 from onepass.cache.pool import RowPool
 from onepass.cache.progress import human_bytes
 from onepass.cache.provenance import differences, made_by
-from onepass.cache.rowfile import RowFile, seal, write_skeleton
+from onepass.cache.rowfile import RowFile, write_blocks
 from onepass.cache.shards import (
     Column,
     RowLayout,
     ShardKind,
-    shard_digest,
     shard_keys,
     shard_path,
     write_shard,
@@ -251,46 +250,39 @@ class RowWriter:
         return self.pool.gather(positions, [name])[name]
 
     def finish(
-        self,
-        side: dict[str, Any] | None = None,
-        attributes: dict[str, Any] | None = None,
-        order: np.ndarray | None = None,
+        self, attributes: dict[str, Any] | None = None, order: np.ndarray | None = None
     ) -> RowFile:
         """Gather the rows into one contiguous file, verify it, put it in its place, and drop the shards.
 
         Args:
-            side: Arrays or lists of text with one entry a row.
             attributes: What else is to be said of the rows (JSON).
             order: Positions in `wanted` that become the rows, in this order (default: all).
 
         Raises:
-            InvalidInputError: Rows are missing, or a side array has another length.
+            InvalidInputError: Rows are missing.
             CorruptFileError: A row to be copied is not what was written.
         """
         order = np.arange(len(self.wanted)) if order is None else order
-        layout = RowLayout(self.plan.kind.columns, len(order), self.plan.shard_rows)
-        side = {
-            name: value if isinstance(value, list) else np.asarray(value)
-            for name, value in (side or {}).items()
-        }
-        wrong = {name: len(value) for name, value in side.items() if len(value) != layout.rows}
         missing = self.pool.unknown(order)
-        if len(missing) or wrong:
+        if len(missing):
             raise InvalidInputError(
-                f"{self.path}: expected all of {len(order)} rows and side arrays of as many entries; "
-                f"missing rows {missing[:10].tolist()}, wrong lengths {wrong}"
+                f"{self.path}: expected all of {len(order)} rows; missing rows {missing[:10].tolist()}"
             )
+        columns = self.plan.kind.columns
         meta = {
             "inputs": inputs_of(self.plan.kind.recipe, self.column("content", order)),
             "attributes": to_json(attributes or {}),
             "made_by": {**made_by(), **self.plan.how},
         }
-        with atomic_path(self.path) as temporary:
-            offsets = write_skeleton(temporary, layout, side, meta)
-            seal(temporary, self._fill(temporary, offsets, layout, order))
-            RowFile.open(temporary).verify()
+        rows = write_blocks(
+            self.path,
+            RowLayout(columns, len(order), self.plan.shard_rows),
+            {},
+            meta,
+            lambda start, stop: self.pool.gather(order[start:stop], list(columns)),
+        )
         shutil.rmtree(self.folder)
-        return RowFile.open(self.path)
+        return rows
 
     def _recover(self) -> None:
         """Find the rows that exist; drop shards of another recipe, and what is not whole."""
@@ -330,21 +322,6 @@ class RowWriter:
                 f"{self.path}: the images changed while their rows were made: expected those that were there at the "
                 "start, received others; nothing of them was kept. Run the same command again"
             )
-
-    def _fill(
-        self, path: Path, offsets: dict[str, int], layout: RowLayout, order: np.ndarray
-    ) -> list[str]:
-        """Write every row in its place; return the digest of each block."""
-        digests = []
-        with path.open("r+b") as file:
-            for index in range(layout.shards):
-                start, stop = layout.shard_range(index)
-                arrays = self.pool.gather(order[start:stop], list(layout.columns))
-                digests.append(shard_digest(arrays))
-                for name, array in arrays.items():
-                    file.seek(offsets[name] + start * layout.columns[name].row_bytes)
-                    file.write(np.ascontiguousarray(array).data.cast("B"))
-        return digests
 
 
 def cut_shards(positions: np.ndarray, shard_rows: int) -> list[np.ndarray]:

@@ -76,8 +76,7 @@ def make(path: Path, images: Any = range(100), **more: Any) -> RowFile:
     """Write a whole file through the writer, some of its rows perhaps from elsewhere."""
     with writer_of(path, images, **more) as writer:
         fill(writer, images)
-        side = {"labels": np.arange(len(images)), "names": [f"ä{image}.png" for image in images]}
-        return writer.finish(side, {"licence": "none"})
+        return writer.finish({"licence": "none"})
 
 
 def same_rows(rows: RowFile, images: Any) -> None:
@@ -105,7 +104,6 @@ def test_finished_file_is_contiguous_and_reads_without_a_copy(tmp_path: Path) ->
             assert file[name].chunks is None
             np.testing.assert_array_equal(file[name][()], expected)
     same_rows(rows, range(100))
-    assert rows.side["names"][7] == "ä7.png"
     assert rows.attributes == {"licence": "none"}
     assert rows.inputs == {**RECIPE, "contents": contents_digest(contents(range(100)))}
     assert rows.inputs == inputs_of(RECIPE, contents(range(100))) and recipe_of(rows) == RECIPE
@@ -329,9 +327,6 @@ def test_wrong_shape_or_dtype_is_refused_before_anything_is_written(tmp_path: Pa
         with pytest.raises(InvalidInputError, match="shard: expected columns"):
             writer.write(np.arange(16), wrong)
         assert not list(writer.folder.glob("shard-*"))
-        fill(writer)
-        with pytest.raises(InvalidInputError, match=r"wrong lengths \{'labels': 99\}"):
-            writer.finish({"labels": np.arange(99)})
 
 
 HOLDER = """
