@@ -8,6 +8,7 @@ from typing import Any
 
 from onepass.cache.commandline.advice import command_of
 from onepass.cache.commandline.flags import StoreConfig, flag
+from onepass.cache.commandline.table import table
 from onepass.cache.errors import (
     CorruptFileError,
     EarlierFormatError,
@@ -211,8 +212,7 @@ def entries_table(entries: list[Entry]) -> str:
         carried = f" ({e.carried:,} rows carried over)" if e.carried else ""
         made = state + e.made + carried
         lines.append((e.key, f"{e.rows:,}", shape, human_bytes(e.bytes), age, made))
-    widths = [max(len(line[i]) for line in lines) for i in range(5)]
-    return "\n".join("  ".join([*(cell.ljust(w) for cell, w in zip(line, widths, strict=False)), line[5]]) for line in lines)  # fmt: skip
+    return "\n".join(table(lines))
 
 
 def _paths(store: Path) -> dict[str, Path]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from onepass.cache.commandline.advice import command_of, onepass_command
-from onepass.cache.commandline.terminal import one_line
+from onepass.cache.commandline.table import table
 from onepass.cache.progress import human_seconds
 
 if TYPE_CHECKING:
@@ -224,13 +224,3 @@ def gain_words(gain: float, p: float) -> str:
     if verdict(gain, p) is Verdict.TIE:
         return f"{text}; too few images to call it significant"
     return f"{text}, a significant difference"
-
-
-def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return rows of text as aligned lines."""
-    rows = [tuple(map(one_line, row)) for row in rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onepass.cache.commandline.table import table
 from onepass.cache.progress import human_bytes, human_seconds
 from onepass.cache.rows import Column
 from onepass.data.dataset import ImageDataset
@@ -65,11 +66,6 @@ class PreparedJob:
     estimates: list[Estimate]
 
     @property
-    def rows(self) -> np.ndarray:
-        """Rows of the data set that a forward pass is needed for, by any of the files."""
-        return np.unique(np.concatenate([one.new for one in self.existing]))
-
-    @property
     def how(self) -> dict[str, int]:
         """What the bits depend on besides the recipe."""
         return {"batch": self.extractor.batch} if self.extractor else {}
@@ -81,7 +77,7 @@ def prepare_job(job: ExtractionJob, dataset: ImageDataset, config: ExtractConfig
     Where anything is left to be computed, the model is built and compiled, and a few batches are timed.
     """
     existing = [Existing.look(config.store, dataset, key) for key in job.keys]
-    new = max(len(one.new) for one in existing)
+    new = len(np.unique(np.concatenate([one.new for one in existing])))  # one pass for all files
     begun = next((one.plan for one in existing if one.plan), None)
     extractor, rate, batch = None, 0.0, 0
     widths: tuple[int, ...] = tuple(one.width for one in existing)
@@ -133,14 +129,4 @@ def plan_table(estimates: Sequence[Estimate]) -> str:
                 str(e.batch or "-"),
             )
         )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    rows = [
-        "  ".join(
-            [
-                line[0].ljust(widths[0]),
-                *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True)),
-            ]
-        )
-        for line in lines
-    ]
-    return "\n".join(rows)
+    return "\n".join(table(lines, right=range(1, len(lines[0]))))

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from onepass.cache.commandline.advice import onepass_command
+from onepass.cache.commandline.table import table
 from onepass.cache.commandline.terminal import one_line
 
 if TYPE_CHECKING:
@@ -39,15 +40,8 @@ def pictures_text(result: "PicturesResult") -> str:
     rows = [_picture_cells(answer) for answer in result.first]
     head = ("picture", "class", "probability", "margin", "novelty")
     known = any(row[4] for row in rows)
-    table = [row[: 5 if known else 4] for row in (head, *rows)]
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i < 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in table
-    ]
+    shown = 5 if known else 4
+    lines = table([row[:shown] for row in (head, *rows)], right=(2, 3, 4))
     if (more := result.pictures - len(result.first)) > 0:
         lines.append(f"… and {more:,} more")
     most = ", ".join(f"{one_line(name)} {n:,}" for name, n in result.classes.most_common(5))

@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING
 
 from onepass.cache.commandline.advice import command_of, onepass_command
+from onepass.cache.commandline.table import table
 from onepass.cache.commandline.terminal import one_line
-from onepass.classify.text import percent, table
+from onepass.classify.text import percent
 
 if TYPE_CHECKING:
     from onepass.classify.analysis.inspection import Inspection, InspectResult

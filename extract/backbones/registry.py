@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from onepass.cache.commandline.table import table
 from onepass.cache.errors import InvalidInputError, MissingFileError, UsageError, unknown_name
 from onepass.extract.backbones import applications, kerashub, lite
 from onepass.extract.backbones.spec import BackboneSpec, Preprocessing
@@ -191,15 +192,4 @@ def backbone_table() -> str:
         values = list(row.values())
         values = [*values[:6], row["top1"], row["offline"], row["licence"]]
         lines.append(tuple("-" if value is None else str(value) for value in values))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    return "\n".join(_aligned(line, widths) for line in lines)
-
-
-def _aligned(line: tuple[str, ...], widths: list[int]) -> str:
-    """Right-align the numbers, left-align the words."""
-    words = {0, 1, 7, 8}
-    cells = [
-        text.ljust(width) if column in words else text.rjust(width)
-        for column, (text, width) in enumerate(zip(line, widths, strict=True))
-    ]
-    return "  ".join(cells).rstrip()
+    return "\n".join(table(lines, right=range(2, 7)))
