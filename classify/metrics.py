@@ -261,6 +261,20 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
 # Mistakes ---------------------------------------------------------------------------------------
 
 
+def risk_coverage(probabilities: np.ndarray, correct: np.ndarray) -> np.ndarray:
+    """Return the share of wrong answers among the 1, 2, …, n most confident ones, (n,) float64.
+
+    Geifman and El-Yaniv, "Selective Classification for Deep Neural Networks", NIPS 2017.
+
+    Args:
+        probabilities: (n, K).
+        correct: (n,) bool, whether the most probable class is the true one.
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    wrong = ~correct[np.argsort(-confidence, kind="stable")]
+    return np.cumsum(wrong) / np.arange(1, len(wrong) + 1)
+
+
 def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
     """Return how often each true class (row) was predicted as each class (column): (K, K) int64."""
     return metrics.confusion_matrix(truth, predicted, labels=np.arange(classes))

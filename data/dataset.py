@@ -15,14 +15,12 @@ from onepass.cache.errors import (
     unknown_name,
 )
 from onepass.cache.features import SPLITS
-from onepass.cache.names import check_name
+from onepass.cache.names import MANIFEST, NEXT_PIXELS, PIXELS, check_name
 from onepass.cache.rowfile import RowFile
 from onepass.cache.stores import AnyStore, root, roots
 from onepass.data.manifest import EXCLUDED, GROUP, HELD_LABELS, OF_FILES, Manifest, manifest_path
 from onepass.data.record import DatasetRecord
 from onepass.data.sources import SOURCES
-
-NEXT = "pixels.next.h5"  # new pixel rows, until the manifest that belongs to them is written
 
 __all__ = [
     "EXCLUDED",
@@ -129,7 +127,7 @@ class ImageDataset:
 
 def dataset_path(store: AnyStore, name: str) -> Path:
     """Return where a data set's pixel rows lie once it is prepared."""
-    return root(store) / name / "pixels.h5"
+    return root(store) / name / PIXELS
 
 
 def prepared_names(store: AnyStore) -> list[str]:
@@ -137,7 +135,7 @@ def prepared_names(store: AnyStore) -> list[str]:
     found = {
         path.parent.name
         for top in roots(store)
-        for file in ("manifest.h5", "pixels.h5")
+        for file in (MANIFEST, PIXELS)
         for path in top.glob(f"*/{file}")
     }
     return sorted(found)
@@ -216,12 +214,12 @@ def open_pixels(store: AnyStore, name: str, contents: str) -> RowFile | None:
         CorruptFileError: `pixels.h5` is damaged, and no other file fits.
         UnreadableFileError: The system refuses to read one.
     """
-    for path in (top / name / file for top in roots(store) for file in (NEXT, "pixels.h5")):
+    for path in (top / name / file for top in roots(store) for file in (NEXT_PIXELS, PIXELS)):
         if path.exists():
             try:
                 rows = RowFile.open(path)
             except (MissingFileError, CorruptFileError):  # renamed just now; or half a file
-                if path.name == NEXT:
+                if path.name == NEXT_PIXELS:
                     continue
                 raise
             if rows.inputs.get("contents") == contents and "pixels" in rows.columns:

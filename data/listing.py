@@ -15,6 +15,7 @@ from onepass.cache.errors import (
     UnreadableFileError,
     raise_together,
 )
+from onepass.cache.names import MANIFEST
 from onepass.cache.rowfile import RowFile
 from onepass.data.config import ListConfig, ShowConfig, VerifyConfig
 from onepass.data.dataset import (
@@ -119,7 +120,7 @@ def verify_datasets(config: VerifyConfig) -> list[Summary]:
     for name in names:
         try:
             dataset = open_dataset(config.store, name)
-            for path in (dataset.path.with_name("manifest.h5"), dataset.path):
+            for path in (dataset.path.with_name(MANIFEST), dataset.path):
                 RowFile.open(path).verify()
             verified.append(summarise(dataset))
         except (CorruptFileError, UnreadableFileError) as error:

@@ -6,6 +6,7 @@ It is small, and the only file that changes where a label, a split or a name doe
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from onepass.cache.artifacts import from_json, record
 from onepass.cache.content import contents_digest
 from onepass.cache.errors import CorruptFileError
 from onepass.cache.features import SPLITS
+from onepass.cache.names import MANIFEST
 from onepass.cache.provenance import digest_array, digest_bytes, digest_json
 from onepass.cache.rowfile import RowFile, write_rows
 from onepass.cache.stores import AnyStore, root
@@ -30,13 +32,11 @@ STAMP = "stamp"  # (N, 16) uint8: digest of the file's name, size and time of ch
 IMAGE_SIZE = "image_size"  # (N, 2) int32: width and height of the image as it came (px)
 GREY = "grey"  # (N,) uint8: 1 where the image as it came is grey
 HELD_LABELS = "held_labels"  # (N,) int32: labels of test images, -1 where unknown
-GROUP = (
-    "group"  # N texts: images of one group never lie on both sides of a split; "" is a group of one
-)
+# N texts: images of one group never lie on both sides of a split; "" is a group of one
+GROUP = "group"
 SOURCE_LABELS = "source_labels"  # (N,) int32: what the source said where a label was corrected
-SOURCE_SPLIT = (
-    "source_split"  # (N,) int8: what the source said of a row that is excluded; -1 nothing
-)
+# (N,) int8: what the source said of a row that is excluded; -1 nothing
+SOURCE_SPLIT = "source_split"
 OF_FILES = (SOURCE, STAMP, IMAGE_SIZE, GREY)  # what is known of the files, and nobody's result
 
 
@@ -57,7 +57,7 @@ class Change:
     digest: str
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, repr=False)  # without slots, for what is computed once
 class Manifest:
     """What is known of the N rows of a data set besides their pixels; row i is row i of the pixel file.
 
@@ -89,12 +89,12 @@ class Manifest:
     pixels: str = ""
     made: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def contents(self) -> str:
         """Identity of the images in their order (hex); the pixel file that belongs here has the same."""
         return contents_digest(self.content)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Identity of the data set (hex): pixels, labels, splits, names, groups and classes."""
         side = {"labels": self.labels, "split": self.split, "names": self.names}
@@ -180,7 +180,7 @@ def true_labels(manifest: Manifest) -> np.ndarray:
 
 def manifest_path(store: AnyStore, name: str) -> Path:
     """Return where the manifest of a data set lies."""
-    return root(store) / name / "manifest.h5"
+    return root(store) / name / MANIFEST
 
 
 def dataset_digest(

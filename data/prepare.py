@@ -26,7 +26,7 @@ from onepass.cache.errors import (
 from onepass.cache.features import list_features
 from onepass.cache.files import fsync_folder
 from onepass.cache.locks import exclusive
-from onepass.cache.names import DATASET
+from onepass.cache.names import DATASET, NEXT_PIXELS, PIXELS
 from onepass.cache.provenance import made_by
 from onepass.cache.rowfile import RowFile, write_rows
 from onepass.cache.rows import RowWriter, parts_folder
@@ -35,7 +35,6 @@ from onepass.cache.stores import AnyStore, root, roots
 from onepass.data.arrange import Choices, Rows, arrange
 from onepass.data.config import PrepareConfig
 from onepass.data.dataset import (
-    NEXT,
     ImageDataset,
     dataset_path,
     home_of,
@@ -212,7 +211,9 @@ class _Preparation:
 
         keys = self.look.source[positions]
         kind, each = pixel_kind(self.geometry), shard_rows(self.geometry)
-        with RowWriter(self.folder / NEXT, kind, keys, shard_rows=each, donors=donors) as writer:
+        with RowWriter(
+            self.folder / NEXT_PIXELS, kind, keys, shard_rows=each, donors=donors
+        ) as writer:
             items = [self.source.items[position] for position in positions]
             fresh = keys[writer.pool.unknown()]
             self.bad |= _with_equals(
@@ -287,7 +288,9 @@ class _Preparation:
     def _fill_in_sources(self, own: RowFile, rows: Rows) -> None:
         """Copy the pixel file with the digests of the files that its rows come from."""
         arrays = {**own.columns, "source": self.look.source[rows.order]}
-        write_rows(self.folder / NEXT, arrays, inputs=own.inputs, block_rows=own.layout.shard_rows)
+        write_rows(
+            self.folder / NEXT_PIXELS, arrays, inputs=own.inputs, block_rows=own.layout.shard_rows
+        )
 
     def _same_pixels(self, rows: Rows, contents: np.ndarray) -> bool:
         """Tell whether the pixel file is what it would become."""
@@ -307,7 +310,10 @@ class _Preparation:
 
         found = [self.own] if self.own else []
         tops = roots(self.config.store)
-        paths = [self.folder / NEXT, *(p for top in tops for p in sorted(top.glob("*/pixels.h5")))]
+        paths = [
+            self.folder / NEXT_PIXELS,
+            *(p for top in tops for p in sorted(top.glob(f"*/{PIXELS}"))),
+        ]
         known = {rows.path for rows in found}
         for path in (path for path in paths if path.exists() and path not in known):
             try:
@@ -358,8 +364,10 @@ class _Preparation:
                 manifest.path.replace(f"{manifest.path}{DAMAGED}")
             manifest.write()
         settle(self.folder, manifest.contents)
-        (self.folder / NEXT).unlink(missing_ok=True)  # of a run that ended before its manifest
-        shutil.rmtree(parts_folder(self.folder / NEXT), ignore_errors=True)
+        (self.folder / NEXT_PIXELS).unlink(
+            missing_ok=True
+        )  # of a run that ended before its manifest
+        shutil.rmtree(parts_folder(self.folder / NEXT_PIXELS), ignore_errors=True)
         cached = self.before is not None and not what and not new
         return Prepared(
             "cached" if cached else "prepared",
@@ -432,11 +440,11 @@ def find_positions(positions: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 def settle(folder: Path, contents: str) -> None:
     """Give the pixels that the manifest describes their name, where a run ended before it did."""
     try:
-        waiting = RowFile.open(folder / NEXT)
+        waiting = RowFile.open(folder / NEXT_PIXELS)
     except (MissingFileError, CorruptFileError):
         return
     if waiting.inputs.get("contents") == contents:
-        (folder / NEXT).replace(folder / "pixels.h5")
+        (folder / NEXT_PIXELS).replace(folder / PIXELS)
         fsync_folder(folder)
 
 

@@ -211,43 +211,52 @@ def _apply(
     path: Path, wanted: list[tuple[int, str, str]], before: Manifest
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the true labels (N,) and splits (N,) after the table."""
-    labels, split = true_labels(before).copy(), before.split.copy()
-    drawn = before.column(SOURCE_SPLIT, np.int8(UNDRAWN))
-    row_of = {one_form(name): row for row, name in enumerate(before.names)}
-    classes = _classes(before)
-    wrong: list[str] = []
-    said: dict[int, tuple[int, str]] = {}
-    for line, file, label in wanted:
-        row = next(
-            (row_of[name] for name in (file, file.strip(), _plain(file)) if name in row_of), None
-        )
-        target = classes.get(one_form(label))
-        if row is None:
-            wrong.append(f"line {line}: no image is called {file!r}")
-        elif said.setdefault(row, (line, label))[1] != label:
-            wrong.append(
-                f"line {line}: {file} is {label}, but {said[row][1]} in line {said[row][0]}"
-            )
-        elif label == EXCLUDE and EXCLUDE not in classes:
-            split[row] = EXCLUDED
-        elif target is not None:
-            labels[row] = target
-            if split[row] == EXCLUDED and drawn[row] == UNDRAWN:
-                wrong.append(
-                    f"line {line}: {file} is out because its equals are in train and in val"
-                )
-            elif split[row] == EXCLUDED:
-                split[row] = drawn[row]
-        elif label or labels[row] >= 0:
-            known = ", ".join(list(dict.fromkeys(before.class_ids))[:SHOWN])
-            received = repr(label) if label else "nothing"
-            wrong.append(
-                f"line {line}: {file}: expected a class ({known} …) or {EXCLUDE}, received {received}"
-            )
+    edit = _Edit(before)
+    wrong = [f"line {line}: {why}" for line, *cells in wanted if (why := edit.apply(line, *cells))]
     if wrong:
         more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         raise InvalidInputError(f"{path}: {'; '.join(wrong[:SHOWN])}{more}. Nothing was changed")
-    return labels, split
+    return edit.labels, edit.split
+
+
+class _Edit:
+    """True labels and splits of a data set's rows, to be changed line by line."""
+
+    def __init__(self, before: Manifest) -> None:
+        self.labels, self.split = true_labels(before).copy(), before.split.copy()
+        self.drawn = before.column(SOURCE_SPLIT, np.int8(UNDRAWN))
+        self.row_of = {one_form(name): row for row, name in enumerate(before.names)}
+        self.classes = _classes(before)
+        self.known = ", ".join(list(dict.fromkeys(before.class_ids))[:SHOWN])
+        self.said: dict[int, tuple[int, str]] = {}
+
+    def apply(self, line: int, file: str, label: str) -> str:
+        """Do what a line asks; return what is wrong with it, "" for nothing."""
+        names = (name for name in (file, file.strip(), _plain(file)) if name in self.row_of)
+        row = self.row_of.get(next(names, ""))
+        if row is None:
+            return f"no image is called {file!r}"
+        earlier, said = self.said.setdefault(row, (line, label))
+        if said != label:
+            return f"{file} is {label}, but {said} in line {earlier}"
+        target = self.classes.get(one_form(label))
+        if label == EXCLUDE and EXCLUDE not in self.classes:
+            self.split[row] = EXCLUDED
+        elif target is not None:
+            return self._take_in(row, target, file)
+        elif label or self.labels[row] >= 0:
+            received = repr(label) if label else "nothing"
+            return f"{file}: expected a class ({self.known} …) or {EXCLUDE}, received {received}"
+        return ""
+
+    def _take_in(self, row: int, label: int, file: str) -> str:
+        """Give a row its label, and its split back where it was excluded."""
+        self.labels[row] = label
+        if self.split[row] == EXCLUDED:
+            if self.drawn[row] == UNDRAWN:
+                return f"{file} is out because its equals are in train and in val"
+            self.split[row] = self.drawn[row]
+        return ""
 
 
 def _classes(manifest: Manifest) -> dict[str, int]:

@@ -15,9 +15,10 @@ from onepass.cache.errors import (
     Remedy,
     UnknownNameError,
 )
+from onepass.cache.names import NEXT_PIXELS
 from onepass.cache.rowfile import RowFile, write_rows
 from onepass.data.config import PrepareConfig
-from onepass.data.dataset import NEXT, dataset_path, open_dataset
+from onepass.data.dataset import dataset_path, open_dataset
 from onepass.data.manifest import Manifest, manifest_path
 from onepass.data.prepare import prepare_dataset
 
@@ -100,7 +101,7 @@ def test_a_reader_finds_the_pixels_that_the_manifest_describes(tmp_path):
     rows = RowFile.open(path)
     half = {name: np.asarray(column[:900]) for name, column in rows.columns.items()}
     inputs = {**rows.inputs, "contents": contents_digest(half["content"])}
-    write_rows(path.with_name(NEXT), half, {}, inputs)
+    write_rows(path.with_name(NEXT_PIXELS), half, {}, inputs)
     assert open_dataset(tmp_path, "digits").path == path, "the manifest is that of before"
     columns = {name: column[:900] for name, column in manifest.columns.items()}
     replace(
@@ -108,7 +109,7 @@ def test_a_reader_finds_the_pixels_that_the_manifest_describes(tmp_path):
         names=manifest.names[:900], columns=columns, pixels="",
     ).write()  # fmt: skip
     assert len(open_dataset(tmp_path, "digits").names) == 900
-    path.with_name(NEXT).replace(path)
+    path.with_name(NEXT_PIXELS).replace(path)
     assert len(open_dataset(tmp_path, "digits").pixels) == 900
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from classify_store import digits, write_dataset
 
+from onepass.classify.metrics import risk_coverage
 from onepass.report.context import EvaluatedModel
 from onepass.report.figures.calibration import (
     precision_recall_figure,
-    risk_coverage,
     risk_coverage_figure,
     roc_figure,
 )
@@ -77,7 +77,8 @@ def test_risk_and_coverage_by_hand() -> None:
     one = EvaluatedModel(
         "frozen", "f", probabilities, probabilities.argmax(1), np.array([0, 0, 0, 0])
     )
-    np.testing.assert_allclose(risk_coverage(one), [0, 1 / 2, 1 / 3, 2 / 4])
+    risk = risk_coverage(one.probabilities, one.correct)
+    np.testing.assert_allclose(risk, [0, 1 / 2, 1 / 3, 2 / 4])
     figure = risk_coverage_figure([one])
     assert figure.rows[-1] == ("frozen", 1.0, 0.5) and "mean 33.3 %" in figure.drawing.alt
 

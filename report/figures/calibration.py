@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from onepass.classify.metrics import Reliability, auroc, average_precision
+from onepass.classify.metrics import Reliability, auroc, average_precision, risk_coverage
 from onepass.report.context import EvaluatedModel
 from onepass.report.figures.figure import Figure
 from onepass.report.palette import Style, series_style
@@ -50,11 +50,8 @@ def reliability_figure(found: Sequence[tuple[str, Reliability]]) -> Figure:
 
 @styled
 def risk_coverage_figure(evaluated: Sequence[EvaluatedModel]) -> Figure:
-    """Return the share of wrong answers among the most confident ones, by how many are given.
-
-    Geifman and El-Yaniv, "Selective Classification for Deep Neural Networks", NIPS 2017.
-    """
-    curves = [risk_coverage(model) for model in evaluated]
+    """Return the share of wrong answers among the most confident ones, by how many are given."""
+    curves = [risk_coverage(model.probabilities, model.correct) for model in evaluated]
     areas = [
         f"{m.stage} (mean {100 * c.mean():.1f} %)" for m, c in zip(evaluated, curves, strict=True)
     ]
@@ -75,13 +72,6 @@ def risk_coverage_figure(evaluated: Sequence[EvaluatedModel]) -> Figure:
         ("model", "share answered", "share wrong"),
         rows,
     )
-
-
-def risk_coverage(model: EvaluatedModel) -> np.ndarray:
-    """Return the share of wrong answers among the 1, 2, …, n most confident ones, (n,)."""
-    confidence = model.probabilities.max(axis=1).astype(np.float64)
-    wrong = ~model.correct[np.argsort(-confidence, kind="stable")]
-    return np.cumsum(wrong) / np.arange(1, len(wrong) + 1)
 
 
 @dataclass(frozen=True, slots=True)
