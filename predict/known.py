@@ -17,10 +17,8 @@ from onepass.predict.pixel_models import RunPass, VectorSpec, Wanted, side_by_si
 from onepass.predict.predictor import SELECTION, Predictor
 from onepass.predict.probes import Probe
 
-RUN_ROWS = (
-    2_048,
-    1_024,
-)  # training and selection rows that a network sees for it: it has no stored vectors
+# Training and selection rows that a network sees for it: it has no stored vectors.
+RUN_ROWS = 2_048, 1_024
 VECTORS = "vectors.npz"  # of these rows, in the folder of the run
 
 

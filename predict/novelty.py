@@ -13,9 +13,8 @@ import numpy as np
 from onepass.classify.heads.neighbours.nearest import nearest, unit_length
 from onepass.predict.pixel_models import Arrays, Wanted, side_by_side
 
-NEIGHBOUR = (
-    5  # whose distance counts: measured on held-out classes of Tiny ImageNet, of 1, 5, 10 and 50
-)
+# Whose distance counts: measured on held-out classes of Tiny ImageNet, of 1, 5, 10 and 50.
+NEIGHBOUR = 5
 REFERENCE = 8_192  # training vectors that are kept, drawn evenly where there are more
 UNLIKE = "unlike what was learnt"
 UNSURE = "no class is probable enough"

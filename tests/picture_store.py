@@ -1,9 +1,12 @@
 """A data set made of picture files of every kind, with probes, an ensemble and a fine-tuned run, by a tiny backbone."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import tiny_backbone
 from PIL import Image
 
 SIDE, CLASSES = 24, ("crow", "great tit", "jay")
@@ -61,6 +64,13 @@ def write_pictures(folder: Path) -> None:
                 kind = KINDS[number % len(KINDS)]
                 seed = 1000 * (split == "val") + 100 * label + number
                 (place / f"{number} {kind}{suffix(kind)}").write_bytes(picture(kind, label, seed))
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[dict[str, Path]]:
+    """Make the store, and let the backbone be known that its models stand on; see `make_store`."""
+    with tiny_backbone.installed():
+        yield make_store(folder)
 
 
 def make_store(folder: Path) -> dict[str, Path]:

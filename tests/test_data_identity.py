@@ -24,9 +24,10 @@ from conftest import ROOT
 from onepass.cache.content import source_of
 from onepass.cache.errors import InvalidInputError, OnepassError, UsageError
 from onepass.cache.features import FeatureKey
+from onepass.cache.names import NEXT_PIXELS
 from onepass.cache.rowfile import RowFile, write_rows
 from onepass.data.config import PrepareConfig, RelabelConfig, ShowConfig
-from onepass.data.dataset import EXCLUDED, NEXT, ImageDataset, dataset_path, open_dataset
+from onepass.data.dataset import EXCLUDED, ImageDataset, dataset_path, open_dataset
 from onepass.data.listing import show_dataset, show_text
 from onepass.data.manifest import Manifest, manifest_path
 from onepass.data.prepare import prepare_dataset
@@ -101,6 +102,13 @@ class Place:
     def pixel_file(self) -> tuple[int, int]:
         status = dataset_path(self.store, "photos").stat()
         return status.st_ino, status.st_mtime_ns
+
+    def flip_a_pixel(self) -> None:
+        """Flip one bit of a stored row."""
+        data = self.dataset
+        content = bytearray(data.path.read_bytes())
+        content[data.pixels.offset + 500] ^= 1
+        data.path.write_bytes(content)
 
     def sides(self) -> dict[bytes, int]:
         """The split of each image, by its content."""
@@ -259,10 +267,7 @@ class TestWhatAChangeCosts:
         images = files()
         write(place.photos, images)
         place.prepare()
-        data = place.dataset
-        content = bytearray(data.path.read_bytes())
-        content[data.pixels.offset + 500] ^= 1
-        data.path.write_bytes(content)
+        place.flip_a_pixel()
         write(place.photos, {"cat/new.png": png(99)})
         done = place.prepare()
         assert done.new == 25 and "nothing is copied from them" in said.text
@@ -272,10 +277,7 @@ class TestWhatAChangeCosts:
         images = files()
         write(place.photos, images)
         place.prepare()
-        data = place.dataset
-        content = bytearray(data.path.read_bytes())
-        content[data.pixels.offset + 500] ^= 1
-        data.path.write_bytes(content)
+        place.flip_a_pixel()
         assert place.prepare(rehash=True).state == "prepared"
         assert len(place.decoded) == 24 and "its rows are made again" in said.text
         place.check(images)
@@ -294,14 +296,14 @@ class TestWhatAChangeCosts:
             patch.setattr("onepass.data.prepare.settle", lambda *_: None)
             patch.setattr(Manifest, "write", killed)
             place.prepare()
-        assert len(place.dataset.names) == 24 and (place.store / "photos" / NEXT).exists()
+        assert len(place.dataset.names) == 24 and (place.store / "photos" / NEXT_PIXELS).exists()
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr("onepass.data.prepare.settle", killed)
             place.prepare()
         done = place.prepare()
         assert not place.decoded and done.new == 0
         place.check(images | more)
-        assert not (place.store / "photos" / NEXT).exists()
+        assert not (place.store / "photos" / NEXT_PIXELS).exists()
 
 
 class TestAnEarlyVersion:

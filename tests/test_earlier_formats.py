@@ -13,7 +13,6 @@ import tiny_backbone
 
 from onepass.__main__ import run
 from onepass.data.dataset import open_dataset
-from onepass.extract.backbones import lite
 
 FIXTURE = Path(__file__).parent / "fixtures" / "before_the_package.zip"
 KEY, RUN = "tiny@16!float32", "colours/tiny@16!float32-default"
@@ -31,10 +30,6 @@ def onepass(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ONEPASS_CACHE", "store")
     monkeypatch.setenv("ONEPASS_RUNS", "runs")
-    specs, build = lite.specs, lite.build
-    tiny_backbone.install(lite)
-    monkeypatch.setattr(lite, "specs", lite.specs)
-    monkeypatch.setattr(lite, "build", lite.build)
 
     def call(*words: str) -> str:
         capsys.readouterr()
@@ -43,9 +38,9 @@ def onepass(
         assert code == 0, err
         return out
 
-    call("cache", "migrate")
-    yield call
-    lite.specs, lite.build = specs, build
+    with tiny_backbone.installed():
+        call("cache", "migrate")
+        yield call
 
 
 def test_pixels_and_features_are_found_and_whole(onepass: Onepass) -> None:

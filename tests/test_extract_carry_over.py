@@ -33,10 +33,9 @@ NEAR = 0.02  # rounding to float16, and sums in another order; other images are 
 
 
 @pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lite, "specs", lite.specs)  # put back afterwards
-    monkeypatch.setattr(lite, "build", lite.build)
-    tiny_backbone.install(lite)
+def tiny() -> Iterator[None]:
+    with tiny_backbone.installed():
+        yield
 
 
 def pixels_of(images: Any) -> np.ndarray:
@@ -75,10 +74,7 @@ def vectors(store: Path, name: str = "a", key: str = "tiny@16") -> np.ndarray:
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Callable[[np.ndarray], np.ndarray]:
     """The vectors of contents, computed in a store that never saw anything else."""
     store = tmp_path_factory.mktemp("reference")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lite, "specs", lite.specs)
-        patch.setattr(lite, "build", lite.build)
-        tiny_backbone.install(lite)
+    with tiny_backbone.installed():
         prepare(store, range(200))
         extract(store)
     known, X = content_of(pixels_of(range(200))), vectors(store)

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import picture_store
 import pytest
-import tiny_backbone
 from PIL import Image
 
 import onepass
@@ -19,14 +18,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
-    from onepass.extract.backbones import lite
-
-    specs, build = lite.specs, lite.build
-    tiny_backbone.install(lite)
-    try:
-        yield picture_store.make_store(tmp_path_factory.mktemp("explain"))
-    finally:
-        lite.specs, lite.build = specs, build
+    with picture_store.opened(tmp_path_factory.mktemp("explain")) as found:
+        yield found
 
 
 @pytest.mark.parametrize("model", ["birds/logistic", "birds/r1"])

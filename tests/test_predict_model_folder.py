@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import picture_store
 import pytest
-import tiny_backbone
 
 import onepass
 from conftest import fields_of
@@ -33,14 +32,8 @@ PACKAGES = {
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
-    from onepass.extract.backbones import lite
-
-    specs, build = lite.specs, lite.build
-    tiny_backbone.install(lite)
-    try:
-        yield picture_store.make_store(tmp_path_factory.mktemp("travel"))
-    finally:
-        lite.specs, lite.build = specs, build
+    with picture_store.opened(tmp_path_factory.mktemp("travel")) as found:
+        yield found
 
 
 def flags(places: dict[str, Path]) -> list[str]:

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import picture_store
 import pytest
-import tiny_backbone
 from PIL import Image
 
 import onepass
@@ -37,14 +36,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     """Store and results of the data set birds, whose files lie in `birds` beside them."""
-    from onepass.extract.backbones import lite
-
-    specs, build = lite.specs, lite.build
-    tiny_backbone.install(lite)
-    try:
-        yield picture_store.make_store(tmp_path_factory.mktemp("pictures"))
-    finally:
-        lite.specs, lite.build = specs, build
+    with picture_store.opened(tmp_path_factory.mktemp("pictures")) as found:
+        yield found
 
 
 @pytest.fixture

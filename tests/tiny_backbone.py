@@ -4,6 +4,8 @@
 the package existed (`extract.backbones.lite`), and is opened with today's.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -23,6 +25,19 @@ def install(lite: ModuleType) -> None:
         return network(size) if spec.name == NAME else build(spec, size, *rest)
 
     lite.specs, lite.build = with_tiny, build_any
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """Let today's family know it for as long as the block runs."""
+    from onepass.extract.backbones import lite
+
+    specs, build = lite.specs, lite.build
+    install(lite)
+    try:
+        yield
+    finally:
+        lite.specs, lite.build = specs, build
 
 
 def network(size: int) -> Any:

@@ -84,13 +84,21 @@ def _connected(host: str, port: int, secure: bool, private_too: bool) -> socket.
     """Return a connection to a host, after a look at the very number that is connected to.
 
     Raises:
-        InvalidInputError: It is of a private network.
+        InvalidInputError: One of its numbers is of a private network.
+        OSError: None of them can be reached.
     """
-    numbers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    number = str(numbers[0][4][0])
-    if not private_too and not _is_public(number):
-        raise InvalidInputError(f"{host}: refused: {number} is no public address")
-    plain = socket.create_connection((number, port), timeout=TIMEOUT)
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    numbers = list(dict.fromkeys(str(address[4][0]) for address in found))
+    for number in numbers:
+        if not private_too and not _is_public(number):
+            raise InvalidInputError(f"{host}: refused: {number} is no public address")
+    for number in numbers:  # a machine without IPv6 is told of such numbers all the same
+        try:
+            plain = socket.create_connection((number, port), timeout=TIMEOUT)
+            break
+        except OSError:
+            if number == numbers[-1]:
+                raise
     if not secure:
         return plain
     return ssl.create_default_context().wrap_socket(plain, server_hostname=host)
