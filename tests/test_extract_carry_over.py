@@ -23,7 +23,6 @@ from onepass.cache.shards import read_shard
 from onepass.cache.stopping import StopRequest
 from onepass.data.dataset import open_dataset
 from onepass.extract import pipeline
-from onepass.extract.backbones import lite
 from onepass.extract.config import ExtractConfig
 from onepass.extract.pipeline import ExtractResult, FileReport, extract_features
 from onepass.extract.stream import worker
