@@ -26,6 +26,7 @@ from onepass.cache.locks import exclusive
 from onepass.cache.names import MANIFEST, NEXT_PIXELS, PIXELS
 from onepass.cache.progress import human_bytes, human_seconds
 from onepass.cache.rows import RowFile, parts_folder, read_plan
+from onepass.cache.stores import AnyStore, roots
 
 DIGESTS = ("content", "source")  # columns that a person does not look for
 
@@ -84,9 +85,9 @@ class Entry:
 
 
 def list_entries(config: ListConfig) -> list[Entry]:
-    """Return every file of the store, pixels first, then features by name."""
+    """Return every file of the store, pixels first, then features by name; after them those of stores that are only read."""
     entries = []
-    for key, path in _paths(config.store.path).items():
+    for key, path in _all_paths(config.store).items():
         if config.dataset in (None, key.split("/")[0]):
             entries += [_finished(key, path)] if path.exists() else []
             entries += [_unfinished(key, path)] if parts_folder(path).exists() else []
@@ -95,7 +96,7 @@ def list_entries(config: ListConfig) -> list[Entry]:
 
 def show_entry(config: KeyConfig) -> dict[str, Any]:
     """Return all that a finished file says of itself."""
-    rows = RowFile.open(_find_finished(config.store.path, config.key))
+    rows = RowFile.open(_find_finished(config.store, config.key))
     columns = {
         name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in rows.columns.items()
     }
@@ -122,9 +123,9 @@ def verify_entries(config: VerifyConfig) -> list[str]:
         EarlierFormatError: The same, where the first of them is of an earlier format.
         UnreadableFileError: The same, where the first of them cannot be read.
     """
-    paths = {k: p for k, p in _paths(config.store.path).items() if p.exists()}
+    paths = {k: p for k, p in _all_paths(config.store).items() if p.exists()}
     if config.key:
-        paths = {config.key: _find_finished(config.store.path, config.key)}
+        paths = {config.key: _find_finished(config.store, config.key)}
     errors: list[OnepassError] = []
     for path in paths.values():
         try:
@@ -157,7 +158,7 @@ def delete_entry(config: KeyConfig) -> Deleted:
         InvalidInputError: These are the pixels of a data set, under the name of those to come.
         LockedError: A process is writing it.
     """
-    path = _find(config.store.path, config.key)
+    path = _find(_paths(config.store.path), config.store, config.key)
     dataset, _, name = config.key.partition("/")
     folder, is_dataset = path.parent, name in ("pixels", "manifest")
     with exclusive(folder / MANIFEST if path.name == NEXT_PIXELS or is_dataset else path):
@@ -228,8 +229,15 @@ def _paths(store: Path) -> dict[str, Path]:
     return paths
 
 
-def _find(store: Path, key: str) -> Path:
-    paths = _paths(store)
+def _all_paths(store: AnyStore) -> dict[str, Path]:
+    """Return the files of every store by key; of equal keys that of the first store."""
+    paths: dict[str, Path] = {}
+    for top in roots(store):
+        paths |= {key: path for key, path in _paths(top).items() if key not in paths}
+    return paths
+
+
+def _find(paths: dict[str, Path], store: AnyStore, key: str) -> Path:
     if not paths:
         raise MissingFileError(
             f"{store}: the store is empty", remedy=Remedy("prepare", "solar-cells")
@@ -239,8 +247,8 @@ def _find(store: Path, key: str) -> Path:
     return paths[key]
 
 
-def _find_finished(store: Path, key: str) -> Path:
-    path = _find(store, key)
+def _find_finished(store: AnyStore, key: str) -> Path:
+    path = _find(_all_paths(store), store, key)
     if not path.exists():
         raise MissingFileError(
             f"{key}: not finished yet; the command that began it resumes it",

@@ -76,6 +76,22 @@ def test_rows_of_it_are_carried_over(earlier: Path) -> None:
     assert state(earlier / "old") == before
 
 
+def test_its_files_are_listed_and_verified_but_never_deleted(earlier: Path) -> None:
+    before = state(earlier / "old")
+    places = {"store": "empty", "read_from": "old"}
+    listed = onepass(earlier, "cache", "list", **places)["result"]
+    assert {(one["key"], one["path"].split("/")[0]) for one in listed} == {
+        ("c/pixels", "old"), ("c/manifest", "old"), ("c/tiny@16", "old"),
+    }  # fmt: skip
+    verified = onepass(earlier, "cache", "verify", **places)["result"]
+    assert sorted(verified) == ["c/manifest", "c/pixels", "c/tiny@16"]
+    refused = processes.run(
+        "cache", "delete", "c/pixels", cwd=earlier, ONEPASS_CACHE="empty", ONEPASS_READ_FROM="old"
+    )
+    assert refused.returncode == 1 and "the store is empty" in refused.stderr
+    assert state(earlier / "old") == before
+
+
 def test_a_store_that_is_not_there_is_said(earlier: Path) -> None:
     done = processes.run("data", "list", "--read-from", "nowhere", cwd=earlier)
     assert (
