@@ -146,7 +146,7 @@ def open_dataset(store: AnyStore, name: str) -> ImageDataset:
 
     Raises:
         UsageError: That cannot be the name of a data set.
-        MissingFileError: The store is empty.
+        MissingFileError: The store is empty, or has the manifest without the pixels.
         UnknownNameError: It holds others; the nearest are named.
         CorruptFileError: A file is damaged, or its labels, names or classes were changed.
         UnreadableFileError: The system refuses to read one.
@@ -233,7 +233,7 @@ def _open_together(store: AnyStore, name: str) -> tuple[Manifest, RowFile]:
         manifest = manifest_of(store, name)
         if pixels := open_pixels(store, name, manifest.contents):
             return manifest, pixels
-    raise CorruptFileError(
+    raise MissingFileError(
         f"{dataset_path(store, name)}: expected the pixels that its manifest describes, found none; "
         f"name the store that has them with --read-from, or prepare {name} again"
     )

@@ -15,7 +15,6 @@ from onepass.cache.errors import (
     UnreadableFileError,
     raise_together,
 )
-from onepass.cache.names import MANIFEST
 from onepass.cache.rowfile import RowFile
 from onepass.data.config import ListConfig, ShowConfig, VerifyConfig
 from onepass.data.dataset import (
@@ -34,6 +33,7 @@ from onepass.data.summary import Summary, left_out_text, summarise, summary_line
 PROBLEMS: dict[type[OnepassError], str] = {
     UnreadableFileError: "unreadable",
     EarlierFormatError: "of an earlier Onepass",
+    MissingFileError: "without its pixels",
 }
 
 
@@ -106,7 +106,7 @@ def verify_datasets(config: VerifyConfig) -> list[Summary]:
     """Read every byte of one data set, or of all, and compare it with the digests.
 
     Raises:
-        MissingFileError: There is none.
+        MissingFileError: There is none, or the first of them lacks its pixels.
         CorruptFileError: Names every data set, and its rows, that is not what was prepared or cannot be read.
         UnreadableFileError: The same, where the first of them cannot be read.
     """
@@ -120,10 +120,9 @@ def verify_datasets(config: VerifyConfig) -> list[Summary]:
     for name in names:
         try:
             dataset = open_dataset(config.store, name)
-            for path in (dataset.path.with_name(MANIFEST), dataset.path):
-                RowFile.open(path).verify()
+            RowFile.open(dataset.path).verify()  # its manifest was, when it was opened
             verified.append(summarise(dataset))
-        except (CorruptFileError, UnreadableFileError) as error:
+        except (CorruptFileError, MissingFileError, UnreadableFileError) as error:
             errors.append(error)
     raise_together(errors)
     return verified

@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -128,3 +129,17 @@ def test_a_reader_finds_the_pixels_that_the_manifest_describes(tmp_path):
 def test_what_does_not_fit_together_is_refused(change, why, store):
     with pytest.raises(InvalidInputError, match=why):
         replace(open_dataset(store, "digits"), **change)
+
+
+def test_a_flipped_content_is_a_damaged_manifest_not_a_missing_file(tmp_path: Path) -> None:
+    """Else the pixels that it names would be looked for in vain."""
+    store = tmp_path / "store"
+    prepare_dataset(PrepareConfig(kind="digits", cache_dir=store))
+    path = store / "digits" / "manifest.h5"
+    with h5py.File(path) as file:
+        place = file["content"].id.get_offset()
+    content = bytearray(path.read_bytes())
+    content[place + 100] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(CorruptFileError, match=r"manifest\.h5: rows 0 to "):
+        open_dataset(store, "digits")

@@ -92,6 +92,18 @@ def test_its_files_are_listed_and_verified_but_never_deleted(earlier: Path) -> N
     assert state(earlier / "old") == before
 
 
+def test_a_manifest_without_its_pixels_is_not_called_damaged(earlier: Path) -> None:
+    """The correction lies here, the pixels in the store that has to be named."""
+    (earlier / "one.csv").write_text("file,label\nred/1.png,blue\n")
+    words = ("data", "relabel", "c", "--labels", "one.csv")
+    assert onepass(earlier, *words, store="corrected", read_from="old")["changed"]
+    done = processes.run("data", "list", cwd=earlier, ONEPASS_CACHE="corrected")
+    assert done.returncode == 0 and "damaged" not in done.stdout
+    assert "c: without its pixels: " in done.stdout and "--read-from" in done.stdout
+    done = processes.run("data", "verify", cwd=earlier, ONEPASS_CACHE="corrected")
+    assert done.returncode == 1 and "name the store that has them" in done.stderr
+
+
 def test_a_store_that_is_not_there_is_said(earlier: Path) -> None:
     done = processes.run("data", "list", "--read-from", "nowhere", cwd=earlier)
     assert (
