@@ -52,25 +52,26 @@ class Choices:
         seed: Of a split that is drawn.
         resplit: Draw anew what was drawn before.
         drop_leaks: "train" or "val": the side that loses the images that both have; "" for neither.
-        group_column: The column that says what belongs together.
-        group_pattern: A regular expression that finds it in a file name: its first group, or the whole match.
+        group_column: The column that says what belongs together; "" for none, None as it was.
+        group_pattern: A regular expression that finds it in a file name: its first group, or the whole match; ""
+            for none, None as it was.
     """
 
     seed: int | None = None
     resplit: bool = False
     drop_leaks: str = ""
-    group_column: str = ""
-    group_pattern: str = ""
+    group_column: str | None = None
+    group_pattern: str | None = None
 
     def after(self, before: Manifest | None) -> "Choices":
         """Return the choices with what they leave open taken from the data set as it was."""
         record = before.record if before else None
         column, pattern = self.group_column, self.group_pattern
-        if record and not (column or pattern):
+        if record and column is None and pattern is None:
             column, pattern = record.group_column, record.group_pattern
         kept = record.seed if record else None
         seed = self.seed if kept is None or (self.resplit and self.seed is not None) else kept
-        return Choices(seed or 0, self.resplit, self.drop_leaks, column, pattern)
+        return Choices(seed or 0, self.resplit, self.drop_leaks, column or "", pattern or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class Rows:
         split: (M,) int8, index into `SPLITS`, or `EXCLUDED`.
         columns: `HELD_LABELS`, `SOURCE_LABELS` and `SOURCE_SPLIT`, where they say something.
         groups: M texts; None where there are no groups.
+        choices: What was wished, and what it left open as it was before.
         seed: Of the split that was drawn; None where the source has one.
         shared: As `shared_images` says.
         said: What a person is told.
@@ -96,6 +98,7 @@ class Rows:
     split: np.ndarray
     columns: dict[str, np.ndarray]
     groups: list[str] | None
+    choices: Choices
     seed: int | None
     shared: dict[str, int]
     said: list[str] = field(default_factory=list)
@@ -158,6 +161,7 @@ def arrange(
         split=split,
         columns=columns,
         groups=groups,
+        choices=choices,
         seed=choices.seed if drawn else None,
         shared=shared,
         said=said,

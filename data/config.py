@@ -71,11 +71,13 @@ class PrepareConfig(StoreConfig):
     )
     resplit: bool = flag(False, "draw the validation split anew instead of keeping it")
     group: str | None = flag(
-        None, "column that says which images belong together, never on both sides of a split"
+        None,
+        "column that says which images belong together, never on both sides of a split (default: as before; '' for none)",
     )
     group_by: str | None = flag(
         None,
-        "the same by file name: a regular expression whose first group (else all it matches) is the group",
+        "the same by file name: a regular expression whose first group (else all it matches) is the group "
+        "(default: as before; '' for none)",
         metavar="REGEX",
     )
     drop_leaks: str | None = flag(

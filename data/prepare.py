@@ -342,8 +342,8 @@ class _Preparation:
             config.seed,
             config.resplit,
             config.drop_leaks or "",
-            config.group or "",
-            config.group_by or "",
+            config.group,
+            config.group_by,
         )
         files = self.look.source[positions]
         return arrange(self.source, positions, content, files, self.before, wished)
@@ -383,7 +383,6 @@ class _Preparation:
     def _manifest(self, rows: Rows, contents: np.ndarray) -> Manifest:
         source, look, before = self.source, self.look, self.before
         skipped = _skipped(self.bad)
-        choices = self._group_choice()
         record = replace(
             source.record,
             notes=[*source.record.notes, *rows.notes],
@@ -391,8 +390,8 @@ class _Preparation:
             source=", ".join(origin.place for origin in source.origins),
             origins=source.origins,
             seed=rows.seed,
-            group_column=choices.group_column,
-            group_pattern=choices.group_pattern,
+            group_column=rows.choices.group_column or "",
+            group_pattern=rows.choices.group_pattern or "",
             shared=rows.shared,
             geometry=asdict(self.geometry),
             geometry_note=self.geometry_note,
@@ -425,11 +424,6 @@ class _Preparation:
             history=before.history if before else [],
             pixels=before.pixels if before and same else "",
         )
-
-    def _group_choice(self) -> Choices:
-        config = self.config
-        wished = Choices(group_column=config.group or "", group_pattern=config.group_by or "")
-        return wished.after(self.before)
 
 
 def find_positions(positions: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -483,6 +483,10 @@ class TestSplits:
         assert data.groups is not None and data.record.group_pattern == r"p(\d+)_"
         assert {int(data.split[data.names.index("dog/p3_new.png")])} == sides["3"]
         assert all(place.sides()[key] == side for key, side in before.items())
+        place.prepare(group_by="")  # taken back: each image for itself again, where it is
+        assert place.dataset.groups is None and place.dataset.record.group_pattern == ""
+        assert all(place.sides()[key] == side for key, side in before.items())
+        assert place.prepare().state == "cached" and place.dataset.groups is None
 
     def test_groups_that_a_split_has_parted_ask_for_a_new_draw(self, place):
         images = {f"{c}/p{n % 7}_{n}.png": png(100 * k + n) for k, c in enumerate(("cat", "dog")) for n in range(28)}  # fmt: skip
