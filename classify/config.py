@@ -10,6 +10,13 @@ from onepass.cache.errors import UsageError
 Budget = Literal["quick", "full"]
 Method = Literal["average", "stack"]
 METHODS: tuple[Method, ...] = get_args(Method)
+MetricName = Literal["top1", "balanced", "macro-f1", "auroc", "average-precision", "log-loss"]
+
+METRIC_HELP = (
+    "what is chosen and ranked by, on the selection split: top1, balanced (accuracy), macro-f1, auroc, "
+    "average-precision or log-loss"
+)
+POSITIVE_HELP = "class that auroc and average-precision are of (default: the rarer of two; the mean over all of more)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

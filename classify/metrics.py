@@ -6,16 +6,17 @@ logarithms up to a constant per row. A share is 0 … 1, a log-loss is in nats.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
 from scipy import special
 from scipy.optimize import minimize_scalar
-from scipy.stats import binomtest
+from scipy.stats import binomtest, rankdata
 from sklearn import metrics
 
 from onepass.cache.artifacts import record
+from onepass.cache.errors import unknown_name
 
 LEVEL = 0.95  # of every interval and test
 RESAMPLES = 10_000
@@ -79,29 +80,51 @@ def macro_f1(truth: np.ndarray, predicted: np.ndarray) -> float:
     return float(metrics.f1_score(truth, predicted, average="macro", zero_division=0))
 
 
-def auroc(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the area under the ROC curve of class 1 of two; of more, the mean of each against the rest.
+def auroc(truth: np.ndarray, probabilities: np.ndarray, positive: int | None = None) -> float:
+    """Return the area under the ROC curve of one class against the rest, or the mean of several.
 
-    Classes that no row or every row has are left out; NaN where none is left.
+    Args:
+        truth, probabilities: Of n rows.
+        positive: Column of the class; None: class 1 of two, and the mean of all where there are more.
+            Classes that no row or every row has are left out; NaN where none is left.
     """
-    return _one_against_rest(metrics.roc_auc_score, truth, probabilities)
+    columns, own = _one_against_rest(truth, probabilities, positive)
+    if not len(columns):
+        return float("nan")
+    ranks, hits = rankdata(probabilities[:, columns], axis=0), own.sum(axis=0)
+    pairs = np.where(own, ranks, 0).sum(axis=0) - hits * (hits + 1) / 2
+    return float(np.mean(pairs / (hits * (len(truth) - hits))))
 
 
-def average_precision(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the average precision of class 1 of two; of more, the mean as in `auroc`."""
-    return _one_against_rest(metrics.average_precision_score, truth, probabilities)
+def average_precision(
+    truth: np.ndarray, probabilities: np.ndarray, positive: int | None = None
+) -> float:
+    """Return the average precision of one class against the rest, or the mean of several, as `auroc`."""
+    columns, own = _one_against_rest(truth, probabilities, positive)
+    if not len(columns):
+        return float("nan")
+    order = np.argsort(-probabilities[:, columns], axis=0, kind="stable")
+    values = np.take_along_axis(probabilities[:, columns], order, axis=0)
+    hits = np.take_along_axis(own, order, axis=0)
+    # rows of equal probability are taken together: all of them see the last one's precision
+    places = np.where(values[:-1] != values[1:], np.arange(len(truth) - 1)[:, None], len(truth))
+    places = np.vstack([places, np.full(len(columns), len(truth) - 1)])
+    last = np.minimum.accumulate(places[::-1], axis=0)[::-1]
+    precision = np.take_along_axis(hits.cumsum(axis=0), last, axis=0) / (last + 1)
+    return float(np.mean((precision * hits).sum(axis=0) / hits.sum(axis=0)))
 
 
 def _one_against_rest(
-    score: Callable[..., float], truth: np.ndarray, probabilities: np.ndarray
-) -> float:
-    classes = [1] if probabilities.shape[1] == 2 else range(probabilities.shape[1])
-    found = [
-        score(truth == k, probabilities[:, k])
-        for k in classes
-        if 0 < np.count_nonzero(truth == k) < len(truth)
-    ]
-    return float(np.mean(found)) if found else float("nan")
+    truth: np.ndarray, probabilities: np.ndarray, positive: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the columns (m,) that a mean over classes is of, and whose rows are theirs, bool (n, m)."""
+    classes = probabilities.shape[1]
+    if positive is None and classes == 2:
+        positive = 1
+    columns = np.arange(classes) if positive is None else np.array([positive])
+    counts = np.bincount(truth, minlength=classes)[columns]
+    columns = columns[(counts > 0) & (counts < len(truth))]
+    return columns, truth[:, None] == columns
 
 
 def log_loss(truth: np.ndarray, logits: np.ndarray) -> float:
@@ -113,6 +136,86 @@ def log_loss(truth: np.ndarray, logits: np.ndarray) -> float:
     """
     own = special.log_softmax(logits, axis=1)[np.arange(len(truth)), truth]
     return float(-np.mean(own, dtype=np.float64))
+
+
+# Metrics to choose by -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What heads, hyper-parameters, epochs and ensembles are chosen by.
+
+    Attributes:
+        name: As `--metric` takes it.
+        label: In a sentence or above a column.
+        function: (truth (n,), probabilities (n, K), positive) → value.
+        greater_is_better: Whether the best value is the greatest.
+        share: Whether it is printed in percent.
+        one_class: Whether it looks at one class of two, or of more where that is named.
+        positive: Column of that class; None: class 1 of two, the mean over all of more.
+    """
+
+    name: str
+    label: str
+    function: Callable[[np.ndarray, np.ndarray, int | None], float]
+    greater_is_better: bool = True
+    share: bool = False
+    one_class: bool = False
+    positive: int | None = None
+
+    def value(self, truth: np.ndarray, probabilities: np.ndarray) -> float:
+        """Return the metric of n rows; NaN where it has no meaning, such as an AUROC of one class."""
+        return self.function(truth, probabilities, self.positive)
+
+    def merit(self, value: float | None) -> float:
+        """Return a value so that the greatest is the best; what is no number is the worst."""
+        if value is None or not np.isfinite(value):
+            return -np.inf
+        return value if self.greater_is_better else -value
+
+    def text(self, value: float) -> str:
+        """Return a value as it is printed: `59.4 %` or `0.594`."""
+        return f"{100 * value:.1f} %" if self.share else f"{value:.3f}"
+
+
+def _log_loss(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    own = probabilities[np.arange(len(truth)), truth].astype(np.float64)
+    return float(-np.mean(np.log(np.maximum(own, SMALLEST))))
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("top1", "top-1", lambda truth, p, _: accuracy(truth, p.argmax(axis=1)), share=True),
+        Metric(
+            "balanced",
+            "balanced accuracy",
+            lambda truth, p, _: balanced_accuracy(truth, p.argmax(axis=1)),
+            share=True,
+        ),
+        Metric(
+            "macro-f1",
+            "macro F1",
+            lambda truth, p, _: macro_f1(truth, p.argmax(axis=1)),
+            share=True,
+        ),
+        Metric("auroc", "AUROC", auroc, one_class=True),
+        Metric("average-precision", "average precision", average_precision, one_class=True),
+        Metric("log-loss", "log-loss", lambda truth, p, _: _log_loss(truth, p), False),
+    )
+}
+TOP1 = METRICS["top1"]
+
+
+def find_metric(name: str, positive: int | None = None) -> Metric:
+    """Return a metric by its name, for a positive class.
+
+    Raises:
+        UnknownNameError: There is none of that name; the nearest are named.
+    """
+    if name not in METRICS:
+        raise unknown_name("metric", name, METRICS)
+    return replace(METRICS[name], positive=positive)
 
 
 # Calibration ------------------------------------------------------------------------------------

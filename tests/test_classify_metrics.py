@@ -3,16 +3,19 @@
 import json
 from math import comb
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 from sklearn import metrics as reference
 
-from onepass.cache.errors import CorruptFileError
+from onepass.cache.errors import CorruptFileError, UnknownNameError
+from onepass.classify.config import MetricName
 from onepass.classify.leaderboard.records import Calibration
 from onepass.classify.metrics import (
     BINS,
+    METRICS,
     Verdict,
     accuracy,
     apply_temperature,
@@ -26,6 +29,7 @@ from onepass.classify.metrics import (
     confident_mistakes,
     confused_pairs,
     confusion_matrix,
+    find_metric,
     fit_temperature,
     log_loss,
     log_probabilities,
@@ -73,7 +77,7 @@ class TestScores:
         second = probabilities[:, 1]
         assert auroc(truth, probabilities) == reference.roc_auc_score(truth, second)
         expected = reference.average_precision_score(truth, second)
-        assert average_precision(truth, probabilities) == expected
+        assert average_precision(truth, probabilities) == pytest.approx(expected, abs=1e-12)
 
     def test_of_more_classes_each_stands_against_the_rest(self) -> None:
         truth, probabilities = drawn(rows=300, classes=3)
@@ -89,6 +93,63 @@ class TestScores:
         probabilities = np.eye(3)[predicted]
         assert auroc(truth, probabilities) == pytest.approx((0.75 + 1) / 2)  # class 2 has no row
         assert np.isnan(auroc(np.zeros(4, int), probabilities[:, :2]))
+
+    @pytest.mark.parametrize("classes", [2, 5])
+    @pytest.mark.parametrize("levels", [3, 1_000_000])
+    def test_metrics_to_choose_by_are_those_of_scikit_learn(
+        self, classes: int, levels: int
+    ) -> None:
+        generator = np.random.default_rng(classes)
+        for trial in range(20):
+            scores = generator.integers(1, levels, (60, classes), endpoint=True)  # few levels: ties
+            probabilities = scores / scores.sum(axis=1, keepdims=True)
+            truth = generator.integers(0, classes, 60)
+            truth[truth == classes - 1] *= trial % 2  # the last class may be absent
+            if classes == 2 and not trial % 2:
+                truth[:3] = 1
+            predicted = probabilities.argmax(axis=1)
+            own = probabilities[np.arange(60), truth]
+            columns = [1] if classes == 2 else np.unique(truth)
+            expected = {
+                "top1": reference.accuracy_score(truth, predicted),
+                "balanced": reference.recall_score(
+                    truth, predicted, labels=np.unique(truth), average="macro"
+                ),
+                "macro-f1": reference.f1_score(truth, predicted, average="macro"),
+                "auroc": np.mean(
+                    [reference.roc_auc_score(truth == k, probabilities[:, k]) for k in columns]
+                ),
+                "average-precision": np.mean(
+                    [
+                        reference.average_precision_score(truth == k, probabilities[:, k])
+                        for k in columns
+                    ]
+                ),
+                "log-loss": -np.log(own).mean(),
+            }
+            assert set(expected) == set(METRICS) == set(get_args(MetricName))
+            for name, value in expected.items():
+                assert find_metric(name).value(truth, probabilities) == pytest.approx(
+                    value, abs=1e-12, rel=0
+                )
+            for name, score in (
+                ("auroc", reference.roc_auc_score),
+                ("average-precision", reference.average_precision_score),
+            ):
+                ours = find_metric(name, positive=0).value(truth, probabilities)
+                assert ours == pytest.approx(score(truth == 0, probabilities[:, 0]), abs=1e-12)
+
+    def test_a_metric_knows_what_is_better(self) -> None:
+        assert METRICS["log-loss"].merit(0.3) > METRICS["log-loss"].merit(0.4)
+        assert METRICS["auroc"].merit(0.4) > METRICS["auroc"].merit(0.3)
+        for metric in METRICS.values():  # what cannot be computed never wins
+            assert metric.merit(float("nan")) == metric.merit(None) == -np.inf
+        assert METRICS["top1"].text(0.5941) == "59.4 %"
+        assert METRICS["average-precision"].text(0.5941) == "0.594"
+
+    def test_an_unknown_metric_names_the_nearest(self) -> None:
+        with pytest.raises(UnknownNameError, match="average-precision"):
+            find_metric("average-precison")
 
     def test_equal_probabilities_go_to_the_lower_class_as_with_argmax(self) -> None:
         probabilities = np.array([[0.4, 0.4, 0.2], [0.2, 0.2, 0.6], [0.1, 0.5, 0.4]])
