@@ -427,6 +427,79 @@ def confident_mistakes(
     return wrong[np.argsort(-confidence, kind="stable")[:count]]
 
 
+# Detection --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How many of some rows are of a kind.
+
+    Attributes:
+        count: Those.
+        rows: All of them; may be 0.
+    """
+
+    count: int
+    rows: int
+
+    @property
+    def value(self) -> float | None:
+        """The share, 0 … 1; None where there are no rows."""
+        return self.count / self.rows if self.rows else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Its 95 % interval, Wilson's (Brown, Cai and DasGupta, "Interval Estimation for a Binomial
+        Proportion", Statistical Science 16, 2001); None where there are no rows."""
+        if not self.rows:
+            return None
+        found = binomtest(self.count, self.rows).proportion_ci(LEVEL, method="wilson")
+        return float(found.low), float(found.high)
+
+
+@record
+class Detection:
+    """How one class, the positive one, is told from all others: rows by their truth and their answer."""
+
+    true_positive: int
+    false_positive: int
+    false_negative: int
+    true_negative: int
+
+    @property
+    def sensitivity(self) -> Share:
+        """Share of the positive rows that were found: the recall, or true positive rate."""
+        return Share(self.true_positive, self.true_positive + self.false_negative)
+
+    @property
+    def specificity(self) -> Share:
+        """Share of the negative rows that were left alone."""
+        return Share(self.true_negative, self.true_negative + self.false_positive)
+
+    @property
+    def false_alarms(self) -> Share:
+        """Share of the negative rows that were called positive: the false positive rate."""
+        return Share(self.false_positive, self.true_negative + self.false_positive)
+
+    @property
+    def precision(self) -> Share:
+        """Share of the rows called positive that are."""
+        return Share(self.true_positive, self.true_positive + self.false_positive)
+
+
+def detection(positive: np.ndarray, called: np.ndarray) -> Detection:
+    """Return how often each answer was given.
+
+    Args:
+        positive: Whether each row is of the positive class, bool (n,).
+        called: Whether it was called so, bool (n,).
+    """
+    (true_negative, false_positive), (false_negative, true_positive) = metrics.confusion_matrix(
+        positive, called, labels=[False, True]
+    ).tolist()
+    return Detection(true_positive, false_positive, false_negative, true_negative)
+
+
 # Uncertainty ------------------------------------------------------------------------------------
 
 
