@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from onepass.cache.commandline.flags import RunsConfig, flag
 from onepass.cache.errors import UsageError
+from onepass.classify.goals import GOAL_HELP, parse_goal
 
 Budget = Literal["quick", "full"]
 Method = Literal["average", "stack"]
@@ -46,8 +47,14 @@ class ClassifyConfig(RunsConfig):
         "few: largest class and linear on pixels; all: also a random guess, the backbone's own classes, "
         "a single-layer network and a small convolutional one on pixels",
     )
+    positive: str = flag("", POSITIVE_HELP, metavar="CLASS")
     budget: Budget = flag("quick", "how far hyper-parameters are searched")
     seed: int = flag(0, "of the selection split, the heads and the intervals")
+    at: str = flag(
+        "",
+        f"operating point of the winner, kept with it and used by predict and export: {GOAL_HELP}",
+        metavar="GOAL",
+    )
     fresh: bool = flag(
         False,
         "start a new leaderboard; the old one and its heads are deleted, but for those of earlier states of the data set",
@@ -58,6 +65,8 @@ class ClassifyConfig(RunsConfig):
             raise UsageError(f"--seed {self.seed}: expected a whole number, 0 or above")
         if not all(self.views) or len(set(self.views)) < len(self.views):
             raise UsageError(f"--views {' '.join(self.views)!r}: expected each view once")
+        if self.at:
+            parse_goal(self.at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

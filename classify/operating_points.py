@@ -12,9 +12,13 @@ from scipy.stats import beta
 from sklearn.model_selection import StratifiedKFold
 
 from onepass.cache.artifacts import Artifact, record
-from onepass.cache.errors import InvalidInputError
+from onepass.cache.errors import InvalidInputError, UsageError, unknown_name
 from onepass.classify.goals import CostGoal, Goal, RateGoal
+from onepass.classify.leaderboard.board import Leaderboard
+from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.metrics import FOLDS, LEVEL, Detection, detection
+from onepass.classify.protocol.evaluate import selection_rows
+from onepass.data.dataset import ImageDataset
 
 EPSILON = 1e-9  # 20 · (1 - 0.95) is 1.0000000000000009
 NEVER = float(np.nextafter(np.float16(1), np.float16(2)))  # a threshold that no probability reaches
@@ -28,7 +32,7 @@ class OperatingPoint(Artifact):
 
     Attributes:
         goal: What was to be reached.
-        positive: Id of the positive class.
+        positive, name: Id of the positive class, and its name in words.
         threshold: An image is called positive from this probability on; both are compared in half precision,
             in which probabilities are stored.
         positives, negatives: Selection rows that it was chosen on.
@@ -41,6 +45,7 @@ class OperatingPoint(Artifact):
 
     goal: Goal
     positive: str
+    name: str
     threshold: float
     positives: int
     negatives: int
@@ -65,7 +70,7 @@ class OperatingPoint(Artifact):
 
 def operating_point(
     goal: Goal,
-    positive: str,
+    positive: tuple[str, str],
     selection: tuple[np.ndarray, np.ndarray],
     validation: tuple[np.ndarray, np.ndarray] | None,
 ) -> OperatingPoint:
@@ -73,7 +78,7 @@ def operating_point(
 
     Args:
         goal: What is to be reached.
-        positive: Id of the positive class.
+        positive: Id and name of the positive class.
         selection: Probability of the positive class of each selection row, by a model that was not fitted on
             it, (n,), and whether it is positive, bool (n,).
         validation: The same of the validation rows, by the model as it is used; None where there are none.
@@ -84,10 +89,70 @@ def operating_point(
     scores, truth = stored(selection[0]), selection[1]
     positives, negatives = int(truth.sum()), int((~truth).sum())
     threshold, expected = _threshold(goal, scores, truth)
-    found = None
-    if validation is not None and len(validation[1]):
-        found = detection(validation[1], called_positive(validation[0], threshold))
-    return OperatingPoint(goal, positive, threshold, positives, negatives, expected, found)
+    found = validation and detection(validation[1], called_positive(validation[0], threshold))
+    return OperatingPoint(goal, *positive, threshold, positives, negatives, expected, found)
+
+
+def choose_point(
+    goal: Goal,
+    column: int,
+    dataset: ImageDataset,
+    held_out: np.ndarray,
+    selection: np.ndarray,
+    val: np.ndarray,
+) -> OperatingPoint:
+    """Choose the operating point of a model of a data set.
+
+    Args:
+        goal: What is to be reached.
+        column: Of the positive class.
+        dataset: Gives the labels.
+        held_out: Training rows that the model was not fitted on when it gave `selection`, (n,).
+        selection: Their probabilities, (n, K).
+        val: Probabilities of the validation rows, (m, K); m may be 0.
+
+    Raises:
+        InvalidInputError: As `operating_point`.
+    """
+    truth = dataset.labels == column
+    validation = (val[:, column], truth[dataset.rows("val")]) if len(val) else None
+    names = dataset.class_ids[column], dataset.class_names[column]
+    return operating_point(goal, names, (selection[:, column], truth[held_out]), validation)
+
+
+def choose_for_winner(
+    board: Leaderboard, dataset: ImageDataset, goal: Goal, column: int
+) -> OperatingPoint:
+    """Choose the operating point of the leaderboard's winner, from the probabilities that are kept with it.
+
+    Raises:
+        InvalidInputError: As `operating_point`.
+        CorruptFileError: The probabilities cannot be read.
+    """
+    kept = load_probabilities(board.head_folder(board.winner), board.winner.rows)
+    _, held_out = selection_rows(dataset, board.winner.seed)
+    return choose_point(goal, column, dataset, held_out, kept.selection, kept.val)
+
+
+def positive_column(dataset: ImageDataset, name: str = "") -> int:
+    """Return the column of the positive class, by its name or id; without one, of the rarer of two.
+
+    Raises:
+        UnknownNameError: There is no such class.
+        UsageError: There are more than two classes, and none is named.
+    """
+    texts = dataset.class_names, dataset.class_ids
+    known = {text: column for column_of in texts for column, text in enumerate(column_of)}
+    if name:
+        if name not in known:
+            raise unknown_name(f"class of {dataset.name}", name, known)
+        return known[name]
+    if len(dataset.class_ids) > 2:
+        raise UsageError(
+            f"--at: expected --positive CLASS beside it, as {dataset.name} has more than two classes"
+        )
+    counts = np.bincount(dataset.labels[dataset.rows("train")], minlength=2)
+    return int(counts[1] <= counts[0])
 
 
 def stored(scores: np.ndarray) -> np.ndarray:

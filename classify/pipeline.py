@@ -11,6 +11,7 @@ from onepass.cache.errors import Remedy, StaleError
 from onepass.cache.progress import human_seconds
 from onepass.classify.baselines import baseline_probes, make_head
 from onepass.classify.config import ClassifyConfig
+from onepass.classify.goals import parse_goal
 from onepass.classify.heads.base import Head
 from onepass.classify.leaderboard.board import (
     Leaderboard,
@@ -28,6 +29,7 @@ from onepass.classify.leaderboard.records import (
     probe_result,
 )
 from onepass.classify.metrics import Comparison, compare
+from onepass.classify.operating_points import OperatingPoint, choose_for_winner, positive_column
 from onepass.classify.protocol.evaluate import DESCRIPTION, ProtocolRows, protocol_rows, run_probe
 from onepass.classify.protocol.inputs import Inputs, feature_inputs
 from onepass.classify.protocol.scorings import Scorings, count_scorings
@@ -49,6 +51,7 @@ class ClassifyResult:
         winner: Id of the best probe.
         results: All probes on the leaderboard, best first.
         baselines: Best first.
+        point: Operating point of the winner; None where none was chosen.
         comparison: Winner and runner-up (the best baseline where there is only one probe).
         correction: What the last change of the data set was worth; None where there was none.
         shared: Images of a split that lie in another as well, such as {"val in train": 12}.
@@ -70,6 +73,7 @@ class ClassifyResult:
     winner: str
     results: tuple[ProbeResult, ...]
     baselines: tuple[ProbeResult, ...]
+    point: OperatingPoint | None
     comparison: Comparison | None
     correction: Correction | None
     shared: dict[str, int]
@@ -123,6 +127,10 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
             ran += new
         if not ran and Leaderboard.load(folder, dataset.name, dataset.digest).seed != board.seed:
             board.save()
+        if config.at:
+            goal, column = parse_goal(config.at), positive_column(dataset, config.positive)
+            point = choose_for_winner(board, dataset, goal, column)
+            point.write(board.head_folder(board.winner) / OperatingPoint.NAME)
     return _result(board, dataset, config, ran, len(probes) - ran, time.monotonic() - start)
 
 
@@ -203,6 +211,7 @@ def _result(
         winner=board.winner.id,
         results=board.ranked,
         baselines=board.baselines,
+        point=OperatingPoint.read_optional(board.head_folder(board.winner) / OperatingPoint.NAME),
         comparison=compare_best(board, dataset.labels[dataset.rows("val")]),
         published=dataset.record.published,
         notes=dataset.record.notes,

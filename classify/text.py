@@ -5,13 +5,15 @@ from typing import TYPE_CHECKING
 
 from onepass.cache.commandline.advice import command_of, onepass_command
 from onepass.cache.commandline.table import table
+from onepass.cache.commandline.terminal import one_line
 from onepass.cache.progress import human_seconds
 
 if TYPE_CHECKING:
     from onepass.classify.ensemble import EnsembleResult
     from onepass.classify.leaderboard.board import ProbeResult
     from onepass.classify.leaderboard.history import Correction
-    from onepass.classify.metrics import Comparison
+    from onepass.classify.metrics import Comparison, Share
+    from onepass.classify.operating_points import OperatingPoint
     from onepass.classify.pipeline import ClassifyResult
     from onepass.classify.search.sweep import SweepsResult
 
@@ -38,6 +40,8 @@ def classify_text(result: "ClassifyResult") -> str:
     if result.comparison:
         names = _names((*result.results, *result.baselines))
         lines.append(f"Winner: {_comparison(result.comparison, names)}")
+    if result.point:
+        lines.append(one_line(operating_point_text(result.point)))
     if result.correction:
         lines.append(f"Correction: {correction_text(result.correction)}")
     if result.front:
@@ -77,6 +81,37 @@ def correction_text(correction: "Correction") -> str:
         f"{100 * correction.after_top1:.1f} % now, on the {correction.comparison.rows:,} validation images "
         f"with the same label in both{left_out}; mid-p McNemar {p_value(correction.comparison.p_value)}"
     )
+
+
+def operating_point_text(point: "OperatingPoint") -> str:
+    """Return what an operating point is and gives, in a sentence."""
+    from onepass.classify.goals import CostGoal
+    from onepass.classify.operating_points import mean_cost
+
+    text = f"At {point.goal}: {point.name} from a probability of {point.threshold:.3g} on"
+    found = point.validation
+    if found:
+        text += (
+            f": on val {share_text(found.sensitivity)} of {point.name} are found, at {share_text(found.false_alarms)} false "
+            f"alarms among the others; precision {share_text(found.precision)}"
+        )
+        if isinstance(point.goal, CostGoal):
+            text += f"; mean cost {mean_cost(point.goal, found):.3g}"
+    text += (
+        f". Chosen on {point.positives:,} positive and {point.negatives:,} negative selection rows"
+    )
+    if point.expected:
+        low, high = point.expected
+        text += f", by which new images get between {percent(low)} and {percent(high)}"
+    return text + "."
+
+
+def share_text(share: "Share") -> str:
+    """Return a share with its interval as `95.0 % (91.2 … 97.3)`; `none` where there are no rows."""
+    if share.value is None or share.interval is None:
+        return "none"
+    low, high = share.interval
+    return f"{percent(share.value)} ({100 * low:.1f} … {100 * high:.1f})"
 
 
 def ensemble_text(result: "EnsembleResult") -> str:

@@ -8,6 +8,7 @@ from onepass.cache.commandline.flags import RunsConfig, flag
 from onepass.cache.errors import UsageError
 from onepass.cache.names import check_name
 from onepass.cache.stores import roots
+from onepass.classify.goals import GOAL_HELP, parse_goal
 
 SPLITS = ("test", "val")
 WEIGHTS = ("equal", "learnt")
@@ -15,6 +16,7 @@ ANSWER_FORMATS = ("course", "kaggle", "csv", "npz")
 ANSWER_FILES = (".csv", ".jsonl", ".parquet")
 MODEL_FORMATS = ("folder", "keras", "saved_model", "onnx", "litert", "openvino")
 OTHER_NAMES = {"tflite": "litert"}
+NO_POINT = "none"  # of --at
 MODEL_FILE = "model.json"  # what makes a folder a model folder
 MODEL_HELP = (
     "DATASET (the leaderboard's winner), DATASET#LINE (of the leaderboard, as it is numbered), DATASET/PROBE "
@@ -56,6 +58,15 @@ class ModelsConfig(RunsConfig):
         "share of known pictures, such as 0.05, whose answer may be left open: of new pictures that are unlike "
         "all that was learnt, or whose most probable class is not probable enough",
     )
+    at: str = flag(
+        "",
+        f"answer by an operating point: {GOAL_HELP}; {NO_POINT}: by the most probable class (default: the "
+        "operating point that `onepass classify --at` chose for the model, if there is one)",
+        metavar="GOAL",
+    )
+    positive: str = flag(
+        "", "with --at: the class that is to be found (default: the rarer of two)", metavar="CLASS"
+    )
     backbone_weights: Path | None = flag(
         None, "the weights file that a probe's features were extracted with by --weights"
     )
@@ -67,6 +78,10 @@ class ModelsConfig(RunsConfig):
             raise UsageError(
                 f"--abstain: expected a share of 0 or more, below 1; received {self.abstain}"
             )
+        if self.at not in ("", NO_POINT):
+            parse_goal(self.at)
+        elif self.positive:
+            raise UsageError(f"--positive {self.positive}: expected --at GOAL beside it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,8 @@ from typing import Any
 from onepass.cache.artifacts import record
 from onepass.cache.provenance import made_by
 from onepass.classify.metrics import accuracy, confidence_interval, log_loss, log_probabilities
+from onepass.classify.operating_points import OperatingPoint
+from onepass.classify.text import operating_point_text
 from onepass.predict.pixel_classifier import PictureGeometry
 from onepass.predict.pixel_models import VectorSpec
 from onepass.predict.predictor import Predictor
@@ -78,6 +80,7 @@ class About:
         class_names: Its name in words.
         geometry: What a picture becomes before a network sees it.
         facts: What is known of training and data.
+        point: By which the classes of its answers are decided; None: the most probable class is the answer.
     """
 
     name: str
@@ -86,6 +89,7 @@ class About:
     class_names: tuple[str, ...]
     geometry: PictureGeometry
     facts: ModelFacts
+    point: OperatingPoint | None = None
 
 
 def about(predictor: Predictor, specs: list[VectorSpec]) -> About:
@@ -102,6 +106,7 @@ def about(predictor: Predictor, specs: list[VectorSpec]) -> About:
         class_names=tuple(predictor.class_names),
         geometry=predictor.on_pictures().geometry,
         facts=facts_of(predictor, specs),
+        point=predictor.point,
     )
 
 
@@ -178,7 +183,7 @@ scaled by a temperature of {facts.temperature:.3g}, which is inside.
 ## How good it is
 
 {_score_text(facts.validation)}
-
+{_point_text(made)}
 It knows no class but these, and gives each picture one of them. What is unlike the training pictures has a
 `novelty` near 1 where the model folder is used; other formats do not say so.
 
@@ -206,6 +211,21 @@ def _score_text(score: Score | None) -> str:
         f"Validation split ({score.rows:,} images): top-1 {score.top1:.1%} (95 % interval {low:.1%} to "
         f"{high:.1%}), log-loss {score.log_loss:.3f}."
     )
+
+
+def _point_text(made: About) -> str:
+    """Return the paragraph of the operating point; "" where there is none."""
+    if made.point is None:
+        return ""
+    name = _plain(made.point.name)
+    return f"""
+## Operating point
+
+{_plain(operating_point_text(made.point))}
+
+The model folder answers by it: {name} from that probability on, below it the most probable of the other
+classes. The other formats give probabilities, and leave the answer to their user.
+"""
 
 
 def _plain(text: str) -> str:

@@ -114,12 +114,17 @@ class ModelRecord(Artifact):
         files: SHA-256 (hex) of every other file, by its name in the folder.
     """
 
-    FORMAT: ClassVar[int] = 1
+    FORMAT: ClassVar[int] = 2
 
     about: About
     model: ProbePart | EnsemblePart | RunPart | MeanPart
     backbones: tuple[BackbonePart, ...]
     files: dict[str, str]
+
+    @classmethod
+    def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
+        """Format 1 had no operating point."""
+        return value
 
 
 @dataclass(frozen=True, slots=True)

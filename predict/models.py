@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onepass.cache.errors import (
+    InvalidInputError,
     MissingFileError,
     OnepassError,
     UnknownNameError,
@@ -20,17 +21,25 @@ from onepass.cache.errors import (
 from onepass.cache.keras_settings import check_keras
 from onepass.cache.rows import RowFile
 from onepass.cache.stores import AnyStore
+from onepass.classify.goals import parse_goal
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
+from onepass.classify.operating_points import OperatingPoint, choose_point, positive_column
 from onepass.data.dataset import open_dataset
 from onepass.finetune.session.result import RESULT
 from onepass.finetune.session.runs import FinishedRun, open_run
 from onepass.predict.average import average, calibrate
-from onepass.predict.config import ModelsConfig, check_models, is_model_folder, split_model
+from onepass.predict.config import (
+    NO_POINT,
+    ModelsConfig,
+    check_models,
+    is_model_folder,
+    split_model,
+)
 from onepass.predict.known import learn_novelty
 from onepass.predict.model_folder import load_folder
 from onepass.predict.pixel_classifier import BATCH, PictureGeometry, PixelClassifier
 from onepass.predict.pixel_models import VectorSpec
-from onepass.predict.predictor import Predictor
+from onepass.predict.predictor import SELECTION, Predictor
 from onepass.predict.probes import Probe, ensemble_predictor, probe_predictor
 
 if TYPE_CHECKING:
@@ -55,13 +64,13 @@ def folder_predictor(folder: Path, config: ModelsConfig) -> Predictor:
     """Return the predictor of a model folder, as it was exported.
 
     Raises:
-        UsageError: Views are asked for, or no temperature: both are inside.
+        UsageError: Views, no temperature or an operating point are asked for: they are inside.
         OnepassError: It is no model folder, or a file of it is damaged.
     """
-    if config.views or not config.temperature:
+    if config.views or not config.temperature or config.at not in ("", NO_POINT):
         raise UsageError(
-            f"{folder}: views and temperature of a model folder are those it was exported with; leave --views "
-            "and --no-temperature out"
+            f"{folder}: views, temperature and operating point of a model folder are those it was exported with; "
+            "leave --views, --no-temperature and --at GOAL out"
         )
     loaded = load_folder(folder, config.batch_size or 0, config.abstain)
     made = loaded.record.about
@@ -80,6 +89,7 @@ def folder_predictor(folder: Path, config: ModelsConfig) -> Predictor:
         model=loaded.pictures.model,
         pictures=loaded.pictures,
         labels=(list(made.class_ids), list(made.class_names)),
+        point=None if config.at == NO_POINT else made.point,
     )
 
 
@@ -95,7 +105,32 @@ def make_predictor(models: Sequence[Model], config: ModelsConfig) -> Predictor:
             f"{' '.join(model.name for model in models)}; a probe looks at the views it was trained on"
         )
     predictor = _combined(models, config)
-    return replace(predictor, pictures=_on_pictures(predictor, models, config))
+    point = _operating_point(predictor, models, config)
+    return replace(predictor, pictures=_on_pictures(predictor, models, config), point=point)
+
+
+def _operating_point(
+    predictor: Predictor, models: Sequence[Model], config: ModelsConfig
+) -> OperatingPoint | None:
+    """Return the point that --at asks for, else that on record for a probe; None where neither is.
+
+    Raises:
+        InvalidInputError: There are no selection rows to choose it on, or they are too few.
+    """
+    first, dataset = models[0], predictor.dataset
+    if not config.at and len(models) == 1 and isinstance(first, Probe) and config.temperature:
+        return OperatingPoint.read_optional(first.folder / OperatingPoint.NAME)
+    if config.at in ("", NO_POINT):
+        return None
+    column = positive_column(dataset, config.positive)
+    if predictor.held_out is None:
+        raise InvalidInputError(
+            f"--at {config.at}: a threshold is chosen on rows that the model was not trained on, but "
+            f"{predictor.not_held_out}"
+        )
+    val = predictor.compute("val") if len(dataset.rows("val")) else np.zeros((0, column + 1))
+    selection = predictor.compute(SELECTION)
+    return choose_point(parse_goal(config.at), column, dataset, predictor.held_out, selection, val)
 
 
 def _combined(models: Sequence[Model], config: ModelsConfig) -> Predictor:

@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image
 
 from onepass.cache.errors import InvalidInputError, UsageError
+from onepass.classify.operating_points import OperatingPoint
+from onepass.classify.text import operating_point_text
 from onepass.data.dataset import ImageDataset
 from onepass.predict.pixel_classifier import PixelClassifier
 from onepass.predict.pixel_models import PixelModel
@@ -27,6 +29,7 @@ class Prediction:
         class_ids: Identity of the class of each of the K columns.
         class_names: Its name in words.
         probabilities: (n, K) float32; each row adds up to 1.
+        point: By which the classes are decided; None: the most probable class is the answer.
     """
 
     names: list[str]
@@ -34,11 +37,12 @@ class Prediction:
     class_ids: list[str]
     class_names: list[str]
     probabilities: np.ndarray
+    point: OperatingPoint | None = None
 
     @property
     def classes(self) -> np.ndarray:
-        """Column of the most probable class of each image, (n,) int64."""
-        return self.probabilities.argmax(axis=1)
+        """Column of the class that each image is given, (n,) int64."""
+        return decided(self.probabilities, self.class_ids, self.point)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,7 @@ class PicturePrediction:
         novelty: (n,) float32: what share of known pictures is nearer to what was learnt, 0 … 1; None
             where that is not known.
         open_because: Why each answer is left open, where `abstain` was asked for; "" where it is not.
+        point: By which the classes are decided; None: the most probable class is the answer.
     """
 
     names: list[str]
@@ -61,11 +66,19 @@ class PicturePrediction:
     probabilities: np.ndarray
     novelty: np.ndarray | None
     open_because: list[str]
+    point: OperatingPoint | None = None
 
     @property
     def classes(self) -> np.ndarray:
-        """Column of the most probable class of each picture, (n,) int64."""
-        return self.probabilities.argmax(axis=1)
+        """Column of the class that each picture is given, (n,) int64."""
+        return decided(self.probabilities, self.class_ids, self.point)
+
+
+def decided(
+    probabilities: np.ndarray, class_ids: list[str], point: OperatingPoint | None
+) -> np.ndarray:
+    """Return the column that each row (n, K) is given: by an operating point, else the most probable one."""
+    return probabilities.argmax(axis=1) if point is None else point.decide(probabilities, class_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +118,7 @@ class Predictor:
         model: What it makes of new pictures, at its temperature; None where it can say nothing of them.
         pictures: The same with its networks, ready to be called.
         labels: Ids and names of the classes, of a model folder.
+        point: By which the classes of its answers are decided; None: the most probable class is the answer.
     """
 
     name: str
@@ -123,6 +137,7 @@ class Predictor:
     model: PixelModel | None = None
     pictures: PixelClassifier | None = None
     labels: tuple[list[str], list[str]] = ([], [])
+    point: OperatingPoint | None = None
 
     @property
     def dataset(self) -> ImageDataset:
@@ -179,6 +194,7 @@ class Predictor:
             np.concatenate([empty, *(part.probabilities for part in parts)]),
             np.concatenate(novelty) if novelty else None,
             [reason for part in parts for reason in part.open_because],
+            self.point,
         )
 
     def on_pictures(self) -> PixelClassifier:
@@ -204,6 +220,11 @@ class Predictor:
         """Name of the class of each of the K columns."""
         return self.data.class_names if self.data else self.labels[1]
 
+    @property
+    def point_text(self) -> str:
+        """The operating point in a sentence; "" where there is none."""
+        return operating_point_text(self.point) if self.point else ""
+
     def predict_split(self, split: str) -> Prediction:
         """Return the probabilities of every image of a split of the data set, in row order.
 
@@ -221,6 +242,7 @@ class Predictor:
             class_ids=self.dataset.class_ids,
             class_names=self.dataset.class_names,
             probabilities=self.compute(split),
+            point=self.point,
         )
 
 

@@ -37,11 +37,13 @@ class PredictResult:
         path: The file.
         record_path: The JSON beside it.
         record: What that holds.
+        point: The operating point by which the classes were decided, in a sentence; "" where there is none.
     """
 
     path: Path
     record_path: Path
     record: PredictionRecord
+    point: str = ""
 
 
 def predict_split(config: PredictConfig) -> PredictResult:
@@ -72,7 +74,7 @@ def predict_split(config: PredictConfig) -> PredictResult:
         record.write(record_path(path))
     if record.val_top1 is not None:
         _record_scoring(models, predictor, prediction, record.val_top1, config)
-    return PredictResult(path, record_path(path), record)
+    return PredictResult(path, record_path(path), record, predictor.point_text)
 
 
 def _truth(dataset: ImageDataset, config: PredictConfig) -> np.ndarray | None:
@@ -135,6 +137,7 @@ def _make_record(
         temperature=predictor.temperature,
         learnt_on=predictor.learnt_on,
         note=predictor.note,
+        point=predictor.point,
         val_top1=top1 if is_val else None,
         val_interval=interval if is_val else None,
         test_top1=None if is_val else top1,

@@ -27,6 +27,7 @@ def predict_text(result: "PredictResult") -> str:
             f"{split.capitalize()} top-1: {100 * top1:.1f} % (95 % interval "
             f"{100 * low:.1f} % to {100 * high:.1f} %), log-loss {record.log_loss:.3f}"
         )
+    lines += [one_line(result.point)] if result.point else []
     if learnt := _learnt(record):
         lines.append(f"{learnt}, learnt on {record.learnt_on:,} selection rows")
     lines += [f"Note: {record.note}"] if record.note else []
@@ -50,6 +51,7 @@ def pictures_text(result: "PicturesResult") -> str:
         f"{result.pictures:,} pictures by {result.model}: {most or 'none classified'}"
         + (f" and {rest:,} more classes" if rest > 0 else "")
     )
+    lines += [one_line(result.point)] if result.point else []
     lines += [f"left open: {result.open:,}"] if result.open else []
     lines += [f"could not be read: {result.unread:,}"] if result.unread else []
     lines += [f"File: {result.path}"] if result.path else []

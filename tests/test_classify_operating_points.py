@@ -1,11 +1,18 @@
 """Operating points: what is promised on the selection rows is kept on new rows, on average."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+from classify_store import NAME, digits, write_dataset, write_features
 from scipy.stats import binom
 
-from onepass.cache.errors import InvalidInputError, UsageError
+from onepass.cache.errors import InvalidInputError, OnepassError, UsageError
+from onepass.classify.config import ClassifyConfig
 from onepass.classify.goals import CostGoal, RateGoal, parse_goal
+from onepass.classify.leaderboard.prediction_record import PredictionRecord
+from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.metrics import Detection, Share, detection
 from onepass.classify.operating_points import (
     NEVER,
@@ -18,8 +25,15 @@ from onepass.classify.operating_points import (
     precision_threshold,
     stored,
 )
+from onepass.classify.pipeline import ClassifyResult, run_probes
+from onepass.classify.text import classify_text
+from onepass.data.dataset import open_dataset
+from onepass.predict.config import ModelsConfig, PredictConfig
+from onepass.predict.models import load_predictor
+from onepass.predict.split import predict_split
+from onepass.predict.text import predict_text
 
-IDS = ["no", "yes"]
+YES = ("yes", "defective")
 
 
 def drawn(rng: np.random.Generator, n: int, share: float) -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +108,7 @@ def test_the_promised_rate_is_unbiased_and_its_interval_covers(kind: str) -> Non
     rng = np.random.default_rng(0)
     goal, rates, inside = parse_goal(f"{kind}=0.9"), [], []
     for _ in range(300):
-        point = operating_point(goal, "yes", drawn(rng, 300, 0.3), drawn(rng, 4000, 0.3))
+        point = operating_point(goal, YES, drawn(rng, 300, 0.3), drawn(rng, 4000, 0.3))
         assert point.validation and point.expected
         rate = getattr(point.validation, kind).value
         rates.append(rate)
@@ -132,8 +146,8 @@ def test_the_least_cost_of_true_probabilities_is_the_rule_of_theory_and_of_shift
     rng = np.random.default_rng(2)
     goal = CostGoal(1, 9)
     scores, truth = drawn(rng, 20_000, 0.2)
-    assert abs(operating_point(goal, "yes", (scores, truth), None).threshold - 0.1) < 0.05
-    halved = operating_point(goal, "yes", (scores / 2, truth), None)
+    assert abs(operating_point(goal, YES, (scores, truth), None).threshold - 0.1) < 0.05
+    halved = operating_point(goal, YES, (scores / 2, truth), None)
     assert abs(halved.threshold - 0.05) < 0.025
     blind = detection(truth, np.ones(len(truth), bool))
     found = detection(truth, called_positive(scores / 2, halved.threshold))
@@ -146,14 +160,14 @@ def test_what_cannot_be_promised_is_refused() -> None:
     with pytest.raises(
         InvalidInputError, match=r"no threshold reaches it on the 200.*can promise 0"
     ):
-        operating_point(parse_goal("precision=0.99"), "yes", noise, None)
+        operating_point(parse_goal("precision=0.99"), YES, noise, None)
     few = rng.random(20), np.arange(20) < 3
     with pytest.raises(InvalidInputError, match=r"at least 5 positive and 5 negative.*3 and 17"):
-        operating_point(parse_goal("cost=FP:1,FN:2"), "yes", few, None)
+        operating_point(parse_goal("cost=FP:1,FN:2"), YES, few, None)
 
 
 def test_decisions_are_the_positive_class_or_the_best_of_the_others() -> None:
-    point = OperatingPoint(parse_goal("sensitivity=0.9"), "b", 0.25, 30, 60, None, None)
+    point = OperatingPoint(parse_goal("sensitivity=0.9"), "b", "bee", 0.25, 30, 60, None, None)
     rows = np.array(
         [[0.65, 0.25, 0.1], [0.1, 0.24, 0.66], [0.5, 0.1, 0.4], [0.1, 0.8, 0.1]], np.float32
     )
@@ -164,3 +178,71 @@ def test_a_probability_that_is_stored_as_the_threshold_reaches_it() -> None:
     """0.9999 is 1 in half precision; as a float32 it would lie below the threshold that it set itself."""
     score = np.array([0.9999], np.float32)
     assert called_positive(score, float(stored(score)[0])).all()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Digits of ten classes, and a leaderboard whose winner has an operating point for the eights."""
+    folder = tmp_path_factory.mktemp("points")
+    data = digits()
+    write_features(folder / "store", write_dataset(folder / "store", data), data.X)
+    return {"cache_dir": folder / "store", "runs_dir": folder / "runs"}
+
+
+def classify(places: dict[str, Path], **other: Any) -> ClassifyResult:
+    return run_probes(ClassifyConfig(dataset=NAME, head=("ridge",), **places, **other))
+
+
+def test_the_winner_keeps_its_operating_point(made) -> None:
+    assert classify(made).point is None
+    name = "digit 8"
+    found = classify(made, at="specificity=0.9", positive=name)
+    point = found.point
+    assert found.ran == 0 and point and point.validation
+    winner, dataset = found.results[0], open_dataset(made["cache_dir"], NAME)
+    kept = load_probabilities(made["runs_dir"] / NAME / "heads" / winner.id, winner.rows)
+    eights = dataset.labels[dataset.rows("val")] == 8
+    called = kept.val[:, 8] >= point.threshold
+    assert point.validation == detection(eights, called)
+    assert classify(made).point == point
+    assert f"At specificity=0.9: {name} from a probability of" in classify_text(found)
+
+
+def test_predictions_answer_by_it_and_say_so(made, tmp_path: Path) -> None:
+    found = classify(made, at="specificity=0.9", positive="digit 8")
+    predictor = load_predictor(ModelsConfig(models=(NAME,), **made))
+    assert predictor.point == found.point and found.point
+    prediction = predictor.predict_split("val")
+    eights = called_positive(prediction.probabilities[:, 8], found.point.threshold)
+    np.testing.assert_array_equal(prediction.classes == 8, eights)
+    plain = load_predictor(ModelsConfig(models=(NAME,), at="none", **made)).predict_split("val")
+    assert (plain.classes == plain.probabilities.argmax(axis=1)).all()
+    assert (plain.classes == 8).sum() < eights.sum()
+    asked = PredictConfig(
+        models=(NAME,),
+        split="val",
+        at="sensitivity=0.8",
+        positive="digit 3",
+        out=tmp_path / "a.csv",
+        **made,
+    )
+    result = predict_split(asked)
+    assert result.record.point and result.record.point.name == "digit 3"
+    assert "At sensitivity=0.8: digit 3 from" in predict_text(result)
+    assert PredictionRecord.read(result.record_path) == result.record
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"at": "sensitivity=0.9"}, "expected --positive CLASS beside it"),
+        ({"at": "sensitivity=0.9", "positive": "nobody"}, "class of digits-test .nobody. is unknown"),
+        ({"at": "recall=0.9"}, "expected sensitivity=0.95"),
+        ({"positive": "digit 3"}, "expected --at GOAL"),
+        ({"at": "sensitivity=0.9", "positive": "digit 3", "temperature": False}, "is not scaled"),
+    ],
+)
+def test_what_predict_refuses(made, asked: dict[str, Any], says: str) -> None:
+    classify(made)
+    with pytest.raises(OnepassError, match=says):
+        load_predictor(ModelsConfig(models=(NAME,), **made, **asked))

@@ -81,6 +81,24 @@ def test_a_model_folder_says_the_same_without_store_and_results(
         found.predict_split("val")
 
 
+@pytest.mark.parametrize("model", ["birds/logistic", "birds/r1"])
+def test_a_model_folder_answers_by_its_operating_point(places, files, tmp_path, model: str) -> None:
+    """Decisions, card and record go along; --at none gives the most probable class."""
+    at = {"at": "sensitivity=0.6", "positive": "jay"}
+    expected = onepass.load_predictor(model, **at, **places)(files)
+    words = ["--at", at["at"], "--positive", at["positive"]]
+    folder = exported(places, tmp_path / "out", model, *words).rename(tmp_path / "moved")
+    found = onepass.load_predictor(str(folder))
+    assert found.point and found.point == ModelRecord.read(folder / "model.json").about.point
+    np.testing.assert_array_equal(found(files).classes, expected.classes)
+    assert (expected.classes != expected.probabilities.argmax(axis=1)).any()
+    plain = onepass.load_predictor(str(folder), at="none")(files)
+    np.testing.assert_array_equal(plain.classes, expected.probabilities.argmax(axis=1))
+    assert "At sensitivity=0.6: jay from a probability" in (folder / "MODEL_CARD.md").read_text()
+    with pytest.raises(UsageError, match="operating point of a model folder"):
+        onepass.load_predictor(str(folder), **at)
+
+
 def test_the_command_takes_a_model_folder(places, files, tmp_path, capsys) -> None:
     folder = exported(places, tmp_path / "out", "birds")
     known = ModelRecord.read(folder / "model.json").about

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from onepass.cache.artifacts import Artifact, record
+from onepass.classify.operating_points import OperatingPoint
 
 
 @record
@@ -44,9 +45,10 @@ class PredictionRecord(Artifact):
         made_by: Command, time, machine, versions.
         test_top1: Accuracy on the test split, 0 … 1; None where it was not asked for with --score.
         test_interval: Its 95 % interval.
+        point: By which the classes were decided; None: the most probable class is the answer.
     """
 
-    FORMAT: ClassVar[int] = 1
+    FORMAT: ClassVar[int] = 2
 
     dataset: str
     dataset_digest: str
@@ -64,10 +66,16 @@ class PredictionRecord(Artifact):
     made_by: dict[str, Any]
     test_top1: float | None = None
     test_interval: tuple[float, float] | None = None
+    point: OperatingPoint | None = None
 
     @classmethod
     def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
-        """In format 0 the file's format stood in "format", and the scores of unlabelled rows were left out."""
+        """Format 1 had no operating point.
+
+        In format 0 the file's format stood in "format", and the scores of unlabelled rows were left out.
+        """
+        if found == 1:
+            return value
         unscored = {"val_top1": None, "val_interval": None, "log_loss": None}
         kept = {name: item for name, item in value.items() if name != "format"}
         return {**unscored, **kept, "file_format": value["format"]}

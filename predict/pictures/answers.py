@@ -33,8 +33,8 @@ class Answer:
 
     Attributes:
         file: Its name.
-        top: The most probable classes, the most probable first; none where it could not be read.
-        margin: Probability of the first less that of the second; None where it could not be read.
+        top: The class that it is given, then the most probable others; none where it could not be read.
+        margin: Highest probability less the second highest; None where it could not be read.
         novelty: Share of known pictures that lie nearer to those that were learnt than this one, 0 … 1;
             None where that is not known.
         reason: Why it could not be read, or why the answer was left open; else "".
@@ -60,10 +60,11 @@ class Answer:
 
 
 def top_classes(
-    probabilities: np.ndarray, ids: Sequence[str], names: Sequence[str], count: int
+    probabilities: np.ndarray, first: int, ids: Sequence[str], names: Sequence[str], count: int
 ) -> tuple[ClassShare, ...]:
-    """Return the `count` most probable classes of (K,) probabilities; of equal ones the first in order."""
-    order = np.argsort(-probabilities, kind="stable")[:count]
+    """Return `count` classes of (K,) probabilities: the one that is the answer, then the most probable others."""
+    order = np.argsort(-probabilities, kind="stable")
+    order = np.append(first, order[order != first])[:count]
     return tuple(ClassShare(ids[k], names[k], float(probabilities[k])) for k in order)
 
 

@@ -26,7 +26,7 @@ from onepass.predict.pictures.answers import (
 from onepass.predict.pictures.batches import BAD_PICTURE, PictureBatch, decoded_batches
 from onepass.predict.pictures.sorting import Sorter
 from onepass.predict.pictures.sources import Picture, find_pictures
-from onepass.predict.predictor import Predictor
+from onepass.predict.predictor import Predictor, decided
 
 SHOWN = 20  # answers that a person is shown; more are written to a file
 
@@ -37,6 +37,7 @@ class PicturesResult:
 
     Attributes:
         model: By what they were classified.
+        point: By which their classes were decided, in a sentence; "" where the most probable class is the answer.
         pictures: How many there were.
         unread: How many of them could not be read.
         open: How many answers were left open.
@@ -56,6 +57,7 @@ class PicturesResult:
     path: Path | None = None
     copied_to: Path | None = None
     explained_in: Path | None = None
+    point: str = ""
 
     @property
     def incomplete(self) -> bool:
@@ -89,7 +91,12 @@ def predict_pictures(config: PredictConfig, predictor: Predictor | None = None) 
     predictor = predictor or load_predictor(config)
     classifier = predictor.on_pictures()
     path = config.out or _default_path(config, predictor)
-    result = PicturesResult(predictor.name, copied_to=config.copy_to, explained_in=config.explain)
+    result = PicturesResult(
+        predictor.name,
+        copied_to=config.copy_to,
+        explained_in=config.explain,
+        point=predictor.point_text,
+    )
     _ = classifier.novelty  # learnt here, where its progress is seen
     sorter = Sorter(config.copy_to, config.link) if config.copy_to else None
     explainer = Explainer(config.explain, classifier) if config.explain else None
@@ -134,6 +141,8 @@ def answers_of(
     """
     classifier = predictor.on_pictures()
     judged = classifier.judge(classifier.named(arrays)) if len(batch.rows) else None
+    ids, names = predictor.class_ids, predictor.class_names
+    classes = decided(judged.probabilities, ids, predictor.point) if judged else ()
     number = 0  # among those that can be used
     for picture, reason in zip(batch.pictures, batch.reasons, strict=True):
         if reason or judged is None:
@@ -141,7 +150,7 @@ def answers_of(
             continue
         row, why = judged.probabilities[number], judged.open_because[number]
         novelty = None if judged.novelty is None else float(judged.novelty[number])
-        best = top_classes(row, predictor.class_ids, predictor.class_names, top)
+        best = top_classes(row, classes[number], ids, names, top)
         yield Answer(picture.name, best, margin(row), novelty, why, bool(why))
         number += 1
 
