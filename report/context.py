@@ -8,16 +8,18 @@ import numpy as np
 
 from onepass.cache.artifacts import Artifact
 from onepass.cache.commandline.advice import onepass_command
-from onepass.cache.errors import CorruptFileError
+from onepass.cache.errors import CorruptFileError, InvalidInputError
 from onepass.cache.features import open_features
 from onepass.cache.stores import AnyStore
 from onepass.classify.analysis.inspection import Inspection
 from onepass.classify.analysis.transferability import Transferability
+from onepass.classify.goals import RateGoal
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
 from onepass.classify.leaderboard.pareto import extraction_costs
 from onepass.classify.leaderboard.prediction_record import PredictionRecord
 from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.metrics import softmax
+from onepass.classify.operating_points import OperatingPoint, choose_for_winner, positive_column
 from onepass.classify.search.sweep_record import SweepRecord
 from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.finetune.ablation import ABLATION, Ablation
@@ -26,6 +28,8 @@ from onepass.finetune.session.result import FinetuneResult
 from onepass.finetune.session.runs import Run, load_logits, logits_path, read_run, run_folders
 from onepass.report.feature_files import FeatureFile, feature_files
 from onepass.report.names import display_names
+
+USUAL = RateGoal("sensitivity", 0.95)
 
 
 class _OfDataset(Protocol):
@@ -96,6 +100,8 @@ class ReportContext:
         sweeps: Searches over many neural heads.
         transferability, inspection, ablation: What those commands found; None where they were not run.
         notes: What was left out, and why.
+        point: Operating point of the winner: that on record, else USUAL where there are two classes; None where
+            neither is possible.
         vectors: (N, D) of every image, those that the winner looks at first; None where they are gone.
     """
 
@@ -114,7 +120,15 @@ class ReportContext:
     inspection: Inspection | None
     ablation: Ablation | None
     notes: list[str]
+    point: OperatingPoint | None = None
     vectors: np.ndarray | None = None
+
+    @property
+    def positive(self) -> int | None:
+        """Column of the class that is to be found; None where no one class is."""
+        if self.point:
+            return self.dataset.class_ids.index(self.point.positive)
+        return positive_column(self.dataset) if len(self.class_names) == 2 else None
 
     @property
     def winner(self) -> ProbeResult:
@@ -184,8 +198,19 @@ def open_context(store: AnyStore, runs_root: Path, name: str) -> ReportContext:
             Ablation, folder / "finetune" / ABLATION, "finetune", "ablate", *dataset_flag
         ),
         notes=notes,
+        point=_operating_point(dataset, board),
         vectors=_vectors(store, dataset, board),
     )
+
+
+def _operating_point(dataset: ImageDataset, board: Leaderboard) -> OperatingPoint | None:
+    kept = OperatingPoint.read_optional(board.head_folder(board.winner) / OperatingPoint.NAME)
+    if kept or len(dataset.class_ids) > 2:
+        return kept
+    try:
+        return choose_for_winner(board, dataset, USUAL, positive_column(dataset))
+    except InvalidInputError:  # too few selection rows to promise it
+        return None
 
 
 def _vectors(store: AnyStore, dataset: ImageDataset, board: Leaderboard) -> np.ndarray | None:

@@ -236,7 +236,10 @@ def test_predictions_answer_by_it_and_say_so(made, tmp_path: Path) -> None:
     ("asked", "says"),
     [
         ({"at": "sensitivity=0.9"}, "expected --positive CLASS beside it"),
-        ({"at": "sensitivity=0.9", "positive": "nobody"}, "class of digits-test .nobody. is unknown"),
+        (
+            {"at": "sensitivity=0.9", "positive": "nobody"},
+            "class of digits-test .nobody. is unknown",
+        ),
         ({"at": "recall=0.9"}, "expected sensitivity=0.95"),
         ({"positive": "digit 3"}, "expected --at GOAL"),
         ({"at": "sensitivity=0.9", "positive": "digit 3", "temperature": False}, "is not scaled"),

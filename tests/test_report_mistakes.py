@@ -4,16 +4,19 @@ import numpy as np
 import pytest
 from classify_store import digits, write_dataset
 
+from onepass.classify.goals import RateGoal
 from onepass.classify.metrics import risk_coverage
+from onepass.classify.operating_points import operating_point
 from onepass.report.context import EvaluatedModel
 from onepass.report.figures.calibration import (
+    Positive,
     precision_recall_figure,
     risk_coverage_figure,
     roc_figure,
 )
 from onepass.report.mistakes import Mistake, class_lines, nearest_training_images
 from onepass.report.names import display_names
-from onepass.report.sections.calibration import detection
+from onepass.report.sections.calibration import detection_line
 
 
 def model(stage: str, truth: list[int], predicted: list[int], classes: int) -> EvaluatedModel:
@@ -22,31 +25,39 @@ def model(stage: str, truth: list[int], predicted: list[int], classes: int) -> E
     return EvaluatedModel(stage, stage, probabilities, chosen, np.array(truth))
 
 
-def test_detection_by_hand() -> None:
-    found = detection(model("frozen", [1, 0, 1, 0, 1, 0], [1, 1, 0, 0, 1, 0], 2))
-    assert (found.sensitivity, found.specificity, found.precision) == (2 / 3, 2 / 3, 2 / 3)
-    assert (found.true_positive, found.false_negative, found.false_positive) == (2, 1, 1)
-    assert detection(model("frozen", [1, 1, 0], [0, 0, 0], 2)).precision is None
-
-
 def test_curves_end_where_they_must_and_pass_through_the_decision() -> None:
     rng = np.random.default_rng(0)
     positive = rng.random(400) < 0.3
     scores = np.clip(0.35 * positive + rng.random(400) * 0.65, 0, 1)
     probabilities = np.column_stack([1 - scores, scores])
     one = EvaluatedModel("frozen", "f", probabilities, (scores > 0.5).astype(int), positive * 1)
-    curve = roc_figure([one], "ill")
+    ill = Positive(1, "ill")
+    point = operating_point(
+        RateGoal("sensitivity", 0.9), ("1", "ill"), (scores, positive), (scores, positive)
+    )
+    curve = roc_figure([one], ill, point)
     x, y = (np.array([row[i] for row in curve.rows]) for i in (1, 2))
-    assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
+    assert (x[0], y[0], x[-2], y[-2]) == (0, 0, 1, 1)
     pairs = scores[positive][:, None] - scores[~positive][None, :]
     area = (pairs > 0).mean() + 0.5 * (pairs == 0).mean()
     assert f"AUC {area:.3f}" in curve.drawing.alt
-    found = detection(one)
-    assert found.auc == pytest.approx(area)
-    expected = f"false positive rate {1 - found.specificity:.3f}, true positive rate {found.sensitivity:.3f}"
+    line = detection_line(one, 1)
+    assert line.auc == pytest.approx(area)
+    found = line.counts
+    alarms, sensitivity, precision = (
+        share.value for share in (found.false_alarms, found.sensitivity, found.precision)
+    )
+    expected = f"false positive rate {alarms:.3f}, true positive rate {sensitivity:.3f}"
     assert expected in str(curve.svg)
-    recall = precision_recall_figure([one], "ill")
-    assert f"recall {found.sensitivity:.3f}, precision {found.precision:.3f}" in str(recall.svg)
+    recall = precision_recall_figure([one], ill, point)
+    assert f"recall {sensitivity:.3f}, precision {precision:.3f}" in str(recall.svg)
+    # the operating point lies on both curves
+    assert point.validation
+    at = point.validation.sensitivity.value
+    assert curve.rows[-1][2] == at == recall.rows[-1][1] >= 0.9
+    on_curve = np.interp(curve.rows[-1][1], x[:-1], y[:-1])
+    assert on_curve == pytest.approx(at, abs=0.01)
+    assert f"sensitivity=0.9: recall {at:.3f}" in str(recall.svg)
 
 
 def test_classes_are_listed_the_worst_first_with_what_they_are_confused_with() -> None:

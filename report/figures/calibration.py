@@ -1,18 +1,26 @@
-"""How reliable the probabilities are; for two classes, ROC and precision-recall curves."""
+"""How reliable the probabilities are; where one class is to be found, ROC and precision-recall curves."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from onepass.classify.metrics import Reliability, auroc, average_precision, risk_coverage
+from onepass.classify.metrics import (
+    Detection,
+    Reliability,
+    Share,
+    auroc,
+    average_precision,
+    risk_coverage,
+)
+from onepass.classify.operating_points import OperatingPoint
 from onepass.report.context import EvaluatedModel
 from onepass.report.figures.figure import Figure
 from onepass.report.palette import Style, series_style
 from onepass.report.plot import Plot, styled
 
-DECISION = 0.5  # probability of class 1 above which a two-class model predicts it
+POINT = Style("ink", "diamond", "")
 
 
 @styled
@@ -75,13 +83,21 @@ def risk_coverage_figure(evaluated: Sequence[EvaluatedModel]) -> Figure:
 
 
 @dataclass(frozen=True, slots=True)
+class Positive:
+    """The class that is to be found: its column, and its name."""
+
+    column: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Curve:
-    """One model over all thresholds of the probability of class 1.
+    """One model over all thresholds of the probability of the positive class.
 
     Attributes:
         x, y: Its points.
         area: Area under the ROC curve, or average precision.
-        decision: The point at DECISION.
+        decision: Where the most probable class is the answer.
     """
 
     x: np.ndarray
@@ -90,41 +106,49 @@ class _Curve:
     decision: tuple[float, float]
 
 
-def roc_figure(evaluated: Sequence[EvaluatedModel], positive: str) -> Figure:
-    """Return the ROC curves of two-class models; `positive` is the name of class 1."""
+def roc_figure(
+    evaluated: Sequence[EvaluatedModel], positive: Positive, point: OperatingPoint | None = None
+) -> Figure:
+    """Return the ROC curves of one class against the rest, with the operating point of the first model."""
     return _curves_figure(
         evaluated,
-        [_roc(model) for model in evaluated],
+        [_roc(model, positive.column) for model in evaluated],
         ("roc", "ROC curve", "AUC", "false positive rate", "true positive rate"),
-        f"{positive} is the positive class. Hollow: the threshold of one half, at which the models decide.",
+        positive,
+        point,
+        lambda found: (found.false_alarms, found.sensitivity),
     )
 
 
-def precision_recall_figure(evaluated: Sequence[EvaluatedModel], positive: str) -> Figure:
-    """Return the precision-recall curves of two-class models; `positive` is the name of class 1."""
+def precision_recall_figure(
+    evaluated: Sequence[EvaluatedModel], positive: Positive, point: OperatingPoint | None = None
+) -> Figure:
+    """Return the precision-recall curves of one class against the rest, with the operating point as above."""
     return _curves_figure(
         evaluated,
-        [_precision_recall(model) for model in evaluated],
+        [_precision_recall(model, positive.column) for model in evaluated],
         ("precision-recall", "Precision-recall curve", "AP", "recall", "precision"),
-        f"{positive} is the positive class. Hollow: the threshold of one half, at which the models decide.",
+        positive,
+        point,
+        lambda found: (found.sensitivity, found.precision),
     )
 
 
-def _roc(model: EvaluatedModel) -> _Curve:
-    scores, positive = model.probabilities[:, 1], model.truth == 1
+def _roc(model: EvaluatedModel, column: int) -> _Curve:
+    scores, positive = model.probabilities[:, column], model.truth == column
     false, true, _ = roc_curve(positive, scores)
-    above = scores > DECISION
-    decision = (float(above[~positive].mean()), float(above[positive].mean()))
-    return _Curve(false, true, auroc(model.truth, model.probabilities), decision)
+    called = model.predicted == column
+    decision = (float(called[~positive].mean()), float(called[positive].mean()))
+    return _Curve(false, true, auroc(model.truth, model.probabilities, column), decision)
 
 
-def _precision_recall(model: EvaluatedModel) -> _Curve:
-    scores, positive = model.probabilities[:, 1], model.truth == 1
+def _precision_recall(model: EvaluatedModel, column: int) -> _Curve:
+    scores, positive = model.probabilities[:, column], model.truth == column
     precision, recall, _ = precision_recall_curve(positive, scores)
-    above = scores > DECISION
-    at_decision = float(positive[above].mean()) if above.any() else 1.0
-    area = average_precision(model.truth, model.probabilities)
-    return _Curve(recall, precision, area, (float(above[positive].mean()), at_decision))
+    called = model.predicted == column
+    at_decision = float(positive[called].mean()) if called.any() else 1.0
+    area = average_precision(model.truth, model.probabilities, column)
+    return _Curve(recall, precision, area, (float(called[positive].mean()), at_decision))
 
 
 @styled
@@ -132,19 +156,41 @@ def _curves_figure(
     evaluated: Sequence[EvaluatedModel],
     curves: Sequence[_Curve],
     words: tuple[str, str, str, str, str],
-    caption: str,
+    positive: Positive,
+    point: OperatingPoint | None,
+    axes: Callable[[Detection], tuple[Share, Share]],
 ) -> Figure:
     slug, title, area, x_title, y_title = words
     areas = [f"{m.stage} ({area} {c.area:.3f})" for m, c in zip(evaluated, curves, strict=True)]
     legend = [(text, series_style(i)) for i, text in enumerate(areas)]
+    caption = f"{positive.name} is the positive class. Hollow: where the most probable class is the answer."
+    marked = axes(point.validation) if point and point.validation else ()
+    if point and marked:
+        legend.append((f"operating point, {point.goal}", POINT))
+        caption += (
+            f" Diamond: {evaluated[0].stage}, called {positive.name} from a probability of {point.threshold:.3g} "
+            "on, chosen on the selection split; bar: 95 % interval."
+        )
     plot = Plot(x_title, y_title, legend, unit=True)
     rows: list[tuple[str, float, float]] = []
     for i, (model, curve) in enumerate(zip(evaluated, curves, strict=True)):
         points = list(zip(curve.x.tolist(), curve.y.tolist(), strict=True))
-        style, (x, y) = series_style(i), curve.decision
+        style = series_style(i)
         plot.curve(points, style)
-        label = f"{model.stage}: {x_title} {x:.3f}, {y_title} {y:.3f}"
-        plot.curve([(x, y)], Style(style.colour, style.shape, hollow=True), [label])
+        label = _label(model.stage, x_title, y_title, curve.decision)
+        plot.curve([curve.decision], Style(style.colour, style.shape, hollow=True), [label])
         rows += [(model.stage, *point) for point in points]
     alt = f"{title}. " + "; ".join(areas)
+    if point and marked:
+        x, y = marked
+        place, (low, high) = (x.value or 0.0, y.value or 0.0), y.interval or (0.0, 1.0)
+        label = _label(str(point.goal), x_title, y_title, place)
+        plot.span(place[0], low, high, POINT.colour)
+        plot.curve([place], POINT, [label])
+        rows.append((f"operating point, {point.goal}", *place))
+        alt += f"; {label}"
     return Figure(slug, title, caption, plot.drawing(alt), ("model", x_title, y_title), rows)
+
+
+def _label(name: str, x_title: str, y_title: str, place: tuple[float, float]) -> str:
+    return f"{name}: {x_title} {place[0]:.3f}, {y_title} {place[1]:.3f}"

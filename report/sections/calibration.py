@@ -1,18 +1,22 @@
-"""How reliable the probabilities are; for two classes, sensitivity and specificity too."""
+"""How reliable the probabilities are; where one class is to be found, sensitivity and specificity too."""
 
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from onepass.classify.leaderboard.records import Calibration
 from onepass.classify.metrics import (
+    Detection,
     Reliability,
     auroc,
     average_precision,
-    confusion_matrix,
+    detection,
     reliability,
 )
 from onepass.report.context import EvaluatedModel, ReportContext
 from onepass.report.figures.calibration import (
+    Positive,
     precision_recall_figure,
     reliability_figure,
     risk_coverage_figure,
@@ -22,51 +26,40 @@ from onepass.report.sections.section import Section
 
 
 @dataclass(frozen=True, slots=True)
-class Detection:
-    """What a two-class model makes of the validation images.
+class DetectionLine:
+    """What a model makes of the validation images, where one class is to be found.
 
     Attributes:
-        stage: Whose.
-        true_positive, false_positive, false_negative, true_negative: Images.
-        auc: Area under the ROC curve.
-        average_precision: Area under the precision-recall curve.
+        name: Whose answers.
+        counts: Images by truth and answer.
+        auc: Area under the ROC curve; None in a further line of the same model.
+        average_precision: Area under the precision-recall curve; None likewise.
     """
 
-    stage: str
-    true_positive: int
-    false_positive: int
-    false_negative: int
-    true_negative: int
-    auc: float
-    average_precision: float
-
-    @property
-    def sensitivity(self) -> float:
-        """Share of the positive images that were found."""
-        return self.true_positive / (self.true_positive + self.false_negative)
-
-    @property
-    def specificity(self) -> float:
-        """Share of the negative images that were left alone."""
-        return self.true_negative / (self.true_negative + self.false_positive)
-
-    @property
-    def precision(self) -> float | None:
-        """Share of the images predicted as positive that are; None where none was."""
-        predicted = self.true_positive + self.false_positive
-        return self.true_positive / predicted if predicted else None
+    name: str
+    counts: Detection
+    auc: float | None = None
+    average_precision: float | None = None
 
 
 def build(context: ReportContext) -> Section:
-    """Return calibration, and detection where there are two classes that both have images."""
+    """Return calibration, and detection where one class is to be found."""
     evaluated = context.evaluated
     calibration = [found for model in evaluated for found in _calibration(context, model)]
     figures = [reliability_figure(calibration), risk_coverage_figure(evaluated)]
     facts: dict[str, Any] = {"calibration": calibration, "detections": [], "positive": ""}
-    if len(context.class_names) == 2 and 0 < context.frozen.truth.mean() < 1:
-        positive = context.class_names[1]
-        facts |= {"detections": [detection(model) for model in evaluated], "positive": positive}
-        figures += [roc_figure(evaluated, positive), precision_recall_figure(evaluated, positive)]
+    positive, point = _positive(context), context.point
+    if positive:
+        lines = [detection_line(model, positive.column) for model in evaluated]
+        if point and point.validation:
+            lines.insert(
+                1, DetectionLine(f"{context.frozen.stage}, {point.goal}", point.validation)
+            )
+        facts |= {"detections": lines, "positive": positive.name}
+        figures += [
+            roc_figure(evaluated, positive, point),
+            precision_recall_figure(evaluated, positive, point),
+        ]
     return Section(
         "calibration", "How reliable the probabilities are", "Calibration", facts, figures
     )
@@ -86,15 +79,19 @@ def _calibration(context: ReportContext, model: EvaluatedModel) -> list[tuple[st
     ]
 
 
-def detection(model: EvaluatedModel) -> Detection:
-    """Return what a two-class model makes of the validation images; class 1 is positive."""
-    counts = confusion_matrix(model.truth, model.predicted, 2)
-    return Detection(
-        stage=model.stage,
-        true_positive=int(counts[1, 1]),
-        false_positive=int(counts[0, 1]),
-        false_negative=int(counts[1, 0]),
-        true_negative=int(counts[0, 0]),
-        auc=auroc(model.truth, model.probabilities),
-        average_precision=average_precision(model.truth, model.probabilities),
+def _positive(context: ReportContext) -> Positive | None:
+    """Return the class that is to be found; None where none is, or the validation images are all or none of it."""
+    column = context.positive
+    if column is None or not 0 < np.mean(context.frozen.truth == column) < 1:
+        return None
+    return Positive(column, context.class_names[column])
+
+
+def detection_line(model: EvaluatedModel, column: int) -> DetectionLine:
+    """Return what a model makes of the validation images by its most probable class."""
+    return DetectionLine(
+        model.stage,
+        detection(model.truth == column, model.predicted == column),
+        auroc(model.truth, model.probabilities, column),
+        average_precision(model.truth, model.probabilities, column),
     )

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from onepass.classify.goals import RateGoal
 from onepass.classify.leaderboard.board import ProbeResult
 from onepass.classify.leaderboard.prediction_record import MemberRecord
-from onepass.classify.metrics import confused_pairs, confusion_matrix
+from onepass.classify.metrics import Share, confused_pairs, confusion_matrix
 from onepass.classify.pipeline import compare_best
 from onepass.classify.text import gain_words
 from onepass.data.record import PublishedResult
 from onepass.report.context import ReportContext, probe_name
-from onepass.report.numbers import p_value, points
+from onepass.report.numbers import interval, p_value, percent, points
 from onepass.report.sections.section import Section
 
 STAGES = ("frozen", "fine-tuned", "ensemble")
@@ -44,6 +45,7 @@ def build(context: ReportContext) -> Section:
         "numbers": numbers,
         "compared": any(number.published for number in numbers),
         "verdict": _verdict(context),
+        "detection": _detection(context),
         "gain": _gain(context),
         "errors": _errors(context),
         "name": probe_name(context.winner),
@@ -112,6 +114,25 @@ def _verdict(context: ReportContext) -> str:
     runner_up = probe_name(context.board.find(test.second))
     ahead = f"{points(test.gain)} points against the runner-up, {runner_up}"
     return f"{ahead}: {test.verdict} (McNemar, {p_value(test.p_value)})"
+
+
+def _detection(context: ReportContext) -> str:
+    """Say what the operating point finds, at how many false alarms; "" where there is none."""
+    point = context.point
+    if point is None or point.validation is None:
+        return ""
+    found, goal = point.validation, point.goal
+    rate = f"{percent(goal.share)} {goal.kind}" if isinstance(goal, RateGoal) else str(goal)
+    name = context.class_names[context.dataset.class_ids.index(point.positive)]
+    return (
+        f"at {rate} for {name} (threshold {point.threshold:.3g}, chosen on the selection split): false alarms on "
+        f"{_with_interval(found.false_alarms)} of the other validation images; {_with_interval(found.sensitivity)} of "
+        f"{name} are found"
+    )
+
+
+def _with_interval(share: Share) -> str:
+    return f"{percent(share.value)} (95\u00a0% interval {interval(share.interval)})"
 
 
 def _gain(context: ReportContext) -> str:
