@@ -29,7 +29,7 @@ from onepass.cache.provenance import digest_json
 JUST_NOW = 2_000_000_000  # ns; a file system may give two changes within it the same time
 STORED_WAYS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ENCRYPTED = 1  # bit of a member's flags
-DANGLING = "a dangling link"
+DANGLING, NO_FILE = "a dangling link", "no such file"
 NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # what a dangling link gives
 # Thumbnails, trash and notes of file managers and network drives, beside all names that begin with a dot.
 SYSTEM_FOLDERS = frozenset(
@@ -113,7 +113,7 @@ class Tree:
         except Exception as error:  # zipfile raises nearly anything on a damaged member
             if isinstance(error, OSError) and error.errno in NOWHERE:
                 is_link = (self.path / self.prefix / name).is_symlink()
-                why = DANGLING if is_link else "not there any more"
+                why = DANGLING if is_link else NO_FILE
                 raise MissingFileError(f"{self.prefix}{name}: {why}") from error
             if refused_by_system(error):
                 raise unreadable(f"{self.path}: {self.prefix}{name}", error) from error
@@ -215,15 +215,44 @@ def _folder_tree(path: Path) -> Tree:
         for n, size, changed in listing
         if changed < now - JUST_NOW and size >= 0
     }
-    return Tree(
-        path,
-        names,
-        frozenset(folders),
-        identity,
-        lambda name: (path / name).open("rb"),
-        left_out,
-        states,
-    )
+
+    def opener(name: str) -> IO[bytes]:
+        return (path / name).open("rb")
+
+    return Tree(path, names, frozenset(folders), identity, opener, left_out, states)
+
+
+class _States(Mapping):
+    """What the system says of a file below a folder, asked when it is wanted; as `Tree.states`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.place, self.now = path, str(path.resolve()), time.time_ns()
+
+    def __getitem__(self, name: str) -> tuple[int | str, ...]:
+        try:
+            found = (self.path / name).stat()
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            raise KeyError(name) from error
+        if not stat.S_ISREG(found.st_mode) or found.st_mtime_ns >= self.now - JUST_NOW:
+            raise KeyError(name)
+        return self.place, found.st_size, found.st_mtime_ns
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def files_by_name(path: Path) -> Tree:
+    """Return a folder whose files somebody else names, such as a table; it is not looked through."""
+
+    def opener(name: str) -> IO[bytes]:
+        if not stat.S_ISREG((path / name).stat().st_mode):
+            raise InvalidInputError("expected a file, found a folder, pipe or device")
+        return (path / name).open("rb")
+
+    return Tree(path, (), frozenset(), {}, opener, Counter(), _States(path))
 
 
 def _scan(top: Path, listing: list[list], folders: set[str], left_out: Counter[str]) -> None:

@@ -63,12 +63,14 @@ class Choices:
     group_column: str | None = None
     group_pattern: str | None = None
 
-    def after(self, before: Manifest | None) -> "Choices":
-        """Return the choices with what they leave open taken from the data set as it was."""
+    def after(self, before: Manifest | None, source: Source) -> "Choices":
+        """Return the choices with what they leave open taken from the data set as it was, or from its source."""
         record = before.record if before else None
         column, pattern = self.group_column, self.group_pattern
-        if record and column is None and pattern is None:
-            column, pattern = record.group_column, record.group_pattern
+        if column is None and pattern is None:
+            column, pattern = source.group_column, ""
+            if record:
+                column, pattern = record.group_column, record.group_pattern
         kept = record.seed if record else None
         seed = self.seed if kept is None or (self.resplit and self.seed is not None) else kept
         return Choices(seed or 0, self.resplit, self.drop_leaks, column or "", pattern or "")
@@ -135,7 +137,12 @@ def arrange(
     order = np.concatenate([known[np.argsort(row[known])], np.flatnonzero(row < 0)])
     positions, content, row = positions[order], content[order], row[order]
     items = [items[index] for index in order.tolist()]
-    choices = wished.after(before)
+    choices = wished.after(before, source)
+    grouped = choices.group_column or choices.group_pattern
+    if source.group_column and not grouped and wished.group_column is None:
+        said.append(
+            f"column {source.group_column} says what belongs together, and is not used: --group takes it"
+        )
     labels, columns = _labels(source, items, row, before, said)
     _say_what_went(row, before, said)
     groups = _groups(source, positions, items, choices, said)

@@ -6,9 +6,10 @@ from pathlib import Path
 from onepass.cache.commandline.flags import StoreConfig, flag
 from onepass.cache.errors import UsageError
 from onepass.cache.names import check_new_dataset
-from onepass.data.sources import SOURCES
+from onepass.data.sources import OWN, SOURCES
 
 LARGEST_SIDE = 4096  # px
+ROLES = ("file", "label", "split", "group", "fold")  # of a table's columns
 MAX_SIDE = 320  # px
 DEFAULT_FIT = "stretch"  # measured: benchmarks/fit.py
 
@@ -28,11 +29,24 @@ def _check_pattern(pattern: str) -> None:
 class PrepareConfig(StoreConfig):
     """Flags of `onepass data prepare`."""
 
-    kind: str = flag(help=", ".join(SOURCES), positional=True, metavar="NAME")
-    source: tuple[str, ...] = flag(
-        (), "folders, zips, or addresses of zips; several become one data set"
+    kind: str = flag(
+        help=f"a path of your own: {'; '.join(OWN.values())}. Or a name: {', '.join(SOURCES)}",
+        positional=True,
+        metavar="PATH_OR_NAME",
     )
-    name: str | None = flag(None, "name in the store (default: NAME; of a folder, its own name)")
+    source: tuple[str, ...] = flag(
+        (), "paths, or addresses of zips, where NAME is given; several become one data set"
+    )
+    name: str | None = flag(None, "name in the store (default: NAME; of a path, its own name)")
+    images: str = flag(
+        "", "folder, zip or tar of the files that a table names (default: the table's folder)"
+    )
+    columns: tuple[str, ...] = flag(
+        (),
+        "columns of a table that are not found by their names, such as file=path label=species; "
+        f"of {', '.join(ROLES)}",
+        metavar="ROLE=COLUMN",
+    )
     max_side: int | None = flag(
         None,
         f"largest height and width of the rows (px; default: {MAX_SIDE}, or as prepared before)",
@@ -104,6 +118,11 @@ class PrepareConfig(StoreConfig):
             raise UsageError("--group and --group-by: expected one of them, received both")
         if self.group_by:
             _check_pattern(self.group_by)
+        for word in self.columns:
+            if word.partition("=")[0] not in ROLES or "=" not in word:
+                raise UsageError(
+                    f"--columns {word}: expected ROLE=COLUMN, where ROLE is one of {', '.join(ROLES)}"
+                )
 
     @property
     def fit_and_pad(self) -> str:
@@ -111,6 +130,12 @@ class PrepareConfig(StoreConfig):
         if self.pad in ("mean", "reflect"):
             return f"pad {self.pad}"
         return self.fit or ("pad" if self.pad else "")
+
+    @property
+    def column_of(self) -> dict[str, str]:
+        """The column of a table by what it is for."""
+        words = (word.partition("=") for word in self.columns)
+        return {role: column for role, _, column in words}
 
     @property
     def raw(self) -> Path:

@@ -20,7 +20,7 @@ from onepass.cache.rowfile import RowFile
 from onepass.cache.stores import AnyStore, root, roots
 from onepass.data.manifest import EXCLUDED, GROUP, HELD_LABELS, OF_FILES, Manifest, manifest_path
 from onepass.data.record import DatasetRecord
-from onepass.data.sources import SOURCES
+from onepass.data.sources import KNOWN
 
 __all__ = [
     "EXCLUDED",
@@ -179,7 +179,7 @@ def manifest_of(store: AnyStore, name: str) -> Manifest:
     check_name("data set", name)
     known = prepared_names(store)
     if name not in known:
-        can_be_made = name in SOURCES and name != "folder"
+        can_be_made = name in KNOWN
         remedy = Remedy("prepare", name) if can_be_made else Remedy("list data sets")
         if known:
             raise unknown_name("data set", name, known, remedy)

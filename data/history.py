@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from onepass.cache.features import SPLITS
-from onepass.data.manifest import EXCLUDED, GROUP, Manifest, true_labels
+from onepass.data.manifest import EXCLUDED, GROUP, RESERVED, Manifest, true_labels
 
 SHOWN = 20  # rows that are named, of each kind of change
 
@@ -39,8 +39,8 @@ def changes_between(before: Manifest | None, after: Manifest, row: np.ndarray) -
     renamed = sum(before.names[b] != after.names[a] for b, a in zip(was, known, strict=True))
     if renamed:
         what.append(f"names changed: {renamed:,}")
-    if before.columns.get(GROUP) != after.columns.get(GROUP) and not (added or removed):
-        what.append("groups")
+    if not (added or removed):
+        what += _columns(before, after)
     if not what and before.digest != after.digest:
         what.append("order, or names of classes")
     return what
@@ -65,6 +65,19 @@ def _rows(
         return []
     more = ", …" * (len(changed) > SHOWN)
     return [f"{kind} changed: {len(changed):,} ({', '.join(changed[:SHOWN])}{more})"]
+
+
+def _columns(before: Manifest, after: Manifest) -> list[str]:
+    """Say which of the groups and the further columns of the source are others."""
+    names = sorted({*before.columns, *after.columns} - RESERVED - {GROUP})
+    changed = [
+        name
+        for name in (GROUP, *names)
+        if not np.array_equal(before.columns.get(name, ()), after.columns.get(name, ()))
+    ]
+    groups = ["groups"] if GROUP in changed else []
+    further = [name for name in changed if name != GROUP]
+    return groups + ([f"columns changed: {', '.join(further)}"] if further else [])
 
 
 def _geometry(before: Manifest, after: Manifest) -> str:

@@ -38,6 +38,11 @@ SOURCE_LABELS = "source_labels"  # (N,) int32: what the source said where a labe
 # (N,) int8: what the source said of a row that is excluded; -1 nothing
 SOURCE_SPLIT = "source_split"
 OF_FILES = (SOURCE, STAMP, IMAGE_SIZE, GREY)  # what is known of the files, and nobody's result
+FOLD = "fold"  # N texts, of a source that says so: the fold of cross-validation, "" for none
+# What a further column cannot be called.
+RESERVED = frozenset(
+    {*OF_FILES, HELD_LABELS, SOURCE_LABELS, SOURCE_SPLIT, "labels", "split", "names", "content"}
+)
 
 
 @record

@@ -55,12 +55,13 @@ from onepass.data.manifest import (
     manifest_path,
 )
 from onepass.data.record import SkippedImage
-from onepass.data.sources import open_source
-from onepass.data.sources.base import Item, Request, Source, own_name
+from onepass.data.sources import SOURCES, kind_of, open_source
+from onepass.data.sources.base import Item, Request, Source
 from onepass.data.summary import Prepared, left_out_by_kind, summarise
 
 log = logging.getLogger(__name__)
 
+PATH_MARKS = set("/\\.*?{")  # one of them makes a word a path, also where nothing is there
 MANY_GONE = 50  # images; fewer are not worth the question
 
 DAMAGED = ".damaged"  # after the name of a manifest that could not be read, and was made again
@@ -86,8 +87,8 @@ def prepare_dataset(config: PrepareConfig, stop: StopRequest | None = None) -> P
     """
     start = time.monotonic()
     with ExitStack() as stack:
-        source = stack.enter_context(open_source(config.kind, _requests(config)))
-        name = config.name or _default_name(config.kind, source)
+        source = stack.enter_context(open_source(*_what(config)))
+        name = config.name or _default_name(source)
         if not config.dry_run:
             stack.enter_context(exclusive(manifest_path(config.store, name)))
         work = _Preparation(config, source, name)
@@ -107,23 +108,37 @@ def prepare_dataset(config: PrepareConfig, stop: StopRequest | None = None) -> P
     )
 
 
-def _requests(config: PrepareConfig) -> list[Request]:
-    """Return where to look: in each place that is named, or where the source itself knows."""
-    if len(config.source) > 1 and config.digest:
+def _what(config: PrepareConfig) -> tuple[str, list[Request]]:
+    """Return the kind of source, and where to look: in each place that is named, or where it itself knows."""
+    kind, places = config.kind, config.source
+    if kind not in SOURCES and (Path(kind).expanduser().exists() or PATH_MARKS & set(kind)):
+        kind, places = kind_of(kind), (kind, *places)
+    if len(places) > 1 and config.digest:
         raise UsageError("--digest: expected one --source, received several")
-    return [
-        Request(place, config.digest, config.raw, config.layout, further=number > 0)
-        for number, place in enumerate(config.source or (None,))
+    if kind != "table" and (config.images or config.columns):
+        raise UsageError(f"--images and --columns are for tables; {kind} has none")
+    return kind, [
+        Request(
+            place,
+            config.digest,
+            config.raw,
+            config.layout,
+            further=number > 0,
+            images=config.images,
+            columns=config.column_of,
+            scratch=root(config.store),
+        )
+        for number, place in enumerate(places or (None,))
     ]
 
 
-def _default_name(kind: str, source: Source) -> str:
-    """Return the kind; for a folder or zip of one's own, its name, of several the first one's."""
-    place = source.origins[0].place
-    name = own_name(Path(place)) if kind == "folder" else kind
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")
+def _default_name(source: Source) -> str:
+    """Return the source's own name, or its kind."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.name or source.kind).strip("-._")
     if not DATASET.fullmatch(name):
-        raise UsageError(f"{place}: expected --name, for its own name cannot be one in the store")
+        raise UsageError(
+            f"{source.where}: expected --name, for its own name cannot be one in the store"
+        )
     return name
 
 
@@ -170,6 +185,7 @@ class _Preparation:
             new=int(np.sum(~carried)),
             carried=int(carried.sum()),
             equal=_count_equal(keys),
+            said=self.source.said,
             left_out=left_out_by_kind(self.source.left_out, _skipped(self.bad)),
             geometry=self.geometry_note,
         )
@@ -358,7 +374,13 @@ class _Preparation:
             manifest = replace(manifest, history=[*manifest.history, change])
         elsewhere = self.before is not None and self.before.path != manifest.path
         if elsewhere and self._as_before(rows, contents):
-            return Prepared("cached", self.name, carried=carried, equal=_count_equal(contents))
+            return Prepared(
+                "cached",
+                self.name,
+                carried=carried,
+                equal=_count_equal(contents),
+                said=self.source.said,
+            )
         if self.before is None or elsewhere or not _equal(self.before, manifest):
             if self.before is None and manifest.path.exists():  # damaged, see `_existing`
                 manifest.path.replace(f"{manifest.path}{DAMAGED}")
@@ -376,7 +398,7 @@ class _Preparation:
             carried=carried,
             equal=_count_equal(contents),
             changed=what if self.before else [],
-            said=rows.said,
+            said=[*self.source.said, *rows.said],
             geometry="" if cached else self.geometry_note,
         )
 
@@ -408,6 +430,8 @@ class _Preparation:
         if rows.groups is not None:
             columns[GROUP] = rows.groups
         for name, values in source.side.items():
+            if name == GROUP:  # written above where it says what belongs together
+                continue
             is_list = isinstance(values, list)
             columns[name] = [values[p] for p in rows.order] if is_list else values[rows.order]
         same = before is not None and before.contents == contents_digest(contents)

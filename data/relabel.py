@@ -4,20 +4,17 @@ Only the manifest is written: no image is decoded, no vector computed. A later `
 corrected here as long as the source says what it says now.
 """
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from onepass.cache.content import find
 from onepass.cache.csv_text import FORMULA, csv_text
 from onepass.cache.errors import InvalidInputError, UsageError
-from onepass.cache.files import read_bytes, write_atomic
+from onepass.cache.files import write_atomic
 from onepass.cache.locks import exclusive
 from onepass.cache.provenance import made_by
 from onepass.data.config import ExportConfig, RelabelConfig
@@ -35,10 +32,9 @@ from onepass.data.manifest import (
     true_labels,
 )
 from onepass.data.splits import SPLITS, TEST, TRAIN, UNDRAWN, check_classes
+from onepass.data.tables import read_table, texts
 
 EXCLUDE = "excluded"  # instead of a class: the image is taken out
-DELIMITERS = (",", ";", "\t")
-MAX_TABLE = 1 << 28  # bytes
 SHOWN = 5  # errors that are named
 
 
@@ -164,41 +160,26 @@ def exported_text(result: Exported) -> str:
     )
 
 
-def _read_table(path: Path) -> list[tuple[int, str, str]]:
-    """Return (line, file, label) of each row of a table with columns of these names.
+def _read_table(path: Path) -> list[tuple[str, str, str]]:
+    """Return (place, file, label) of each row of a table with columns of these names.
 
     Raises:
         InvalidInputError: It is no such table.
         MissingFileError: There is none.
         UnreadableFileError: The system refuses to read it.
     """
-    try:
-        text = read_bytes(path, MAX_TABLE).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
+    table = read_table(path)
+    named = {name.casefold(): name for name in table.names}
+    if not {"file", "label"} <= named.keys():
+        found = ", ".join(table.names)[:80]
         raise InvalidInputError(
-            f"{path}: expected text in UTF-8 ({error.reason} at byte {error.start}); save it as CSV UTF-8"
-        ) from error
-    try:
-        for delimiter in DELIMITERS:
-            reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-            header = [name.strip().casefold() for name in next(reader, [])]
-            if {"file", "label"} <= set(header):
-                return _rows(reader, header.index("file"), header.index("label"))
-    except csv.Error as error:
-        raise InvalidInputError(f"{path}: line {reader.line_num}: {error}") from error
-    raise InvalidInputError(
-        f"{path}: expected a table whose first line names the columns file and label, found "
-        f"{text.partition(chr(10))[0][:80]!r}"
-    )
-
-
-def _rows(reader: Any, file: int, label: int) -> list[tuple[int, str, str]]:
-    rows = []
-    for cells in reader:
-        if any(cell.strip() for cell in cells):
-            cells += [""] * (max(file, label) + 1 - len(cells))
-            rows.append((reader.line_num, one_form(cells[file]), _plain(cells[label])))
-    return rows
+            f"{path}: expected a table whose first line names the columns file and label, found {found!r}"
+        )
+    files, labels = (texts(table.cells(named[name])) for name in ("file", "label"))
+    return [
+        (table.place(row), one_form(file), _plain(label))
+        for row, (file, label) in enumerate(zip(files, labels, strict=True))
+    ]
 
 
 def _plain(cell: str) -> str:
@@ -208,11 +189,11 @@ def _plain(cell: str) -> str:
 
 
 def _apply(
-    path: Path, wanted: list[tuple[int, str, str]], before: Manifest
+    path: Path, wanted: list[tuple[str, str, str]], before: Manifest
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the true labels (N,) and splits (N,) after the table."""
     edit = _Edit(before)
-    wrong = [f"line {line}: {why}" for line, *cells in wanted if (why := edit.apply(line, *cells))]
+    wrong = [f"{place}: {why}" for place, *cells in wanted if (why := edit.apply(place, *cells))]
     if wrong:
         more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         raise InvalidInputError(f"{path}: {'; '.join(wrong[:SHOWN])}{more}. Nothing was changed")
@@ -228,17 +209,17 @@ class _Edit:
         self.row_of = {one_form(name): row for row, name in enumerate(before.names)}
         self.classes = _classes(before)
         self.known = ", ".join(list(dict.fromkeys(before.class_ids))[:SHOWN])
-        self.said: dict[int, tuple[int, str]] = {}
+        self.said: dict[int, tuple[str, str]] = {}
 
-    def apply(self, line: int, file: str, label: str) -> str:
-        """Do what a line asks; return what is wrong with it, "" for nothing."""
+    def apply(self, place: str, file: str, label: str) -> str:
+        """Do what a row of the table asks; return what is wrong with it, "" for nothing."""
         names = (name for name in (file, file.strip(), _plain(file)) if name in self.row_of)
         row = self.row_of.get(next(names, ""))
         if row is None:
             return f"no image is called {file!r}"
-        earlier, said = self.said.setdefault(row, (line, label))
+        earlier, said = self.said.setdefault(row, (place, label))
         if said != label:
-            return f"{file} is {label}, but {said} in line {earlier}"
+            return f"{file} is {label}, but {said} in {earlier}"
         target = self.classes.get(one_form(label))
         if label == EXCLUDE and EXCLUDE not in self.classes:
             self.split[row] = EXCLUDED

@@ -12,7 +12,7 @@ from onepass.cache.commandline.advice import command_of
 from onepass.cache.commandline.terminal import one_line
 from onepass.cache.features import FeatureKey, extract_flags, parse_key_text
 from onepass.cache.progress import human_bytes, human_seconds
-from onepass.data.archive import DANGLING
+from onepass.data.archive import DANGLING, NO_FILE
 from onepass.data.dataset import EXCLUDED, SPLITS, ImageDataset
 from onepass.data.record import SkippedImage
 
@@ -180,7 +180,8 @@ def left_out_by_kind(files: Mapping[str, int], skipped: Sequence[SkippedImage]) 
     """Return how many files of a source are no rows, by kind: other files, and images that cannot be used."""
     found = Counter(files)
     for image in skipped:
-        found["dangling link" if DANGLING in image.why else "undecodable"] += 1
+        kinds = {DANGLING: "dangling link", NO_FILE: "missing"}
+        found[next((kind for why, kind in kinds.items() if why in image.why), "undecodable")] += 1
     return dict(found.most_common())
 
 

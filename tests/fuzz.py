@@ -560,8 +560,8 @@ def _read_tables(content: bytes, path: Path) -> None:
         for picture in find_pictures([str(named)], "", stack).found:
             with suppress(OnepassError):
                 picture.read()
-    for line, file, label in read_labels(named):
-        assert line > 1 and isinstance(file + label, str)
+    for place, file, label in read_labels(named):
+        assert place.startswith("line ") and isinstance(file + label, str)
 
 
 TABLE_SEEDS = [

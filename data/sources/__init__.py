@@ -3,19 +3,32 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from onepass.cache.errors import Remedy, unknown_name
 
-if TYPE_CHECKING:  # the table below is read by --help, which should not wait for NumPy
+if TYPE_CHECKING:  # the tables below are read by --help, which should not wait for NumPy
     from onepass.data.sources.base import Request, Source
 
-SOURCES = {
+# Data sets that are known by name,
+KNOWN = {
     "solar-cells": "2,624 photographs of solar cells, 2 classes, from the package elpv-dataset",
     "tiny-imagenet": "200 classes at 64 x 64 px, from the official address or --source ZIP_OR_FOLDER_OR_URL",
-    "folder": "your own images: --source FOLDER_OR_ZIP with train/<class>/*.jpg [val/<class>/*.jpg] [test/*.jpg]",
     "digits": "1,797 digits at 8 x 8 px from scikit-learn, for fast tests",
 }
+# and what your own may be. A place is of the first kind whose module recognises it, else a folder.
+OWN = {
+    "table": "a .csv, .tsv, .jsonl or .parquet of files (or images) and labels, or a folder with metadata.csv",
+    "folder": "a folder or zip with train/<class>/*.jpg [val/<class>/*.jpg] [test/*.jpg], or classes at the top",
+}
+SOURCES = KNOWN | OWN
+
+
+def kind_of(place: str) -> str:
+    """Return which of `OWN` a path or an address is."""
+    others = (kind for kind in OWN if kind != "folder")
+    return next((kind for kind in others if _module(kind).recognises(place)), "folder")
 
 
 @contextmanager
@@ -32,12 +45,19 @@ def open_source(kind: str, requests: Sequence["Request"]) -> "Iterator[Source]":
     """
     if kind not in SOURCES:
         raise unknown_name("data set", kind, SOURCES, Remedy("prepare a folder"))
-    module = import_module("onepass.data.sources." + kind.replace("-", "_"))
+    module = _module(kind)
     with ExitStack() as stack:
-        opened = [stack.enter_context(module.open_source(request)) for request in requests]
+        if hasattr(module, "open_sources"):  # its places are parts of one
+            opened = [stack.enter_context(module.open_sources(requests))]
+        else:
+            opened = [stack.enter_context(module.open_source(request)) for request in requests]
         if len(opened) > 1:
             from onepass.data.sources.several import join
 
             opened = [join(opened)]
         opened[0].check()
         yield opened[0]
+
+
+def _module(kind: str) -> ModuleType:
+    return import_module("onepass.data.sources." + kind.replace("-", "_"))

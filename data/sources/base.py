@@ -1,8 +1,9 @@
 """What every source of images gives, and how one that lies in files is opened."""
 
+import glob
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,11 @@ from onepass.data.images import MAGIC_BYTES, image_suffixes, inspect_image, may_
 from onepass.data.record import DatasetRecord, Origin
 from onepass.data.splits import TRAIN, UNDRAWN, check_classes
 
+KIND_SUFFIX = re.compile(
+    r"\.(zip|tar|tar\.gz|tgz|csv|tsv|jsonl|ndjson|parquet|npz)$", re.IGNORECASE
+)
+BRACES = re.compile(r"\{(?:(\d{1,9})\.\.(\d{1,9})|([^{}]*,[^{}]*))\}")
+MAX_FILES = 100_000  # that a pattern may mean
 SUFFIX = re.compile(r"\.(?!\d+$)[a-z0-9]{1,10}")  # a number such as .0001 says nothing
 
 
@@ -32,6 +38,9 @@ class Request:
         raw: Folder of the downloads.
         layout: "classes" where every folder at the top is a class, whatever its name.
         further: The images are added to those of another source, which has all that is known of both.
+        images: Folder, zip or tar that the files of a table are in; "" for the folder of the table.
+        columns: The column of a table by what it is for, such as {"label": "species"}.
+        scratch: Folder for temporary copies, which are as large as the images.
     """
 
     source: str | None
@@ -39,6 +48,9 @@ class Request:
     raw: Path
     layout: str = "auto"
     further: bool = False
+    images: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    scratch: Path = Path()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +111,9 @@ class Source:
         strata: (N,) int, finer than the labels, that a split is to be even in; None for the labels.
         split_note: What a reader of a result has to know where a split is drawn; "" for the usual.
         left_out: How many files are no items, by kind, such as {".heic": 20, "in @eaDir": 12}.
+        name: What the data set is called where nobody says so; "" for its kind.
+        said: What a person is told.
+        group_column: Which of the further arrays says what belongs together; "" for none.
     """
 
     kind: str
@@ -113,6 +128,9 @@ class Source:
     left_out: dict[str, int] = field(default_factory=dict)
     strata: np.ndarray | None = None
     split_note: str = ""
+    name: str = ""
+    said: list[str] = field(default_factory=list)
+    group_column: str = ""
 
     def check(self) -> None:
         """Refuse what cannot be learnt, or told apart.
@@ -211,9 +229,53 @@ def _is_image(tree: Tree, name: str) -> bool:
 
 
 def own_name(path: Path) -> str:
-    """Return the name of a folder, whole, or of a zip, without .zip."""
-    name = path.expanduser().resolve().name
-    return name[: -len(".zip")] if name.lower().endswith(".zip") and not path.is_dir() else name
+    """Return the name of a folder, whole; of a file or a pattern, without its suffix and what varies."""
+    resolved = path.expanduser().resolve()
+    if path.is_dir():
+        return resolved.name
+    plain = re.split(r"[{*?\[]", KIND_SUFFIX.sub("", resolved.name))[0].rstrip("-_.")
+    return plain or resolved.parent.name
+
+
+def matching_files(place: str) -> list[Path]:
+    """Return the files that a pattern such as `shard-{000..012}.tar` or `*.csv` means, sorted.
+
+    Raises:
+        MissingFileError: There is none, or one of those that are counted is not there.
+        InvalidInputError: It counts too far.
+    """
+    path = Path(place).expanduser()
+    if path.exists() or not set(place) & set("{*?["):
+        return [path]
+    found: list[Path] = []
+    for pattern in _without_braces(str(path)):
+        matches = sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH207  as the shell's own
+        if not matches:
+            raise MissingFileError(f"{pattern}: no such file")
+        found += matches
+    return list(dict.fromkeys(found))
+
+
+def _without_braces(pattern: str) -> list[str]:
+    """Return what a shell makes of `{a,b}` and `{000..012}`."""
+    waiting, done = [pattern], list[str]()
+    while waiting:
+        text = waiting.pop(0)
+        if len(waiting) + len(done) > MAX_FILES:
+            raise InvalidInputError(f"{pattern}: expected at most {MAX_FILES:,} files")
+        braces = BRACES.search(text)
+        if not braces:
+            done.append(text)
+            continue
+        low, high, words = braces.groups()
+        if words is None:
+            last = min(int(high), int(low) + MAX_FILES)
+            width = len(low) if low.startswith("0") else 0
+            parts = [str(number).zfill(width) for number in range(int(low), last + 1)]
+        else:
+            parts = words.split(",")
+        waiting += [text[: braces.start()] + part + text[braces.end() :] for part in parts]
+    return done
 
 
 def _download(url: str, request: Request) -> Download:

@@ -67,6 +67,7 @@ def open_source(request: Request) -> Iterator[Source]:
             origins=[tree_origin(whole)],
             record=DatasetRecord(title=own_name(whole.path), notes=notes),
             left_out=left_out,
+            name=own_name(whole.path),
         )
 
 

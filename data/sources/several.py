@@ -43,6 +43,8 @@ def join(sources: Sequence[Source]) -> Source:
         side={name: _column(sources, name) for name in first.side if name in columns},
         left_out=dict(sum((Counter(s.left_out) for s in sources), Counter()).most_common()),
         strata=None,
+        said=[line for source in sources for line in source.said],
+        group_column=first.group_column if first.group_column in columns else "",
     )
 
 

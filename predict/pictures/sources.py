@@ -1,6 +1,5 @@
 """What the words for new pictures mean: files, folders, patterns, zips, addresses, tables, standard input."""
 
-import csv
 import glob
 import stat
 import sys
@@ -15,12 +14,12 @@ from onepass.cache.errors import InvalidInputError, MissingFileError, OnepassErr
 from onepass.cache.progress import human_bytes
 from onepass.data.archive import open_tree
 from onepass.data.sources.base import only_images
+from onepass.data.sources.tabular import ROLES
+from onepass.data.tables import SUFFIXES, read_table, texts
 from onepass.predict.config import on_disk
 from onepass.predict.pictures.addresses import MAX_BYTES, fetch_picture, is_address
 
 STDIN = "-"
-TABLES = (".csv", ".parquet")
-COLUMNS = ("file", "path", "image", "filename", "file_name")  # where none is named
 SHOWN = 8  # columns of a table that an error names
 
 
@@ -91,7 +90,7 @@ def _expand(word: str, column: str, stack: ExitStack, stdin: IO[str]) -> Picture
         return Pictures(1, [_file(path, word)])
     if path.is_dir() or (suffix == ".zip" and path.is_file()):
         return _tree(path, stack)
-    if suffix in TABLES and path.is_file():
+    if suffix in SUFFIXES and path.is_file():
         names = _column(path, column)
         return Pictures(len(names), [_named(n, path.parent, trusted=False) for n in names])
     return Pictures(1, [_file(path, word)])
@@ -161,52 +160,17 @@ def _column(path: Path, column: str) -> list[str]:
 
     Raises:
         UsageError: It has no such column, or several and none is named.
-        InvalidInputError: It cannot be read.
+        OnepassError: It cannot be read.
     """
-    read = _read_parquet if path.suffix.lower() == ".parquet" else _read_csv
-    names, values = read(path, column)
-    return [str(value) for value in values(_chosen(path, names, column))]
-
-
-Table = tuple[list[str], Callable[[str], Iterable[object]]]
-
-
-def _read_csv(path: Path, column: str) -> Table:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            names = next(csv.reader(file), [])
-    except (OSError, ValueError, csv.Error) as error:
-        raise InvalidInputError(f"{path}: expected a CSV file in UTF-8 ({error})") from error
-
-    def values(chosen: str) -> list[str]:
-        try:
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                return [row[chosen] for row in csv.DictReader(file) if row[chosen]]
-        except (OSError, ValueError, csv.Error) as error:
-            raise InvalidInputError(f"{path}: expected a CSV file in UTF-8 ({error})") from error
-
-    return names, values
-
-
-def _read_parquet(path: Path, column: str) -> Table:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        raise MissingFileError(
-            f"{path}: parquet files need pyarrow; install it with: pip install pyarrow"
-        ) from error
-    try:
-        file = parquet.ParquetFile(path)
-    except (OSError, ArrowException) as error:
-        raise InvalidInputError(f"{path}: expected a parquet file ({error})") from error
-    return list(file.schema_arrow.names), lambda chosen: file.read([chosen])[chosen].to_pylist()
+    table = read_table(path)
+    return [text for text in texts(table.cells(_chosen(path, table.names, column))) if text]
 
 
 def _chosen(path: Path, names: list[str], column: str) -> str:
     shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
     if column and column not in names:
         raise UsageError(f"--column {column}: {path} has no such column; it has {shown or 'none'}")
-    usual = [name for name in COLUMNS if name in names]
+    usual = [name for name in ROLES["file"] if name in names]
     if not column and not usual and len(names) != 1:
         raise UsageError(f"{path}: name the column of the pictures with --column; it has {shown}")
     return column or (usual or names)[0]

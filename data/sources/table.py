@@ -1,0 +1,336 @@
+"""Images that a table names or holds: CSV, TSV, JSON lines, Parquet, or a folder with Hugging Face's metadata file."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from onepass.cache.content import source_of as digest_of
+from onepass.cache.errors import InvalidInputError, MissingFileError, UsageError
+from onepass.cache.provenance import digest_bytes
+from onepass.data.archive import NO_FILE, Tree, files_by_name, open_tree
+from onepass.data.layout import one_form, split_of, splits_of
+from onepass.data.manifest import FOLD
+from onepass.data.record import Origin
+from onepass.data.sources.base import Request, Source, matching_files, own_name
+from onepass.data.sources.tabular import (
+    Rows,
+    choose_columns,
+    columns_text,
+    number_text,
+    source_of,
+)
+from onepass.data.spool import open_spool
+from onepass.data.tables import PARQUET, SUFFIXES, ImageColumn, Table, is_missing, read_table, texts
+
+METADATA = tuple(
+    f"metadata{suffix}" for suffix in SUFFIXES
+)  # as Hugging Face's image folders have it
+ENDS = 1 << 20  # bytes at either end of a file by which it is known again
+ELSEWHERE = re.compile(r"[A-Za-z]:[\\/]|\\\\|[a-z][a-z0-9+.-]*://")
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A table, and what its place says of its images.
+
+    Attributes:
+        path: The file.
+        split: The split of its rows where no column says more; "" for none.
+        folder: Its files are relative to this one.
+        prefix: Before the names of its images, in a data set of several tables.
+    """
+
+    path: Path
+    split: str
+    folder: Path
+    prefix: str = ""
+
+
+def recognises(place: str) -> bool:
+    """Tell whether a place is of this kind."""
+    path = Path(place).expanduser()
+    if path.is_dir():
+        return bool(_metadata(path) or _parquet_files(path))
+    return place.lower().endswith(SUFFIXES)
+
+
+@contextmanager
+def open_sources(requests: Sequence[Request]) -> Iterator[Source]:
+    """Yield the images of the rows of one or several tables, in their order.
+
+    Raises:
+        UsageError: There is no column of files or labels, or no table is named.
+        InvalidInputError: Something is wrong with a row, or all files are missing.
+        OnepassError: A table cannot be read.
+    """
+    places = [request.source for request in requests if request.source]
+    request = requests[0]
+    if not places or request.digest:
+        raise UsageError("table: expected the path of a table on this machine, and no --digest")
+    files = [file for place in places for file in _tables(place)]
+    with ExitStack() as stack:
+        tables = [(file, read_table(file.path)) for file in files]
+        first = tables[0][1]
+        by_folder = files[0].path.name in METADATA and "label" not in request.columns
+        names = [*first.images, *first.names]
+        chosen = choose_columns(
+            str(first.path), names, request.columns, ("file",) if by_folder else ("file", "label")
+        )
+        kept = [
+            name for name in first.names if name not in map(chosen.get, ("file", "label", "split"))
+        ]
+        otherwise = "" if "label" in chosen else "label = the folder of each file"
+        if not chosen.get("label") and not by_folder:
+            raise UsageError(f"{first.path}: expected a column for the label")
+        said = [
+            columns_text(chosen, [name for name in kept if name not in chosen.values()], otherwise)
+        ]
+        if first.passed_over:
+            said.append(
+                f"columns of neither text nor numbers are left out: {', '.join(first.passed_over)}"
+            )
+        opener = _Opener(request, stack, several=len(files) > 1)
+        yield source_of(
+            "table",
+            [opener.rows(file, table, chosen, kept) for file, table in tables],
+            name=own_name(Path(places[0])),
+            origins=[Origin(str(file.path.resolve()), _identity(file.path)) for file in files],
+            said=said,
+            group_column=chosen.get("group", ""),
+        )
+
+
+def _tables(place: str) -> list[_File]:
+    """Return the tables at a place: a file, a pattern of files, or a folder that has some."""
+    path = Path(place).expanduser()
+    if path.is_dir():
+        if found := _metadata(path):
+            return [
+                _File(file, split_of(file.parent.name) if file.parent != path else "", file.parent,
+                      prefix="" if file.parent == path else f"{file.parent.name}/")
+                for file in found
+            ]  # fmt: skip
+        files = _parquet_files(path)
+    else:
+        files = matching_files(place)
+    if not files:
+        raise MissingFileError(
+            f"{place}: expected {', '.join(METADATA)} or Parquet files, found none"
+        )
+    if len(files) == 1:
+        return [_File(files[0], "", files[0].parent)]
+    splits = splits_of([_words(file) for file in files])
+    of_file = {words: split for split, found in splits.items() for words in found}
+    return [_File(f, of_file.get(_words(f), ""), f.parent, f"{f.stem}/") for f in files]
+
+
+def _words(file: Path) -> str:
+    return re.sub(r"[\d_.-]+of[\d_.-]+", "", file.stem)  # train-00000-of-00012
+
+
+def _metadata(folder: Path) -> list[Path]:
+    below = sorted(path for path in folder.iterdir() if path.is_dir() and split_of(path.name))
+    found = [place / name for place in (folder, *below) for name in METADATA]
+    return [path for path in found if path.is_file()]
+
+
+def _parquet_files(folder: Path) -> list[Path]:
+    return sorted([*folder.glob(f"*{PARQUET}"), *folder.glob(f"data/*{PARQUET}")])
+
+
+def _identity(path: Path) -> str:
+    """Return what tells a table of the same name and content elsewhere."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(ENDS)
+        file.seek(max(0, size - ENDS))
+        return digest_bytes(str(size).encode(), head, file.read(ENDS))
+
+
+class _Opener:
+    """Makes the rows of tables, and keeps open what their images are read from.
+
+    Args:
+        request: Says where the files lie.
+        stack: Closes what is opened.
+        several: There are several tables, so that a number alone names no image.
+    """
+
+    def __init__(self, request: Request, stack: ExitStack, *, several: bool) -> None:
+        self.request, self.stack, self.several = request, stack, several
+        self.tree: Tree | None = None
+        if request.images:
+            path = Path(request.images).expanduser()
+            self.tree = (
+                files_by_name(path) if path.is_dir() else stack.enter_context(open_tree(path))
+            )
+
+    def rows(self, file: _File, table: Table, chosen: dict[str, str], kept: Sequence[str]) -> Rows:
+        """Return the rows of a table.
+
+        Raises:
+            UsageError: It lacks a column that the first table has.
+        """
+        lacking = {*chosen.values(), *kept} - {*table.names, *table.images}
+        if lacking:
+            raise UsageError(
+                f"{table.path}: expected the column {min(lacking)!r} as in the first table"
+            )
+
+        def place(row: int) -> str:
+            return f"{table.path.name} {table.place(row)}" if self.several else table.place(row)
+
+        column = chosen["file"]
+        images: _Named | _Held
+        if column in table.images:
+            images = self._held(file, table, table.images[column](), place)
+        else:
+            tree = self.tree or files_by_name(file.folder)
+            images = _Named(tree, table.cells(column), "" if self.tree else file.prefix, place)
+            images.refuse_all_missing(table.path)
+        cells: dict[str, Sequence[Any]] = {
+            role: table.cells(name) for role, name in chosen.items() if role in ("label", "split")
+        }
+        if "label" not in cells:
+            cells["label"] = [PurePosixPath(name).parent.name for name in images.names]
+        if "split" not in cells and file.split:
+            cells["split"] = [file.split] * len(images.names)
+        further = {name: table.cells(name) for name in kept}
+        for role in {"group", "fold"} & chosen.keys():
+            cut = [number_text(text) for text in texts(further.pop(chosen[role]))]
+            further[chosen[role] if role == "group" else FOLD] = cut
+        return Rows(
+            where=str(table.path),
+            names=images.names,
+            read=images.read,
+            place=place,
+            cells=cells,
+            classes=table.classes.get(chosen.get("label", ""), []),
+            kept=further,
+            stamp=images.stamp,
+            folder=images.folder,
+            wrong=images.wrong,
+        )
+
+    def _held(
+        self, file: _File, table: Table, column: ImageColumn, place: Callable[[int], str]
+    ) -> "_Held":
+        state = files_by_name(table.path.parent).stamp(table.path.name)
+        spool = self.stack.enter_context(
+            open_spool(str(table.path), column.encoded, column.size, self.request.scratch)
+        )
+        tree = self.tree or files_by_name(file.folder)
+
+        def content(row: int) -> bytes:
+            found = spool.read(row)
+            path = column.paths[row]
+            if not found and not path:
+                raise InvalidInputError("there is no image")
+            return found or tree.read(str(path))
+
+        return _Held(_names(column.paths, file.prefix), content, state, place)
+
+
+def _names(paths: Sequence[str | None], prefix: str) -> list[str]:
+    """Return the names of images that lie in a table: what they were called where that tells them apart."""
+    names = [one_form(path if path else "") for path in paths]
+    if any(name.startswith("/") or ELSEWHERE.match(name) for name in names):
+        names = [PurePosixPath(name).name for name in names]
+    if "" not in names and len(set(names)) == len(names):
+        return [prefix + name for name in names]
+    return [f"{prefix}{row:07d}" for row in range(len(paths))]
+
+
+class _Named:
+    """Images that a table names.
+
+    Args:
+        tree: What the names are relative to.
+        cells: The names as the table has them.
+        prefix: Before their names in the data set.
+        place: Returns what an error calls a row.
+    """
+
+    def __init__(
+        self, tree: Tree, cells: Sequence[Any], prefix: str, place: Callable[[int], str]
+    ) -> None:
+        self.tree, self.prefix, self.place = tree, prefix, place
+        self.listed = frozenset(tree.files)
+        self.files = ["" if is_missing(cell) else _plain(str(cell)) for cell in cells]
+        self.names = [prefix + one_form(file) if file else "" for file in self.files]
+        self.folder = str(tree.path)
+        self.wrong = {
+            row: f"{file}: expected a file of this machine, with a path relative to {tree.path}"
+            for row, file in enumerate(self.files)
+            if ELSEWHERE.match(file)
+        }
+
+    def read(self, row: int) -> bytes:
+        file, where = self.files[row], f"below {self.tree.path} ({self.place(row)})"
+        if self.listed and file not in self.listed:
+            raise MissingFileError(f"{self.names[row]}: {NO_FILE} {where}")
+        try:
+            return self.tree.read(file)
+        except MissingFileError as error:
+            raise MissingFileError(f"{error} {where}") from error
+
+    def stamp(self, row: int) -> bytes:
+        return self.tree.stamp(self.files[row])
+
+    def refuse_all_missing(self, table: Path) -> None:
+        """Refuse a table none of whose files is there: they are probably relative to another folder."""
+        if not self.files or self.wrong:
+            return
+        there = (
+            self.listed.__contains__
+            if self.listed
+            else lambda file: (self.tree.path / file).exists()
+        )
+        if not any(there(file) for file in self.files if file):
+            raise InvalidInputError(
+                f"{table}: none of its {len(self.files):,} files is there, such as {self.files[0]} "
+                f"({self.place(0)}) below {self.tree.path}; name the folder (or zip) they are in with --images"
+            )
+
+
+def _plain(cell: str) -> str:
+    """Return a path as this system writes it: images\\cat\\1.jpg becomes images/cat/1.jpg."""
+    text = cell.strip()
+    if ELSEWHERE.match(text):
+        return text
+    return text.replace("\\", "/").removeprefix("./")
+
+
+class _Held:
+    """Images that a table holds.
+
+    Args:
+        names: What they are called.
+        content: Returns the bytes of a row.
+        state: What tells that the file is as it was, as `Item.stamp`.
+        place: Returns what an error calls a row.
+    """
+
+    folder = ""
+    wrong: dict[int, str] = {}  # noqa: RUF012  nothing can be wrong with their names
+
+    def __init__(
+        self,
+        names: list[str],
+        content: Callable[[int], bytes],
+        state: bytes,
+        place: Callable[[int], str],
+    ) -> None:
+        self.names, self.content, self.state, self.place = names, content, state, place
+
+    def read(self, row: int) -> bytes:
+        try:
+            return self.content(row)
+        except (InvalidInputError, MissingFileError) as error:
+            raise type(error)(f"{self.names[row]} ({self.place(row)}): {error}") from error
+
+    def stamp(self, row: int) -> bytes:
+        return digest_of(self.state + str(row).encode()).tobytes() if self.state else b""
