@@ -12,13 +12,24 @@ from onepass.classify.config import (
     SweepConfig,
     TransferConfig,
 )
+from onepass.classify.resampling.text import folds_text
 from onepass.classify.text import classify_text, ensemble_text, sweep_text
 
 
 def _classify(config: ClassifyConfig) -> Any:
+    if config.folds:
+        from onepass.classify.resampling.folds import run_folds
+
+        return run_folds(config)
     from onepass.classify.pipeline import run_probes
 
     return run_probes(config)
+
+
+def _classify_text(result: Any) -> str:
+    from onepass.classify.resampling.folds import FoldsResult
+
+    return folds_text(result) if isinstance(result, FoldsResult) else classify_text(result)
 
 
 def _ensemble(config: EnsembleConfig) -> Any:
@@ -51,7 +62,7 @@ COMMANDS = [
         "Try heads on the stored features, rank them, and keep the best.",
         ClassifyConfig,
         _classify,
-        classify_text,
+        _classify_text,
         OnSignal.RESUME,
     ),
     Command(

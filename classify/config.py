@@ -49,7 +49,12 @@ class ClassifyConfig(RunsConfig):
     )
     positive: str = flag("", POSITIVE_HELP, metavar="CLASS")
     budget: Budget = flag("quick", "how far hyper-parameters are searched")
-    seed: int = flag(0, "of the selection split, the heads and the intervals")
+    folds: int = flag(
+        0,
+        "cross-validate on the training rows in so many folds, instead of scoring the validation split",
+    )
+    repeats: int = flag(1, "how often the folds are dealt anew")
+    seed: int = flag(0, "of the selection split, the folds, the heads and the intervals")
     at: str = flag(
         "",
         f"operating point of the winner, kept with it and used by predict and export: {GOAL_HELP}",
@@ -63,6 +68,12 @@ class ClassifyConfig(RunsConfig):
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise UsageError(f"--seed {self.seed}: expected a whole number, 0 or above")
+        if self.folds < 0 or self.folds == 1 or self.repeats < 1:
+            raise UsageError(
+                f"--folds {self.folds} --repeats {self.repeats}: expected at least 2 folds and 1 repeat"
+            )
+        if self.repeats > 1 and not self.folds:
+            raise UsageError(f"--repeats {self.repeats}: expected --folds as well")
         if not all(self.views) or len(set(self.views)) < len(self.views):
             raise UsageError(f"--views {' '.join(self.views)!r}: expected each view once")
         if self.at:

@@ -17,6 +17,7 @@ from onepass.data.manifest import EXCLUDED
 TRAIN, VAL, TEST = range(len(SPLITS))  # how a row's split is stored
 UNDRAWN = -1  # nobody has said yet on which side the row lies
 FRACTION = 0.25  # of a data set that comes without a validation split
+KEPT = -1  # the fold of a row that is never held out
 
 
 def selection_split(
@@ -92,6 +93,85 @@ def validation_split(
     if given is None:
         given = np.full(len(labels), UNDRAWN, np.int8)
     return _draw(np.asarray(labels), content, groups, given, fraction, f"validation {seed}")
+
+
+def fold_split(
+    labels: np.ndarray,
+    rows: np.ndarray,
+    content: np.ndarray,
+    groups: Sequence[str] | None = None,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    repeat: int = 0,
+) -> np.ndarray:
+    """Deal the training rows into folds of equal size and equal shares of the classes, as nearly as groups allow.
+
+    A class that would lie in one fold only could not be learnt while that fold is held out: its rows, and
+    what belongs to them, are never held out.
+
+    Args:
+        labels: (N,) integer >= 0, of all rows of the data set.
+        rows: (n,) training rows, ascending.
+        content: (N, 16) uint8, digest of each row's pixels; equal images stay together.
+        groups: N texts; rows of one group stay together, "" is a group of one.
+        folds: How many, 2 or more.
+        seed, repeat: Others deal otherwise.
+
+    Returns:
+        (n,) int64, the fold of each row, from 0, or `KEPT`.
+
+    Raises:
+        InvalidInputError: There are too few images or groups to hold out one in every fold.
+    """
+    labels = np.unique(labels[rows], return_inverse=True)[1]
+    keep = [groups[row] for row in rows.tolist()] if groups is not None else None
+    units, ranks = _units(content[rows], keep, f"folds {seed} {repeat}")
+    alone = np.bincount(units)[units] == 1
+    fold = np.empty(len(rows), np.int64)
+    order = np.lexsort((ranks[units], labels))
+    order = order[alone[order]]
+    fold[order] = np.arange(len(order)) % folds
+    if not alone.all():
+        fold[~alone] = _deal_units(labels[~alone], units[~alone], ranks, folds)
+    lonely = np.isin(units, units[in_one_fold(labels, fold)])
+    fold[lonely] = KEPT
+    if len(np.unique(fold[~lonely])) < folds:
+        raise InvalidInputError(
+            f"{folds} folds: expected different training images (or groups) to hold out in each, received "
+            f"{len(rows)} images of {len(ranks)} different images or groups, {int(lonely.sum())} of them of classes "
+            "that would lie in one fold only"
+        )
+    return fold
+
+
+def in_one_fold(labels: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Return which rows are of a class that lies in one fold only, (n,) bool.
+
+    Args:
+        labels: (n,) integer from 0.
+        fold: (n,) integer from 0.
+    """
+    there = np.zeros((labels.max() + 1, fold.max() + 1), bool)
+    there[labels, fold] = True
+    return (there.sum(axis=1) == 1)[labels]
+
+
+def _deal_units(labels: np.ndarray, units: np.ndarray, ranks: np.ndarray, folds: int) -> np.ndarray:
+    """Return the fold of each row (n,) of units of several rows; ranks (units,) settle ties."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    place = np.unique(ranks[units], return_inverse=True)[1]
+    if place.max() + 1 < folds or np.bincount(labels).max() < folds:
+        return place % folds
+    fold = np.empty(len(labels), np.int64)
+    with warnings.catch_warnings():  # of classes with fewer rows than folds
+        warnings.simplefilter("ignore", UserWarning)
+        for number, (_, held) in enumerate(
+            StratifiedGroupKFold(folds).split(labels, labels, place)
+        ):
+            fold[held] = number
+    return fold
 
 
 def follow(content: np.ndarray, groups: Sequence[str] | None, given: np.ndarray) -> np.ndarray:

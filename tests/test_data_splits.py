@@ -2,17 +2,19 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from onepass.cache.content import source_of
 from onepass.cache.errors import InvalidInputError
 from onepass.data.manifest import EXCLUDED
 from onepass.data.splits import (
+    KEPT,
     TEST,
     TRAIN,
     UNDRAWN,
     VAL,
+    fold_split,
     parted_groups,
     selection_split,
     shared_images,
@@ -268,3 +270,58 @@ def test_what_is_added_keeps_the_proportion(rows):
         given = np.append(split, np.int8(UNDRAWN))
         split = validation_split(np.zeros(total, int), contents(range(total)), given=given)
     assert abs(np.sum(split == VAL) - len(split) / 4) <= 1
+
+
+@SLOW
+@given(data_sets(), st.integers(2, 6))
+def test_folds_part_nothing_that_belongs_together_and_leave_every_class_something_to_learn_from(case, folds):  # fmt: skip
+    labels, images, groups, seed = case
+    rows = np.arange(len(labels))
+    try:
+        fold = fold_split(labels, rows, contents(images), groups, folds=folds, seed=seed)
+    except InvalidInputError:
+        assume(False)
+    assert set(fold) - {KEPT} == set(range(folds))
+    for held in range(folds):
+        sides = np.where(fold == held, VAL, TRAIN)
+        check_sides(labels, images, groups, sides)
+        assert set(labels[sides == TRAIN]) == set(labels)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    shuffled = None if groups is None else [groups[row] for row in order]
+    again = fold_split(
+        labels[order], rows, contents(images[order]), shuffled, folds=folds, seed=seed
+    )
+    assert np.array_equal(again, fold[order])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_folds_are_of_equal_size_and_hold_equal_shares_of_each_class(seed: int) -> None:
+    labels = draw_labels(seed)
+    rows = np.flatnonzero(np.arange(500) % 3 > 0)
+    fold = fold_split(labels, rows, contents(range(500)), folds=5, seed=seed)
+    counts = np.array([np.bincount(labels[rows][fold == k], minlength=7) for k in range(5)])
+    assert np.ptp(counts.sum(axis=1)) <= 1 and np.ptp(counts, axis=0).max() <= 1
+    assert not np.array_equal(fold, fold_split(labels, rows, contents(range(500)), seed=seed + 1))
+    assert not np.array_equal(
+        fold, fold_split(labels, rows, contents(range(500)), seed=seed, repeat=1)
+    )
+
+
+def test_folds_of_groups_are_stratified_as_nearly_as_groups_allow() -> None:
+    labels = np.repeat(np.arange(150) % 3 == 0, 4).astype(np.int32)
+    groups = [f"patient {row // 4}" for row in range(600)]
+    fold = fold_split(labels, np.arange(600), contents(range(600)), groups)
+    assert np.bincount(fold).tolist() == [120] * 5
+    assert np.bincount(fold[labels == 1]).tolist() == [40] * 5
+
+
+def test_a_class_of_one_group_is_never_held_out() -> None:
+    labels = np.array([0] * 6 + [1] * 6 + [2] * 2)
+    groups = [""] * 12 + ["only"] * 2
+    fold = fold_split(labels, np.arange(14), contents(range(14)), groups, folds=3)
+    assert fold[12:].tolist() == [KEPT, KEPT] and set(fold[:12]) == {0, 1, 2}
+
+
+def test_too_few_images_for_the_folds_are_an_error() -> None:
+    with pytest.raises(InvalidInputError, match="7 folds: expected different training images"):
+        fold_split(np.array([0, 0, 0, 1, 1]), np.arange(5), contents(range(5)), folds=7)

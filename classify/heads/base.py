@@ -25,12 +25,14 @@ class Head(ClassifierMixin, BaseEstimator):
         version: Raised when the same inputs would give other numbers than before.
         ARRAYS: Fitted arrays: name → (dimensions, allowed dtype kinds). Equal letters are equal lengths.
         FACTS: Fitted JSON values that are worth keeping, such as the iterations.
+        CALIBRATED: Hyper-parameters that a search fits to each trial instead of trying values of them.
     """
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1
     ARRAYS: ClassVar[dict[str, tuple[str, str]]] = {"classes_": ("K", "iufbU")}
     FACTS: ClassVar[tuple[str, ...]] = ("n_features_in_",)
+    CALIBRATED: ClassVar[tuple[str, ...]] = ()
 
     def fit(self, X: Any, y: Any) -> Self:
         """Learn from the rows of X.

@@ -24,9 +24,10 @@ from onepass.classify.protocol.views import (
     evaluated_together,
     mean_probabilities,
     repeated,
+    split_of,
     stacked,
 )
-from onepass.classify.search.search import Note, Search, Split, Strategy, Trial, best_trial
+from onepass.classify.search.search import Note, Search, Strategy, Trial, best_trial
 from onepass.data.dataset import ImageDataset
 from onepass.data.splits import selection_split
 
@@ -130,23 +131,9 @@ def protocol_rows(dataset: ImageDataset, seed: int) -> ProtocolRows:
         seed: Of the selection split.
 
     Raises:
-        InvalidInputError: A training or validation row has no label, a class has fewer than two
-            training rows, or there is one class only.
+        InvalidInputError: As `training_rows`; or a validation row has no label.
     """
-    labels, class_ids = dataset.labels, dataset.class_ids
-    train, val = dataset.rows("train"), dataset.rows("val")
-    for name, part, use in (("train", train, "learn from"), ("val", val, "validate on")):
-        unknown = int(np.sum(labels[part] < 0))
-        if unknown or not len(part):
-            raise InvalidInputError(
-                f"split {name!r}: expected labelled rows to {use}, received {len(part)} rows, "
-                f"{unknown} of them without a label"
-            )
-    if len(class_ids) < 2:
-        raise InvalidInputError(
-            f"expected at least two classes, received one class only: {class_ids}"
-        )
-    _check_classes(np.bincount(labels[train], minlength=len(class_ids)), class_ids)
+    train, val = training_rows(dataset), _labelled_rows(dataset, "val", "validate on")
     fit, selection = selection_rows(dataset, seed)
     if not len(selection):
         raise InvalidInputError(
@@ -154,6 +141,32 @@ def protocol_rows(dataset: ImageDataset, seed: int) -> ProtocolRows:
             f"select on; all {len(train)} are equal to another of their class, or of one group"
         )
     return ProtocolRows(fit, selection, train, val, dataset.rows("test"))
+
+
+def training_rows(dataset: ImageDataset) -> np.ndarray:
+    """Return the training rows, int64, ascending.
+
+    Raises:
+        InvalidInputError: One has no label, a class has fewer than two, or there is one class only.
+    """
+    train, class_ids = _labelled_rows(dataset, "train", "learn from"), dataset.class_ids
+    if len(class_ids) < 2:
+        raise InvalidInputError(
+            f"expected at least two classes, received one class only: {class_ids}"
+        )
+    _check_classes(np.bincount(dataset.labels[train], minlength=len(class_ids)), class_ids)
+    return train
+
+
+def _labelled_rows(dataset: ImageDataset, split: str, use: str) -> np.ndarray:
+    rows = dataset.rows(split)
+    unknown = int(np.sum(dataset.labels[rows] < 0))
+    if unknown or not len(rows):
+        raise InvalidInputError(
+            f"split {split!r}: expected labelled rows to {use}, received {len(rows)} rows, "
+            f"{unknown} of them without a label"
+        )
+    return rows
 
 
 def selection_rows(dataset: ImageDataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -209,15 +222,9 @@ def run_probe(
     """
     start = time.monotonic()
     views = as_views(X)
-    small = len(rows.train) * len(views) * views[0].shape[1] * int(labels.max() + 1) < SMALL
-    # threads that wait for each other make a small problem ten times slower on a busy machine
+    small = is_small(views, len(rows.train), int(labels.max() + 1))
     with threadpool_limits(limits=1 if small else None):
-        split = Split(
-            stacked(views, rows.fit),
-            repeated(labels[rows.fit], views),
-            stacked(views, rows.selection),
-            repeated(labels[rows.selection], views),
-        )
+        split = split_of(views, labels, rows.fit, rows.selection)
         search = Search(head, split, budget, note, strategy)
         trials, chosen, selection, final = _choose_and_refit(search, views, labels, rows)
         val, test = (
@@ -227,6 +234,14 @@ def run_probe(
     truth = np.searchsorted(final.classes_, labels[rows.selection])
     seconds, converged = time.monotonic() - start, bool(getattr(final, "converged_", True))
     return Outcome.of(final, chosen, trials, (selection, val, test), truth, seconds, converged)
+
+
+def is_small(views: tuple[Any, ...], rows: int, classes: int) -> bool:
+    """Return whether a fit is so small that threads which wait for each other make it slower.
+
+    On a busy machine, ten times.
+    """
+    return rows * len(views) * views[0].shape[1] * classes < SMALL
 
 
 def _choose_and_refit(

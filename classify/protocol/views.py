@@ -13,7 +13,7 @@ import numpy as np
 
 from onepass.classify.heads.base import Head
 from onepass.classify.metrics import accuracy, log_loss, log_probabilities
-from onepass.classify.search.search import Trial
+from onepass.classify.search.search import Split, Trial
 
 Vectors = Any  # (N, D) vectors, or a sequence of them: one for each view of the same images
 
@@ -41,6 +41,19 @@ def stacked(X: Vectors, rows: np.ndarray) -> Any:
 def repeated(labels: np.ndarray, X: Vectors) -> np.ndarray:
     """Return the labels of `stacked` rows: (V · n,)."""
     return np.tile(labels, len(as_views(X)))
+
+
+def split_of(X: Vectors, labels: np.ndarray, fit: np.ndarray, held: np.ndarray) -> Split:
+    """Return what a search fits on and compares on: rows in every view.
+
+    Args:
+        X: Vectors of all rows.
+        labels: (N,) of all rows.
+        fit, held: Ascending rows.
+    """
+    return Split(
+        stacked(X, fit), repeated(labels[fit], X), stacked(X, held), repeated(labels[held], X)
+    )
 
 
 def mean_probabilities(head: Head, X: Vectors, rows: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ class Centroid(Head):
     """
 
     kind = "centroid"
+    CALIBRATED: ClassVar[tuple[str, ...]] = ("temperature",)
     ARRAYS: ClassVar[dict[str, tuple[str, str]]] = {
         **Head.ARRAYS,
         "mean_": ("D", "f"),

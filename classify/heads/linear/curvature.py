@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
+from onepass.classify.heads.linear import cholesky
 from onepass.classify.heads.linear.softmax_objective import SoftmaxObjective
 
 FEWEST, SHARE = 2_048, 4  # rows of the sample, at least; and for each feature
@@ -48,7 +49,7 @@ class Curvature:
         if wide:
             factor = cho_factor(matrix, overwrite_a=True, check_finite=False)
         else:
-            inverse = np.linalg.inv(matrix.astype(np.float32))
+            inverse = cholesky.inverse(matrix.astype(np.float32))
 
         def apply(gradient: np.ndarray) -> np.ndarray:
             out = np.empty_like(gradient)

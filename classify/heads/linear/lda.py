@@ -1,10 +1,9 @@
 """Linear discriminant analysis: every shrinkage from one eigen-decomposition."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
-from scipy.linalg import eigh
 
 from onepass.cache.errors import InvalidInputError
 from onepass.classify.heads.base import LinearHead
@@ -25,6 +24,7 @@ class Lda(LinearHead):
     """
 
     kind = "lda"
+    CALIBRATED: ClassVar[tuple[str, ...]] = ("temperature",)
 
     def __init__(self, shrinkage: float = 0.2, temperature: float = 1.0) -> None:
         self.shrinkage = shrinkage
@@ -70,7 +70,7 @@ class WithinCovariance:
         """Decompose: what the class means explain of the second moments is subtracted first."""
         assert moments.gram is not None
         within = moments.gram - (moments.means * moments.share) @ moments.means.T
-        eigenvalues, basis = eigh(within, overwrite_a=True, check_finite=False)
+        eigenvalues, basis = np.linalg.eigh(within)  # SciPy's would hold the GIL
         return cls(moments, basis, np.maximum(eigenvalues, 0), basis.T @ moments.means)
 
     def solve(self, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:

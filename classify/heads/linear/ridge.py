@@ -1,18 +1,15 @@
 """Ridge regression on one-vs-all targets: every penalty from one pass over the rows."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
-from scipy.linalg.lapack import spocon, spotrf, spotrs
 
 from onepass.cache.errors import InvalidInputError
 from onepass.classify.heads.base import LinearHead
+from onepass.classify.heads.linear.cholesky import solve
 from onepass.classify.heads.linear.moments import Moments
 from onepass.classify.heads.scaler import Scaler
-from onepass.classify.heads.threads import one_lapack_thread
-
-WELL = 1e-5  # reciprocal condition from which float32 costs the weights less than a thousandth
 
 
 class Ridge(LinearHead):
@@ -29,6 +26,7 @@ class Ridge(LinearHead):
 
     kind = "ridge"
     version = 4
+    CALIBRATED: ClassVar[tuple[str, ...]] = ("temperature",)
 
     def __init__(self, penalty: float = 0.1, temperature: float = 0.1) -> None:
         self.penalty = penalty
@@ -88,28 +86,8 @@ class NormalEquations:
         return cls(scaler, share, matrix, targets / len(X), rows)
 
     def solve(self, penalty: float) -> np.ndarray:
-        """Return the weights (D, K) for one penalty: in float32 where that is exact enough, else float64."""
-        solved = _solved(self._matrix(penalty, np.float32), self.right)
-        if solved is None:
-            solved = np.linalg.solve(self._matrix(penalty, np.float64), self.right)
+        """Return the weights (D, K) for one penalty."""
+        matrix = self.matrix.copy()
+        matrix[np.diag_indices_from(matrix)] += penalty
+        solved = solve(matrix, self.right)
         return solved if self.rows is None else self.rows.T @ solved
-
-    def _matrix(self, penalty: float, kind: type) -> np.ndarray:
-        matrix: np.ndarray = self.matrix.astype(kind)
-        matrix[np.diag_indices_from(matrix)] += kind(penalty)
-        return matrix
-
-
-def _solved(matrix: np.ndarray, right: np.ndarray) -> np.ndarray | None:
-    """Solve for right (D, K) by Cholesky in float32; None where the matrix (D, D) is ill-conditioned.
-
-    A third of the time of `numpy.linalg.solve`. The condition is estimated from the factor (Higham,
-    "A survey of condition number estimation for triangular matrices", SIAM Review 29, 1987).
-    """
-    norm = np.abs(matrix).sum(axis=0).max()
-    with one_lapack_thread():
-        factor, minor = spotrf(matrix.T, overwrite_a=True, clean=False)
-        if minor or spocon(factor, norm)[0] < WELL:
-            return None
-        solved: np.ndarray = spotrs(factor, right)[0]
-    return solved

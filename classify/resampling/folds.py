@@ -1,0 +1,492 @@
+"""Cross-validation on the stored features: every head in the same folds, and whether they differ by chance.
+
+Only training rows are read; the validation split is not touched. In each fold a head's hyper-parameters are
+searched as they always are, with the held-out fold in the place of the selection split. The setting that a
+fold is scored with is the best of the *other* folds of its repeat, so that no fold chooses for itself.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from onepass.cache.artifacts import Artifact, record
+from onepass.cache.errors import CorruptFileError, InvalidInputError, Remedy, UsageError
+from onepass.cache.locks import exclusive
+from onepass.cache.progress import human_seconds
+from onepass.cache.provenance import made_by
+from onepass.classify.baselines import make_head
+from onepass.classify.config import Budget, ClassifyConfig
+from onepass.classify.heads.base import Head
+from onepass.classify.heads.threads import cores, parallel_map
+from onepass.classify.leaderboard.records import ThrottledLog
+from onepass.classify.leaderboard.result import features_text
+from onepass.classify.metrics import (
+    Metric,
+    Verdict,
+    corrected_interval,
+    corrected_t_test,
+    find_metric,
+    verdict,
+)
+from onepass.classify.protocol.evaluate import is_small, training_rows
+from onepass.classify.protocol.inputs import Inputs, feature_inputs, no_inputs
+from onepass.classify.protocol.views import evaluated_together, split_of
+from onepass.classify.search.search import Search
+from onepass.data.dataset import ImageDataset, open_dataset
+from onepass.data.splits import KEPT, fold_split, in_one_fold
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # raised when the same folds would be scored otherwise
+FOLD = "fold"  # column of a data set that says itself which fold a row is in
+SAVE_EVERY = 2.0  # seconds
+PARALLEL = 1 << 31  # bytes of vectors, as float32, that folds side by side may hold
+
+
+@record
+class Setting:
+    """One setting of a head's hyper-parameters, evaluated on a held-out fold.
+
+    Attributes:
+        params: The hyper-parameters that were tried, without those that the search fits.
+        figure: The metric; None where it has no meaning, such as an AUROC of one class.
+        log_loss: In nats; settles ties.
+    """
+
+    params: dict[str, Any]
+    figure: float | None
+    log_loss: float
+
+
+@record
+class Fold:
+    """What a head's search found with one fold held out.
+
+    Attributes:
+        repeat, number: Which fold, both from 0.
+        fitted, held: Rows that were fitted on, and rows held out.
+        settings: In the order they were tried.
+        seconds: Wall time.
+    """
+
+    repeat: int
+    number: int
+    fitted: int
+    held: int
+    settings: tuple[Setting, ...]
+    seconds: float
+
+
+@record
+class FoldedProbe:
+    """A head on one set of features, in every fold.
+
+    Attributes:
+        features, views, features_digest: As in `ProbeResult`.
+        head: Kind of head.
+        params: Its hyper-parameters before the search.
+        version: Of the head.
+        baseline: Whether no backbone is behind it.
+        folds: In the order of repeats and folds.
+    """
+
+    features: tuple[str, ...]
+    views: tuple[str, ...]
+    features_digest: str
+    head: str
+    params: dict[str, Any]
+    version: int
+    baseline: bool
+    folds: tuple[Fold, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Features and head, in a few words."""
+        return f"{features_text(self.features, self.views)} {self.head}".strip()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all folds."""
+        return sum(fold.seconds for fold in self.folds)
+
+    def figures(self, metric: Metric) -> np.ndarray:
+        """Return the metric in each fold, (folds,), with the setting that the other folds of its repeat choose."""
+        found = []
+        for fold in self.folds:
+            others = [f for f in self.folds if f.repeat == fold.repeat and f is not fold]
+            setting = _best(_common([fold, *others]), others, metric)
+            found.append(_setting(fold, setting).figure)
+        return np.array(found, np.float64)
+
+    def chosen(self, metric: Metric) -> dict[str, Any]:
+        """Return the setting that is best over all folds."""
+        setting: dict[str, Any] = json.loads(_best(_common(self.folds), self.folds, metric))
+        return setting
+
+
+@record
+class CrossValidation(Artifact):
+    """`runs/<data set>/folds.json`: what the last `onepass classify --folds` found.
+
+    Attributes:
+        version: VERSION.
+        dataset: Name of the data set.
+        dataset_digest: Its state.
+        folds, repeats, seed: How the folds were dealt, and how often.
+        budget: How far hyper-parameters were searched.
+        metric: Name of the metric.
+        positive: Column of the class that it is of, or None.
+        rows: Training rows.
+        kept: How many of them are never held out.
+        together: What was never parted: "images", "groups", or "column" where the data set has its own folds.
+        probes: In the order of features and heads.
+        made_by: Command, time, machine, versions.
+    """
+
+    NAME: ClassVar[str] = "folds.json"
+
+    version: int
+    dataset: str
+    dataset_digest: str
+    folds: int
+    repeats: int
+    seed: int
+    budget: Budget
+    metric: str
+    positive: int | None
+    rows: int
+    kept: int
+    together: str
+    probes: tuple[FoldedProbe, ...]
+    made_by: dict[str, Any]
+
+    @property
+    def by(self) -> Metric:
+        """The metric that heads are compared by."""
+        return find_metric(self.metric, self.positive)
+
+    @property
+    def complete(self) -> tuple[FoldedProbe, ...]:
+        """The probes that were run in every fold of every repeat, with these folds only."""
+        cut = [
+            replace(probe, folds=tuple(fold for fold in probe.folds if fold.repeat < self.repeats))
+            for probe in self.probes
+        ]
+        return tuple(probe for probe in cut if len(probe.folds) == self.folds * self.repeats)
+
+    def same_folds(self, other: "CrossValidation") -> bool:
+        """Return whether the folds of another one were dealt and scored in the same way."""
+        alike = replace(other, repeats=self.repeats, probes=self.probes, made_by=self.made_by)
+        return self == alike
+
+
+@dataclass(frozen=True, slots=True)
+class FoldLine:
+    """How a probe does over the folds, beside the best.
+
+    Attributes:
+        probe: The probe.
+        mean, deviation: Of the metric over the folds.
+        interval: 95 % interval of the mean, corrected for the rows that the folds share.
+        gain: Mean of the best less that of this one, merits; None for the best.
+        p_value: Of the corrected test of the two; None for the best.
+    """
+
+    probe: FoldedProbe
+    mean: float
+    deviation: float
+    interval: tuple[float, float]
+    gain: float | None
+    p_value: float | None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Whether the best is better; None for the best."""
+        if self.gain is None or self.p_value is None:
+            return None
+        return verdict(self.gain, self.p_value)
+
+
+@dataclass(frozen=True, slots=True)
+class FoldsResult:
+    """What `onepass classify --folds` did.
+
+    Attributes:
+        path: Of `folds.json`.
+        found: What it holds.
+        lines: Best first, baselines last.
+        ran: How many folds of heads were run now; the others were there already.
+        seconds: Wall time.
+    """
+
+    path: Path
+    found: CrossValidation
+    lines: tuple[FoldLine, ...]
+    ran: int
+    seconds: float
+
+
+def run_folds(config: ClassifyConfig) -> FoldsResult:
+    """Run every head on every set of features in the same folds of the training rows.
+
+    Each fold is kept when it is done: a run that was interrupted resumes at the next one, and more repeats
+    add to those that are there.
+
+    Args:
+        config: Data set, features, heads, folds, repeats, budget, seed, folders.
+
+    Raises:
+        UsageError: The data set says its own folds, and they are not so many.
+        OnepassError: Something is missing, unknown, stale, damaged or unusable; one line says what.
+    """
+    start = time.monotonic()
+    heads = [make_head(kind, config.seed) for kind in dict.fromkeys(config.head)]
+    dataset = open_dataset(config.store, config.dataset)
+    inputs = feature_inputs(config.store, dataset, config.features, config.views)
+    train = training_rows(dataset)
+    folds = [_deal(dataset, train, config, repeat) for repeat in range(config.repeats)]
+    probes = [
+        (no_inputs(dataset), make_head("majority", config.seed)),
+        *((one, head) for one in inputs for head in heads),
+    ]
+    path = config.runs / dataset.name / CrossValidation.NAME
+    with exclusive(path):
+        file = _File(path, _empty(dataset, train, folds[0], config), fresh=config.fresh)
+        try:
+            for number, (one, head) in enumerate(probes, 1):
+                label = (
+                    f"[{number}/{len(probes)}] {' · '.join(filter(None, [one.text, head.kind]))}"
+                )
+                _run(file, one, head, dataset.labels, train, folds, label)
+        finally:
+            file.save()
+    lines = compared(file.found)
+    return FoldsResult(path, file.found, lines, file.ran, round(time.monotonic() - start, 1))
+
+
+def compared(found: CrossValidation) -> tuple[FoldLine, ...]:
+    """Return how the probes do, best first, the baselines last, each with its test against the best.
+
+    Raises:
+        InvalidInputError: The metric has a meaning in fewer than two folds.
+    """
+    metric, probes = found.by, found.complete
+    figures = {probe.name: probe.figures(metric) for probe in probes}
+    usable = np.all([np.isfinite(values) for values in figures.values()], axis=0)
+    if usable.sum() < 2:
+        raise InvalidInputError(
+            f"{metric.label}: expected at least two folds in which it has a meaning, found {int(usable.sum())} of "
+            f"{len(usable)}; take fewer folds"
+        )
+    ratio = float(np.mean([fold.held / fold.fitted for fold in probes[0].folds]))
+    merits = {
+        name: values[usable] * (1 if metric.greater_is_better else -1)
+        for name, values in figures.items()
+    }
+    ranked = sorted(probes, key=lambda p: (p.baseline, -merits[p.name].mean()))
+    best, lines = merits[ranked[0].name], []
+    for place, probe in enumerate(ranked):
+        own, gains = figures[probe.name][usable], best - merits[probe.name]
+        test = (float(gains.mean()), corrected_t_test(gains, ratio)) if place else (None, None)
+        interval = corrected_interval(own, ratio)
+        lines.append(FoldLine(probe, float(own.mean()), float(own.std(ddof=1)), interval, *test))
+    return tuple(lines)
+
+
+class _File:
+    """`folds.json` while it grows; what it held of the same folds is kept."""
+
+    def __init__(self, path: Path, empty: CrossValidation, *, fresh: bool) -> None:
+        self.path, self.ran = path, 0
+        known = None if fresh else _read(path, empty.dataset)
+        same = known is not None and known.same_folds(empty)
+        self.found = replace(empty, probes=known.probes) if known and same else empty
+        self._saved = time.monotonic()
+
+    def probe(self, inputs: Inputs, head: Head) -> FoldedProbe:
+        """Return what is known of a head on some features."""
+        empty = FoldedProbe(
+            inputs.features, inputs.views, inputs.digest, head.kind, head.get_params(deep=False),
+            head.version, inputs.baseline,
+        )  # fmt: skip
+        known = (p for p in self.found.probes if replace(p, folds=()) == empty)
+        return next(known, empty)
+
+    def add(self, probe: FoldedProbe, folds: Iterable[Fold]) -> FoldedProbe:
+        """Keep more folds of a probe; now and then they are written."""
+        more = tuple(sorted([*probe.folds, *folds], key=lambda fold: (fold.repeat, fold.number)))
+        self.ran += len(more) - len(probe.folds)
+        grown = replace(probe, folds=more)
+        others = (p for p in self.found.probes if p.name != probe.name)
+        self.found = replace(self.found, probes=(*others, grown))
+        if time.monotonic() > self._saved + SAVE_EVERY:
+            self.save()
+        return grown
+
+    def save(self) -> None:
+        """Write the file."""
+        replace(self.found, made_by=made_by()).write(self.path)
+        self._saved = time.monotonic()
+
+
+def _read(path: Path, dataset: str) -> CrossValidation | None:
+    try:
+        return CrossValidation.read_optional(path)
+    except CorruptFileError as error:
+        raise CorruptFileError(str(error), remedy=Remedy("classify anew", dataset)) from error
+
+
+def _deal(
+    dataset: ImageDataset, train: np.ndarray, config: ClassifyConfig, repeat: int
+) -> np.ndarray:
+    """Return the fold of each training row, (n,), from 0; `KEPT` for one that is never held out.
+
+    Raises:
+        UsageError: The data set has its own folds, and other ones were asked for.
+    """
+    own = dataset.extra.get(FOLD)
+    if own is None:
+        return fold_split(
+            dataset.labels, train, dataset.content, dataset.groups,
+            folds=config.folds, seed=config.seed, repeat=repeat,
+        )  # fmt: skip
+    names, fold = np.unique([str(own[row]) for row in train], return_inverse=True)
+    if "" in names or (len(names), config.repeats) != (config.folds, 1):
+        raise UsageError(
+            f"--folds {config.folds} --repeats {config.repeats}: the data set's column {FOLD!r} says the folds; "
+            f"expected --folds {len(names)} without --repeats, and each training image in one"
+        )
+    fold[in_one_fold(dataset.labels[train], fold)] = KEPT
+    return fold
+
+
+def _empty(
+    dataset: ImageDataset, train: np.ndarray, fold: np.ndarray, config: ClassifyConfig
+) -> CrossValidation:
+    together = "images" if dataset.groups is None else "groups"
+    return CrossValidation(
+        version=VERSION,
+        dataset=dataset.name,
+        dataset_digest=dataset.digest,
+        folds=config.folds,
+        repeats=config.repeats,
+        seed=config.seed,
+        budget=config.budget,
+        metric="top1",
+        positive=None,
+        rows=len(train),
+        kept=int(np.sum(fold == KEPT)),
+        together="column" if FOLD in dataset.extra else together,
+        probes=(),
+        made_by=made_by(),
+    )
+
+
+def _run(
+    file: _File,
+    inputs: Inputs,
+    head: Head,
+    labels: np.ndarray,
+    train: np.ndarray,
+    dealt: Sequence[np.ndarray],
+    label: str,
+) -> None:
+    """Run a head in the folds that are missing, several side by side where they are small.
+
+    Args:
+        file: Where they are kept.
+        inputs, head: The probe.
+        labels: (N,) of all rows.
+        train: The training rows, (n,).
+        dealt: The fold of each of them, for each repeat.
+        label: What is logged before a figure.
+    """
+    probe, found = file.probe(inputs, head), file.found
+    done = {(fold.repeat, fold.number) for fold in probe.folds}
+    places = [(r, k) for r in range(found.repeats) for k in range(found.folds)]
+    missing = [place for place in places if place not in done]
+    if not missing:
+        log.info(f"{label}: cached")
+        return
+    views, metric, note = inputs.all_views(), found.by, ThrottledLog(label)
+
+    def one(place: tuple[int, int]) -> Fold:
+        start, (repeat, number) = time.monotonic(), place
+        held = dealt[repeat] == number
+        settings = _search(head, views, labels, (train[~held], train[held]), metric, found.budget)
+        return Fold(
+            repeat,
+            number,
+            int(np.sum(~held)),
+            int(held.sum()),
+            settings,
+            round(time.monotonic() - start, 3),
+        )
+
+    size = 4 * len(train) * len(views) * views[0].shape[1]
+    small = is_small(views, len(train), int(labels.max() + 1))
+    beside = max(1, min(cores(), PARALLEL // size)) if small else 1
+    for start in range(0, len(missing), beside):
+        probe = file.add(probe, parallel_map(one, missing[start : start + beside]))
+        note(f"{len(probe.folds)} of {len(places)} folds")
+    log.info(f"{label}: {len(missing)} folds · {human_seconds(probe.seconds)}")
+
+
+def _search(
+    head: Head,
+    views: tuple[Any, ...],
+    labels: np.ndarray,
+    parts: tuple[np.ndarray, np.ndarray],
+    metric: Metric,
+    budget: Budget,
+) -> tuple[Setting, ...]:
+    """Search a head's hyper-parameters on some rows and evaluate each setting on others.
+
+    Args:
+        head, views, labels, metric, budget: What, on which vectors, by what and how far.
+        parts: The rows that are fitted on, and those that are held out, ascending.
+    """
+    fit, held = parts
+    trials = Search(head, split_of(views, labels, fit, held), budget).run()
+    if len(views) > 1:
+        trials = evaluated_together(trials, views, held, labels[held])
+    return tuple(
+        Setting(
+            {name: v for name, v in trial.params.items() if name not in head.CALIBRATED},
+            trial.accuracy,
+            trial.log_loss,
+        )
+        for trial in trials
+    )
+
+
+def _key(setting: Setting) -> str:
+    return json.dumps(setting.params)
+
+
+def _common(folds: Sequence[Fold]) -> list[str]:
+    """Return the settings that every fold has tried, in the order of the first: a search may end early."""
+    tried = [{_key(setting) for setting in fold.settings} for fold in folds]
+    return [key for key in map(_key, folds[0].settings) if all(key in keys for keys in tried)]
+
+
+def _setting(fold: Fold, key: str) -> Setting:
+    return next(setting for setting in fold.settings if _key(setting) == key)
+
+
+def _best(keys: Sequence[str], folds: Sequence[Fold], metric: Metric) -> str:
+    """Return the setting of best mean metric over some folds; ties go to the lower log-loss, then the earlier."""
+
+    def rank(key: str) -> tuple[float, float]:
+        settings = [_setting(fold, key) for fold in folds]
+        figures = [s.figure for s in settings if s.figure is not None]
+        merit = metric.merit(float(np.mean(figures))) if figures else 0.0
+        return -merit, float(np.mean([s.log_loss for s in settings]))
+
+    return min(keys, key=rank)

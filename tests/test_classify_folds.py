@@ -1,0 +1,212 @@
+"""Cross-validation on the stored features: the same folds for every head, honest figures, resumed where it stopped."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from classify_store import NAME, digits, write_dataset, write_features
+from scipy import stats
+from stored import store_dataset
+
+from conftest import fields_of, refused
+from onepass.cache.commandline.command import STOPPED, main
+from onepass.cache.errors import InvalidInputError, UsageError
+from onepass.classify.__main__ import COMMANDS
+from onepass.classify.config import ClassifyConfig
+from onepass.classify.metrics import METRICS, TOP1, corrected_interval, corrected_t_test
+from onepass.classify.resampling import folds as room
+from onepass.classify.resampling.folds import (
+    CrossValidation,
+    Fold,
+    FoldedProbe,
+    Setting,
+    compared,
+    run_folds,
+)
+from onepass.data.splits import KEPT
+
+HEADS = ("centroid", "ridge", "knn")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("folds") / "store"
+    write_features(store, write_dataset(store, digits()), digits().X)
+    return store
+
+
+def config(store: Path, runs: Path, **changes) -> ClassifyConfig:
+    known = {"dataset": NAME, "head": HEADS, "folds": 4, "cache_dir": store, "runs_dir": runs}
+    return ClassifyConfig(**{**known, **changes})
+
+
+def without_times(path: Path) -> dict:
+    found = fields_of(path)
+    del found["made_by"]
+    for probe in found["probes"]:
+        for fold in probe["folds"]:
+            del fold["seconds"]
+    return found
+
+
+def probe(name: str, *folds: dict[str, float]) -> FoldedProbe:
+    """A probe that scored each setting so in each fold."""
+    settings = [tuple(Setting({"C": C}, share, 1.0) for C, share in fold.items()) for fold in folds]
+    made = tuple(Fold(0, number, 30, 10, s, 0.1) for number, s in enumerate(settings))
+    return FoldedProbe((name,), (), "", "toy", {}, 1, False, made)
+
+
+def validation(*probes: FoldedProbe, folds: int) -> CrossValidation:
+    return CrossValidation(
+        1, NAME, "", folds, 1, 0, "quick", "top1", None, 40, 0, "images", probes, {}
+    )
+
+
+class TestStatistics:
+    def test_the_corrected_test_is_nadeau_and_bengios(self) -> None:
+        gains = np.random.default_rng(0).normal(0.01, 0.02, 50)
+        plain = stats.ttest_1samp(gains, 0).statistic
+        shrunk = plain * np.sqrt((1 / 50) / (1 / 50 + 1 / 4))
+        assert corrected_t_test(gains, 1 / 4) == pytest.approx(2 * stats.t.sf(shrunk, 49))
+        assert corrected_t_test(gains, 0) == pytest.approx(stats.ttest_1samp(gains, 0).pvalue)
+
+    def test_the_interval_agrees_with_the_test(self) -> None:
+        gains = np.random.default_rng(1).normal(0.02, 0.02, 10)
+        for shift in corrected_interval(gains, 1 / 4):
+            assert corrected_t_test(gains - shift, 1 / 4) == pytest.approx(0.05)
+
+    def test_differences_without_spread(self) -> None:
+        assert corrected_t_test(np.zeros(5), 0.25) == 1
+        assert corrected_t_test(np.full(5, 0.1), 0.25) == 0
+
+
+class TestChoice:
+    def test_no_fold_chooses_for_itself(self) -> None:
+        """Setting 2 is best in the last fold alone; the other folds do not know."""
+        found = probe("a", {1: 0.5, 2: 0.4}, {1: 0.6, 2: 0.5}, {1: 0.1, 2: 1.0})
+        assert found.figures(TOP1).tolist() == [0.4, 0.5, 0.1]  # folds 1, 2 see fold 3's lucky 2
+        found = probe("a", {1: 0.5, 2: 0.4}, {1: 0.6, 2: 0.5}, {1: 0.1, 2: 0.15})
+        assert found.figures(TOP1).tolist() == [0.5, 0.6, 0.1]
+        assert found.chosen(TOP1) == {"C": 1}
+
+    def test_only_settings_that_every_fold_has_tried_are_chosen(self) -> None:
+        found = probe("a", {1: 0.5, 2: 0.9}, {1: 0.5}, {1: 0.5, 2: 0.9})
+        assert found.figures(TOP1).tolist() == [0.5, 0.5, 0.5]
+
+    def test_a_lower_log_loss_is_better(self) -> None:
+        loss = METRICS["log-loss"]
+        better, worse = probe("a", {1: 0.2}, {1: 0.3}), probe("b", {1: 0.5}, {1: 0.4})
+        found = replace(validation(worse, better, folds=2), metric="log-loss")
+        lines = compared(found)
+        assert [line.probe.name for line in lines] == ["a toy", "b toy"]
+        assert lines[1].gain == pytest.approx(0.2) and found.by == loss
+
+    def test_folds_without_a_meaning_are_left_out(self) -> None:
+        some = probe("a", {1: 0.5}, {1: None}, {1: 0.7})
+        (line,) = compared(validation(some, folds=3))
+        assert line.mean == pytest.approx(0.6)
+        with pytest.raises(InvalidInputError, match="at least two folds"):
+            compared(validation(probe("a", {1: 0.5}, {1: None}), folds=2))
+
+
+class TestCommand:
+    def test_every_head_is_scored_in_the_same_folds_and_val_is_not_read(self, store, tmp_path) -> None:  # fmt: skip
+        result = run_folds(config(store, tmp_path, repeats=2))
+        assert [p.head for p in result.found.probes] == ["majority", *HEADS]
+        for one in result.found.probes:
+            assert [(f.repeat, f.number) for f in one.folds] == [(r, k) for r in (0, 1) for k in range(4)]  # fmt: skip
+            assert all(f.fitted + f.held == result.found.rows for f in one.folds)
+        assert result.lines[-1].probe.baseline and result.lines[0].mean > 0.9
+        assert [p.name for p in (tmp_path / NAME).iterdir() if p.suffix == ".json"] == ["folds.json"]  # fmt: skip
+        assert not (tmp_path / NAME / "scorings.jsonl").exists()
+
+    def test_more_repeats_add_to_those_that_are_there(self, store, tmp_path) -> None:
+        once = run_folds(config(store, tmp_path))
+        more = run_folds(config(store, tmp_path, repeats=2))
+        assert (once.ran, more.ran) == (16, 16)
+        whole = run_folds(config(store, tmp_path / "whole", repeats=2))
+        assert without_times(more.path) == without_times(whole.path)
+        fewer = run_folds(config(store, tmp_path))
+        assert fewer.ran == 0
+        assert [line.mean for line in fewer.lines] == [line.mean for line in once.lines]
+        assert run_folds(config(store, tmp_path, seed=1)).ran == 16
+
+    def test_a_stop_resumes_at_the_next_fold(self, store, tmp_path, monkeypatch, capsys) -> None:
+        whole = run_folds(config(store, tmp_path / "whole")).path
+        searched, real = [], room._search
+
+        def interrupted(*arguments):
+            if len(searched) == 6:
+                raise KeyboardInterrupt
+            searched.append(arguments)
+            return real(*arguments)
+
+        monkeypatch.setattr(room, "_search", interrupted)
+        monkeypatch.setattr(room, "cores", lambda: 1)
+        words = ["--dataset", NAME, "--head", *HEADS, "--folds", "4"]
+        words += ["--cache-dir", str(store), "--runs-dir", str(tmp_path)]
+        assert main("classify", COMMANDS, words) == STOPPED
+        monkeypatch.setattr(room, "_search", real)
+        assert main("classify", COMMANDS, words) == 0
+        assert "10 of 16 fits run now" in capsys.readouterr().out
+        assert without_times(tmp_path / NAME / "folds.json") == without_times(whole)
+
+    def test_the_table_and_the_protocol(self, store, tmp_path, capsys) -> None:
+        words = ["--dataset", NAME, "--head", "lda", "centroid", "--folds", "3"]
+        assert main("classify", COMMANDS, [*words, "--cache-dir", str(store), "--runs-dir", str(tmp_path)]) == 0  # fmt: skip
+        text = capsys.readouterr().out
+        assert "in 3 folds, equal images together" in text
+        assert "the validation split is not read" in text and "Nadeau and Bengio, 2003" in text
+        assert "baseline  none      majority" in text
+
+    @pytest.mark.parametrize("wrong", [{"folds": 1}, {"folds": 0, "repeats": 2}, {"repeats": 0}])
+    def test_too_few_folds_are_refused(self, store, tmp_path, wrong) -> None:
+        with refused(UsageError, "expected"):
+            config(store, tmp_path, **wrong)
+
+
+def patients(store: Path, **columns) -> None:
+    """150 patients of four crops each, whose labels are tosses of a coin."""
+    rng = np.random.default_rng(0)
+    patient = np.repeat(np.arange(150), 4)
+    pixels = rng.integers(0, 255, (600, 4, 4, 1)).astype(np.uint8)
+    labels = rng.integers(0, 2, 150)[patient]
+    split = np.where(np.arange(600) % 4 == 3, 1, 0)
+    names = [f"patient_{p:03d}_{row % 4}.png" for row, p in enumerate(patient)]
+    dataset = store_dataset(store, NAME, pixels, labels, split, names, ["no", "yes"], **columns)
+    X = rng.normal(size=(150, 32))[patient] + 0.1 * rng.normal(size=(600, 32))
+    write_features(store, dataset, X.astype(np.float16))
+
+
+class TestGroups:
+    def test_coin_tosses_are_learnt_by_heart_unless_patients_are_kept_together(self, tmp_path) -> None:  # fmt: skip
+        patients(tmp_path / "crops")
+        patients(tmp_path / "grouped", group=[f"patient {row // 4}" for row in range(600)])
+        crops, grouped = (
+            run_folds(config(tmp_path / name, tmp_path / f"{name}-runs", head=("knn",), folds=5))
+            for name in ("crops", "grouped")
+        )
+        assert crops.lines[0].mean > 0.95
+        (knn,) = (line for line in grouped.lines if line.probe.head == "knn")
+        assert 0.4 < knn.mean < 0.6
+        assert (crops.found.together, grouped.found.together) == ("images", "groups")
+
+    def test_a_column_says_the_folds(self, tmp_path) -> None:
+        patients(tmp_path / "s", fold=[f"f{row // 4 % 3}" for row in range(600)])
+        result = run_folds(config(tmp_path / "s", tmp_path / "runs", head=("ridge",), folds=3))
+        assert result.found.together == "column"
+        assert {fold.held for fold in result.found.probes[0].folds} == {150}
+        with refused(UsageError, "expected --folds 3 without --repeats"):
+            run_folds(config(tmp_path / "s", tmp_path / "runs", head=("ridge",), folds=5))
+
+    def test_a_class_in_one_fold_of_the_column_is_never_held_out(self, tmp_path) -> None:
+        data = digits(3)
+        fold = np.where(data.labels == 2, 1, np.arange(len(data.labels)) % 2)
+        dataset = store_dataset(
+            tmp_path, NAME, data.pixels, data.labels, data.split,
+            [str(row) for row in range(len(fold))], ["a", "b", "c"], fold=[str(f) for f in fold],
+        )  # fmt: skip
+        train = dataset.rows("train")
+        dealt = room._deal(dataset, train, config(tmp_path, tmp_path, folds=2), 0)
+        assert np.array_equal(dealt == KEPT, data.labels[train] == 2)
