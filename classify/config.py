@@ -47,6 +47,7 @@ class ClassifyConfig(RunsConfig):
         "few: largest class and linear on pixels; all: also a random guess, the backbone's own classes, "
         "a single-layer network and a small convolutional one on pixels",
     )
+    metric: MetricName = flag("top1", METRIC_HELP)
     positive: str = flag("", POSITIVE_HELP, metavar="CLASS")
     budget: Budget = flag("quick", "how far hyper-parameters are searched")
     folds: int = flag(
@@ -94,6 +95,10 @@ class EnsembleConfig(RunsConfig):
         METHODS,
         "average: weighted mean of probabilities; stack: logistic regression on their logarithms",
     )
+    metric: MetricName | None = flag(
+        None, "what members were chosen by, and the ensemble is (default: the leaderboard's)"
+    )
+    positive: str = flag("", POSITIVE_HELP, metavar="CLASS")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +152,8 @@ class SweepConfig(RunsConfig):
     keep: int = flag(
         4, "one head of so many stays after each rung of successive halving; 1: all stay"
     )
+    metric: MetricName = flag("top1", METRIC_HELP)
+    positive: str = flag("", POSITIVE_HELP, metavar="CLASS")
     seed: int = flag(0, "of the selection split, the order of the rows and the interval")
     fresh: bool = flag(False, "run again what was run before or was interrupted")
 

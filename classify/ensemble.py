@@ -27,9 +27,8 @@ from onepass.classify.leaderboard.records import (
 )
 from onepass.classify.metrics import (
     Comparison,
-    accuracy,
+    Metric,
     compare,
-    log_loss,
     log_probabilities,
     softmax,
 )
@@ -37,10 +36,11 @@ from onepass.classify.protocol.evaluate import (
     VERSION,
     Outcome,
     ProtocolRows,
+    metric_of,
     protocol_rows,
 )
 from onepass.classify.protocol.inputs import Inputs
-from onepass.classify.search.search import Search, Split, best_trial
+from onepass.classify.search.search import Search, Split, Trial, best_trial
 from onepass.data.dataset import ImageDataset, open_dataset
 
 log = logging.getLogger(__name__)
@@ -86,12 +86,17 @@ def run_ensemble(config: EnsembleConfig) -> EnsembleResult:
     board = Leaderboard.load(folder, dataset.name, dataset.digest)
     with only_writer(folder):
         board = Leaderboard.load(folder, dataset.name, dataset.digest)
-        chosen = _candidates(board, config.probe)
         rows = protocol_rows(dataset, board.seed)
+        if config.metric or config.positive:
+            metric = metric_of(dataset, rows, config.metric or board.metric, config.positive)
+            board = board.ranked_by(metric, dataset.class_ids)
+        else:
+            metric = metric_of(dataset, rows, board.metric, board.positive)
+        chosen = _candidates(board, config.probe)
         kept = {p.id: load_probabilities(board.head_folder(p), p.rows) for p in chosen}
         made = []
         for method in dict.fromkeys(config.method):
-            board, line = _ensemble(board, dataset, rows, chosen, kept, method)
+            board, line = _ensemble(board, dataset, rows, chosen, kept, method, metric)
             made.append(line)
     return _result(board, dataset, made)
 
@@ -125,6 +130,11 @@ def _candidates(board: Leaderboard, named: tuple[str, ...]) -> list[ProbeResult]
             f"--probe {strange[0].id}: selected with seed {strange[0].seed}, but the leaderboard ranks seed "
             f"{board.seed}; members have to be selected on the same rows"
         )
+    if strange := [probe for probe in probes if not board.chosen_alike(probe)]:
+        raise UsageError(
+            f"--probe {strange[0].id}: chosen by {strange[0].metric}, but the leaderboard ranks by {board.metric}; "
+            f"members have to be chosen alike (--metric {strange[0].metric})"
+        )
     if len(probes) < 2:
         raise UsageError(
             f"{board.path}: expected at least two probes to combine, received {len(probes)}",
@@ -147,6 +157,7 @@ def _ensemble(
     chosen: list[ProbeResult],
     kept: dict[str, Probabilities],
     method: str,
+    metric: Metric,
 ) -> tuple[Leaderboard, ProbeResult]:
     """Return the leaderboard with the ensemble, and its line."""
     head_type = find_head(method)
@@ -154,7 +165,7 @@ def _ensemble(
         "dataset": dataset.digest,
         "asked": sorted([p.id, p.temperature] for p in chosen),
         "head": [method, head_type.version],
-        "protocol": [VERSION, board.seed],
+        "protocol": [VERSION, board.seed, *metric.identity],
     }
     identity = f"{method}-{digest_json(depends)[:12]}"
     known = board.get(identity)
@@ -164,10 +175,17 @@ def _ensemble(
     start = time.monotonic()
     truth = dataset.labels[rows.selection]
     members = _members(chosen, kept, truth)
-    outcome = _outcome(method, [kept[p.id] for p in members], truth, board.seed, start)
+    outcome = _outcome(method, [kept[p.id] for p in members], truth, board.seed, metric, start)
     result = replace(
         probe_result(
-            identity, _inputs_of(members), outcome, dataset, rows, seed=board.seed, budget="quick"
+            identity,
+            _inputs_of(members),
+            outcome,
+            dataset,
+            rows,
+            seed=board.seed,
+            budget="quick",
+            metric=metric,
         ),
         members=_weights(members, outcome.head),
         baseline=False,
@@ -187,7 +205,12 @@ def _members(
 
 
 def _outcome(
-    method: str, members: list[Probabilities], truth: np.ndarray, seed: int, start: float
+    method: str,
+    members: list[Probabilities],
+    truth: np.ndarray,
+    seed: int,
+    metric: Metric,
+    start: float,
 ) -> Outcome:
     """Fit on the selection rows, evaluate by cross-fitting, and predict the validation rows once."""
     X = member_inputs([one.selection for one in members])
@@ -195,8 +218,7 @@ def _outcome(
     trials, crossed = [], []
     for trial in Search(head, Split(X, truth, X, truth)).run():
         scores = cross_fitted(trial.head, X, truth, seed)
-        share, loss = accuracy(truth, scores.argmax(axis=1)), log_loss(truth, scores)
-        trials.append(replace(trial, accuracy=share, log_loss=loss))
+        trials.append(Trial.of(trial.head, trial.params, truth, scores, metric))
         crossed.append(scores)
     chosen = best_trial(trials)
     selection = softmax(crossed[trials.index(chosen)])

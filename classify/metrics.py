@@ -17,6 +17,7 @@ from sklearn import metrics
 
 from onepass.cache.artifacts import record
 from onepass.cache.errors import unknown_name
+from onepass.classify.config import MetricName
 
 LEVEL = 0.95  # of every interval and test
 RESAMPLES = 10_000
@@ -155,13 +156,18 @@ class Metric:
         positive: Column of that class; None: class 1 of two, the mean over all of more.
     """
 
-    name: str
+    name: MetricName
     label: str
     function: Callable[[np.ndarray, np.ndarray, int | None], float]
     greater_is_better: bool = True
     share: bool = False
     one_class: bool = False
     positive: int | None = None
+
+    @property
+    def identity(self) -> list[str | int | None]:
+        """What the id of a probe that was chosen by it holds; nothing for top-1, which needs no word."""
+        return [] if self.name == "top1" else [self.name, self.positive if self.one_class else None]
 
     def value(self, truth: np.ndarray, probabilities: np.ndarray) -> float:
         """Return the metric of n rows; NaN where it has no meaning, such as an AUROC of one class."""

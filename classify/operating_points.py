@@ -12,12 +12,12 @@ from scipy.stats import beta
 from sklearn.model_selection import StratifiedKFold
 
 from onepass.cache.artifacts import Artifact, record
-from onepass.cache.errors import InvalidInputError, UsageError, unknown_name
+from onepass.cache.errors import InvalidInputError, UsageError
 from onepass.classify.goals import CostGoal, Goal, RateGoal
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.metrics import FOLDS, LEVEL, Detection, detection
-from onepass.classify.protocol.evaluate import selection_rows
+from onepass.classify.protocol.evaluate import find_positive, selection_rows
 from onepass.data.dataset import ImageDataset
 
 EPSILON = 1e-9  # 20 · (1 - 0.95) is 1.0000000000000009
@@ -141,18 +141,12 @@ def positive_column(dataset: ImageDataset, name: str = "") -> int:
         UnknownNameError: There is no such class.
         UsageError: There are more than two classes, and none is named.
     """
-    texts = dataset.class_names, dataset.class_ids
-    known = {text: column for column_of in texts for column, text in enumerate(column_of)}
-    if name:
-        if name not in known:
-            raise unknown_name(f"class of {dataset.name}", name, known)
-        return known[name]
-    if len(dataset.class_ids) > 2:
+    column = find_positive(dataset, name)
+    if column is None:
         raise UsageError(
             f"--at: expected --positive CLASS beside it, as {dataset.name} has more than two classes"
         )
-    counts = np.bincount(dataset.labels[dataset.rows("train")], minlength=2)
-    return int(counts[1] <= counts[0])
+    return column
 
 
 def stored(scores: np.ndarray) -> np.ndarray:

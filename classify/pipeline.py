@@ -28,9 +28,15 @@ from onepass.classify.leaderboard.records import (
     probe_id,
     probe_result,
 )
-from onepass.classify.metrics import Comparison, compare
+from onepass.classify.metrics import Comparison, Metric, compare
 from onepass.classify.operating_points import OperatingPoint, choose_for_winner, positive_column
-from onepass.classify.protocol.evaluate import DESCRIPTION, ProtocolRows, protocol_rows, run_probe
+from onepass.classify.protocol.evaluate import (
+    DESCRIPTION,
+    ProtocolRows,
+    metric_of,
+    protocol_rows,
+    run_probe,
+)
 from onepass.classify.protocol.inputs import Inputs, feature_inputs
 from onepass.classify.protocol.scorings import Scorings, count_scorings
 from onepass.data.dataset import ImageDataset, open_dataset
@@ -60,6 +66,7 @@ class ClassifyResult:
         protocol: How the numbers were made, in a sentence.
         scorings: How often val was scored in all, and how many models.
         other_seeds: How many probes are kept that were selected on the rows of another seed.
+        other_metrics: How many are kept that were chosen by another metric.
         costs: Extraction of each probe, ms an image, by id; None where it was not measured.
         front: Ids on the front of selection accuracy against that cost, cheapest first.
         ran: How many probes ran now.
@@ -82,6 +89,7 @@ class ClassifyResult:
     protocol: str
     scorings: Scorings
     other_seeds: dict[int, int]
+    other_metrics: dict[str, int]
     costs: dict[str, float | None]
     front: tuple[str, ...]
     ran: int
@@ -109,6 +117,7 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
     dataset = open_dataset(config.store, config.dataset)
     features = feature_inputs(config.store, dataset, config.features, config.views)
     rows = protocol_rows(dataset, config.seed)
+    metric = metric_of(dataset, rows, config.metric, config.positive)
     every = config.baselines == "all"
     probes = [
         *baseline_probes(config.store, dataset, features, config.seed, every),
@@ -117,16 +126,16 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
     folder = config.runs / dataset.name
     ran = 0
     with only_writer(folder):
-        board = open_board(folder, dataset, seed=config.seed, fresh=config.fresh)
+        board = open_board(folder, dataset, seed=config.seed, metric=metric, fresh=config.fresh)
         _refuse_older_vectors(board, features)
         for number, (inputs, head) in enumerate(probes, 1):
             label = f"[{number}/{len(probes)}] " + " · ".join(
                 filter(None, [inputs.text, head.kind])
             )
-            board, new = _probe(board, dataset, rows, inputs, head, config, label)
+            board, new = _probe(board, dataset, rows, inputs, head, config, metric, label)
             ran += new
-        if not ran and Leaderboard.load(folder, dataset.name, dataset.digest).seed != board.seed:
-            board.save()
+        if not ran and Leaderboard.load(folder, dataset.name, dataset.digest) != board:
+            board.save()  # what is ranked is another
         if config.at:
             goal, column = parse_goal(config.at), positive_column(dataset, config.positive)
             point = choose_for_winner(board, dataset, goal, column)
@@ -175,19 +184,28 @@ def _probe(
     inputs: Inputs,
     head: Head,
     config: ClassifyConfig,
+    metric: Metric,
     label: str,
 ) -> tuple[Leaderboard, bool]:
     """Run one probe unless it has been run; return the leaderboard with it, and whether it ran."""
     seed, budget = config.seed, config.budget
-    identity = probe_id(inputs, head, seed, budget, dataset.digest)
+    identity = probe_id(inputs, head, seed, budget, dataset.digest, metric)
     known = board.get(identity)
     if known and known.calibration and intact(board.head_folder(known), known):
         log.info(f"{label}: cached")
         return board, False
     outcome = run_probe(
-        head, inputs.all_views(), dataset.labels, rows, budget=budget, note=ThrottledLog(label)
+        head,
+        inputs.all_views(),
+        dataset.labels,
+        rows,
+        budget=budget,
+        note=ThrottledLog(label),
+        metric=metric,
     )
-    result = probe_result(identity, inputs, outcome, dataset, rows, seed=seed, budget=budget)
+    result = probe_result(
+        identity, inputs, outcome, dataset, rows, seed=seed, budget=budget, metric=metric
+    )
     board, result = keep(board, result, outcome, dataset.labels[rows.val])
     log.info(f"{label}: {outcome.chosen} · {human_seconds(result.seconds)}")
     return board, True
@@ -218,6 +236,7 @@ def _result(
         protocol=DESCRIPTION.format(seed=config.seed, **asdict(board.winner.rows)),
         scorings=count_scorings(board.folder, dataset.digest),
         other_seeds=board.other_seeds,
+        other_metrics=board.other_metrics,
         costs=costs,
         front=board_front(board, costs),
         ran=ran,

@@ -18,17 +18,6 @@ if TYPE_CHECKING:
     from onepass.classify.search.sweep import SweepsResult
 
 SHOWN = 5  # heads of a sweep
-HEADER = (
-    "#",
-    "features",
-    "head",
-    "chosen",
-    "selection",
-    "val top-1 (95 %)",
-    "top-5",
-    "time",
-    "extraction",
-)
 
 
 def classify_text(result: "ClassifyResult") -> str:
@@ -36,7 +25,7 @@ def classify_text(result: "ClassifyResult") -> str:
     lines = [f"{result.dataset}: {result.classes} classes, {result.ran} probes run, {result.reused} cached", ""]  # fmt: skip
     rows = [(*_row(str(rank), p), _cost(p, result)) for rank, p in enumerate(result.results, 1)]
     rows += [(*_row("baseline", p), _cost(p, result)) for p in result.baselines]
-    lines += [*table([HEADER, *rows]), ""]
+    lines += [*table([_header(result.results[0]), *rows]), ""]
     if result.comparison:
         names = _names((*result.results, *result.baselines))
         lines.append(f"Winner: {_comparison(result.comparison, names)}")
@@ -118,7 +107,7 @@ def ensemble_text(result: "EnsembleResult") -> str:
     """Return the ensembles, what they are made of and whether they beat their best member."""
     lines = [f"{result.dataset}: {len(result.ensembles)} ensembles", ""]
     rows = [_row("", line)[1:] for line in (*result.ensembles, *result.members)]
-    lines += [*table([HEADER[1:-1], *rows]), ""]
+    lines += [*table([_header(result.members[0])[1:-1], *rows]), ""]
     names = _names((*result.ensembles, *result.members))
     for line, test in zip(result.ensembles, result.comparisons, strict=True):
         parts = " + ".join(f"{weight:.2f} × {member}" for member, weight in line.members.items())
@@ -170,8 +159,28 @@ def sweep_text(result: "SweepsResult") -> str:
     return "\n".join(lines)
 
 
+def _header(probe: "ProbeResult") -> tuple[str, ...]:
+    from onepass.classify.metrics import METRICS
+
+    selection = (
+        "selection" if probe.metric == "top1" else f"selection {METRICS[probe.metric].label}"
+    )
+    return (
+        "#",
+        "features",
+        "head",
+        "chosen",
+        selection,
+        "val top-1 (95 %)",
+        "top-5",
+        "time",
+        "extraction",
+    )
+
+
 def _row(rank: str, probe: "ProbeResult") -> tuple[str, ...]:
     from onepass.classify.heads.base import brief  # scikit-learn: too slow for --help
+    from onepass.classify.metrics import METRICS
 
     low, high = (100 * bound for bound in probe.val_interval)
     seen = f" ×{probe.scoring}" if probe.scoring > 1 else ""
@@ -180,7 +189,7 @@ def _row(rank: str, probe: "ProbeResult") -> tuple[str, ...]:
         _features(probe),
         probe.head,
         brief(probe.params) or "-",
-        percent(probe.selection_top1),
+        METRICS[probe.metric].text(probe.value),
         f"{percent(probe.val_top1)} ({low:.1f} … {high:.1f}){seen}",
         "-" if probe.val_top5 is None else percent(probe.val_top5),
         f"{probe.seconds:.1f} s" if probe.seconds < 10 else human_seconds(probe.seconds),
@@ -222,6 +231,9 @@ def _scorings(result: "ClassifyResult") -> list[str]:
     if result.other_seeds:
         kept = ", ".join(f"seed {seed}: {count}" for seed, count in result.other_seeds.items())
         lines.append(f"Not ranked, because they were selected on other rows: probes of {kept}.")
+    if result.other_metrics:
+        kept = ", ".join(f"{metric}: {count}" for metric, count in result.other_metrics.items())
+        lines.append(f"Not ranked, because they were chosen by another metric: probes by {kept}.")
     return lines
 
 

@@ -67,6 +67,15 @@ def digits(classes: int = 10) -> Digits:
     return Digits(pixels, bunch.target[keep][order].astype(np.int32), split.astype(np.int8))
 
 
+def rare_digits(rare: int = 8, share: float = 0.05) -> Digits:
+    """Return two classes: 0 is one digit, a share of all rows; 1 is every other digit."""
+    whole = digits()
+    others = whole.labels != rare
+    few = np.flatnonzero(~others)[: round(share / (1 - share) * others.sum())]
+    rows = np.sort(np.concatenate([np.flatnonzero(others), few]))
+    return Digits(whole.pixels[rows], others[rows].astype(np.int32), whole.split[rows])
+
+
 def write_dataset(
     store: Path,
     data: Digits,

@@ -199,7 +199,7 @@ class TestLogistic:
         ],
     )
     def test_peak(self, figures: list[tuple[float, float]], passed: bool) -> None:
-        trials = [Trial({}, accuracy, loss, Ridge()) for accuracy, loss in figures]
+        trials = [Trial({}, accuracy, loss, accuracy, Ridge()) for accuracy, loss in figures]
         assert past_peak(trials, 1) is passed
         assert not past_peak(trials, 2)
 

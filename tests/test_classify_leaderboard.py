@@ -20,6 +20,7 @@ from onepass.cache.errors import (
 from onepass.cache.features import FeatureKey
 from onepass.classify.leaderboard.board import Leaderboard, leaderboard_path
 from onepass.classify.leaderboard.result import ProbeResult, RowCounts, TrialRecord
+from onepass.classify.metrics import find_metric
 
 
 def result(identity: str, selection: float = 0.5, loss: float = 1.0, **other: Any) -> ProbeResult:
@@ -97,7 +98,13 @@ def test_leaderboards_of_earlier_formats_are_still_read(tmp_path: Path) -> None:
     written.save()
     path = leaderboard_path(tmp_path)
     value = fields_of(path)
-    assert value["format"] == 4
+    assert value["format"] == 5
+    new = ("metric", "positive", "selection_value")
+    for line in (value, *value["results"]):
+        for name in new:
+            line.pop(name, None)
+    path.write_text(json.dumps({**value, "format": 4}))
+    assert load(tmp_path) == written
     whole_keys = [
         {
             **entry,
@@ -118,11 +125,35 @@ def test_leaderboards_of_earlier_formats_are_still_read(tmp_path: Path) -> None:
         written, results=written.results[:2]
     )  # and of the seed of its last line
     found.save()
-    assert json.loads(path.read_text())["format"] == 4 and load(tmp_path) == found
+    assert json.loads(path.read_text())["format"] == 5 and load(tmp_path) == found
     value["format"] = 1  # with the fields of today
     path.write_text(json.dumps(value))
     with pytest.raises(CorruptFileError, match="expected the fields"):
         load(tmp_path)
+
+
+def test_one_metric_is_ranked_at_a_time(tmp_path: Path) -> None:
+    losses = [
+        result(name, 0.9, metric="log-loss", selection_value=loss)
+        for name, loss in (("a", 0.4), ("b", 0.3))
+    ]
+    precise = [
+        result(name, metric="average-precision", positive=name, selection_value=0.7)
+        for name in ("cat", "dog")
+    ]
+    found = board(tmp_path, result("top", 0.9), *losses, *precise)
+    assert [r.id for r in found.ranked] == ["top"]
+    assert found.other_metrics == {
+        "average-precision of cat": 1,
+        "average-precision of dog": 1,
+        "log-loss": 2,
+    }
+    by_loss = replace(found, metric="log-loss")
+    assert [r.id for r in by_loss.ranked] == ["b", "a"]  # the lower loss is the better
+    cats = found.ranked_by(find_metric("average-precision", 0), ["cat", "dog"])
+    assert [r.id for r in cats.ranked] == ["cat"] and cats.other_metrics["top1"] == 1
+    cats.save()
+    assert load(tmp_path) == cats
 
 
 def test_one_seed_is_ranked_at_a_time(tmp_path: Path) -> None:

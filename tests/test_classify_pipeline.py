@@ -8,21 +8,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-from classify_store import NAME, digits, write_dataset, write_features
+from classify_store import NAME, digits, rare_digits, write_dataset, write_features
+from sklearn.metrics import average_precision_score
 
 from conftest import ROOT
+from onepass.cache.errors import UnknownNameError
 from onepass.cache.features import FeatureKey
 from onepass.cache.locks import exclusive
 from onepass.classify.__main__ import COMMANDS
 from onepass.classify.baselines import pixel_plan
-from onepass.classify.config import ClassifyConfig
+from onepass.classify.config import ClassifyConfig, SweepConfig
 from onepass.classify.heads.storage import load_head
 from onepass.classify.leaderboard import records
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.metrics import apply_temperature
 from onepass.classify.pipeline import ClassifyResult, run_probes
+from onepass.classify.protocol.evaluate import protocol_rows
 from onepass.classify.protocol.pixels import area_weights, pixel_features
+from onepass.classify.search.sweep import run_sweeps
 from onepass.classify.text import classify_text
 from onepass.data.dataset import ImageDataset
 
@@ -45,6 +49,13 @@ def dataset(tmp_path: Path) -> ImageDataset:
 def config(folder: Path, **other: Any) -> ClassifyConfig:
     fields = {"dataset": NAME, "head": CLASSICAL, "cache_dir": folder / "store"}
     return ClassifyConfig(**{**fields, "runs_dir": folder / "runs", **other})
+
+
+def sweep_config(folder: Path) -> SweepConfig:
+    return SweepConfig(
+        dataset=NAME, cache_dir=folder / "store", runs_dir=folder / "runs", metric="log-loss",
+        penalty=("0",), dropout=(0.4,), seeds=(0,), epochs=3, keep=1,
+    )  # fmt: skip
 
 
 def command(folder: Path, *words: str) -> list[str]:
@@ -119,6 +130,40 @@ class TestLeaderboard:
         assert (back.ran, back.results, back.other_seeds) == (0, first.results, {1: 1})
         board = Leaderboard.load(tmp_path / "runs" / NAME, NAME, dataset.digest)
         assert (board.seed, board.winner.id) == (0, first.winner)
+
+    def test_another_metric_chooses_and_ranks(self, tmp_path: Path) -> None:
+        data = rare_digits()
+        made = write_dataset(tmp_path / "store", data)
+        write_features(tmp_path / "store", made, data.X)
+        first = run_probes(config(tmp_path))
+        found = run_probes(config(tmp_path, metric="average-precision"))
+        assert (found.ran, found.other_metrics) == (4, {"top1": 2})
+        assert "chosen by another metric: probes by top1: 2." in classify_text(found)
+        assert "selection average precision" in classify_text(found)
+        board = Leaderboard.load(tmp_path / "runs" / NAME, NAME, made.digest)
+        assert (board.metric, board.positive) == ("average-precision", "n00")  # the rarer class
+        values = [probe.value for probe in found.results]
+        assert values == sorted(values, reverse=True) and board.winner.id == found.winner
+        rows = protocol_rows(made, 0)
+        for probe in found.results:
+            kept = load_probabilities(board.head_folder(probe), probe.rows)
+            expected = average_precision_score(
+                made.labels[rows.selection] == 0, kept.selection[:, 0]
+            )
+            assert probe.value == pytest.approx(expected, abs=0.01)  # kept in half precision
+        again = run_probes(config(tmp_path, positive="n01"))
+        assert (again.ran, again.results) == (0, first.results)  # top-1 is of no class
+        other = run_probes(config(tmp_path, metric="average-precision", positive="n01"))
+        assert other.ran == 4 and {probe.positive for probe in other.results} == {"n01"}
+        swept = run_sweeps(sweep_config(tmp_path))
+        assert swept.probes[0].metric == "log-loss"
+        assert swept.probes[0].value == swept.probes[0].selection_log_loss
+        losses = [head.best.log_loss for head in swept.sweeps[0].heads]
+        assert swept.sweeps[0].best.best.log_loss == min(losses)
+
+    def test_the_positive_class_has_to_be_there(self, tmp_path: Path, dataset) -> None:
+        with pytest.raises(UnknownNameError, match="is unknown; did you mean"):
+            run_probes(config(tmp_path, positive="n1"))
 
     def test_the_same_run_gives_the_same_numbers(self, tmp_path: Path, dataset) -> None:
         first = run_probes(config(tmp_path))

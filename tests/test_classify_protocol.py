@@ -174,5 +174,5 @@ class TestRows:
 
 def test_ties_go_to_the_lower_log_loss_then_to_the_earlier() -> None:
     figures = [(0.5, 1.0), (0.6, 0.9), (0.6, 0.8), (0.6, 0.8)]
-    trials = [Trial({"k": k}, *figure, Ridge()) for k, figure in enumerate(figures)]
+    trials = [Trial({"k": k}, *figure, figure[0], Ridge()) for k, figure in enumerate(figures)]
     assert best_trial(trials).params == {"k": 2}

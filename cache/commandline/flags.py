@@ -143,7 +143,7 @@ def make_parser(
 
 def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: Any) -> None:
     """Turn one dataclass field into one flag: the type gives the form, the default stays in the dataclass."""
-    optional = isinstance(hint, types.UnionType)
+    optional = typing.get_origin(hint) in (types.UnionType, typing.Union)
     kind = (
         next(part for part in typing.get_args(hint) if part is not types.NoneType)
         if optional

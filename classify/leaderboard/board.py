@@ -5,7 +5,7 @@
 (`onepass.classify.leaderboard.records`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,27 +22,34 @@ from onepass.cache.errors import (
 )
 from onepass.cache.features import key_of_format_1
 from onepass.cache.locks import clear_leftovers, exclusive
+from onepass.classify.config import MetricName
 from onepass.classify.leaderboard.result import ProbeResult
+from onepass.classify.metrics import Metric
 
 
 @record
 class LeaderboardFile(Artifact):
     """`runs/<data set>/leaderboard.json`; the attributes are those of `Leaderboard`."""
 
-    FORMAT: ClassVar[int] = 4
+    FORMAT: ClassVar[int] = 5
 
     dataset: str
     dataset_digest: str
     seed: int
     results: tuple[ProbeResult, ...]
+    metric: MetricName = "top1"
+    positive: str = ""
 
     @classmethod
     def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
         """Format 1 had no views, ensembles, calibration and seed of the board.
 
         Format 2 had the weights of an ensemble's members among its hyper-parameters, and `path` for
-        `trials`. Format 3 had the data set and its digest in every feature key.
+        `trials`. Format 3 had the data set and its digest in every feature key. Format 4 knew one metric
+        only, top-1.
         """
+        if found == 4:
+            return value
         results = [_result_of_format_3(dict(result)) for result in value["results"]]
         if found == 1:
             later = {
@@ -83,6 +90,8 @@ class Leaderboard:
         results: In the order they were made.
         seed: The one that is ranked. Results of another seed were selected on other rows: they are
             kept, but their selection accuracy says nothing beside these.
+        metric: The one that is ranked by. Results that were chosen by another one are kept likewise.
+        positive: Class that AUROC and average precision are of; "" for the mean over all.
     """
 
     folder: Path
@@ -90,6 +99,8 @@ class Leaderboard:
     dataset_digest: str
     results: tuple[ProbeResult, ...] = ()
     seed: int = 0
+    metric: MetricName = "top1"
+    positive: str = ""
 
     def __post_init__(self) -> None:
         ids = [result.id for result in self.results]
@@ -105,13 +116,13 @@ class Leaderboard:
 
     @property
     def ranked(self) -> tuple[ProbeResult, ...]:
-        """The seed's probes, best first: by selection accuracy, then selection log-loss, then id."""
-        return tuple(sorted((r for r in self._of_seed if not r.baseline), key=_rank))
+        """The probes of its seed and metric, best first; ties go to the lower selection log-loss, then by id."""
+        return tuple(sorted((r for r in self._comparable if not r.baseline), key=_rank))
 
     @property
     def baselines(self) -> tuple[ProbeResult, ...]:
-        """The seed's baselines, best first."""
-        return tuple(sorted((r for r in self._of_seed if r.baseline), key=_rank))
+        """The baselines of its seed and metric, best first."""
+        return tuple(sorted((r for r in self._comparable if r.baseline), key=_rank))
 
     @property
     def other_seeds(self) -> dict[int, int]:
@@ -120,8 +131,23 @@ class Leaderboard:
         return {seed: kept.count(seed) for seed in sorted(set(kept))}
 
     @property
-    def _of_seed(self) -> list[ProbeResult]:
-        return [result for result in self.results if result.seed == self.seed]
+    def other_metrics(self) -> dict[str, int]:
+        """How many probes of its seed are kept that were chosen by each other metric, baselines apart."""
+        kept = [
+            " of ".join(filter(None, result.chosen_by))
+            for result in self.results
+            if not result.baseline and result.seed == self.seed and not self.chosen_alike(result)
+        ]
+        return {metric: kept.count(metric) for metric in sorted(set(kept))}
+
+    @property
+    def _comparable(self) -> list[ProbeResult]:
+        return [r for r in self.results if r.seed == self.seed and self.chosen_alike(r)]
+
+    def chosen_alike(self, result: ProbeResult) -> bool:
+        """Say whether a probe was chosen by what the board ranks by."""
+        metric, positive = result.chosen_by
+        return metric == self.metric and positive in ("", self.positive)
 
     @property
     def winner(self) -> ProbeResult:
@@ -152,6 +178,11 @@ class Leaderboard:
             return found
         raise unknown_name("probe", probe, [result.id for result in self.results])
 
+    def ranked_by(self, metric: Metric, class_ids: Sequence[str]) -> "Leaderboard":
+        """Return the same leaderboard, ranked by another metric."""
+        positive = "" if metric.positive is None else class_ids[metric.positive]
+        return replace(self, metric=metric.name, positive=positive)
+
     def head_folder(self, result: ProbeResult) -> Path:
         """Return where a probe's head and probabilities lie."""
         return self.folder / "heads" / result.id
@@ -163,7 +194,9 @@ class Leaderboard:
 
     def save(self) -> None:
         """Write `leaderboard.json` atomically."""
-        LeaderboardFile(self.dataset, self.dataset_digest, self.seed, self.results).write(self.path)
+        LeaderboardFile(
+            self.dataset, self.dataset_digest, self.seed, self.results, self.metric, self.positive
+        ).write(self.path)
 
     @classmethod
     def load(cls, folder: Path, dataset: str, dataset_digest: str) -> Self:
@@ -186,7 +219,10 @@ class Leaderboard:
             )
         try:
             file = LeaderboardFile.read(path)
-            board = cls(folder, file.dataset, file.dataset_digest, file.results, file.seed)
+            board = cls(
+                folder, file.dataset, file.dataset_digest, file.results,
+                file.seed, file.metric, file.positive,
+            )  # fmt: skip
         except (CorruptFileError, InvalidInputError) as error:
             raise CorruptFileError(str(error), remedy=Remedy("classify anew", dataset)) from error
         if (board.dataset, board.dataset_digest) != (dataset, dataset_digest):
@@ -217,4 +253,4 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 
 def _rank(result: ProbeResult) -> tuple[float, float, str]:
-    return -result.selection_top1, result.selection_log_loss, result.id
+    return -result.merit, result.selection_log_loss, result.id

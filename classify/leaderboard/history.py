@@ -17,7 +17,7 @@ from onepass.cache.files import fsync_folder, make_folder, write_atomic
 from onepass.classify.heads.storage import pack_arrays, unpack_arrays
 from onepass.classify.leaderboard.board import Leaderboard, LeaderboardFile, leaderboard_path
 from onepass.classify.leaderboard.records import load_probabilities
-from onepass.classify.metrics import Comparison, compare
+from onepass.classify.metrics import TOP1, Comparison, Metric, compare
 from onepass.data.dataset import ImageDataset
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def history_folder(folder: Path, digest: str) -> Path:
 
 
 def open_board(
-    folder: Path, dataset: ImageDataset, *, seed: int, fresh: bool = False
+    folder: Path, dataset: ImageDataset, *, seed: int, metric: Metric = TOP1, fresh: bool = False
 ) -> Leaderboard:
     """Return the leaderboard of a data set as it is now, to be added to; an empty one where there is none.
 
@@ -66,6 +66,7 @@ def open_board(
         folder: `runs/<data set>`; whoever calls holds its lock.
         dataset: As it is now.
         seed: The one that is ranked.
+        metric: The one that is ranked by.
         fresh: Delete what there is of this state.
     """
     path = leaderboard_path(folder)
@@ -85,9 +86,10 @@ def open_board(
         _move(history_folder(folder, dataset.digest), folder)
     if not (folder / VALIDATION).exists() or state != dataset.digest:
         _write_validation(folder, dataset)
+    board = Leaderboard(folder, dataset.name, dataset.digest)
     if path.exists():
-        return replace(Leaderboard.load(folder, dataset.name, dataset.digest), seed=seed)
-    return Leaderboard(folder, dataset.name, dataset.digest, seed=seed)
+        board = Leaderboard.load(folder, dataset.name, dataset.digest)
+    return replace(board, seed=seed).ranked_by(metric, dataset.class_ids)
 
 
 def _state(path: Path, dataset: ImageDataset, *, fresh: bool) -> str:

@@ -51,7 +51,7 @@ def pareto_front(points: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
 
 
 def board_front(board: Leaderboard, costs: Mapping[str, float | None]) -> tuple[str, ...]:
-    """Return the ids on the front of selection accuracy against extraction cost, cheapest first.
+    """Return the ids on the front of the selection metric against extraction cost, cheapest first.
 
     Choices look at the selection split only, so the front does too.
 
@@ -63,7 +63,7 @@ def board_front(board: Leaderboard, costs: Mapping[str, float | None]) -> tuple[
     for probe in board.ranked:
         cost = costs.get(probe.id)
         if cost is not None:
-            points[probe.id] = (cost, probe.selection_top1)
+            points[probe.id] = (cost, probe.merit)
     return pareto_front(points)
 
 

@@ -24,6 +24,8 @@ from onepass.classify.leaderboard.result import (
     TrialRecord,
 )
 from onepass.classify.metrics import (
+    TOP1,
+    Metric,
     Reliability,
     accuracy,
     confidence_interval,
@@ -84,13 +86,20 @@ class Calibration(Artifact):
         return {"temperature": value["temperature"], **parts}
 
 
-def probe_id(inputs: Inputs, head: Head, seed: int, budget: str, dataset_digest: str) -> str:
-    """Return the name of a probe: equal for equal inputs, head, seed and protocol."""
+def probe_id(
+    inputs: Inputs,
+    head: Head,
+    seed: int,
+    budget: str,
+    dataset_digest: str,
+    metric: Metric = TOP1,
+) -> str:
+    """Return the name of a probe: equal for equal inputs, head, seed, metric and protocol."""
     depends = {
         "dataset": dataset_digest,
         "features": [inputs.features, inputs.digest],
         "head": [head.kind, head.version, head.get_params(deep=False)],
-        "protocol": [VERSION, seed, budget],
+        "protocol": [VERSION, seed, budget, *metric.identity],
     }
     return f"{head.kind}-{digest_json(depends)[:12]}"
 
@@ -104,6 +113,7 @@ def probe_result(
     *,
     seed: int,
     budget: str,
+    metric: Metric = TOP1,
 ) -> ProbeResult:
     """Return the probe's line for the leaderboard; the validation rows are scored here, once.
 
@@ -113,7 +123,7 @@ def probe_result(
         outcome: What the protocol found.
         dataset: Gives the labels.
         rows: Which rows each step read.
-        seed, budget: To be kept with the figures.
+        seed, budget, metric: To be kept with the figures.
     """
     truth, predicted = dataset.labels[rows.val], outcome.val.argmax(axis=1)
     calibration = calibration_of(outcome, truth)
@@ -141,6 +151,9 @@ def probe_result(
         made_by=made_by(),
         temperature=outcome.temperature,
         calibration=CalibrationErrors(calibration.before.error, calibration.after.error),
+        metric=metric.name,
+        positive="" if metric.positive is None else dataset.class_ids[metric.positive],
+        selection_value=None if metric.name == TOP1.name else metric.merit(outcome.chosen.merit),
     )
 
 

@@ -7,6 +7,8 @@ from onepass.cache.artifacts import record
 from onepass.cache.errors import InvalidInputError
 from onepass.cache.features import FeatureKey
 from onepass.cache.names import check_name
+from onepass.classify.config import MetricName
+from onepass.classify.metrics import METRICS
 
 
 @record
@@ -61,7 +63,7 @@ class ProbeResult:
         head: Kind of head.
         params: The hyper-parameters that were chosen.
         trials: Every setting tried, in order.
-        selection_top1: Accuracy on the selection split, 0 … 1; what the ranking goes by.
+        selection_top1: Accuracy on the selection split, 0 … 1.
         selection_log_loss: Log-loss there (nats); settles ties.
         val_top1: Accuracy on the validation split, 0 … 1.
         val_interval: Its 95 % interval.
@@ -81,6 +83,9 @@ class ProbeResult:
         temperature: Divides the logarithms of its probabilities (`onepass.classify.metrics.apply_temperature`).
         calibration: None in results of an older version.
         scoring: The how-manyth model of its kind on its features that the validation split was shown.
+        metric: What it was chosen by, and is ranked by.
+        positive: Class that AUROC and average precision are of; "" for the mean over all.
+        selection_value: The metric on the selection split; None: `selection_top1`.
     """
 
     id: str
@@ -108,6 +113,9 @@ class ProbeResult:
     temperature: float = 1.0
     calibration: CalibrationErrors | None = None
     scoring: int = 1
+    metric: MetricName = "top1"
+    positive: str = ""
+    selection_value: float | None = None
 
     def __post_init__(self) -> None:
         low, high = self.val_interval
@@ -121,6 +129,21 @@ class ProbeResult:
             raise InvalidInputError(
                 f"probe {self.id}: expected a temperature above 0, received {self.temperature}"
             )
+
+    @property
+    def chosen_by(self) -> tuple[str, str]:
+        """The metric, and the class that it is of: probes are ranked among those of the same."""
+        return (self.metric, self.positive if METRICS[self.metric].one_class else "")
+
+    @property
+    def value(self) -> float:
+        """The metric on the selection split."""
+        return self.selection_top1 if self.selection_value is None else self.selection_value
+
+    @property
+    def merit(self) -> float:
+        """The same, the greatest the best."""
+        return METRICS[self.metric].merit(self.value)
 
     @property
     def features_text(self) -> str:

@@ -13,11 +13,17 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from onepass.cache.errors import InvalidInputError
+from onepass.cache.errors import InvalidInputError, unknown_name
 from onepass.classify.config import Budget
 from onepass.classify.heads.base import Head
 from onepass.classify.leaderboard.result import RowCounts
-from onepass.classify.metrics import apply_temperature, calibration_temperature
+from onepass.classify.metrics import (
+    TOP1,
+    Metric,
+    apply_temperature,
+    calibration_temperature,
+    find_metric,
+)
 from onepass.classify.protocol.views import (
     Vectors,
     as_views,
@@ -169,6 +175,52 @@ def _labelled_rows(dataset: ImageDataset, split: str, use: str) -> np.ndarray:
     return rows
 
 
+def metric_of(dataset: ImageDataset, rows: ProtocolRows, name: str, positive: str = "") -> Metric:
+    """Return what is chosen by.
+
+    Args:
+        dataset: Gives the classes.
+        rows: Each step's.
+        name: Of the metric.
+        positive: Name or id of the class that AUROC and average precision are of; see `find_positive`.
+
+    Raises:
+        UnknownNameError: There is no such metric or class.
+        InvalidInputError: The metric has no meaning on the rows that are chosen on.
+    """
+    column = find_positive(dataset, positive)
+    metric = find_metric(name, column)
+    if metric.one_class and column is not None:
+        found = int(np.sum(dataset.labels[rows.selection] == column))
+        if not 0 < found < len(rows.selection):
+            raise InvalidInputError(
+                f"--metric {name}: expected selection rows of class {dataset.class_ids[column]} and of "
+                f"others, received {found} of {len(rows.selection)}"
+            )
+    return metric
+
+
+def find_positive(dataset: ImageDataset, name: str = "") -> int | None:
+    """Return the column of the positive class, by its name or id.
+
+    Without one, that of the two classes that has fewer training rows (of equal ones the second): a defect, a
+    disease; None where there are more than two.
+
+    Raises:
+        UnknownNameError: There is no such class.
+    """
+    texts = dataset.class_names, dataset.class_ids
+    known = {text: column for column_of in texts for column, text in enumerate(column_of)}
+    if name:
+        if name not in known:
+            raise unknown_name(f"class of {dataset.name}", name, known)
+        return known[name]
+    if len(dataset.class_ids) > 2:
+        return None
+    counts = np.bincount(dataset.labels[dataset.rows("train")], minlength=2)
+    return int(counts[1] <= counts[0])
+
+
 def selection_rows(dataset: ImageDataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the training rows that are fitted on and those that every choice is made on, int64, ascending."""
     return selection_split(
@@ -207,6 +259,7 @@ def run_probe(
     budget: Budget = "quick",
     strategy: Strategy | None = None,
     note: Note | None = None,
+    metric: Metric = TOP1,
 ) -> Outcome:
     """Choose, refit, and predict the validation rows once.
 
@@ -219,13 +272,14 @@ def run_probe(
         budget: How far the hyper-parameters are searched: "quick" or "full".
         strategy: How they are searched, instead of as the head's kind is.
         note: Called with each step as text.
+        metric: What is chosen by.
     """
     start = time.monotonic()
     views = as_views(X)
     small = is_small(views, len(rows.train), int(labels.max() + 1))
     with threadpool_limits(limits=1 if small else None):
         split = split_of(views, labels, rows.fit, rows.selection)
-        search = Search(head, split, budget, note, strategy)
+        search = Search(head, split, budget, note, strategy, metric)
         trials, chosen, selection, final = _choose_and_refit(search, views, labels, rows)
         val, test = (
             mean_probabilities(final, views, part) if len(part) else selection[:0]
@@ -250,7 +304,9 @@ def _choose_and_refit(
     """Return the trials, the chosen one, its probabilities of the selection rows, and the refitted head."""
     trials = search.run()
     if len(X) > 1:
-        trials = evaluated_together(trials, X, rows.selection, labels[rows.selection])
+        trials = evaluated_together(
+            trials, X, rows.selection, labels[rows.selection], search.metric
+        )
     chosen = best_trial(trials)
     selection = mean_probabilities(chosen.head, X, rows.selection)
     if search.note:

@@ -6,13 +6,12 @@ same image when it predicts (test-time augmentation: Krizhevsky, Sutskever and H
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from onepass.classify.heads.base import Head
-from onepass.classify.metrics import accuracy, log_loss, log_probabilities
+from onepass.classify.metrics import TOP1, Metric, log_probabilities
 from onepass.classify.search.search import Split, Trial
 
 Vectors = Any  # (N, D) vectors, or a sequence of them: one for each view of the same images
@@ -72,7 +71,11 @@ def mean_probabilities(head: Head, X: Vectors, rows: np.ndarray) -> np.ndarray:
 
 
 def evaluated_together(
-    trials: Sequence[Trial], X: Vectors, rows: np.ndarray, labels: np.ndarray
+    trials: Sequence[Trial],
+    X: Vectors,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    metric: Metric = TOP1,
 ) -> list[Trial]:
     """Return the trials of a search, evaluated by their mean probability over the views.
 
@@ -83,12 +86,11 @@ def evaluated_together(
         X: Vectors of all rows, in several views.
         rows: The selection rows, (n,).
         labels: Their labels, (n,).
+        metric: What is chosen by.
     """
     together = []
     for trial in trials:
         mean = mean_probabilities(trial.head, X, rows)
         truth = np.searchsorted(trial.head.classes_, labels)
-        loss = log_loss(truth, log_probabilities(mean))
-        share = accuracy(truth, mean.argmax(axis=1))
-        together.append(replace(trial, accuracy=share, log_loss=loss))
+        together.append(Trial.of(trial.head, trial.params, truth, log_probabilities(mean), metric))
     return together

@@ -30,6 +30,6 @@ def search_cnn(search: Search[Cnn]) -> list[Trial]:
             continue
         trained = head.with_params(epochs=epoch).adopt_weights(weights)
         trials.append(search.evaluate(trained, {"epochs": epoch}))
-        if len(trials) - 1 - int(np.argmax([trial.accuracy for trial in trials])) >= PATIENCE:
+        if len(trials) - 1 - int(np.argmax([trial.merit for trial in trials])) >= PATIENCE:
             break
     return trials

@@ -18,6 +18,7 @@ class CurvePoint:
         train_accuracy: Top-1 of the same steps, 0 … 1.
         selection_loss: Log-loss on the selection rows (nats); None: it diverged.
         selection_accuracy: Top-1 there, 0 … 1.
+        selection_merit: What is chosen by, the greatest the best; None: the accuracy.
     """
 
     epoch: int | float
@@ -25,6 +26,14 @@ class CurvePoint:
     train_accuracy: float
     selection_loss: float | None
     selection_accuracy: float
+    selection_merit: float | None = None
+
+    @property
+    def merit(self) -> float:
+        """What is chosen by, the greatest the best; a head that diverged is the worst."""
+        if self.selection_loss is None:
+            return -np.inf
+        return self.selection_accuracy if self.selection_merit is None else self.selection_merit
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +44,14 @@ class Snapshot:
         epochs: One of `onepass.classify.search.successive_halving.CHECKPOINTS`, or the last.
         accuracy: Top-1 on the selection rows, 0 … 1.
         loss: Log-loss there (nats).
+        merit: What is chosen by, the greatest the best.
         arrays: Weights and biases, layer by layer.
     """
 
     epochs: int
     accuracy: float
     loss: float
+    merit: float
     arrays: list[np.ndarray]
 
 
@@ -59,4 +70,4 @@ class LearningCurve:
     @property
     def best(self) -> Snapshot | None:
         """The best snapshot; ties go to the lower log-loss, then the earlier."""
-        return min(self.snapshots, key=lambda one: (-one.accuracy, one.loss), default=None)
+        return min(self.snapshots, key=lambda one: (-one.merit, one.loss), default=None)

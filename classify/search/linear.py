@@ -47,7 +47,7 @@ def search_centroid(search: Search[Centroid]) -> list[Trial]:
 
 
 def search_ridge(search: Search[Ridge]) -> list[Trial]:
-    """Climb from `START` while the accuracy rises.
+    """Climb from `START` while the metric rises.
 
     "quick" goes by powers of ten, "full" tries all of 100 to 1e-6 and then around the best. Of equally
     good penalties the strongest is the best.
@@ -72,7 +72,7 @@ def search_ridge(search: Search[Ridge]) -> list[Trial]:
     trials: dict[int, Trial] = {}  # by the power of ten of the penalty, in steps
     while wanted:
         trials |= {power: trial(10 ** (power / step)) for power in wanted}
-        best = max(trials, key=lambda power: (trials[power].accuracy, power))
+        best = max(trials, key=lambda power: (trials[power].merit, power))
         wanted = [
             power
             for power in (best + 1, best - 1)
@@ -102,7 +102,7 @@ def search_logistic(search: Search[Logistic]) -> list[Trial]:
     """Try C upwards, each solved from the last solutions.
 
     "quick" ends where the peak is clearly passed. "full" continues to the last C, but once a trial is
-    less accurate than the best one, the next is only extrapolated from the last two solutions; it is
+    worse than the best one, the next is only extrapolated from the last two solutions; it is
     solved after all where that turns out better than the best. A head that was only extrapolated has
     taken no pass over the rows (`n_iter_`) and has not converged (`converged_`).
     """
@@ -114,12 +114,12 @@ def search_logistic(search: Search[Logistic]) -> list[Trial]:
     for C in CS[search.budget]:
         if search.budget == "quick" and past_peak(trials, 1):
             break
-        best = max((trial.accuracy for trial in trials), default=0.0)
-        declining = bool(trials) and trials[-1].accuracy < best
+        best = max((trial.merit for trial in trials), default=-np.inf)
+        declining = bool(trials) and trials[-1].merit < best
         if search.budget == "full" and declining:
             guess = head.with_params(C=C).extrapolate(solver, scaler)
             trial = search.evaluate(guess, {"C": C})
-            if trial.accuracy <= best:
+            if trial.merit <= best:
                 trials.append(trial)
                 continue
         solved = head.with_params(C=C).solve(solver, scaler, tol, head.max_iter)
@@ -130,12 +130,12 @@ def search_logistic(search: Search[Logistic]) -> list[Trial]:
 def past_peak(trials: list[Trial], patience: int) -> bool:
     """Say whether the last `patience` trials are all worse than the best before them.
 
-    Accuracy on a few hundred rows is noisy, so a trial is worse only if its accuracy is below the
-    best and its log-loss, which is smooth in C, has risen as well.
+    A metric of a few hundred rows is noisy, so a trial is worse only if it is below the best and its
+    log-loss, which is smooth in C, has risen as well.
     """
     if len(trials) <= patience:
         return False
     before, last = trials[:-patience], trials[-patience:]
-    accuracy = max(trial.accuracy for trial in before)
+    merit = max(trial.merit for trial in before)
     loss = min(trial.log_loss for trial in before)
-    return all(trial.accuracy < accuracy and trial.log_loss > loss for trial in last)
+    return all(trial.merit < merit and trial.log_loss > loss for trial in last)

@@ -112,6 +112,7 @@ class JointTraining:
             selection=(scaler.apply(split.X_selection), truth),
             classes=len(head.classes_),
             note=search.note,
+            metric=search.metric,
             state=self.state,
         ).run()
         trials = []
@@ -119,7 +120,7 @@ class JointTraining:
             for one in curve.snapshots:
                 params = {**own, "epochs": one.epochs}
                 trained = head.with_params(**params).adopt_arrays(scaler, one.arrays)
-                trials.append(Trial(params, one.accuracy, one.loss, trained))
+                trials.append(Trial(params, one.accuracy, one.loss, one.merit, trained))
         if not trials:
             raise InvalidInputError(
                 f"{head.kind}: no head came through with finite weights; expected lower learning "

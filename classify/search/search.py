@@ -15,7 +15,7 @@ from sklearn.base import clone
 from onepass.cache.errors import InvalidInputError
 from onepass.classify.config import Budget
 from onepass.classify.heads.base import Head, brief
-from onepass.classify.metrics import accuracy, log_loss
+from onepass.classify.metrics import TOP1, Metric, accuracy, log_loss, softmax
 from onepass.classify.search.strategies import find_strategy
 
 AnyHead = TypeVar("AnyHead", bound=Head)
@@ -46,13 +46,41 @@ class Trial:
         params: The hyper-parameters that were tried.
         accuracy: Top-1 on the selection rows, 0 … 1.
         log_loss: Mean negative log-probability of the true class there (nats); settles ties.
+        merit: What is chosen by, the greatest the best (`onepass.classify.metrics.Metric.merit`).
         head: The head, fitted with them.
     """
 
     params: dict[str, Any]
     accuracy: float
     log_loss: float
+    merit: float
     head: Head
+
+    @classmethod
+    def of(
+        cls,
+        head: Head,
+        params: dict[str, Any],
+        truth: np.ndarray,
+        logits: np.ndarray,
+        metric: Metric = TOP1,
+    ) -> "Trial":
+        """Evaluate what a head says of rows.
+
+        Args:
+            head: Fitted.
+            params: Its hyper-parameters, as far as they were searched.
+            truth: Column of the true class of each row, (m,).
+            logits: (m, K).
+            metric: What is chosen by.
+        """
+        share, loss = accuracy(truth, logits.argmax(axis=1)), log_loss(truth, logits)
+        known = {"top1": share, "log-loss": loss}
+        if metric.name in known:
+            value = known[metric.name]
+        else:
+            value = metric.value(truth, softmax(logits.astype(np.float64)))
+        return cls(params, share, loss, metric.merit(value), head)
 
     def __str__(self) -> str:
         words = brief(self.params)
@@ -69,6 +97,7 @@ class Search(Generic[AnyHead]):
         budget: "quick" or "full": how far and how finely the strategy of the head's kind searches.
         note: Called with each trial as text.
         strategy: Used instead of the strategy of the head's kind.
+        metric: What the settings are compared by.
     """
 
     head: AnyHead
@@ -76,6 +105,7 @@ class Search(Generic[AnyHead]):
     budget: Budget = "quick"
     note: Note | None = None
     strategy: "Strategy | None" = None
+    metric: Metric = TOP1
 
     def __post_init__(self) -> None:
         if self.budget not in BUDGETS:
@@ -111,8 +141,7 @@ class Search(Generic[AnyHead]):
         """
         scores = head.logits(self.split.X_selection) if logits is None else logits
         truth = np.searchsorted(head.classes_, self.split.y_selection)
-        share = accuracy(truth, scores.argmax(axis=1))
-        trial = Trial(params, share, log_loss(truth, scores), head)
+        trial = Trial.of(head, params, truth, scores, self.metric)
         if self.note:
             self.note(str(trial))
         return trial
@@ -122,5 +151,5 @@ Strategy = Callable[[Search[Any]], list[Trial]]
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial:
-    """Return the trial of highest accuracy; ties go to the lower log-loss, then to the earlier."""
-    return min(trials, key=lambda trial: (-trial.accuracy, trial.log_loss))
+    """Return the best trial by the metric; ties go to the lower log-loss, then to the earlier."""
+    return min(trials, key=lambda trial: (-trial.merit, trial.log_loss))

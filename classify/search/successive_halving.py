@@ -19,6 +19,7 @@ from onepass.classify.heads.neural.batches import (
     steps_of,
 )
 from onepass.classify.heads.neural.network import Networks
+from onepass.classify.metrics import TOP1, Metric
 from onepass.classify.search.learning_curve import CurvePoint, LearningCurve, Snapshot
 from onepass.classify.search.sweep_state import StateFile
 
@@ -75,11 +76,12 @@ class SuccessiveHalving:
         selection: Rows that they are evaluated on, in the same form.
         classes: K.
         note: Called with the state of the best head as text.
+        metric: What they are compared by.
         state: Where an interrupted run resumes from; written after each rung, and after an epoch where
             `SAVE_EVERY` seconds have passed.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  a run, and what it is compared by
         self,
         settings: list[HeadSettings],
         shared: SharedSettings,
@@ -88,10 +90,11 @@ class SuccessiveHalving:
         selection: tuple[np.ndarray, np.ndarray],
         classes: int,
         note: Callable[[str], None] | None = None,
+        metric: Metric = TOP1,
         state: StateFile | None = None,
     ) -> None:
         self.schedule, self.fit, self.selection = schedule, fit, selection
-        self.shared, self.note, self.state = shared, note, state
+        self.shared, self.note, self.metric, self.state = shared, note, metric, state
         self.networks = Networks(settings, shared, fit[0].shape[1], classes)
         self.curves = [LearningCurve() for _ in settings]
         self.epoch_steps = steps_of(len(fit[0]), shared.batch_size)
@@ -133,13 +136,16 @@ class SuccessiveHalving:
     def _train(self, source: Iterator[FeatureBatch], stop: int) -> None:
         """Train until step `stop`, evaluate the heads, and extend their curves."""
         trained = self.networks.train(source, stop - self.step)
-        evaluated = self.networks.evaluate(*self.selection)
+        evaluated = self.networks.evaluate(*self.selection, self.metric)
         self.step = stop
         whole, rest = divmod(stop, self.epoch_steps)
         epoch = stop / self.epoch_steps if rest else whole
         checkpoint = not rest and whole in (*CHECKPOINTS, self.schedule.epochs)
         for member in self.alive:
-            (train_loss, train_accuracy), (loss, accuracy) = trained[member], evaluated[member]
+            (train_loss, train_accuracy), (loss, accuracy, merit) = (
+                trained[member],
+                evaluated[member],
+            )
             curve = self.curves[member]
             curve.points.append(
                 CurvePoint(
@@ -148,26 +154,30 @@ class SuccessiveHalving:
                     round(float(train_accuracy), 5),
                     _rounded(loss),
                     round(float(accuracy), 5),
+                    None if self.metric is TOP1 else _rounded(merit),
                 )
             )
             if checkpoint and np.isfinite(loss):
-                self._remember(curve, member, whole, float(accuracy), float(loss))
+                self._remember(member, whole, (float(accuracy), float(loss), float(merit)))
         if self.note:
             best = min(self.alive, key=self._rank)
             who = f"{len(self.alive)} heads, " if len(self.curves) > 1 else ""
             self.note(f"{who}epoch {epoch:.3g}: selection {100 * evaluated[best, 1]:.1f} %")
 
-    def _remember(
-        self, curve: LearningCurve, member: int, epochs: int, accuracy: float, loss: float
-    ) -> None:
-        """Keep a head's weights as they are now; where there are many heads, only the best of each."""
-        best = curve.best
+    def _remember(self, member: int, epochs: int, figures: tuple[float, float, float]) -> None:
+        """Keep a head's weights as they are now; where there are many heads, only the best of each.
+
+        Args:
+            member: The head.
+            epochs: So far.
+            figures: Accuracy, loss and merit on the selection rows.
+        """
+        curve, (_, loss, merit) = self.curves[member], figures
         if len(self.curves) > 1:
-            if best and (-best.accuracy, best.loss) <= (-accuracy, loss):
+            if curve.best and (-curve.best.merit, curve.best.loss) <= (-merit, loss):
                 return
             curve.snapshots.clear()
-        arrays = self.networks.arrays(member)
-        curve.snapshots.append(Snapshot(epochs, accuracy, loss, arrays))
+        curve.snapshots.append(Snapshot(epochs, *figures, self.networks.arrays(member)))
 
     def _past_peak(self) -> bool:
         """Say whether the only head left is clearly past its best."""
@@ -178,7 +188,7 @@ class SuccessiveHalving:
         best = curve.best
         if not best:
             return False
-        # Accuracy on a few hundred rows is noisy: an epoch is worse only if its log-loss has risen too.
+        # A metric of a few hundred rows is noisy: an epoch is worse only if its log-loss has risen too.
         worse = [
             point
             for point in curve.points
@@ -192,7 +202,7 @@ class SuccessiveHalving:
         """Order heads by their last evaluation, the best first."""
         last = self.curves[member].points[-1]
         loss = np.inf if last.selection_loss is None else last.selection_loss
-        return -last.selection_accuracy, loss, member
+        return -last.merit, loss, member
 
 
 def _rounded(figure: float) -> float | None:

@@ -22,7 +22,8 @@ from onepass.classify.heads.neural.trained_head import TrainedHead
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult, only_writer
 from onepass.classify.leaderboard.history import open_board
 from onepass.classify.leaderboard.records import ThrottledLog, intact, keep, probe_id, probe_result
-from onepass.classify.protocol.evaluate import ProtocolRows, protocol_rows, run_probe
+from onepass.classify.metrics import Metric
+from onepass.classify.protocol.evaluate import ProtocolRows, metric_of, protocol_rows, run_probe
 from onepass.classify.protocol.inputs import Inputs, feature_inputs
 from onepass.classify.search.neural import Grid, JointTraining
 from onepass.classify.search.successive_halving import Schedule
@@ -66,6 +67,7 @@ class FeatureSweep:
         schedule: How long they are trained.
         dataset, inputs, rows: What the heads are trained and scored on.
         seed: Of the protocol.
+        metric: What is chosen by.
     """
 
     head: TrainedHead
@@ -75,6 +77,7 @@ class FeatureSweep:
     inputs: Inputs
     rows: ProtocolRows
     seed: int
+    metric: Metric
 
     @classmethod
     def of(cls, config: SweepConfig, dataset: ImageDataset, inputs: Inputs) -> Self:
@@ -86,7 +89,8 @@ class FeatureSweep:
         grid = Grid(config.learning_rate, config.penalties, config.dropout, config.seeds)
         rows = protocol_rows(dataset, config.seed)
         schedule = Schedule(config.epochs, config.keep)
-        return cls(head, grid, schedule, dataset, inputs, rows, config.seed)
+        metric = metric_of(dataset, rows, config.metric, config.positive)
+        return cls(head, grid, schedule, dataset, inputs, rows, config.seed, metric)
 
     @property
     def budget(self) -> str:
@@ -96,7 +100,9 @@ class FeatureSweep:
     @property
     def probe(self) -> str:
         """Id of the resulting probe, which is also that of the sweep."""
-        return probe_id(self.inputs, self.head, self.seed, self.budget, self.dataset.digest)
+        return probe_id(
+            self.inputs, self.head, self.seed, self.budget, self.dataset.digest, self.metric
+        )
 
     def record(self, found: JointTraining, seconds: float) -> SweepRecord:
         """Return what the sweep found, to be stored."""
@@ -144,7 +150,7 @@ def run_sweeps(config: SweepConfig) -> SweepsResult:
     paths = tuple(folder / "sweeps" / f"{sweep.probe}.json" for sweep in sweeps)
     records, ran = [], 0
     with only_writer(folder):
-        board = open_board(folder, dataset, seed=config.seed)
+        board = open_board(folder, dataset, seed=config.seed, metric=sweeps[0].metric)
         for sweep, path in zip(sweeps, paths, strict=True):
             state = StateFile(path.with_suffix(".npz"), sweep.probe)
             if config.fresh:
@@ -190,6 +196,7 @@ def _run(
         sweep.rows,
         strategy=strategy,
         note=ThrottledLog(label),
+        metric=sweep.metric,
     )
     result = probe_result(
         sweep.probe,
@@ -199,6 +206,7 @@ def _run(
         sweep.rows,
         seed=sweep.seed,
         budget=sweep.budget,
+        metric=sweep.metric,
     )
     board, result = keep(board, result, outcome, labels[sweep.rows.val])
     log.info(f"{label}: {outcome.chosen} · {human_seconds(result.seconds)}")

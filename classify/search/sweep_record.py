@@ -105,8 +105,8 @@ def heads_of_sweep(
     def order(place: int) -> tuple[float, ...]:
         last, best = curves[place].points[-1], curves[place].best
         if best is None:
-            return (1, -last.epoch, -last.selection_accuracy, place)
-        return (0, -best.accuracy, best.loss, place)
+            return (1, -last.epoch, -last.merit, place)
+        return (0, -best.merit, best.loss, place)
 
     ranked = sorted(range(len(curves)), key=order)
     rank = {place: number for number, place in enumerate(ranked, 1)}

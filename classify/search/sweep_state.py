@@ -28,6 +28,7 @@ class SavedSnapshot:
     accuracy: float
     loss: float
     arrays: int
+    merit: float
 
 
 @record
@@ -63,7 +64,7 @@ class SweepState(Artifact):
         curves: Of all heads.
     """
 
-    FORMAT = 2
+    FORMAT = 3
 
     id: str
     step: int
@@ -96,7 +97,7 @@ class StateFile:
             SavedCurve(
                 tuple(curve.points),
                 tuple(
-                    SavedSnapshot(one.epochs, one.accuracy, one.loss, len(one.arrays))
+                    SavedSnapshot(one.epochs, one.accuracy, one.loss, len(one.arrays), one.merit)
                     for one in curve.snapshots
                 ),
             )
@@ -160,7 +161,9 @@ class StateFile:
             for number, one in enumerate(known.snapshots):
                 names = (f"snapshot {member} {number} {place}" for place in range(one.arrays))
                 kept = [arrays[name] for name in names]
-                curve.snapshots.append(Snapshot(one.epochs, one.accuracy, one.loss, kept))
+                curve.snapshots.append(
+                    Snapshot(one.epochs, one.accuracy, one.loss, one.merit, kept)
+                )
         return alive, state.step
 
     def _read(self, facts: np.ndarray) -> SweepState:

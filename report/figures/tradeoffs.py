@@ -76,7 +76,7 @@ def cost_figure(probes: Sequence[ProbeResult], costs: Mapping[str, float | None]
     if len(best) < 2:
         return None
     places = sorted(best.values(), key=lambda place: (place[0], -place[1].val_top1))
-    front = pareto_front({p.id: (cost, p.selection_top1) for cost, p in places})
+    front = pareto_front({p.id: (cost, p.merit) for cost, p in places})
     spread = places[-1][0] > 3 * places[0][0]
     styles = {True: Style("s1"), False: Style("s8", "square")}
     plot = Plot(

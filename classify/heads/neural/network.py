@@ -12,6 +12,7 @@ import numpy as np
 
 from onepass.classify.heads.neural.batches import FeatureBatch, HeadSettings, SharedSettings
 from onepass.classify.heads.neural.optimizers import OPTIMIZERS
+from onepass.classify.metrics import TOP1, Metric, softmax
 
 BLOCK_NUMBERS = 1 << 22  # logits held at a time while heads are evaluated
 PARTS = 1 << 16  # dropout is drawn in 65,536ths
@@ -52,9 +53,12 @@ class Group:
             self.optimizer.keep(np.array(chosen, dtype=int))
             self.gradients = [np.empty_like(array) for array in self.arrays]
 
-    def scores(self, X: np.ndarray) -> np.ndarray:
-        """Return the logits (n, H, K) of rows (n, D) float32, without dropout."""
-        return self._forward([X], self.optimizer.means)[-1]
+    def scores(self, X: np.ndarray, place: int | None = None) -> np.ndarray:
+        """Return the logits (n, H, K) of rows (n, D) float32, without dropout; of one head, (n, 1, K)."""
+        arrays = self.optimizer.means
+        if place is not None:
+            arrays = [array[..., place : place + 1, :] for array in arrays]
+        return self._forward([X], arrays)[-1]
 
     def step(self, batch: FeatureBatch) -> tuple[np.ndarray, np.ndarray]:
         """Take one step; return each head's log-loss and accuracy on the batch before it, (H,)."""
@@ -155,16 +159,16 @@ class Networks:
                     sums[group.members] += np.stack(group.step(batch), axis=1)
         return sums / steps
 
-    def evaluate(self, X: np.ndarray, truth: np.ndarray) -> np.ndarray:
-        """Return log-loss and accuracy on rows (n, D) float32 of classes `truth` (n,), (heads, 2).
+    def evaluate(self, X: np.ndarray, truth: np.ndarray, metric: Metric = TOP1) -> np.ndarray:
+        """Return log-loss, accuracy and merit on rows (n, D) float32 of classes `truth` (n,), (heads, 3).
 
-        A head that has diverged has the log-loss infinity and the accuracy 0; so has one that was
-        dropped.
+        A head that has diverged has the log-loss infinity, the accuracy 0 and the merit -infinity; so
+        has one that was dropped.
         """
-        found = np.tile([np.inf, 0.0], (self.count, 1))
+        found = np.tile([np.inf, 0.0, -np.inf], (self.count, 1))
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             for group in self.groups:
-                found[group.members] = _evaluate(group, X, truth)
+                found[group.members] = _evaluate(group, X, truth, metric)
         return found
 
     def keep(self, survivors: set[int]) -> None:
@@ -228,7 +232,7 @@ def _outer(read: np.ndarray, flow: np.ndarray, out: np.ndarray) -> None:
         np.matmul(read.transpose(1, 2, 0), flow.transpose(1, 0, 2), out=out.transpose(1, 0, 2))
 
 
-def _evaluate(group: Group, X: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def _evaluate(group: Group, X: np.ndarray, truth: np.ndarray, metric: Metric) -> np.ndarray:
     width = sum(array.shape[1] for array in group.arrays[1::2]) * len(group.members)
     rows = max(1, BLOCK_NUMBERS // width)
     loss, right = np.zeros(len(group.members)), np.zeros(len(group.members))
@@ -240,5 +244,11 @@ def _evaluate(group: Group, X: np.ndarray, truth: np.ndarray) -> np.ndarray:
         true = scores[np.arange(len(own)), :, own].astype(np.float64)
         loss += (np.log(np.exp(scores, out=scores).sum(axis=2)) - true).sum(axis=0)
     sound = np.isfinite(loss)
-    figures = [np.where(sound, loss / len(X), np.inf), np.where(sound, right / len(X), 0.0)]
-    return np.stack(figures, axis=1)
+    loss, right = np.where(sound, loss / len(X), np.inf), np.where(sound, right / len(X), 0.0)
+    values = {"top1": right, "log-loss": loss}.get(metric.name)
+    if values is None:  # of all rows of a head at once
+        values = np.full(len(loss), np.nan)
+        for place in np.flatnonzero(sound):
+            logits = group.scores(X, int(place))[:, 0]
+            values[place] = metric.value(truth, softmax(logits.astype(np.float64)))
+    return np.stack([loss, right, [metric.merit(value) for value in values]], axis=1)
