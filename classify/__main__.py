@@ -1,4 +1,4 @@
-"""onepass classify [ensemble | inspect | sweep | transfer]: heads on vectors."""
+"""onepass classify [curve | ensemble | inspect | sweep | transfer]: heads on vectors."""
 
 import sys
 from typing import Any
@@ -7,12 +7,13 @@ from onepass.cache.commandline.command import Command, OnSignal, main
 from onepass.classify.analysis.text import inspect_text, transfer_text
 from onepass.classify.config import (
     ClassifyConfig,
+    CurveConfig,
     EnsembleConfig,
     InspectConfig,
     SweepConfig,
     TransferConfig,
 )
-from onepass.classify.resampling.text import folds_text
+from onepass.classify.resampling.text import curve_text, folds_text
 from onepass.classify.text import classify_text, ensemble_text, sweep_text
 
 
@@ -42,6 +43,12 @@ def _sweep(config: SweepConfig) -> Any:
     from onepass.classify.search.sweep import run_sweeps
 
     return run_sweeps(config)
+
+
+def _curve(config: CurveConfig) -> Any:
+    from onepass.classify.resampling.curve import run_curve
+
+    return run_curve(config)
 
 
 def _transfer(config: TransferConfig) -> Any:
@@ -79,6 +86,14 @@ COMMANDS = [
         SweepConfig,
         _sweep,
         sweep_text,
+        OnSignal.RESUME,
+    ),
+    Command(
+        "curve",
+        "Measure the learning curve: what twice as many labelled images would be worth.",
+        CurveConfig,
+        _curve,
+        curve_text,
         OnSignal.RESUME,
     ),
     Command(

@@ -102,6 +102,25 @@ class EnsembleConfig(RunsConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CurveConfig(RunsConfig):
+    """Of which features and head the learning curve is measured."""
+
+    dataset: str = flag(help="name of a prepared data set", metavar="NAME")
+    features: tuple[str, ...] = flag(
+        (),
+        "feature keys, each with a curve of its own (default: each that is stored)",
+        metavar="KEY",
+    )
+    head: str = flag("logistic", "kind of head", metavar="HEAD")
+    seeds: int = flag(3, "how often the folds are dealt anew, two of which are held out")
+    fresh: bool = flag(False, "measure again what was measured before")
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise UsageError(f"--seeds {self.seeds}: expected a whole number, 1 or above")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TransferConfig(RunsConfig):
     """Which features to score before anything is trained on them."""
 

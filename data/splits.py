@@ -145,6 +145,35 @@ def fold_split(
     return fold
 
 
+def nested_order(
+    labels: np.ndarray,
+    rows: np.ndarray,
+    content: np.ndarray,
+    groups: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+) -> np.ndarray:
+    """Return training rows in the order in which they would be labelled: each beginning of it is stratified.
+
+    The first row of every class comes before the second of any; what belongs together comes together.
+
+    Args:
+        labels, rows, content, groups: As in `fold_split`.
+        seed: Another seed orders otherwise.
+
+    Returns:
+        (n,) int64, the rows in another order.
+    """
+    keep = [groups[row] for row in rows.tolist()] if groups is not None else None
+    units, ranks = _units(content[rows], keep, f"order {seed}")
+    own = np.unique(labels[rows], return_inverse=True)[1]
+    by_class = np.lexsort((ranks[units], own))
+    counts = np.bincount(own)
+    place = np.empty(len(rows))
+    place[by_class] = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.asarray(rows)[np.lexsort((ranks[units], place / counts[own]))]
+
+
 def in_one_fold(labels: np.ndarray, fold: np.ndarray) -> np.ndarray:
     """Return which rows are of a class that lies in one fold only, (n,) bool.
 

@@ -134,7 +134,7 @@ class TestCommand:
 
     def test_a_stop_resumes_at_the_next_fold(self, store, tmp_path, monkeypatch, capsys) -> None:
         whole = run_folds(config(store, tmp_path / "whole")).path
-        searched, real = [], room._search
+        searched, real = [], room.search_fold
 
         def interrupted(*arguments):
             if len(searched) == 6:
@@ -142,12 +142,12 @@ class TestCommand:
             searched.append(arguments)
             return real(*arguments)
 
-        monkeypatch.setattr(room, "_search", interrupted)
+        monkeypatch.setattr(room, "search_fold", interrupted)
         monkeypatch.setattr(room, "cores", lambda: 1)
         words = ["--dataset", NAME, "--head", *HEADS, "--folds", "4"]
         words += ["--cache-dir", str(store), "--runs-dir", str(tmp_path)]
         assert main("classify", COMMANDS, words) == STOPPED
-        monkeypatch.setattr(room, "_search", real)
+        monkeypatch.setattr(room, "search_fold", real)
         assert main("classify", COMMANDS, words) == 0
         assert "10 of 16 fits run now" in capsys.readouterr().out
         assert without_times(tmp_path / NAME / "folds.json") == without_times(whole)

@@ -8,7 +8,7 @@ fold is scored with is the best of the *other* folds of its repeat, so that no f
 import json
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,7 +23,7 @@ from onepass.cache.provenance import made_by
 from onepass.classify.baselines import make_head
 from onepass.classify.config import Budget, ClassifyConfig
 from onepass.classify.heads.base import Head
-from onepass.classify.heads.threads import cores, parallel_map
+from onepass.classify.heads.threads import Item, Result, cores, parallel_map
 from onepass.classify.leaderboard.records import ThrottledLog
 from onepass.classify.leaderboard.result import features_text
 from onepass.classify.metrics import (
@@ -39,12 +39,12 @@ from onepass.classify.protocol.inputs import Inputs, feature_inputs, no_inputs
 from onepass.classify.protocol.views import evaluated_together, split_of
 from onepass.classify.search.search import Search
 from onepass.data.dataset import ImageDataset, open_dataset
+from onepass.data.manifest import FOLD
 from onepass.data.splits import KEPT, fold_split, in_one_fold
 
 log = logging.getLogger(__name__)
 
 VERSION = 1  # raised when the same folds would be scored otherwise
-FOLD = "fold"  # column of a data set that says itself which fold a row is in
 SAVE_EVERY = 2.0  # seconds
 PARALLEL = 1 << 31  # bytes of vectors, as float32, that folds side by side may hold
 
@@ -419,7 +419,9 @@ def _run(
     def one(place: tuple[int, int]) -> Fold:
         start, (repeat, number) = time.monotonic(), place
         held = dealt[repeat] == number
-        settings = _search(head, views, labels, (train[~held], train[held]), metric, found.budget)
+        settings = search_fold(
+            head, views, labels, (train[~held], train[held]), metric, found.budget
+        )
         return Fold(
             repeat,
             number,
@@ -429,16 +431,33 @@ def _run(
             round(time.monotonic() - start, 3),
         )
 
-    size = 4 * len(train) * len(views) * views[0].shape[1]
-    small = is_small(views, len(train), int(labels.max() + 1))
-    beside = max(1, min(cores(), PARALLEL // size)) if small else 1
-    for start in range(0, len(missing), beside):
-        probe = file.add(probe, parallel_map(one, missing[start : start + beside]))
+    for done_now in side_by_side(one, missing, views, len(train), int(labels.max() + 1)):
+        probe = file.add(probe, done_now)
         note(f"{len(probe.folds)} of {len(places)} folds")
     log.info(f"{label}: {len(missing)} folds · {human_seconds(probe.seconds)}")
 
 
-def _search(
+def side_by_side(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    views: tuple[np.ndarray, ...],
+    rows: int,
+    classes: int,
+) -> Iterator[list[Result]]:
+    """Yield the work of some items after the other, of several side by side where fits are small.
+
+    Args:
+        work, items: What is done to each item.
+        views: Vectors (N, D) in each view.
+        rows, classes: Of a fit, at most.
+    """
+    held = 4 * rows * len(views) * views[0].shape[1]
+    beside = min(cores(), PARALLEL // held) if is_small(views, rows, classes) else 1
+    for start in range(0, len(items), max(1, beside)):
+        yield parallel_map(work, items[start : start + max(1, beside)])
+
+
+def search_fold(
     head: Head,
     views: tuple[Any, ...],
     labels: np.ndarray,

@@ -1,4 +1,4 @@
-"""What a person reads at the end of `classify --folds`."""
+"""What a person reads at the end of `classify --folds` and `classify curve`."""
 
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,7 @@ from onepass.classify.text import p_value
 
 if TYPE_CHECKING:
     from onepass.classify.metrics import Metric
+    from onepass.classify.resampling.curve import CurveResult, Extrapolation
     from onepass.classify.resampling.folds import CrossValidation, FoldLine, FoldsResult
 
 TOGETHER = {
@@ -80,3 +81,44 @@ def _row(place: int, line: "FoldLine", metric: "Metric") -> tuple[str, ...]:
 
 def _points(gain: float, metric: "Metric") -> str:
     return f"{100 * gain:.1f} points" if metric.share else f"{gain:.3f}"
+
+
+def curve_text(result: "CurveResult") -> str:
+    """Return each curve as a table, and what twice as many labels would be worth."""
+    found, metric = result.found, result.found.by
+    lines = []
+    for curve in found.curves:
+        rows = [
+            (
+                f"{point.rows:,}",
+                f"{point.rows / found.classes:,.1f}",
+                metric.text(point.mean),
+                f"{metric.text(min(point.figures))} to {metric.text(max(point.figures))}",
+            )
+            for point in curve.points
+        ]
+        header = ("images", "a class", metric.label, "held-out folds")
+        lines += [curve.name, "", *table([header, *rows]), ""]
+        if curve.expected:
+            lines += [f"{doubling(curve.expected, metric)}.", ""]
+    return "\n".join(
+        [
+            *lines,
+            f"Protocol: {found.seeds} times two of five folds of the {found.rows:,} training rows held out; the same "
+            "images at every size and further ones; the validation split is not read.",
+            f"Files: {result.path}",
+        ]
+    )
+
+
+def doubling(expected: "Extrapolation", metric: "Metric") -> str:
+    """Return what twice as many labels are worth, in a sentence without its stop."""
+    low, high = expected.gain_interval
+    width, factor = (high - low) / 2, 100 if metric.share else 1
+    digits = 1 if metric.share else 3
+    unit = " points" * metric.share
+    return (
+        f"Doubling the labels from {expected.rows:,} images is worth {factor * expected.gain:.{digits}f} ± "
+        f"{factor * width:.{digits}f}{unit}: {metric.text(expected.now)} now, {metric.text(expected.doubled)} expected "
+        f"(power law through the sizes, power {expected.power:.2f}; 95 % interval by bootstrap)"
+    )
