@@ -77,22 +77,23 @@ def operating_point_text(point: "OperatingPoint") -> str:
     from onepass.classify.goals import CostGoal
     from onepass.classify.operating_points import mean_cost
 
-    text = f"At {point.goal}: {point.name} from a probability of {point.threshold:.3g} on"
-    found = point.validation
-    if found:
-        text += (
-            f": on val {share_text(found.sensitivity)} of {point.name} are found, at {share_text(found.false_alarms)} false "
-            f"alarms among the others; precision {share_text(found.precision)}"
+    parts = [
+        f"Operating point {point.goal}: {point.name} from a probability of {point.threshold:.3g} on"
+    ]
+    if found := point.validation:
+        parts.append(
+            f"on val {share_text(found.sensitivity)} are found, with {share_text(found.false_alarms)} false alarms "
+            f"among the others and a precision of {share_text(found.precision)}"
         )
         if isinstance(point.goal, CostGoal):
-            text += f"; mean cost {mean_cost(point.goal, found):.3g}"
-    text += (
-        f". Chosen on {point.positives:,} positive and {point.negatives:,} negative selection rows"
+            parts.append(f"mean cost {mean_cost(point.goal, found):.3g}")
+    chosen = (
+        f"chosen on {point.positives:,} positive and {point.negatives:,} negative selection rows"
     )
     if point.expected:
         low, high = point.expected
-        text += f", by which new images get between {percent(low)} and {percent(high)}"
-    return text + "."
+        chosen += f", which promise {percent(low)} to {percent(high)} for new images"
+    return "; ".join([*parts, chosen]) + "."
 
 
 def share_text(share: "Share") -> str:

@@ -23,6 +23,10 @@ def page_svg(text: str, alt: str) -> Markup:
     root = ElementTree.fromstring(text)  # noqa: S314  our own drawing
     for element in list(root.iter()):
         _plain(element)
+    for marker in root.iterfind(f".//{{{SVG}}}defs/{{{SVG}}}path"):
+        marker.attrib.pop(
+            "stroke", None
+        )  # it takes that of its use, which the style sheet can replace
     for child in list(root):
         # The author, a global style, and clips of what never leaves them.
         if child.tag in (f"{{{SVG}}}metadata", f"{{{SVG}}}defs"):

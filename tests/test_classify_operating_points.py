@@ -205,7 +205,7 @@ def test_the_winner_keeps_its_operating_point(made) -> None:
     called = kept.val[:, 8] >= point.threshold
     assert point.validation == detection(eights, called)
     assert classify(made).point == point
-    assert f"At specificity=0.9: {name} from a probability of" in classify_text(found)
+    assert f"Operating point specificity=0.9: {name} from a probability of" in classify_text(found)
 
 
 def test_predictions_answer_by_it_and_say_so(made, tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_predictions_answer_by_it_and_say_so(made, tmp_path: Path) -> None:
     )
     result = predict_split(asked)
     assert result.record.point and result.record.point.name == "digit 3"
-    assert "At sensitivity=0.8: digit 3 from" in predict_text(result)
+    assert "Operating point sensitivity=0.8: digit 3 from" in predict_text(result)
     assert PredictionRecord.read(result.record_path) == result.record
 
 

@@ -94,7 +94,10 @@ def test_a_model_folder_answers_by_its_operating_point(places, files, tmp_path, 
     assert (expected.classes != expected.probabilities.argmax(axis=1)).any()
     plain = onepass.load_predictor(str(folder), at="none")(files)
     np.testing.assert_array_equal(plain.classes, expected.probabilities.argmax(axis=1))
-    assert "At sensitivity=0.6: jay from a probability" in (folder / "MODEL_CARD.md").read_text()
+    assert (
+        "Operating point sensitivity=0.6: jay from a probability"
+        in (folder / "MODEL_CARD.md").read_text()
+    )
     with pytest.raises(UsageError, match="operating point of a model folder"):
         onepass.load_predictor(str(folder), **at)
 

@@ -1,5 +1,7 @@
 """Classes, two-class detection and names, against counts by hand."""
 
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 from classify_store import digits, write_dataset
@@ -49,6 +51,11 @@ def test_curves_end_where_they_must_and_pass_through_the_decision() -> None:
     )
     expected = f"false positive rate {alarms:.3f}, true positive rate {sensitivity:.3f}"
     assert expected in str(curve.svg)
+    drawn = ElementTree.fromstring(str(curve.svg))
+    markers = list(drawn.iterfind(".//{*}defs/{*}path"))
+    assert markers and not any(
+        "stroke" in marker.attrib for marker in markers
+    )  # else dark mode keeps it
     recall = precision_recall_figure([one], ill, point)
     assert f"recall {sensitivity:.3f}, precision {precision:.3f}" in str(recall.svg)
     # the operating point lies on both curves

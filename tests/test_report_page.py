@@ -23,8 +23,14 @@ from onepass.cache.errors import CorruptFileError, MissingFileError, StaleError,
 from onepass.classify.analysis.inspection import inspect_dataset
 from onepass.classify.analysis.transferability import Transferability, score_features
 from onepass.classify.config import InspectConfig, SweepConfig, TransferConfig
+from onepass.classify.goals import parse_goal
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.leaderboard.prediction_record import MemberRecord
+from onepass.classify.operating_points import (
+    OperatingPoint,
+    choose_for_winner,
+    positive_column,
+)
 from onepass.classify.search.sweep import run_sweeps
 from onepass.finetune.ablation import ABLATION, Ablation, AblationLine
 from onepass.finetune.recipes import DE2020_AUGMENTATION
@@ -256,6 +262,25 @@ def test_two_classes_are_told_apart_by_sensitivity_and_specificity(two: Place) -
     line = next(part for part in page.split("<tr>") if part.startswith("<td>fine-tuned</td>"))
     assert f"{sensitivity:.1f} %" in line and f"{specificity:.1f} %" in line
     assert f">{missed}<" in line and f">{alarms}<" in line
+
+
+def test_two_classes_have_an_operating_point_on_the_first_screen(two: Place) -> None:
+    """That on record, where the winner has one; else 95 % of the rarer class found, at these false alarms."""
+    page = two.page().replace("\u00a0", " ")
+    board = Leaderboard.load(two.folder, two.name, two.dataset.digest)
+    column = positive_column(two.dataset)
+    point = choose_for_winner(board, two.dataset, parse_goal("sensitivity=0.95"), column)
+    assert point.validation
+    name, alarms = point.name, point.validation.false_alarms
+    first, _, rest = page.partition('<section id="leaderboard"')
+    assert f"at 95 % sensitivity for {name}: {100 * (alarms.value or 0):.1f} % (" in first
+    assert f"{point.goal}: false positive rate {alarms.value:.3f}" in rest
+    other = choose_for_winner(board, two.dataset, parse_goal("cost=FP:1,FN:3"), 1 - column)
+    place = board.head_folder(board.winner) / OperatingPoint.NAME
+    other.write(place)
+    page = two.page()
+    place.unlink()
+    assert f"at cost=FP:1,FN:3 for {other.name}:" in page and "sensitivity=0.95" not in page
 
 
 def test_the_commands_versions_and_the_protocol_are_there(place: Place) -> None:

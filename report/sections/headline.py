@@ -122,17 +122,17 @@ def _detection(context: ReportContext) -> str:
     if point is None or point.validation is None:
         return ""
     found, goal = point.validation, point.goal
-    rate = f"{percent(goal.share)} {goal.kind}" if isinstance(goal, RateGoal) else str(goal)
+    rate = f"{100 * goal.share:g}\u00a0% {goal.kind}" if isinstance(goal, RateGoal) else str(goal)
     name = context.class_names[context.dataset.class_ids.index(point.positive)]
     return (
-        f"at {rate} for {name} (threshold {point.threshold:.3g}, chosen on the selection split): false alarms on "
-        f"{_with_interval(found.false_alarms)} of the other validation images; {_with_interval(found.sensitivity)} of "
-        f"{name} are found"
+        f"at {rate} for {name}: {_with_interval(found.false_alarms)} false alarms among the other images, and "
+        f"{_with_interval(found.sensitivity)} of {name} found; threshold {point.threshold:.3g}, chosen on the "
+        "selection split"
     )
 
 
 def _with_interval(share: Share) -> str:
-    return f"{percent(share.value)} (95\u00a0% interval {interval(share.interval)})"
+    return f"{percent(share.value)} ({interval(share.interval)})"
 
 
 def _gain(context: ReportContext) -> str:
