@@ -79,6 +79,10 @@ class ClassifyConfig(RunsConfig):
             raise UsageError(f"--views {' '.join(self.views)!r}: expected each view once")
         if self.at:
             parse_goal(self.at)
+            if self.folds:
+                raise UsageError(
+                    f"--at {self.at}: expected no --folds, which chooses no winner to keep it with"
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

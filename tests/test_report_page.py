@@ -3,6 +3,7 @@
 import base64
 import csv
 import hashlib
+import html
 import json
 import re
 import shutil
@@ -35,6 +36,7 @@ from onepass.classify.search.sweep import run_sweeps
 from onepass.finetune.ablation import ABLATION, Ablation, AblationLine
 from onepass.finetune.recipes import DE2020_AUGMENTATION
 from onepass.finetune.session.history import EpochRow, SelectionScore
+from onepass.report import context
 from onepass.report.__main__ import COMMANDS
 from onepass.report.config import ReportConfig
 from onepass.report.context import open_context
@@ -264,23 +266,29 @@ def test_two_classes_are_told_apart_by_sensitivity_and_specificity(two: Place) -
     assert f">{missed}<" in line and f">{alarms}<" in line
 
 
-def test_two_classes_have_an_operating_point_on_the_first_screen(two: Place) -> None:
-    """That on record, where the winner has one; else 95 % of the rarer class found, at these false alarms."""
-    page = two.page().replace("\u00a0", " ")
+def test_the_operating_point_of_the_winner_stands_on_the_first_screen(
+    two: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By itself the page promises 95 %; here the selection rows are too few for it, so that none is shown."""
+
+    def shown() -> str:
+        page = html.unescape(two.page()).replace("\u00a0", " ")
+        return page.partition('<section id="leaderboard"')[0]
+
     board = Leaderboard.load(two.folder, two.name, two.dataset.digest)
     column = positive_column(two.dataset)
-    point = choose_for_winner(board, two.dataset, parse_goal("sensitivity=0.95"), column)
+    assert "<dt>Detection</dt>" not in shown()
+    usual = parse_goal("sensitivity=0.8")
+    monkeypatch.setattr(context, "USUAL", usual)
+    point = choose_for_winner(board, two.dataset, usual, column)
     assert point.validation
-    name, alarms = point.name, point.validation.false_alarms
-    first, _, rest = page.partition('<section id="leaderboard"')
-    assert f"at 95 % sensitivity for {name}: {100 * (alarms.value or 0):.1f} % (" in first
-    assert f"{point.goal}: false positive rate {alarms.value:.3f}" in rest
+    alarms = point.validation.false_alarms.value or 0
+    assert f"at 80 % sensitivity for {point.name}: {100 * alarms:.1f} % (" in shown()
     other = choose_for_winner(board, two.dataset, parse_goal("cost=FP:1,FN:3"), 1 - column)
     place = board.head_folder(board.winner) / OperatingPoint.NAME
     other.write(place)
-    page = two.page()
+    assert f"at cost=FP:1,FN:3 for {other.name}: " in shown()
     place.unlink()
-    assert f"at cost=FP:1,FN:3 for {other.name}:" in page and "sensitivity=0.95" not in page
 
 
 def test_the_commands_versions_and_the_protocol_are_there(place: Place) -> None:
