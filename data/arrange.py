@@ -21,6 +21,7 @@ from onepass.data.manifest import (
     Manifest,
     true_labels,
 )
+from onepass.data.series import parted_series
 from onepass.data.sources.base import Item, Source
 from onepass.data.splits import (
     FRACTION,
@@ -155,6 +156,8 @@ def arrange(
         notes.append(note.format(fraction=FRACTION, seed=choices.seed))
     if drawn and before and not choices.resplit and wished.seed not in (None, choices.seed):
         said.append(f"the split stays as seed {choices.seed} drew it; --resplit draws it anew")
+    if drawn and groups is None:
+        _say_series([item.name for item in items], split, len(source.class_ids), said)
     shared = _drop_leaks(content, split, choices.drop_leaks, said)
     _check(source, labels, groups, split, before, choices, said)
     stated = np.array([item.split for item in items])
@@ -373,6 +376,18 @@ def _splits(
     strata = labels if source.strata is None else source.strata[positions]
     split = validation_split(strata, content, groups, given=given, seed=choices.seed or 0)
     return split, remembered, bool(undrawn.any())
+
+
+def _say_series(names: list[str], split: np.ndarray, classes: int, said: list[str]) -> None:
+    """Say where pictures that are probably of one thing lie on both sides of the split that was drawn."""
+    train, val = (np.flatnonzero(split == side) for side in (TRAIN, VAL))
+    if series := parted_series(names, train, val, classes):
+        first, second = series.pair
+        said.append(
+            f"{series.share:.0%} of the validation images have a training image of nearly the same name, such as "
+            f"{first} and {second}; where both show one thing (a patient, a part), accuracies are too high: "
+            f"--group-by '{series.pattern}' --resplit keeps them together"
+        )
 
 
 def _drop_leaks(

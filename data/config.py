@@ -43,7 +43,7 @@ class PrepareConfig(StoreConfig):
     )
     columns: tuple[str, ...] = flag(
         (),
-        "columns of a table that are not found by their names, such as file=path label=species; "
+        "columns of a table that are not found by their names, such as file=path label=species split= (none); "
         f"of {', '.join(ROLES)}",
         metavar="ROLE=COLUMN",
     )

@@ -1,8 +1,10 @@
 """Tables of files and labels: every habit that is promised, one clear line for every oddity."""
 
+import gc
 import io
 import json
 import os
+import re
 import zipfile
 from pathlib import Path
 
@@ -235,6 +237,22 @@ def test_nothing_is_done_twice_and_labels_splits_and_groups_follow_the_table(pla
     assert any("column group says what belongs together, and is not used" in line for line in done.said)  # fmt: skip
 
 
+def test_names_in_series_are_said_where_nothing_keeps_them_together(place):
+    for n in range(40):
+        (place / "img" / f"p{n // 4}_{n % 4}.png").write_bytes(png(n))
+    rows = [f"img/p{n // 4}_{n % 4}.png,{'ab'[n % 8 // 4]},{'val' if n > 35 else 'train'}" for n in range(40)]  # fmt: skip
+    (place / "p.csv").write_text("\n".join(["file,label,split", *rows]))
+    done, _ = prepare(place, "p.csv", name="stated")
+    assert not any("--group-by" in line for line in done.said)  # the source's own split
+    done, _ = prepare(place, "p.csv", columns=("split=",))
+    (line,) = (line for line in done.said if "--group-by" in line)
+    assert re.match(r"\d+% of the validation images .* such as img/p\d_\d.png and img/p\d_", line)
+    pattern = re.search("--group-by '(.*)' --resplit", line)[1]
+    done, dataset = prepare(place, "p.csv", columns=("split=",), group_by=pattern, resplit=True)
+    assert not any("--group-by" in line for line in done.said)
+    assert dataset.groups[:5] == ["p0"] * 4 + ["p1"]
+
+
 def test_a_column_that_changes_is_written_and_said(place):
     (place / "birds.csv").write_text(lines(*[f"img/{n}.png,{'ab'[n % 2]},{n % 2}" for n in range(COUNT)], header="file,label,fold"))  # fmt: skip
     _, dataset = prepare(place, "birds.csv")
@@ -383,6 +401,7 @@ def test_a_folder_with_metadata_is_read_as_hugging_face_reads_it(place, hugging_
             rows.append(f"{n}.png,{'ab'[n % 2]},n{n}")
         (folder / split / "metadata.csv").write_text("\n".join(rows))
     theirs = hugging_face.load_dataset("imagefolder", data_dir=str(folder), drop_labels=True)
+    gc.collect()  # of files that it leaves open, here and not in another test
     _, dataset = prepare(place, "birds")
     assert dataset.names[0] == "train/0.png" and dataset.names[8] == "validation/0.png"
     for ours, name in (("train", "train"), ("val", "validation")):
