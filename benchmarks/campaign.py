@@ -1,0 +1,203 @@
+"""What the campaigns share: a small data set, every command that writes, and what it leaves, to be compared.
+
+`kills.py` kills each command at random moments, `flips.py` turns single bits of each file, `soak.py` does all of
+it at once for as long as it is told. The commands are real processes on a backbone of 700 weights.
+"""
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import ROOT
+
+sys.path.insert(0, str(ROOT / "tests"))
+
+KEY = "tiny@16!float32"
+HANG = 10.0  # seconds that a command may take over its usual time
+SIDE = 16  # px
+
+
+def write_images(folder: Path, counts: dict[str, int], *, seed: int = 0) -> None:
+    """Write PNG files of noise around a colour of their class.
+
+    Args:
+        folder: Where.
+        counts: How many in each folder below, such as {"train/a": 20}.
+        seed: Of the noise.
+    """
+    from PIL import Image
+
+    random = np.random.default_rng(seed)
+    for place, count in counts.items():
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        colour = 60 + 50 * (ord(place[-1]) - ord("a"))
+        for number in range(count):
+            image = np.clip(random.normal(colour, 60, (SIDE, SIDE, 3)), 0, 255)
+            Image.fromarray(image.astype(np.uint8)).save(folder / place / f"{seed}-{number}.png")
+
+
+def _first(folder: Path) -> None:
+    write_images(folder / "images", {f"{split}/{c}": n for c in "abc" for split, n in (("train", 16), ("val", 6))})  # fmt: skip
+    write_images(folder / "new", {"a": 6, "b": 6}, seed=1)
+
+
+def _grow(folder: Path) -> None:
+    write_images(folder / "images", {"train/a": 4, "train/b": 4, "val/c": 2}, seed=2)
+
+
+def _correct(folder: Path) -> None:
+    lines = [f"train/a/0-{number}.png,{'bc'[number % 2]}" for number in range(4)]
+    (folder / "corrections.csv").write_text("\n".join(["file,label", *lines]) + "\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A command of a user.
+
+    Attributes:
+        name: Short.
+        words: Behind `onepass`.
+        before: What happens to the user's folder before it.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    before: Callable[[Path], None] | None = None
+
+
+PREPARE = ("data", "prepare", "folder", "--source", "images", "--name", "x")
+EXTRACT = ("extract", "--dataset", "x", "--backbone", "tiny", "--size", "16", "--dtype", "float32", "--batch", "4", "--shard-rows", "4")  # fmt: skip
+CLASSIFY = ("classify", "--dataset", "x", "--head", "centroid", "ridge", "logistic", "dense")
+STAGES = (
+    Stage("prepare", PREPARE, _first),
+    Stage("extract", EXTRACT),
+    Stage("classify", CLASSIFY),
+    Stage("ensemble", ("classify", "ensemble", "--dataset", "x")),
+    Stage("sweep", ("classify", "sweep", "--dataset", "x", "--epochs", "3", "--seeds", "0")),
+    Stage("transfer", ("classify", "transfer", "--dataset", "x")),
+    Stage("inspect", ("classify", "inspect", "--dataset", "x")),
+    Stage("finetune", ("finetune", "--dataset", "x", "--from", "tiny@16!float32", "--run", "a", "--epochs", "2", "--batch", "12", "--checkpoint-every", "1s")),
+    Stage("predict", ("predict", "x", "new", "--out", "answers.csv")),
+    Stage("predict split", ("predict", "x/a", "--split", "val")),
+    Stage("export", ("predict", "export", "x/a")),
+    Stage("report", ("report", "--dataset", "x")),
+    Stage("grow", PREPARE, _grow),
+    Stage("carry over", EXTRACT),
+    Stage("relabel", ("data", "relabel", "x", "--labels", "corrections.csv"), _correct),
+    Stage("classify again", CLASSIFY),
+)  # fmt: skip
+
+
+def onepass(folder: Path, *words: str) -> Any:
+    """Start a command in a folder; return its process."""
+    import processes
+
+    places = {"ONEPASS_CACHE": "store", "ONEPASS_RUNS": "runs"}
+    return processes.start(*words, cwd=folder, TINY_BACKBONE="1", **places)
+
+
+def finished(folder: Path, *words: str) -> tuple[int, str, str, float]:
+    """Run a command to its end; return its exit code, output, errors and seconds."""
+    start = time.monotonic()
+    process = onepass(folder, *words)
+    out, err = process.communicate()
+    return process.wait(), out, err, time.monotonic() - start
+
+
+def stages(root: Path) -> tuple[list[tuple[Stage, Path, Path, float]], "Volatile"]:
+    """Run all stages twice, undisturbed.
+
+    Returns:
+        Each stage with the folder before it, the folder after it and its seconds; and what differs between two
+        runs that nobody disturbed, such as times.
+    """
+    runs = []
+    finished(root, "data", "list")  # starts the process that others are forked from
+    for name in ("first", "second"):
+        folder, states = root / "x", []
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for number, stage in enumerate(STAGES):
+            if stage.before:
+                stage.before(folder)
+            before, after = (root / name / f"{number}-{which}" for which in ("before", "after"))
+            shutil.copytree(folder, before)
+            code, _, err, took = finished(folder, *stage.words)
+            if code:
+                raise SystemExit(f"{stage.name}: exit code {code}: {err}")
+            shutil.copytree(folder, after)
+            states.append((stage, before, after, took))
+        runs.append(states)
+    volatile = Volatile()
+    for (_, _, after, _), (_, _, other, _) in zip(*runs, strict=True):
+        volatile.learn(contents(after), contents(other))
+    return runs[0], volatile
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """Return what each file below a folder holds, by its name: values of JSON, digests of everything else."""
+    return {
+        str(path.relative_to(folder)): _content(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".lock"
+    }
+
+
+def _content(path: Path) -> Any:
+    from onepass.cache.provenance import digest_bytes
+    from onepass.cache.rowfile import RowFile
+
+    if path.suffix == ".json":
+        return _flat(json.loads(path.read_text()))
+    if path.suffix == ".jsonl":
+        # a model that a killed command had looked at is looked at again, and that is one line more
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        return {k: v for line in lines for k, v in _flat(line, line["model"]).items()}
+    if path.suffix == ".h5" and ".parts" not in str(path):
+        rows = RowFile.open(path)
+        rows.verify()
+        return {"rows": rows.digest}
+    if path.suffix == ".npz":
+        with np.load(path) as arrays:
+            return {n: digest_bytes(arrays[n].tobytes()) for n in arrays.files}
+    return {"bytes": digest_bytes(path.read_bytes())}
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return {k: v for key, part in items for k, v in _flat(part, f"{name}.{key}").items()}
+    return {name: value}
+
+
+class Volatile:
+    """What differs between two undisturbed runs, so that a third may differ there as well."""
+
+    def __init__(self) -> None:
+        self.values: set[tuple[str, str]] = {("", ".digest")}
+
+    def learn(self, one: dict[str, Any], other: dict[str, Any]) -> None:
+        """Take note of all that differs; both must have the same files."""
+        if one.keys() != other.keys():
+            raise SystemExit(f"two undisturbed runs have other files: {one.keys() ^ other.keys()}")
+        for name in one:
+            for key in one[name].keys() | other[name].keys():
+                if one[name].get(key) != other[name].get(key):
+                    self.values.add((name, key))
+
+    def differences(self, found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+        """Return in words what is other than expected, times and the like aside."""
+        told = [f"{name}: left over" for name in found.keys() - expected.keys()]
+        told += [f"{name}: lost" for name in expected.keys() - found.keys()]
+        for name in found.keys() & expected.keys():
+            for key in found[name].keys() | expected[name].keys():
+                same = found[name].get(key) == expected[name].get(key)
+                if not same and (name, key) not in self.values:
+                    told.append(f"{name}{key}: {found[name].get(key)} instead of {expected[name].get(key)}")  # fmt: skip
+        return told
