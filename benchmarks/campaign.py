@@ -154,11 +154,12 @@ def _content(path: Path) -> Any:
     from onepass.cache.rowfile import RowFile
 
     if path.suffix == ".json":
-        return _flat(json.loads(path.read_text()))
+        return flat(json.loads(path.read_text()))
     if path.suffix == ".jsonl":
-        # a model that a killed command had looked at is looked at again, and that is one line more
+        # a model that was looked at before a kill, or is made again, is looked at again: one line more
         lines = [json.loads(line) for line in path.read_text().splitlines()]
-        return {k: v for line in lines for k, v in _flat(line, line["model"]).items()}
+        lines = [{k: v for k, v in line.items() if k not in ("time", "chain")} for line in lines]
+        return {k: v for line in lines for k, v in flat(line, line["model"]).items()}
     if path.suffix == ".h5" and ".parts" not in str(path):
         rows = RowFile.open(path)
         rows.verify()
@@ -169,10 +170,11 @@ def _content(path: Path) -> Any:
     return {"bytes": digest_bytes(path.read_bytes())}
 
 
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Return the values of nested JSON by their paths."""
     if isinstance(value, dict | list):
         items = value.items() if isinstance(value, dict) else enumerate(value)
-        return {k: v for key, part in items for k, v in _flat(part, f"{name}.{key}").items()}
+        return {k: v for key, part in items for k, v in flat(part, f"{name}.{key}").items()}
     return {name: value}
 
 

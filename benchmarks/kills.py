@@ -48,7 +48,9 @@ def main() -> int:
     parser.add_argument("--stage", action="append", choices=[stage.name for stage in STAGES])
     flags = parser.parse_args()
     draw, failed = random.Random(flags.seed), 0
-    print(f"{machine()}\n\n| stage | kills | undisturbed | ends that differ |\n| --- | --- | --- | --- |")
+    print(
+        f"{machine()}\n\n| stage | kills | undisturbed | ends that differ |\n| --- | --- | --- | --- |"
+    )
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         known, volatile = stages(root)

@@ -1,0 +1,202 @@
+"""One bit turned in every kind of file, then the command that reads it: refused by name, mended, or without effect.
+
+    python benchmarks/flips.py [--flips 500] [--seed 0] [--kind NAME]
+
+`same`: the command gave what it gives with the whole file. `mended`: it did the work again and the file is as it
+was. `refused`: exit code 1 and one line that names the file. Anything else is a failure, told with its bit.
+"""
+
+import argparse
+import json
+import random
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from campaign import CLASSIFY, EXTRACT, HANG, STAGES, Volatile, flat, contents, finished, onepass
+from common import machine
+
+RUN = "runs/x/finetune/a"
+FOLDER = f"{RUN}/export/x-a-folder"
+SWEEP = next(stage.words for stage in STAGES if stage.name == "sweep")
+FINETUNE = next(stage.words for stage in STAGES if stage.name == "finetune")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of file and the command that reads it.
+
+    Attributes:
+        name: Its name in the table.
+        pattern: Of the files, below the user's folder.
+        words: The command.
+        state: The stage after which it is tried; a killed stage where it ends with "killed".
+        error: What the refusal must name besides the file itself.
+    """
+
+    name: str
+    pattern: str
+    words: tuple[str, ...]
+    state: str = "report"
+    error: tuple[str, ...] = ()
+
+
+KINDS = (
+    Kind("pixels.h5", "store/x/pixels.h5", ("data", "verify", "x")),
+    Kind("manifest.h5", "store/x/manifest.h5", ("data", "verify", "x")),
+    Kind("features", "store/x/features/*.h5", ("cache", "verify")),
+    Kind("features, by a head", "store/x/features/*.h5", (*CLASSIFY[:-1], "--seed", "1"), error=(r"tiny@16",)),
+    Kind("shard", "store/x/features/*.parts/shard-*.h5", EXTRACT, "extract killed"),
+    Kind("plan.json", "store/x/features/*.parts/plan.json", EXTRACT, "extract killed"),
+    Kind("leaderboard.json", "runs/x/leaderboard.json", CLASSIFY, "classify"),
+    Kind("scorings.jsonl", "runs/x/scorings.jsonl", CLASSIFY, "classify"),
+    Kind("head.json", "runs/x/heads/ridge-*/head.json", ("predict", "x/ridge", "new"), error=("ridge-",)),
+    Kind("arrays.npz of a head", "runs/x/heads/ridge-*/arrays.npz", ("predict", "x/ridge", "new"), error=("ridge-",)),
+    Kind("sweep", "runs/x/sweeps/*.json", SWEEP, "sweep"),
+    Kind("transferability.json", "runs/x/transferability.json", ("classify", "transfer", "--dataset", "x"), "transfer"),
+    Kind("result.json of a run", f"{RUN}/result.json", ("predict", "x/a", "--split", "val")),
+    Kind("val_logits.npz", f"{RUN}/val_logits.npz", ("predict", "x/a", "--split", "val")),
+    Kind("errors.json", f"{RUN}/errors.json", ("finetune", "errors", "--run", "x/a")),
+    Kind("config.json of a run", f"{RUN}/config.json", FINETUNE, "finetune"),
+    Kind("weights.npz of a run", f"{RUN}/weights.npz", ("predict", "x/a", "new")),
+    Kind("checkpoint.npz", f"{RUN}/checkpoint.npz", FINETUNE, "finetune killed"),
+    Kind("model.json", f"{FOLDER}/model.json", ("predict", FOLDER, "new")),
+    Kind("weights of a model folder", f"{FOLDER}/weights/*.npz", ("predict", FOLDER, "new")),
+    Kind("novelty.npz", f"{FOLDER}/novelty.npz", ("predict", FOLDER, "new")),
+)  # fmt: skip
+
+
+def states(root: Path) -> dict[str, Path]:
+    """Return the user's folder after each stage, and after stages that were killed in their middle."""
+    folder, found = root / "x", {}
+    folder.mkdir(parents=True)
+    for stage in STAGES:
+        if stage.before:
+            stage.before(folder)
+        if stage.name in ("extract", "finetune"):
+            found[f"{stage.name} killed"] = _killed(
+                root / f"{stage.name} killed", folder, stage.words
+            )
+        code, _, err, _ = finished(folder, *stage.words)
+        if code:
+            raise SystemExit(f"{stage.name}: exit code {code}: {err}")
+        found[stage.name] = root / stage.name
+        shutil.copytree(folder, found[stage.name])
+        if stage.name == "report":
+            return found
+    raise AssertionError("the report is a stage")
+
+
+def _killed(target: Path, folder: Path, words: tuple[str, ...]) -> Path:
+    """Copy a folder and kill a command in it once it has committed something."""
+    work = folder.parent / "work"
+    while True:
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(folder, work)
+        process = onepass(work, *words)
+        while process.poll() is None:
+            if len([*work.rglob("shard-*.h5"), *work.rglob("epoch-001.npz")]) >= 1:
+                process.send_signal(signal.SIGKILL)
+            time.sleep(0.005)
+        process.communicate()
+        if process.returncode == -signal.SIGKILL:
+            shutil.move(work, target)
+            return target
+
+
+def flip(path: Path, draw: random.Random) -> str:
+    """Turn one bit of a file; return which."""
+    data = bytearray(path.read_bytes())
+    place, bit = draw.randrange(len(data)), draw.randrange(8)
+    data[place] ^= 1 << bit
+    path.write_bytes(data)
+    return f"{path.name}, byte {place:,}, bit {bit}"
+
+
+class Trial:
+    """A kind of file in a folder of its own, and what its command does with the whole file."""
+
+    def __init__(self, kind: Kind, state: Path, work: Path) -> None:
+        self.kind, self.state, self.work = kind, state, work
+        self.volatile = Volatile()
+        said, after, seconds = [], [], []
+        for _ in range(2):
+            code, out, err, took = self._run(None)
+            if code:
+                raise SystemExit(f"{kind.name}: exit code {code}: {err}")
+            said.append({"": flat(json.loads(out))})
+            after.append(contents(work))
+            seconds.append(took)
+        self.volatile.learn(said[0], said[1])
+        self.volatile.learn(after[0], after[1])
+        self.said, self.after, self.usual = said[0], after[0], max(seconds)
+
+    def _run(self, draw: random.Random | None) -> tuple[int, str, str, float]:
+        shutil.rmtree(self.work, ignore_errors=True)
+        shutil.copytree(self.state, self.work)
+        self.path = sorted(self.work.glob(self.kind.pattern))[0]
+        self.bit = flip(self.path, draw) if draw else ""
+        return finished(self.work, *self.kind.words, "--json")
+
+    def outcome(self, draw: random.Random) -> str:
+        """Flip a bit and run the command; return "same", "mended", "refused" or what went wrong."""
+        code, out, err, took = self._run(draw)
+        last = (err.strip().splitlines() or [""])[-1]
+        if "Traceback" in err:
+            return f"traceback: {last}"
+        if took > 3 * self.usual + HANG:
+            return f"took {took:.0f} s"
+        if code == 1:
+            named = (re.escape(self.path.name), *self.kind.error)
+            return "refused" if any(re.search(n, last) for n in named) else f"unnamed: {last}"
+        if code:
+            return f"exit code {code}: {last}"
+        if not self.volatile.differences({"": flat(json.loads(out))}, self.said):
+            return "same"
+        try:
+            told = self.volatile.differences(contents(self.work), self.after)
+        except Exception as error:
+            told = [repr(error)]
+        return f"silent: {told[:3]}" if told else "mended"
+
+
+def main() -> int:
+    """Parse the flags, flip, return 1 where something was silent, a traceback or a hang."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--flips", type=int, default=500, help="of each kind of file")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kind", action="append", choices=[kind.name for kind in KINDS])
+    flags = parser.parse_args()
+    failed = 0
+    print(
+        f"{machine()}\n\n| file | flips | refused | mended | same | failed | command |\n| --- | --- | --- | --- | --- | --- | --- |"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        found = states(Path(folder))
+        for kind in KINDS:
+            if flags.kind and kind.name not in flags.kind:
+                continue
+            draw, counts = random.Random(f"{flags.seed} {kind.name}"), Counter[str]()
+            trial = Trial(kind, found[kind.state], Path(folder) / "x")
+            for _ in range(flags.flips):
+                outcome = trial.outcome(draw)
+                known = outcome in ("same", "mended", "refused")
+                counts[outcome if known else "failed"] += 1
+                if not known:
+                    print(f"{kind.name}, {trial.bit}: {outcome[:300]}", file=sys.stderr, flush=True)
+            print(
+                f"| {kind.name} | {flags.flips} | {counts['refused']} | {counts['mended']} | {counts['same']} | {counts['failed']} | {' '.join(kind.words[:3])} |",
+                flush=True,
+            )
+            failed += counts["failed"]
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
