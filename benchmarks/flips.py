@@ -16,10 +16,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from campaign import CLASSIFY, EXTRACT, HANG, STAGES, Volatile, flat, contents, finished, onepass
+from campaign import CLASSIFY, EXTRACT, HANG, STAGES, Volatile, contents, finished, flat, onepass
 from common import machine
 
 RUN = "runs/x/finetune/a"
@@ -101,8 +102,9 @@ def _killed(target: Path, folder: Path, words: tuple[str, ...]) -> Path:
         shutil.copytree(folder, work)
         process = onepass(work, *words)
         while process.poll() is None:
-            if len([*work.rglob("shard-*.h5"), *work.rglob("epoch-001.npz")]) >= 1:
-                process.send_signal(signal.SIGKILL)
+            if [*work.rglob("shard-*.h5"), *work.rglob("epoch-001.npz")]:
+                with suppress(ProcessLookupError):  # it has ended in this moment
+                    process.send_signal(signal.SIGKILL)
             time.sleep(0.005)
         process.communicate()
         if process.returncode == -signal.SIGKILL:

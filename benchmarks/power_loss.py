@@ -1,0 +1,345 @@
+"""The power goes at every write of a command; the same command again must end as if nothing had been.
+
+    python benchmarks/power_loss.py [--every 1] [--stage NAME]
+
+strace records every system call that changes the folder. After each of them the power may go, and the disk then
+holds one of three things: all that was written; all names, but of each file only what it had when it was last
+synced; or only what was synced, names by the sync of their folder as well (POSIX promises no more; SQLite's
+crash tests are the model). Each such state that is new is put on the disk, and the command is run in it: it must
+end as undisturbed, or with one line that names a damaged file.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from campaign import STAGES, contents, finished, stages
+from common import ROOT, machine
+
+CALLS = (
+    "openat,creat,write,pwrite64,writev,ftruncate,truncate,fsync,fdatasync,lseek,rename,renameat,renameat2,"
+    "unlink,unlinkat,mkdir,mkdirat,rmdir,sendfile,copy_file_range,link,linkat,symlink,symlinkat"
+)
+PROGRAM = """
+import sys; sys.path[:0] = [{root!r}, {root!r} + "/tests"]
+import tiny_backbone
+from onepass.extract.backbones import lite
+tiny_backbone.install(lite)
+from onepass.__main__ import run
+sys.exit(run())
+"""
+CALL = re.compile(r"(?P<time>[\d.]+) (?P<name>\w+)\((?P<arguments>.*)\)\s+= (?P<result>-?\d+)")
+HEX = re.compile(r"(?:\\x[0-9a-f]{2})+")
+FD = re.compile(r"(\d+)<(.*?)>")
+TEXT = re.compile(r'"(.*?)"')
+PATH = re.compile(
+    r'(?:(?:AT_FDCWD|\d+)<([^>]*)>, )?"(.*?)"'
+)  # a path, and the folder that it starts from
+
+
+@dataclass(eq=False)
+class File:
+    """A file: what it holds, and what of it is sure to be on the disk."""
+
+    data: bytearray = field(default_factory=bytearray)
+    synced: bytes = b""
+
+
+@dataclass(eq=False)
+class Folder:
+    """A folder: the names in it, and those that are sure to be on the disk."""
+
+    names: dict[str, Any] = field(default_factory=dict)
+    synced: dict[str, Any] = field(default_factory=dict)
+
+    def sync(self) -> None:
+        """Make the names durable."""
+        self.synced = dict(self.names)
+
+
+class Disk:
+    """A folder and all below it, as the calls of a process change them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.top = root, _read(root)
+        self.position: dict[tuple[str, str], int] = {}  # by number and path of the descriptor
+
+    def _place(self, path: str) -> tuple[Folder, str] | None:
+        """Return the folder and the name of a path, None outside of the root."""
+        full = os.path.normpath(os.path.join(self.root, path))
+        if not full.startswith(f"{self.root}/"):
+            return None
+        *above, name = Path(full).relative_to(self.root).parts
+        folder = self.top
+        for part in above:
+            folder = folder.names[part]
+        return folder, name
+
+    def _node(self, path: str) -> Any:
+        if os.path.normpath(path) == str(self.root):
+            return self.top
+        folder, name = self._place(path)  # type: ignore[misc]
+        return folder.names[name]
+
+    def inside(self, path: str) -> bool:
+        """Tell whether a path lies in the folder."""
+        full = os.path.normpath(os.path.join(self.root, path))
+        return full == str(self.root) or full.startswith(f"{self.root}/")
+
+    def apply(self, name: str, arguments: str, result: int) -> bool:
+        """Do what a call did; tell whether it can have changed what a power loss leaves."""
+        fds = [(number, _plain(path)) for number, path in FD.findall(arguments)]
+        if name in ("openat", "creat"):
+            return self._open(_paths(arguments)[0], arguments, result)
+        if name in ("unlink", "rmdir", "unlinkat", "mkdir", "mkdirat"):
+            return self._name(name, _paths(arguments)[0])
+        if name.startswith("rename"):
+            return self._rename(*_paths(arguments)[:2])
+        if (
+            not fds
+            or not fds[0][1].startswith("/")
+            or not self.inside(fds[0][1])
+            or fds[0][1].endswith(" (deleted)")
+        ):
+            if name.startswith(("link", "symlink")) or (
+                name == "truncate" and self.inside(_paths(arguments)[0])
+            ):
+                raise SystemExit(f"{name}({arguments[:200]}): this replay does not know it")
+            return False
+        return self._descriptor(name, fds, arguments, result)
+
+    def _open(self, path: str, arguments: str, descriptor: int) -> bool:
+        if not (place := self._place(path)):
+            return False
+        folder, name = place
+        full = os.path.normpath(os.path.join(self.root, path))
+        self.position[str(descriptor), full] = 0
+        if "O_CREAT" in arguments and name not in folder.names:
+            folder.names[name] = File()
+            return True
+        if "O_TRUNC" in arguments and folder.names[name].data:
+            folder.names[name].data.clear()
+            return True
+        return False
+
+    def _name(self, call: str, path: str) -> bool:
+        if not (place := self._place(path)):
+            return False
+        folder, name = place
+        if call.startswith("mkdir"):
+            folder.names[name] = Folder()
+        else:
+            del folder.names[name]
+        return True
+
+    def _rename(self, source: str, target: str) -> bool:
+        old, new = self._place(source), self._place(target)
+        if not (old and new):
+            raise SystemExit(
+                f"rename({source}, {target}): this replay knows no rename across its border"
+            )
+        new[0].names[new[1]] = old[0].names.pop(old[1])
+        return True
+
+    def _descriptor(
+        self, call: str, fds: list[tuple[str, str]], arguments: str, result: int
+    ) -> bool:
+        number, path = fds[0]
+        node = self._node(path)
+        key = (number, path)
+        if call in ("fsync", "fdatasync"):
+            if isinstance(node, Folder):
+                node.sync()
+            else:
+                node.synced = bytes(node.data)
+            return True
+        if call == "lseek":
+            self.position[key] = result
+            return False
+        if call == "ftruncate":
+            length = int(arguments.rsplit(",", 1)[1])
+            node.data[length:] = bytes(max(0, length - len(node.data)))
+            return True
+        if call in ("sendfile", "copy_file_range"):
+            content = (
+                Path(fds[1][1]).read_bytes()
+                if not self.inside(fds[1][1])
+                else bytes(self._node(fds[1][1]).data)
+            )
+            start = self.position.get(fds[1], 0)
+            self.position[fds[1]] = start + result
+            return self._write(node, key, content[start : start + result], None)
+        data = _bytes("".join(TEXT.findall(arguments)))[:result]
+        offset = int(arguments.rsplit(",", 1)[1]) if call == "pwrite64" else None
+        return self._write(node, key, data, offset)
+
+    def _write(self, file: File, key: tuple[str, str], data: bytes, offset: int | None) -> bool:
+        at = self.position.get(key, 0) if offset is None else offset
+        file.data.extend(bytes(max(0, at - len(file.data))))
+        file.data[at : at + len(data)] = data
+        if offset is None:
+            self.position[key] = at + len(data)
+        return True
+
+    def states(self) -> Iterator[tuple[str, dict[str, bytes | None]]]:
+        """Yield what a power loss may leave now: files by their path, None for a folder."""
+        yield "all", _walk(self.top, names=True, data=True)
+        yield "names, synced bytes", _walk(self.top, names=True, data=False)
+        yield "synced", _walk(self.top, names=False, data=False)
+
+
+def _read(path: Path) -> Folder:
+    """Return what a folder holds before the command, all of it on the disk."""
+    folder = Folder()
+    for entry in path.iterdir():
+        data = b"" if entry.is_dir() else entry.read_bytes()
+        folder.names[entry.name] = _read(entry) if entry.is_dir() else File(bytearray(data), data)
+    folder.sync()
+    return folder
+
+
+def _walk(folder: Folder, names: bool, data: bool, at: str = "") -> dict[str, bytes | None]:
+    found: dict[str, bytes | None] = {}
+    for name, node in (folder.names if names else folder.synced).items():
+        path = f"{at}{name}"
+        if isinstance(node, Folder):
+            found |= {path: None} | _walk(node, names, data, f"{path}/")
+        else:
+            found[path] = bytes(node.data) if data else node.synced
+    return found
+
+
+def _bytes(text: str) -> bytes:
+    return bytes.fromhex(text.replace("\\x", ""))
+
+
+def _plain(text: str) -> str:
+    return HEX.sub(lambda found: os.fsdecode(_bytes(found[0])), text)
+
+
+def _paths(arguments: str) -> list[str]:
+    return [os.path.join(_plain(start), _plain(path)) for start, path in PATH.findall(arguments)]
+
+
+def calls(work: Path, words: tuple[str, ...], trace: Path) -> list[tuple[str, str, int]]:
+    """Run a command and return the calls that succeeded, in their order: name, arguments, result."""
+    program = PROGRAM.format(root=str(ROOT))
+    command = [
+        "strace",
+        "-ff",
+        "-ttt",
+        "-y",
+        "-xx",
+        "-s",
+        "100000000",
+        "-e",
+        f"trace={CALLS}",
+        "-e",
+        "signal=none",
+    ]
+    places = {"ONEPASS_CACHE": "store", "ONEPASS_RUNS": "runs", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [*command, "-o", str(trace), sys.executable, "-c", program, *words],
+        cwd=work, env={**os.environ, **places}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)}: exit code {done.returncode}: {done.stderr[-500:]}")
+    found = []
+    for path in trace.parent.glob(f"{trace.name}.*"):
+        for line in path.read_text().splitlines():
+            if match := CALL.match(line):
+                found.append(
+                    (float(match["time"]), match["name"], match["arguments"], int(match["result"]))
+                )
+        path.unlink()
+    return [
+        (name, arguments, result) for _, name, arguments, result in sorted(found) if result >= 0
+    ]
+
+
+def write_state(state: dict[str, bytes | None], folder: Path) -> None:
+    """Put a state on the disk."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name, data in state.items():
+        path = folder / name
+        if data is None:
+            path.mkdir(parents=True, exist_ok=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+
+def main() -> int:
+    """Parse the flags, replay, return 1 where a command did not end as it should."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--every", type=int, default=1, help="one call of so many")
+    parser.add_argument("--stage", action="append", choices=[stage.name for stage in STAGES])
+    flags = parser.parse_args()
+    failed = 0
+    print(
+        f"{machine()}\n\n| command | calls that change something | states | resumed | refused by name | failed |\n| --- | --- | --- | --- | --- | --- |"
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary).resolve()
+        known, volatile = stages(root)
+        for stage, before, after, _ in known:
+            if flags.stage and stage.name not in flags.stage:
+                continue
+            expected, work = contents(after), root / "x"
+            shutil.rmtree(work)
+            shutil.copytree(before, work)
+            disk = Disk(work)
+            recorded = calls(work, stage.words, root / "trace")
+            changes, seen, counts = 0, set(), {"resumed": 0, "refused": 0, "failed": 0}
+            for name, arguments, result in recorded:
+                if not disk.apply(name, arguments, result):
+                    continue
+                changes += 1
+                if changes % flags.every:
+                    continue
+                for which, state in disk.states():
+                    key = hash(frozenset(state.items()))
+                    if key in seen:
+                        continue
+                    seen.add(key)
+                    write_state(state, work)
+                    code, _, err, _ = finished(work, *stage.words)
+                    last = (err.strip().splitlines() or [""])[-1]
+                    told = volatile.differences(contents(work), expected) if not code else []
+                    bad = "Traceback" in err or code not in (0, 1) or bool(told)
+                    counts["failed" if bad else "refused" if code else "resumed"] += 1
+                    if bad or code:
+                        place = _plain(arguments)[:160]
+                        print(
+                            f"{stage.name}, after change {changes} {name}({place}), {which}: {code} {last[:200]} {told[:3]}",
+                            file=sys.stderr,
+                            flush=True,
+                        )
+            _check_replay(disk, after, volatile, root)
+            print(
+                f"| {stage.name} | {changes} | {len(seen)} | {counts['resumed']} | {counts['refused']} | {counts['failed']} |",
+                flush=True,
+            )
+            failed += counts["failed"]
+    return int(failed > 0)
+
+
+def _check_replay(disk: Disk, after: Path, volatile: Any, root: Path) -> None:
+    """Hold the replay against the disk: the last state is what the command left."""
+    (_, state), *_ = disk.states()
+    write_state(state, root / "replayed")
+    if told := volatile.differences(contents(root / "replayed"), contents(after)):
+        raise SystemExit(f"the replay ends with another disk than the command: {told[:3]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
