@@ -74,7 +74,7 @@ class Disk:
 
     def _place(self, path: str) -> tuple[Folder, str] | None:
         """Return the folder and the name of a path, None outside of the root."""
-        full = os.path.normpath(os.path.join(self.root, path))
+        full = os.path.normpath(self.root / path)
         if not full.startswith(f"{self.root}/"):
             return None
         *above, name = Path(full).relative_to(self.root).parts
@@ -91,7 +91,7 @@ class Disk:
 
     def inside(self, path: str) -> bool:
         """Tell whether a path lies in the folder."""
-        full = os.path.normpath(os.path.join(self.root, path))
+        full = os.path.normpath(self.root / path)
         return full == str(self.root) or full.startswith(f"{self.root}/")
 
     def apply(self, name: str, arguments: str, result: int) -> bool:
@@ -120,7 +120,7 @@ class Disk:
         if not (place := self._place(path)):
             return False
         folder, name = place
-        full = os.path.normpath(os.path.join(self.root, path))
+        full = os.path.normpath(self.root / path)
         self.position[str(descriptor), full] = 0
         if "O_CREAT" in arguments and name not in folder.names:
             folder.names[name] = File()
@@ -226,7 +226,12 @@ def _plain(text: str) -> str:
 
 
 def _paths(arguments: str) -> list[str]:
-    return [os.path.join(_plain(start), _plain(path)) for start, path in PATH.findall(arguments)]
+    return [
+        f"{_plain(start)}/{_plain(path)}"
+        if start and not _plain(path).startswith("/")
+        else _plain(path)
+        for start, path in PATH.findall(arguments)
+    ]
 
 
 def calls(work: Path, words: tuple[str, ...], trace: Path) -> list[tuple[str, str, int]]:
