@@ -56,7 +56,7 @@ def main() -> None:
                     settings = search_fold(make_head(kind, 0), (X,), labels, parts, TOP1, "quick")
                     found[kind].append(Fold(repeat, fold, *map(len, parts), settings, 0.0))
         figures = {
-            kind: FoldedProbe((), (), "", kind, {}, 1, False, tuple(folds)).figures(TOP1)
+            kind: FoldedProbe((), (), "", kind, {}, 1, False, tuple(folds)).merits()
             for kind, folds in found.items()
         }
         for first, second in combinations(HEADS, 2):

@@ -116,6 +116,10 @@ class CurveConfig(RunsConfig):
         metavar="KEY",
     )
     head: str = flag("logistic", "kind of head", metavar="HEAD")
+    metric: MetricName = flag(
+        "top1", "top1, balanced (accuracy), macro-f1, auroc, average-precision or log-loss"
+    )
+    positive: str = flag("", POSITIVE_HELP, metavar="CLASS")
     seeds: int = flag(3, "how often the folds are dealt anew, two of which are held out")
     fresh: bool = flag(False, "measure again what was measured before")
 

@@ -14,7 +14,7 @@ from onepass.cache.commandline.command import STOPPED, main
 from onepass.cache.errors import InvalidInputError, UsageError
 from onepass.classify.__main__ import COMMANDS
 from onepass.classify.config import ClassifyConfig
-from onepass.classify.metrics import METRICS, TOP1, corrected_interval, corrected_t_test
+from onepass.classify.metrics import METRICS, corrected_interval, corrected_t_test
 from onepass.classify.resampling import folds as room
 from onepass.classify.resampling.folds import (
     CrossValidation,
@@ -85,22 +85,23 @@ class TestChoice:
     def test_no_fold_chooses_for_itself(self) -> None:
         """Setting 2 is best in the last fold alone; the other folds do not know."""
         found = probe("a", {1: 0.5, 2: 0.4}, {1: 0.6, 2: 0.5}, {1: 0.1, 2: 1.0})
-        assert found.figures(TOP1).tolist() == [0.4, 0.5, 0.1]  # folds 1, 2 see fold 3's lucky 2
+        assert found.merits().tolist() == [0.4, 0.5, 0.1]  # folds 1, 2 see fold 3's lucky 2
         found = probe("a", {1: 0.5, 2: 0.4}, {1: 0.6, 2: 0.5}, {1: 0.1, 2: 0.15})
-        assert found.figures(TOP1).tolist() == [0.5, 0.6, 0.1]
-        assert found.chosen(TOP1) == {"C": 1}
+        assert found.merits().tolist() == [0.5, 0.6, 0.1]
+        assert found.chosen() == {"C": 1}
 
     def test_only_settings_that_every_fold_has_tried_are_chosen(self) -> None:
         found = probe("a", {1: 0.5, 2: 0.9}, {1: 0.5}, {1: 0.5, 2: 0.9})
-        assert found.figures(TOP1).tolist() == [0.5, 0.5, 0.5]
+        assert found.merits().tolist() == [0.5, 0.5, 0.5]
 
     def test_a_lower_log_loss_is_better(self) -> None:
         loss = METRICS["log-loss"]
-        better, worse = probe("a", {1: 0.2}, {1: 0.3}), probe("b", {1: 0.5}, {1: 0.4})
+        better, worse = probe("a", {1: -0.2}, {1: -0.3}), probe("b", {1: -0.5}, {1: -0.4})
         found = replace(validation(worse, better, folds=2), metric="log-loss")
         lines = compared(found)
         assert [line.probe.name for line in lines] == ["a toy", "b toy"]
-        assert lines[1].gain == pytest.approx(0.2) and found.by == loss
+        assert lines[0].mean == pytest.approx(0.25) and lines[1].gain == pytest.approx(0.2)
+        assert found.by == loss
 
     def test_folds_without_a_meaning_are_left_out(self) -> None:
         some = probe("a", {1: 0.5}, {1: None}, {1: 0.7})
@@ -159,6 +160,12 @@ class TestCommand:
         assert "in 3 folds, equal images together" in text
         assert "the validation split is not read" in text and "Nadeau and Bengio, 2003" in text
         assert "baseline  none      majority" in text
+
+    def test_heads_are_compared_by_the_metric_that_was_asked_for(self, store, tmp_path) -> None:
+        result = run_folds(config(store, tmp_path, metric="log-loss"))
+        assert result.found.by.name == "log-loss"
+        means = [line.mean for line in result.lines]
+        assert means == sorted(means) and means[-1] == pytest.approx(np.log(10), abs=0.02)
 
     @pytest.mark.parametrize("wrong", [{"folds": 1}, {"folds": 0, "repeats": 2}, {"repeats": 0}])
     def test_too_few_folds_are_refused(self, store, tmp_path, wrong) -> None:

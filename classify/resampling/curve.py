@@ -26,7 +26,7 @@ from onepass.classify.config import CurveConfig
 from onepass.classify.heads.base import Head
 from onepass.classify.leaderboard.result import features_text
 from onepass.classify.metrics import LEVEL, Metric, find_metric
-from onepass.classify.protocol.evaluate import training_rows
+from onepass.classify.protocol.evaluate import find_positive, training_rows
 from onepass.classify.protocol.inputs import Inputs, feature_inputs
 from onepass.classify.resampling.folds import Fold, FoldedProbe, search_fold, side_by_side
 from onepass.data.dataset import ImageDataset, open_dataset
@@ -243,7 +243,8 @@ def measure(
     classes = int(labels.max() + 1)
     folds = [fold for some in side_by_side(one, deals, views, size, classes) for fold in some]
     probe = FoldedProbe((), (), "", head.kind, {}, head.version, False, tuple(folds))
-    figures = tuple(float(figure) for figure in probe.figures(metric))
+    sign = 1 if metric.greater_is_better else -1
+    figures = tuple(sign * float(merit) for merit in probe.merits())
     return CurvePoint(size, figures, round(time.monotonic() - start, 1))
 
 
@@ -317,7 +318,7 @@ def _opened(path: Path, dataset: ImageDataset, train: np.ndarray, config: CurveC
     """Return what the file holds of the same rows, or an empty one."""
     empty = CurveFile(
         VERSION, dataset.name, dataset.digest, len(dataset.class_ids), len(train), config.seeds,
-        "top1", None, (), made_by(),
+        config.metric, find_positive(dataset, config.positive), (), made_by(),
     )  # fmt: skip
     try:
         known = None if config.fresh else CurveFile.read_optional(path)

@@ -34,7 +34,7 @@ from onepass.classify.metrics import (
     find_metric,
     verdict,
 )
-from onepass.classify.protocol.evaluate import is_small, training_rows
+from onepass.classify.protocol.evaluate import find_positive, is_small, training_rows
 from onepass.classify.protocol.inputs import Inputs, feature_inputs, no_inputs
 from onepass.classify.protocol.views import evaluated_together, split_of
 from onepass.classify.search.search import Search
@@ -55,12 +55,13 @@ class Setting:
 
     Attributes:
         params: The hyper-parameters that were tried, without those that the search fits.
-        figure: The metric; None where it has no meaning, such as an AUROC of one class.
+        merit: The metric so that the greatest is the best (`onepass.classify.metrics.Metric.merit`); None
+            where it has no meaning, such as an AUROC of one class.
         log_loss: In nats; settles ties.
     """
 
     params: dict[str, Any]
-    figure: float | None
+    merit: float | None
     log_loss: float
 
 
@@ -115,18 +116,17 @@ class FoldedProbe:
         """Wall time of all folds."""
         return sum(fold.seconds for fold in self.folds)
 
-    def figures(self, metric: Metric) -> np.ndarray:
-        """Return the metric in each fold, (folds,), with the setting that the other folds of its repeat choose."""
+    def merits(self) -> np.ndarray:
+        """Return the merit in each fold, (folds,), with the setting that the other folds of its repeat choose."""
         found = []
         for fold in self.folds:
             others = [f for f in self.folds if f.repeat == fold.repeat and f is not fold]
-            setting = _best(_common([fold, *others]), others, metric)
-            found.append(_setting(fold, setting).figure)
+            found.append(_setting(fold, _best(_common([fold, *others]), others)).merit)
         return np.array(found, np.float64)
 
-    def chosen(self, metric: Metric) -> dict[str, Any]:
+    def chosen(self) -> dict[str, Any]:
         """Return the setting that is best over all folds."""
-        setting: dict[str, Any] = json.loads(_best(_common(self.folds), self.folds, metric))
+        setting: dict[str, Any] = json.loads(_best(_common(self.folds), self.folds))
         return setting
 
 
@@ -277,25 +277,29 @@ def compared(found: CrossValidation) -> tuple[FoldLine, ...]:
         InvalidInputError: The metric has a meaning in fewer than two folds.
     """
     metric, probes = found.by, found.complete
-    figures = {probe.name: probe.figures(metric) for probe in probes}
-    usable = np.all([np.isfinite(values) for values in figures.values()], axis=0)
+    merits = {probe.name: probe.merits() for probe in probes}
+    usable = np.all([np.isfinite(values) for values in merits.values()], axis=0)
     if usable.sum() < 2:
         raise InvalidInputError(
             f"{metric.label}: expected at least two folds in which it has a meaning, found {int(usable.sum())} of "
             f"{len(usable)}; take fewer folds"
         )
     ratio = float(np.mean([fold.held / fold.fitted for fold in probes[0].folds]))
-    merits = {
-        name: values[usable] * (1 if metric.greater_is_better else -1)
-        for name, values in figures.items()
-    }
-    ranked = sorted(probes, key=lambda p: (p.baseline, -merits[p.name].mean()))
-    best, lines = merits[ranked[0].name], []
+    ranked = sorted(probes, key=lambda p: (p.baseline, -merits[p.name][usable].mean()))
+    lines = []
     for place, probe in enumerate(ranked):
-        own, gains = figures[probe.name][usable], best - merits[probe.name]
-        test = (float(gains.mean()), corrected_t_test(gains, ratio)) if place else (None, None)
-        interval = corrected_interval(own, ratio)
-        lines.append(FoldLine(probe, float(own.mean()), float(own.std(ddof=1)), interval, *test))
+        own, best = merits[probe.name][usable], merits[ranked[0].name][usable]
+        figures = own if metric.greater_is_better else -own
+        test = (float(np.mean(best - own)), corrected_t_test(best - own, ratio))
+        lines.append(
+            FoldLine(
+                probe,
+                float(figures.mean()),
+                float(figures.std(ddof=1)),
+                corrected_interval(figures, ratio),
+                *(test if place else (None, None)),
+            )
+        )
     return tuple(lines)
 
 
@@ -378,8 +382,8 @@ def _empty(
         repeats=config.repeats,
         seed=config.seed,
         budget=config.budget,
-        metric="top1",
-        positive=None,
+        metric=config.metric,
+        positive=find_positive(dataset, config.positive),
         rows=len(train),
         kept=int(np.sum(fold == KEPT)),
         together="column" if FOLD in dataset.extra else together,
@@ -472,13 +476,14 @@ def search_fold(
         parts: The rows that are fitted on, and those that are held out, ascending.
     """
     fit, held = parts
-    trials = Search(head, split_of(views, labels, fit, held), budget).run()
+    search = Search(head, split_of(views, labels, fit, held), budget, metric=metric)
+    trials = search.run()
     if len(views) > 1:
-        trials = evaluated_together(trials, views, held, labels[held])
+        trials = evaluated_together(trials, views, held, labels[held], metric)
     return tuple(
         Setting(
             {name: v for name, v in trial.params.items() if name not in head.CALIBRATED},
-            trial.accuracy,
+            trial.merit if np.isfinite(trial.merit) else None,
             trial.log_loss,
         )
         for trial in trials
@@ -499,13 +504,13 @@ def _setting(fold: Fold, key: str) -> Setting:
     return next(setting for setting in fold.settings if _key(setting) == key)
 
 
-def _best(keys: Sequence[str], folds: Sequence[Fold], metric: Metric) -> str:
-    """Return the setting of best mean metric over some folds; ties go to the lower log-loss, then the earlier."""
+def _best(keys: Sequence[str], folds: Sequence[Fold]) -> str:
+    """Return the setting of best mean merit over some folds; ties go to the lower log-loss, then the earlier."""
 
     def rank(key: str) -> tuple[float, float]:
         settings = [_setting(fold, key) for fold in folds]
-        figures = [s.figure for s in settings if s.figure is not None]
-        merit = metric.merit(float(np.mean(figures))) if figures else 0.0
-        return -merit, float(np.mean([s.log_loss for s in settings]))
+        merits = [s.merit for s in settings if s.merit is not None]
+        worst = -float(np.mean(merits)) if merits else 0.0
+        return worst, float(np.mean([s.log_loss for s in settings]))
 
     return min(keys, key=rank)

@@ -68,7 +68,7 @@ def _row(place: int, line: "FoldLine", metric: "Metric") -> tuple[str, ...]:
         "baseline" if probe.baseline else str(place),
         " & ".join(probe.features) or "none",
         probe.head,
-        brief(probe.chosen(metric)) or "-",
+        brief(probe.chosen()) or "-",
         f"{metric.text(line.mean)} ({numbers[0]} … {numbers[1]})",
         numbers[2],
         "-" if line.gain is None else _points(line.gain, metric),
