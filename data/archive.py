@@ -1,4 +1,4 @@
-"""A tree of files, in a folder or inside a zip, that is read in place and never unpacked.
+"""A tree of files, in a folder or inside an archive, that is read in place and never unpacked there.
 
 Zips come from strangers: every member's name, kind and size is checked before the first is read.
 """
@@ -6,6 +6,7 @@ Zips come from strangers: every member's name, kind and size is checked before t
 import errno
 import os
 import stat
+import tempfile
 import time
 import zipfile
 from collections import Counter
@@ -27,6 +28,7 @@ from onepass.cache.progress import human_bytes
 from onepass.cache.provenance import digest_json
 
 JUST_NOW = 2_000_000_000  # ns; a file system may give two changes within it the same time
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 STORED_WAYS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ENCRYPTED = 1  # bit of a member's flags
 DANGLING, NO_FILE = "a dangling link", "no such file"
@@ -46,7 +48,7 @@ SYSTEM_FILES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a zip may hold; more is refused as an attack or a mistake.
+    """What an archive may hold; more is refused as an attack or a mistake.
 
     Attributes:
         members: Files and folders.
@@ -138,12 +140,15 @@ class Tree:
 
 
 @contextmanager
-def open_tree(path: Path, limits: Limits | None = None) -> Iterator[Tree]:
-    """Open a folder or a zip for reading.
+def open_tree(
+    path: Path, limits: Limits | None = None, scratch: Path | None = None
+) -> Iterator[Tree]:
+    """Open a folder, a zip or a tar for reading.
 
     Args:
-        path: The folder or the zip.
-        limits: What a zip may hold.
+        path: The folder, the zip or the tar.
+        limits: What an archive may hold.
+        scratch: Folder for the unpacked copy of a compressed tar; the system's own by default.
 
     Raises:
         MissingFileError: There is neither.
@@ -156,9 +161,15 @@ def open_tree(path: Path, limits: Limits | None = None) -> Iterator[Tree]:
         yield _folder_tree(path)
         return
     if not path.exists():
-        raise MissingFileError(f"{path}: no such file or folder; expected a folder or a zip")
+        raise MissingFileError(f"{path}: no such file or folder; expected a folder, a zip or a tar")
     if not path.is_file():
-        raise InvalidInputError(f"{path}: expected a folder or a zip, found a pipe or a device")
+        raise InvalidInputError(f"{path}: expected a folder, zip or tar, found a pipe or a device")
+    if path.name.lower().endswith(TARS):
+        from onepass.data.tars import open_tar
+
+        with open_tar(path, limits or Limits(), scratch or Path(tempfile.gettempdir())) as tree:
+            yield tree
+        return
     with _open_zip(path) as archive:
         infos = archive.infolist()
         _check_members(path, infos, limits or Limits())
@@ -182,7 +193,7 @@ def _zip_tree(path: Path, archive: zipfile.ZipFile, infos: list[zipfile.ZipInfo]
     left_out: Counter[str] = Counter()
     names = []
     for name in (str(name) for name, _, _ in listing):
-        if not (kind := _set_aside(name)):
+        if not (kind := set_aside(name)):
             names.append(name)
         elif not name.endswith("/"):
             left_out[kind] += 1
@@ -190,9 +201,7 @@ def _zip_tree(path: Path, archive: zipfile.ZipFile, infos: list[zipfile.ZipInfo]
     folders = {name.rstrip("/") for name in names if name.endswith("/")}
     identity = {"kind": "zip", "digest": digest_json(listing)}
     states = {i.filename: (i.CRC, i.file_size, str(i.date_time)) for i in infos}
-    return Tree(
-        path, files, _with_parents(files, folders), identity, archive.open, left_out, states
-    )
+    return Tree(path, files, with_parents(files, folders), identity, archive.open, left_out, states)
 
 
 def _folder_tree(path: Path) -> Tree:
@@ -279,7 +288,7 @@ def _scan_one(folder: Path, above: str, listing: list[list], left_out: Counter[s
             name = above + entry.name
             found = _status(entry)
             is_folder = found is not None and stat.S_ISDIR(found.st_mode)
-            if kind := _set_aside(entry.name + "/" * is_folder):
+            if kind := set_aside(entry.name + "/" * is_folder):
                 left_out[kind] += _count_files(entry.path) if is_folder else 1
             elif found is None:
                 listing.append([name, -1, 0])
@@ -315,7 +324,7 @@ def _count_files(folder: str) -> int:
     return count
 
 
-def _with_parents(files: tuple[str, ...], folders: set[str]) -> frozenset[str]:
+def with_parents(files: tuple[str, ...], folders: set[str]) -> frozenset[str]:
     found = set(folders)
     for name in [*files, *folders]:
         while "/" in name:
@@ -326,7 +335,7 @@ def _with_parents(files: tuple[str, ...], folders: set[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _set_aside(name: str) -> str:
+def set_aside(name: str) -> str:
     """Return as what a file, or a folder whose name ends with "/", is left out; "" where it is not."""
     *folders, last = name.split("/")
     for part in folders:
@@ -347,40 +356,45 @@ def _check_text(path: Path, name: str) -> None:
 def _check_members(path: Path, infos: list[zipfile.ZipInfo], limits: Limits) -> None:
     """Refuse a zip by its directory alone, before anything in it is unpacked."""
     if len(infos) > limits.members:
-        raise _refused(path, f"{len(infos):,} members, more than {limits.members:,}")
+        raise refused(path, f"{len(infos):,} members, more than {limits.members:,}")
     names: set[str] = set()
     for info in infos:
         if why := _objection(info, limits):
-            raise _refused(path, f"{info.filename[:80]!r} {why}")
+            raise refused(path, f"{info.filename[:80]!r} {why}")
         if info.filename in names:
-            raise _refused(path, f"{info.filename!r} is in it twice")
+            raise refused(path, f"{info.filename!r} is in it twice")
         names.add(info.filename)
     total = sum(info.file_size for info in infos)
     if total > limits.total_bytes:
-        raise _refused(
+        raise refused(
             path, f"{human_bytes(total)} unpacked, more than {human_bytes(limits.total_bytes)}"
         )
     if sum(info.compress_size for info in infos) > path.stat().st_size:
-        raise _refused(path, "its members overlap")
+        raise refused(path, "its members overlap")
 
 
-def _refused(path: Path, why: str) -> InvalidInputError:
+def refused(path: Path, why: str) -> InvalidInputError:
     return InvalidInputError(
         f"{path}: refused as unsafe: {why}. If you trust it, unpack it yourself and give the folder"
     )
 
 
-def _objection(info: zipfile.ZipInfo, limits: Limits) -> str:
-    """Return what speaks against a member; "" for nothing."""
-    name, mode = info.filename, info.external_attr >> 16
-    parts = name.rstrip("/").split("/")
+def name_objection(name: str, limits: Limits) -> str:
+    """Return what speaks against a member's name; "" for nothing."""
     if len(name) > limits.name:
         return f"has a name of {len(name)} characters, more than {limits.name}"
     if name.startswith("/") or "\\" in name or name[1:2] == ":":
         return "is an absolute name, or not one with / between its parts"
-    if any(part in ("", ".", "..") for part in parts):
+    if any(part in ("", ".", "..") for part in name.rstrip("/").split("/")):
         return "leaves its folder, or has an empty part"
-    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+    return ""
+
+
+def _objection(info: zipfile.ZipInfo, limits: Limits) -> str:
+    """Return what speaks against a member; "" for nothing."""
+    if why := name_objection(info.filename, limits):
+        return why
+    if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link or a device, not a file"
     if info.flag_bits & ENCRYPTED:
         return "is encrypted"

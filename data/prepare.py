@@ -55,7 +55,7 @@ from onepass.data.manifest import (
     manifest_path,
 )
 from onepass.data.record import SkippedImage
-from onepass.data.sources import SOURCES, kind_of, open_source
+from onepass.data.sources import SOURCES, TABULAR, kind_of, open_source
 from onepass.data.sources.base import Item, Request, Source
 from onepass.data.summary import Prepared, left_out_by_kind, summarise
 
@@ -115,8 +115,10 @@ def _what(config: PrepareConfig) -> tuple[str, list[Request]]:
         kind, places = kind_of(kind), (kind, *places)
     if len(places) > 1 and config.digest:
         raise UsageError("--digest: expected one --source, received several")
-    if kind != "table" and (config.images or config.columns):
-        raise UsageError(f"--images and --columns are for tables; {kind} has none")
+    if config.images and kind != "table":
+        raise UsageError(f"--images: expected a table that names files, received {kind}")
+    if config.columns and kind not in TABULAR:
+        raise UsageError(f"--columns: expected one of {', '.join(TABULAR)}, received {kind}")
     return kind, [
         Request(
             place,

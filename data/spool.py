@@ -25,13 +25,19 @@ class Spool:
         what: What is copied, for an error.
         contents: Begins to yield the files, None where there is none.
         size: Bytes of all of them.
-        folder: Where the copy lies, such as that of the store; made if it is not there.
+        folder: Where the copy lies, such as that of the store, made if it is not there; that of the system
+            where None.
     """
 
     def __init__(
-        self, what: str, contents: Callable[[], Iterator[bytes | None]], size: int, folder: Path
+        self,
+        what: str,
+        contents: Callable[[], Iterator[bytes | None]],
+        size: int,
+        folder: Path | None,
     ) -> None:
-        self.what, self.contents, self.size, self.folder = what, contents, size, folder
+        self.what, self.contents, self.size = what, contents, size
+        self.folder = folder or Path(tempfile.gettempdir())
         self._coming: Iterator[bytes | None] | None = None
         self._ends = [0]
         self._lock = threading.Lock()
@@ -84,7 +90,7 @@ class Spool:
 
 @contextmanager
 def open_spool(
-    what: str, contents: Callable[[], Iterator[bytes | None]], size: int, folder: Path
+    what: str, contents: Callable[[], Iterator[bytes | None]], size: int, folder: Path | None
 ) -> Iterator[Spool]:
     """Yield a `Spool`, and delete its copy behind."""
     spool = Spool(what, contents, size, folder)

@@ -167,12 +167,10 @@ def _json_lines(path: Path) -> Table:
             if not isinstance(row, dict):
                 raise ValueError(f"expected an object, found {str(row)[:40]}")
             for name, value in row.items():
-                is_plain = value is None or isinstance(value, str | int | float)
-                cell = value if is_plain else json.dumps(value, ensure_ascii=False)
                 if name not in columns:
                     _check_names(path, [*columns, name])
                     columns[name] = [None] * len(lines)
-                columns[name].append(cell)
+                columns[name].append(json_cell(value))
         except ValueError as error:
             raise InvalidInputError(f"{path}: line {number}: {error}") from error
         lines.append(number)
@@ -181,6 +179,12 @@ def _json_lines(path: Path) -> Table:
             if len(column) < len(lines):
                 column.append(None)
     return Table(path, list(columns), columns.__getitem__, lambda row: f"line {lines[row]}")
+
+
+def json_cell(value: Any) -> Any:
+    """Return a value of a JSON object as a cell; what is nested stays JSON."""
+    is_plain = value is None or isinstance(value, str | int | float)
+    return value if is_plain else json.dumps(value, ensure_ascii=False)
 
 
 def _read_text(path: Path) -> bytes:

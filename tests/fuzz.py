@@ -9,6 +9,7 @@ import io
 import json
 import random
 import struct
+import tarfile
 import tempfile
 import time
 import zipfile
@@ -31,7 +32,7 @@ from onepass.cache.commandline.advice import LONGEST, with_advice
 from onepass.cache.commandline.flags import parse_duration
 from onepass.cache.commandline.terminal import one_line, printable
 from onepass.cache.csv_text import csv_text
-from onepass.cache.errors import CorruptFileError, OnepassError
+from onepass.cache.errors import CorruptFileError, OnepassError, UsageError
 from onepass.cache.features import parse_key_text
 from onepass.cache.names import check_name, check_run
 from onepass.cache.provenance import digest_bytes, digest_json
@@ -46,8 +47,9 @@ from onepass.classify.protocol.scorings import Scoring, read_scorings, record_sc
 from onepass.data.archive import open_tree
 from onepass.data.images import COMMON, decode_image, decode_row, inspect_image, may_be_image
 from onepass.data.relabel import _read_table as read_labels
-from onepass.data.sources import tiny_imagenet
+from onepass.data.sources import open_source, tiny_imagenet
 from onepass.data.sources.base import Request
+from onepass.data.tables import read_table, texts
 from onepass.extract.backbones.torch_file import read_state_dict
 from onepass.extract.backbones.weights_files import count_numbers
 from onepass.finetune.session.runs import load_logits
@@ -298,6 +300,83 @@ def _read_zip(content: bytes, path: Path) -> None:
                 tree.read(name)
             except CorruptFileError:
                 continue
+
+
+def _tar(files: dict[str, bytes], way: str = "") -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=f"w:{way}", format=tarfile.PAX_FORMAT) as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _sample_files() -> dict[str, bytes]:
+    picture = _tiny_files()["t/test/images/test_0.JPEG"]
+    labels = {f"{n}.cls": b"%d" % (n % 2) for n in range(4)}
+    more = {f"{n}.json": b'{"group": "a", "box": [1]}' for n in range(4)}
+    return {**{f"{n}.jpg": picture for n in range(4)}, **labels, **more}
+
+
+def _read_tar(content: bytes, path: Path) -> None:
+    named = path.with_name("input.tar.gz" if content[:2] == b"\x1f\x8b" else "input.tar")
+    named.write_bytes(content)
+    _read_zip(content, named)
+
+
+def _read_shards(content: bytes, path: Path) -> None:
+    named = path.with_name("input.tar")
+    named.write_bytes(content)
+    _read_source("webdataset", named)
+
+
+def _read_source(kind: str, path: Path) -> None:
+    with open_source(kind, [_request(path)]) as source:
+        for item in source.items:
+            with suppress(OnepassError):
+                item.read()
+
+
+@cache
+def parquet_seeds() -> list[bytes]:
+    """Return Parquet files of image bytes, as pandas and Hugging Face write them, and one of paths."""
+    import pyarrow
+    from pyarrow import parquet
+
+    picture = _tiny_files()["t/test/images/test_0.JPEG"]
+    held = [{"bytes": picture, "path": f"{n}.jpg"} for n in range(4)]
+    features = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
+    metadata = {"huggingface": json.dumps(features)}
+    tables = [
+        pyarrow.table({"image": [picture] * 4, "label": ["a", "b"] * 2}),
+        pyarrow.table({"image": held, "label": [0, 1] * 2}).replace_schema_metadata(metadata),
+        pyarrow.table({"image": ["x.jpg", "y.jpg"] * 2, "label": [1.0, 2.0] * 2, "x": [[1]] * 4}),
+    ]
+    found = []
+    for table in tables:
+        buffer = io.BytesIO()
+        parquet.write_table(table, buffer, row_group_size=3)
+        found.append(buffer.getvalue())
+    return found
+
+
+def _read_parquet(content: bytes, path: Path) -> None:
+    named = path.with_name("input.parquet")
+    named.unlink(missing_ok=True)
+    named.write_bytes(content)
+    for picture in ("x.jpg", "y.jpg"):
+        (path.parent / picture).write_bytes(_tiny_files()["t/test/images/test_0.JPEG"])
+    with suppress(UsageError):  # the columns have other names now
+        _read_source("table", named)
+
+
+def _read_json_lines(content: bytes, path: Path) -> None:
+    named = path.with_name("input.jsonl")
+    named.write_bytes(content)
+    table = read_table(named)
+    for name in table.names:
+        texts(table.cells(name))
 
 
 def _read_tiny_imagenet(content: bytes, path: Path) -> None:
@@ -592,6 +671,10 @@ READERS: dict[str, Reader] = {
     "images": Reader(image_seeds, _read_image, changed_bytes),
     "zips": Reader(lambda: [_zip(_tiny_files())], _read_zip, changed_bytes),
     "tiny-imagenet": Reader(lambda: [_zip(_tiny_files())], _read_tiny_imagenet, changed_tiny_imagenet),
+    "tars": Reader(lambda: [_tar(_tiny_files()), _tar(_tiny_files(), "gz"), _tar({"ä" * 200: b"x"})], _read_tar, changed_bytes),
+    "webdataset": Reader(lambda: [_tar(_sample_files())], _read_shards, changed_bytes),
+    "parquet": Reader(parquet_seeds, _read_parquet, changed_bytes),
+    "json-lines": Reader(lambda: [b'{"file_name": "a.png", "label": 1}\n{"label": null, "x": [{}]}\n'], _read_json_lines, _change_lines),
     "tables": Reader(lambda: TABLE_SEEDS, _read_tables, changed_bytes),
     "keys": Reader(lambda: KEY_SEEDS, _read_key, changed_text, named=False),
     "commands": Reader(_command_seeds, _run_command, changed_text, named=False),

@@ -290,7 +290,8 @@ def test_several_tables_are_one_data_set_with_splits_by_their_names(place):
         rows = [f"img/{n}.png,{'ab'[n % 2]}" for n in range(4 * number, 4 * number + 4)]
         (place / f"{name}.csv").write_text("\n".join(["file,label", *rows]))
     source = load(f"{place}/birds-{{train,val,test}}.csv")
-    assert [item.split for item in source.items] == [TRAIN] * 4 + [VAL] * 4 + [TEST] * 4
+    splits = {item.name: item.split for item in source.items}
+    assert [splits[f"img/{n}.png"] for n in range(COUNT)] == [TRAIN] * 4 + [VAL] * 4 + [TEST] * 4
     assert source.name == "birds" and len(source.origins) == 3
     (place / "birds-val.csv").write_text("file,class\n")
     with refused(UsageError, r"birds-val.csv: expected the column 'label' as in the first table"):
@@ -441,7 +442,7 @@ def test_a_place_that_is_not_there(place, monkeypatch, word, why):
 
 
 def test_flags_of_tables_are_for_tables(place):
-    with refused(UsageError, "--columns are for tables"):
+    with refused(UsageError, "--columns: expected one of table"):
         prepare(place, "img", columns=("file=a",))
     with refused(UsageError, "--columns x=y: expected ROLE=COLUMN"):
         prepare(place, "img", columns=("x=y",))

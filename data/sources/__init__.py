@@ -20,9 +20,11 @@ KNOWN = {
 # and what your own may be. A place is of the first kind whose module recognises it, else a folder.
 OWN = {
     "table": "a .csv, .tsv, .jsonl or .parquet of files (or images) and labels, or a folder with metadata.csv",
-    "folder": "a folder or zip with train/<class>/*.jpg [val/<class>/*.jpg] [test/*.jpg], or classes at the top",
+    "webdataset": "tars in which 0042.jpg and 0042.cls (or .json) are one sample, such as 'train-{000..012}.tar'",
+    "folder": "a folder, zip or tar with train/<class>/*.jpg [val/<class>/*.jpg] [test/*.jpg], or classes at the top",
 }
 SOURCES = KNOWN | OWN
+TABULAR = ("table", "webdataset")  # those whose columns can be chosen
 
 
 def kind_of(place: str) -> str:

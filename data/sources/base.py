@@ -3,7 +3,7 @@
 import glob
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -17,11 +17,12 @@ from onepass.cache.provenance import digest_bytes
 from onepass.data.archive import Tree, open_tree
 from onepass.data.download import Download, fetch
 from onepass.data.images import MAGIC_BYTES, image_suffixes, inspect_image, may_be_image
+from onepass.data.layout import splits_of
 from onepass.data.record import DatasetRecord, Origin
 from onepass.data.splits import TRAIN, UNDRAWN, check_classes
 
 KIND_SUFFIX = re.compile(
-    r"\.(zip|tar|tar\.gz|tgz|csv|tsv|jsonl|ndjson|parquet|npz)$", re.IGNORECASE
+    r"\.(zip|tar|tar\.(?:gz|bz2|xz)|tgz|csv|tsv|jsonl|ndjson|parquet|npz)$", re.IGNORECASE
 )
 BRACES = re.compile(r"\{(?:(\d{1,9})\.\.(\d{1,9})|([^{}]*,[^{}]*))\}")
 MAX_FILES = 100_000  # that a pattern may mean
@@ -40,7 +41,7 @@ class Request:
         further: The images are added to those of another source, which has all that is known of both.
         images: Folder, zip or tar that the files of a table are in; "" for the folder of the table.
         columns: The column of a table by what it is for, such as {"label": "species"}.
-        scratch: Folder for temporary copies, which are as large as the images.
+        scratch: Folder for temporary copies, which are as large as the images; the system's own where None.
     """
 
     source: str | None
@@ -50,7 +51,7 @@ class Request:
     further: bool = False
     images: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
-    scratch: Path = Path()
+    scratch: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,7 @@ def refuse_location(kind: str, request: Request) -> None:
 
 @contextmanager
 def open_location(request: Request, default: Download | None = None) -> Iterator[Tree]:
-    """Open the folder or zip that the user named, after fetching it if it is an address.
+    """Open the folder, zip or tar that the user named, after fetching it if it is an address.
 
     Args:
         request: Names it.
@@ -187,7 +188,7 @@ def open_location(request: Request, default: Download | None = None) -> Iterator
         raise UsageError("--digest is for downloads; compare local files with sha256sum")
     else:
         path = Path(url).expanduser()
-    with open_tree(path) as tree:
+    with open_tree(path, scratch=request.scratch) as tree:
         yield tree
 
 
@@ -247,13 +248,21 @@ def matching_files(place: str) -> list[Path]:
     path = Path(place).expanduser()
     if path.exists() or not set(place) & set("{*?["):
         return [path]
-    found: list[Path] = []
+    found: set[Path] = set()
     for pattern in _without_braces(str(path)):
-        matches = sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH207  as the shell's own
+        matches = {Path(match) for match in glob.glob(pattern, recursive=True)}  # noqa: PTH207  as the shell's own
         if not matches:
             raise MissingFileError(f"{pattern}: no such file")
-        found += matches
-    return list(dict.fromkeys(found))
+        found |= matches
+    return sorted(found)
+
+
+def splits_by_name(files: Sequence[Path]) -> list[str]:
+    """Return the split that each file's name means among several, as of train-00000-of-00012; "" for none."""
+    words = [re.sub(r"[\d_.-]+of[\d_.-]+", "", KIND_SUFFIX.sub("", file.name)) for file in files]
+    found = splits_of(words) if len(files) > 1 else {}
+    split_of_words = {name: split for split, names in found.items() for name in names}
+    return [split_of_words.get(name, "") for name in words]
 
 
 def _without_braces(pattern: str) -> list[str]:

@@ -11,19 +11,18 @@ from onepass.cache.content import source_of as digest_of
 from onepass.cache.errors import InvalidInputError, MissingFileError, UsageError
 from onepass.cache.provenance import digest_bytes
 from onepass.data.archive import NO_FILE, Tree, files_by_name, open_tree
-from onepass.data.layout import one_form, split_of, splits_of
-from onepass.data.manifest import FOLD
+from onepass.data.layout import one_form, split_of
 from onepass.data.record import Origin
-from onepass.data.sources.base import Request, Source, matching_files, own_name
+from onepass.data.sources.base import Request, Source, matching_files, own_name, splits_by_name
 from onepass.data.sources.tabular import (
     Rows,
     choose_columns,
     columns_text,
-    number_text,
+    kept_cells,
     source_of,
 )
 from onepass.data.spool import open_spool
-from onepass.data.tables import PARQUET, SUFFIXES, ImageColumn, Table, is_missing, read_table, texts
+from onepass.data.tables import PARQUET, SUFFIXES, ImageColumn, Table, is_missing, read_table
 
 METADATA = tuple(
     f"metadata{suffix}" for suffix in SUFFIXES
@@ -122,13 +121,10 @@ def _tables(place: str) -> list[_File]:
         )
     if len(files) == 1:
         return [_File(files[0], "", files[0].parent)]
-    splits = splits_of([_words(file) for file in files])
-    of_file = {words: split for split, found in splits.items() for words in found}
-    return [_File(f, of_file.get(_words(f), ""), f.parent, f"{f.stem}/") for f in files]
-
-
-def _words(file: Path) -> str:
-    return re.sub(r"[\d_.-]+of[\d_.-]+", "", file.stem)  # train-00000-of-00012
+    return [
+        _File(file, split, file.parent, f"{file.stem}/")
+        for file, split in zip(files, splits_by_name(files), strict=True)
+    ]
 
 
 def _metadata(folder: Path) -> list[Path]:
@@ -165,7 +161,9 @@ class _Opener:
         if request.images:
             path = Path(request.images).expanduser()
             self.tree = (
-                files_by_name(path) if path.is_dir() else stack.enter_context(open_tree(path))
+                files_by_name(path)
+                if path.is_dir()
+                else stack.enter_context(open_tree(path, scratch=request.scratch))
             )
 
     def rows(self, file: _File, table: Table, chosen: dict[str, str], kept: Sequence[str]) -> Rows:
@@ -198,10 +196,6 @@ class _Opener:
             cells["label"] = [PurePosixPath(name).parent.name for name in images.names]
         if "split" not in cells and file.split:
             cells["split"] = [file.split] * len(images.names)
-        further = {name: table.cells(name) for name in kept}
-        for role in {"group", "fold"} & chosen.keys():
-            cut = [number_text(text) for text in texts(further.pop(chosen[role]))]
-            further[chosen[role] if role == "group" else FOLD] = cut
         return Rows(
             where=str(table.path),
             names=images.names,
@@ -209,7 +203,7 @@ class _Opener:
             place=place,
             cells=cells,
             classes=table.classes.get(chosen.get("label", ""), []),
-            kept=further,
+            kept=kept_cells(chosen, kept, table.cells),
             stamp=images.stamp,
             folder=images.folder,
             wrong=images.wrong,

@@ -22,7 +22,7 @@ ROLES = {
     "file": (
         "file_name", "filename", "file", "filepath", "file_path", "path", "image_path", "img_path", "image", "img",
     ),
-    "label": ("label", "class", "target", "category", "class_name", "labels"),
+    "label": ("label", "cls", "class", "target", "category", "class_name", "labels"),
     "split": ("split", "subset", "partition"),
     "group": ("group", "group_id"),
     "fold": (FOLD,),
@@ -103,6 +103,20 @@ def columns_text(chosen: Mapping[str, str], kept: Sequence[str], otherwise: str 
     return (
         f"columns: {'; '.join([*words, otherwise] if otherwise else words)} (--columns changes it)"
     )
+
+
+def kept_cells(
+    chosen: Mapping[str, str], kept: Sequence[str], cells: Callable[[str], Sequence[Any]]
+) -> dict[str, Sequence[Any]]:
+    """Return the further columns by name; that of the folds is called so, and whole numbers are groups without .0."""
+    further = {name: cells(name) for name in kept}
+    for role in ("group", "fold"):
+        if role in chosen:
+            name = chosen[role]
+            further.pop(name, None)
+            plain = [number_text(text) for text in texts(cells(name))]
+            further[FOLD if role == "fold" else name] = plain
+    return further
 
 
 def source_of(
