@@ -29,6 +29,18 @@ for file in sys.argv[1:]:
     row = {run}
     print(file, names[row.argmax()], row.tolist(), sep="\\t")
 '''
+FILES = '''"""python {program} PICTURE…: JPEG and PNG files; needs TensorFlow, nothing of Onepass."""
+import json, pathlib, sys
+import tensorflow as tf
+
+names = json.loads(pathlib.Path("labels.json").read_text("utf-8"))["class_names"]
+model = tf.saved_model.load("{file}")
+ask = model.signatures["serving_default"]
+for file in sys.argv[1:]:
+    content = tf.constant([pathlib.Path(file).read_bytes()])
+    row = ask(image_bytes=content)["probabilities"].numpy()[0]
+    print(file, names[row.argmax()], row.tolist(), sep="\\t")
+'''
 FITS = {
     "stretch": "image = image.resize(size, Image.Resampling.BICUBIC)",
     "crop": "image = ImageOps.fit(image, size, Image.Resampling.BICUBIC)",
@@ -94,8 +106,21 @@ RUNTIMES = {
 }
 
 
+def examples(format: str, file: str, geometry: PictureGeometry) -> dict[str, str]:
+    """Return the programs for a model file, by their names.
+
+    Args:
+        format, file, geometry: As in `example_text`.
+    """
+    programs = {f"example-{format}.py": example_text(format, file, geometry)}
+    if format == "saved_model":
+        name = "example-saved_model-files.py"
+        programs[name] = FILES.format(program=name, file=file)
+    return programs
+
+
 def example_text(format: str, file: str, geometry: PictureGeometry) -> str:
-    """Return the program for a model file.
+    """Return the program for a model file that takes pixels.
 
     Args:
         format: One of `RUNTIMES`.

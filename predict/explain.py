@@ -76,8 +76,8 @@ def activation_maps(pictures: PixelClassifier) -> ActivationMaps:
     model = _explainable(pictures.model)
     if model is None:
         raise UsageError(
-            "--explain: expected a linear head on one backbone with average pooling, such as a logistic probe "
-            "or a fine-tuned run without dense layers; this model has none"
+            "class activation maps: expected a linear head on one backbone with average pooling, such as a "
+            "logistic probe or a fine-tuned run without dense layers; this model has none"
         )
     from onepass.extract.backend import compile_step
 
@@ -86,7 +86,7 @@ def activation_maps(pictures: PixelClassifier) -> ActivationMaps:
         top = predictor.get_layer("top")
         if top.hidden:
             raise UsageError(
-                f"--explain: expected a run without dense layers before its head, received {model.run}"
+                f"class activation maps: expected a run without dense layers before its head, received {model.run}"
             )
         weights, bias = top.head.get_weights()
         extractor = predictor.get_layer("extractor")
@@ -123,7 +123,9 @@ def _up_to_the_map(extractor: "keras.Model") -> "keras.Model":
 
     pool = extractor.get_layer("pool_0")
     if pool.pooling != "avg" or len(pool.input.shape) != 4:
-        raise UsageError("--explain: expected average pooling of a feature map, received another")
+        raise UsageError(
+            "class activation maps: expected average pooling of a feature map, received another"
+        )
     return keras.Model(extractor.input, pool.input)
 
 
@@ -153,14 +155,21 @@ class Explainer:
         """
         from onepass.predict.pictures.sorting import write_new
 
-        for (picture, answer), seen, maps in zip(
-            some, pixels, self._maps.maps(pixels), strict=True
-        ):
+        columns = [column(answer.top[0].class_id) for _, answer in some]
+        maps = evidence_for(self._maps.maps(pixels), columns)
+        for (picture, answer), seen, evidence in zip(some, pixels, maps, strict=True):
             best = answer.top[0]
-            # what all classes share says nothing: softmax takes it out
-            evidence = maps[:, :, column(best.class_id)] - maps.mean(axis=2)
             name = f"{Path(picture.name).stem} {best.class_name} {best.probability:.2f}.png"
             write_new(self.folder, name, _png(overlay(seen, evidence)))
+
+
+def evidence_for(maps: np.ndarray, columns: Sequence[int]) -> np.ndarray:
+    """Return what speaks for one class of each image, (n, h, w), from its maps (n, h, w, K).
+
+    What all classes share says nothing, and is taken out, as softmax does.
+    """
+    chosen = np.stack([one[:, :, k] for one, k in zip(maps, columns, strict=True)])
+    return chosen - maps.mean(axis=3)
 
 
 def overlay(pixels: np.ndarray, evidence: np.ndarray) -> Image.Image:

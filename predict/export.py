@@ -3,7 +3,8 @@
 A network takes uint8 pixels and gives probabilities; resize, preprocessing and temperature are inside. Each
 file is read back and compared with the model before it gets its name. Beside the files lie the class names
 (`labels.json`, also inside each), `MODEL_CARD.md`, and for each network format an `example-FORMAT.py`, which
-decodes picture files as `onepass data prepare` does and needs nothing of Onepass.
+decodes picture files as `onepass data prepare` does and needs nothing of Onepass. A SavedModel takes JPEG and PNG
+files as well.
 """
 
 import os
@@ -24,13 +25,13 @@ from onepass.cache.provenance import digest_json
 from onepass.finetune.session.runs import FinishedRun
 from onepass.finetune.training.inference import WEIGHTS
 from onepass.predict.config import ExportConfig
-from onepass.predict.example import example_text
+from onepass.predict.example import examples
 from onepass.predict.facts import About, about, model_card
 from onepass.predict.model_files import FORMATS, LABELS, Labels, ModelFormat, in_batches
 from onepass.predict.model_folder import CARD, FolderWriter, load_folder
 from onepass.predict.models import Model, make_predictor, open_models
 from onepass.predict.network import check_exportable, whole_network
-from onepass.predict.pixel_classifier import PixelClassifier
+from onepass.predict.pixel_classifier import PictureGeometry, PixelClassifier
 from onepass.predict.pixel_models import PIXELS, VectorSpec
 from onepass.predict.predictor import Predictor
 
@@ -120,9 +121,11 @@ def _export(
     network = whole_network(pictures) if kinds else None
     for kind in kinds:
         path = folder / f"{name}{kind.ending}"
-        written.append(write_checked(kind, network, path, labels, pixels, expected))
-        example = example_text(kind.name, path.name, pictures.geometry)
-        write_atomic(folder / f"example-{kind.name}.py", example.encode())
+        written.append(
+            write_checked(kind, network, path, labels, pictures.geometry, pixels, expected)
+        )
+        for file, program in examples(kind.name, path.name, pictures.geometry).items():
+            write_atomic(folder / file, program.encode())
     labels.write(folder / LABELS)
     write_atomic(folder / CARD, model_card(known).encode())
     return ExportResult(predictor.name, tuple(written), folder / LABELS, len(pixels))
@@ -205,6 +208,7 @@ def write_checked(
     model: keras.Model,
     path: Path,
     labels: Labels,
+    geometry: PictureGeometry,
     pixels: np.ndarray,
     expected: np.ndarray,
 ) -> ExportedModel:
@@ -215,6 +219,7 @@ def write_checked(
         model: As `plain_model` returns it.
         path: Of the file or folder.
         labels: What is put inside.
+        geometry: What a picture becomes before the network sees it.
         pixels: uint8 (n, H, W, C).
         expected: (n, K) the run's own probabilities of them.
 
@@ -222,7 +227,7 @@ def write_checked(
         ExportError: It differs by more than TOLERANCE; what was at `path` is still there.
     """
     with _placed(path) as temporary:
-        kind.write(model, temporary, labels)
+        kind.write(model, temporary, labels, geometry)
         difference = _compared(path, kind.run(temporary, pixels), expected)
     return ExportedModel(kind.name, path, _megabytes(path), difference)
 

@@ -16,6 +16,7 @@ import numpy as np
 from onepass.cache.artifacts import Artifact, record, to_json
 from onepass.cache.errors import MissingFileError, UsageError
 from onepass.cache.files import make_folder
+from onepass.predict.pixel_classifier import PictureGeometry
 
 LABELS = "labels.json"
 CHECK_BATCH = (
@@ -65,7 +66,7 @@ class ModelFormat:
     Attributes:
         name: As `--format` takes it.
         ending: Of its files.
-        write: (model, path, labels): writes it, with the labels inside.
+        write: (model, path, labels, geometry of its pixels): writes it, with the labels inside.
         open: (path): what gives the probabilities (n, K) of uint8 (n, H, W, C).
         packages: What has to be installed, as pip calls it.
         backends: Those of Keras that can write it.
@@ -73,7 +74,7 @@ class ModelFormat:
 
     name: str
     ending: str
-    write: Callable[[keras.Model, Path, Labels], None]
+    write: Callable[[keras.Model, Path, Labels, PictureGeometry], None]
     open: Callable[[Path], Reader]
     packages: tuple[str, ...] = ()
     backends: tuple[str, ...] = ("tensorflow",)
@@ -108,7 +109,7 @@ def in_batches(read: Reader, pixels: np.ndarray) -> np.ndarray:
     return np.concatenate([read(pixels[i : i + CHECK_BATCH]) for i in cuts])
 
 
-def _write_keras(model: keras.Model, path: Path, labels: Labels) -> None:
+def _write_keras(model: keras.Model, path: Path, labels: Labels, _: PictureGeometry) -> None:
     model.save(path)
     _add_member(path, labels)
 
@@ -124,28 +125,54 @@ def _open_keras(path: Path) -> Reader:
     return lambda pixels: np.asarray(model(pixels, training=False))
 
 
-def _write_saved_model(model: keras.Model, path: Path, labels: Labels) -> None:
-    model.export(str(path), format="tf_saved_model", verbose=False)
+def _write_saved_model(
+    model: keras.Model, path: Path, labels: Labels, geometry: PictureGeometry
+) -> None:
+    """Write both signatures: `serving_default` takes files, `serve` pixels."""
+    import tensorflow as tf
+
+    from onepass.predict.image_bytes import file_decoder
+
+    decode = file_decoder(geometry)
+    archive = keras.export.ExportArchive()
+    archive.track_and_add_endpoint("serve", model, [_pixels_of(model)])
+    archive.add_endpoint(
+        "serving_default",
+        lambda image_bytes: {"probabilities": model(decode(image_bytes), training=False)},
+        [tf.TensorSpec([None], tf.string, name="image_bytes")],
+    )
+    archive.write_out(str(path), verbose=False)
     extra = path / "assets.extra"
     make_folder(extra)
     (extra / LABELS).write_text(labels.text)
 
 
 def _open_saved_model(path: Path) -> Reader:
+    """Ask it by files: that is the way through decoder and network."""
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))
-    return lambda pixels: loaded.serve(pixels).numpy()
+    ask = loaded.signatures["serving_default"]
+
+    def read(pixels: np.ndarray) -> np.ndarray:
+        files = [tf.io.encode_png(one) for one in pixels]
+        return ask(image_bytes=tf.stack(files))["probabilities"].numpy()
+
+    return read
 
 
-def _write_onnx(model: keras.Model, path: Path, labels: Labels) -> None:
+def _pixels_of(model: keras.Model) -> keras.InputSpec:
+    return keras.InputSpec("uint8", shape=model.input_shape, name="pixels")
+
+
+def _write_onnx(model: keras.Model, path: Path, labels: Labels, _: PictureGeometry) -> None:
     import onnx
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the converter, about NumPy
         # Named here, because Keras takes it only from a model that has been called.
-        pixels = keras.InputSpec("uint8", shape=model.input_shape, name="pixels")
-        model.export(str(path), format="onnx", verbose=False, input_signature=[pixels])
+        signature = [_pixels_of(model)]
+        model.export(str(path), format="onnx", verbose=False, input_signature=signature)
     file = onnx.load(str(path))
     onnx.helper.set_model_props(file, {"labels": labels.text})
     onnx.save(file, str(path))
@@ -159,7 +186,7 @@ def _open_onnx(path: Path) -> Reader:
     return lambda pixels: session.run(None, {name: pixels})[0]
 
 
-def _write_litert(model: keras.Model, path: Path, labels: Labels) -> None:
+def _write_litert(model: keras.Model, path: Path, labels: Labels, _: PictureGeometry) -> None:
     model.export(str(path), format="litert", verbose=False)
     _add_member(path, labels)
 
@@ -178,12 +205,12 @@ def _open_litert(path: Path) -> Reader:
     return read
 
 
-def _write_openvino(model: keras.Model, path: Path, labels: Labels) -> None:
+def _write_openvino(model: keras.Model, path: Path, labels: Labels, _: PictureGeometry) -> None:
     import openvino
 
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "saved_model"
-        _write_saved_model(model, saved, labels)
+        model.export(str(saved), format="tf_saved_model", verbose=False)
         converted = openvino.convert_model(saved)
         make_folder(path)
         openvino.save_model(converted, path / "model.xml", compress_to_fp16=False)

@@ -87,6 +87,7 @@ class ReportContext:
     """The results of a data set, ready to be shown.
 
     Attributes:
+        store: Root of the store.
         dataset: The data set.
         class_names: A short, unique name for each class.
         board: The leaderboard; it has a winner.
@@ -105,6 +106,7 @@ class ReportContext:
         vectors: (N, D) of every image, those that the winner looks at first; None where they are gone.
     """
 
+    store: AnyStore
     dataset: ImageDataset
     class_names: list[str]
     board: Leaderboard
@@ -147,6 +149,12 @@ class ReportContext:
             return self.tuned
         return self.frozen
 
+    @property
+    def chosen_name(self) -> str:
+        """Its name, DATASET/PROBE or DATASET/RUN."""
+        run = self.compared.run if self.compared and self.chosen is self.tuned else None
+        return f"{self.dataset.name}/{run.name if run else self.winner.id}"
+
     def images_per_second(self, probe: ProbeResult) -> float:
         """Return how fast the features of a probe are extracted; 0 where it was not measured."""
         cost = self.costs.get(probe.id)
@@ -181,6 +189,7 @@ def open_context(store: AnyStore, runs_root: Path, name: str) -> ReportContext:
     )
     inspection = _read(Inspection, folder / Inspection.NAME, "classify", "inspect", *dataset_flag)
     return ReportContext(
+        store=store,
         dataset=dataset,
         class_names=display_names(dataset.class_ids, dataset.class_names),
         board=board,

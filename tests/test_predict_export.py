@@ -12,9 +12,11 @@ from PIL import Image
 
 from onepass.cache.artifacts import to_json
 from onepass.cache.errors import MissingFileError
+from onepass.predict.pixel_classifier import PictureGeometry
 
 SIZE, CLASSES = 12, 3
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+GEOMETRY = PictureGeometry(8, 3, "stretch")
 ONNX = pytest.mark.skipif(
     any(find_spec(name) is None for name in ("tf2onnx", "onnx", "onnxruntime")),
     reason="needs tf2onnx, onnx and onnxruntime",
@@ -121,7 +123,7 @@ def test_dense_layers_before_the_head_are_written_out_too(
     from onepass.predict.model_files import FORMATS
 
     whole = with_top(extractor, "de2020-dense2", "hidden=5,4")
-    FORMATS["keras"].write(plain_model(whole), tmp_path / "m.keras", labels)
+    FORMATS["keras"].write(plain_model(whole), tmp_path / "m.keras", labels, GEOMETRY)
     with zipfile.ZipFile(tmp_path / "m.keras") as members:
         assert b"onepass." not in members.read("config.json")
     expected = softmax(said(whole, PIXELS))
@@ -153,7 +155,7 @@ def test_each_format_says_what_the_model_says(
     model, kind = plain_model(predictor), FORMATS[name]
     path = tmp_path / ("model" + kind.ending)
     kind.check_installed()
-    kind.write(model, path, labels)
+    kind.write(model, path, labels, GEOMETRY)
     np.testing.assert_allclose(kind.run(path, PIXELS), said(model, PIXELS), atol=1e-5)
     assert labels_inside(path, name) == {"format": 1, **to_json(labels)}
 
@@ -166,7 +168,7 @@ def test_a_keras_file_is_loaded_without_onepass(
     from onepass.predict.model_files import FORMATS
 
     model = plain_model(predictor)
-    FORMATS["keras"].write(model, tmp_path / "m.keras", labels)
+    FORMATS["keras"].write(model, tmp_path / "m.keras", labels, GEOMETRY)
     with zipfile.ZipFile(tmp_path / "m.keras") as members:
         config = members.read("config.json").decode()
     assert "onepass." not in config and "Preprocess" not in config
@@ -211,9 +213,9 @@ def test_a_file_that_differs_from_the_model_is_refused(
     model = plain_model(predictor)
     expected = said(model, PIXELS)
     with pytest.raises(export.ExportError, match=r"difference of 0\.01"):
-        export.write_checked(kind, model, tmp_path / "m.keras", labels, PIXELS, expected)
+        export.write_checked(kind, model, tmp_path / "m.keras", labels, GEOMETRY, PIXELS, expected)
     assert list(tmp_path.iterdir()) == []
     done = export.write_checked(
-        FORMATS["keras"], model, tmp_path / "m.keras", labels, PIXELS, expected
+        FORMATS["keras"], model, tmp_path / "m.keras", labels, GEOMETRY, PIXELS, expected
     )
     assert done.difference == 0 and done.megabytes > 0

@@ -211,6 +211,17 @@ def test_each_format_says_what_predict_says_of_files_from_disk(
     assert np.all(same[decided]) and decided.mean() > 0.9
 
 
+def test_a_saved_model_says_the_same_of_encoded_files(places, files, tmp_path) -> None:
+    known = [file for file in files if file.suffix in (".jpg", ".png")]
+    model = linear_stack(places)
+    expected = onepass.load_predictor(model, **places)(known)
+    folder = exported(places, tmp_path / "out", model, formats=("saved_model",))
+    assert "PIL" not in (folder / "example-saved_model-files.py").read_text()
+    names, found = ask(folder, "saved_model-files", known)
+    np.testing.assert_allclose(found, expected.probabilities, atol=1e-5)
+    assert names == [expected.class_names[k] for k in expected.classes] and len(known) == 160
+
+
 @pytest.mark.parametrize("fit", ["stretch", "crop", "pad", "pad mean", "pad reflect"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_an_example_decodes_as_prepare_does(files, fit: str, channels: int) -> None:

@@ -6,6 +6,7 @@ from onepass.classify.metrics import confusion_matrix
 from onepass.report.context import ReportContext
 from onepass.report.figures.confusion import confusion_figure
 from onepass.report.figures.contact_sheet import contact_sheet_figure
+from onepass.report.maps import activation_thumbnails
 from onepass.report.mistakes import (
     Mistake,
     Neighbour,
@@ -25,6 +26,7 @@ def build(context: ReportContext) -> Section:
     counts = confusion_matrix(model.truth, model.predicted, len(names))
     mistakes = confident_mistakes(context.dataset, model)
     lines = class_lines(context.evaluated, len(names))
+    maps, without_maps = activation_thumbnails(context, mistakes)
     errors = context.compared.errors if context.compared and model is context.tuned else None
     facts: dict[str, Any] = {
         "model": model,
@@ -36,6 +38,8 @@ def build(context: ReportContext) -> Section:
         "pairs": pairs_with_examples(context.dataset, model, counts),
         "mistakes": mistakes,
         "near": _near(context, mistakes),
+        "maps": maps,
+        "without_maps": without_maps,
         "against": errors.probe if errors else None,
         "sample": errors.sample if errors and errors.sample.rows < len(model.truth) else None,
     }
