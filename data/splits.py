@@ -174,6 +174,16 @@ def nested_order(
     return np.asarray(rows)[np.lexsort((ranks[units], place / counts[own]))]
 
 
+def belonging_together(content: np.ndarray, groups: Sequence[str] | None) -> np.ndarray:
+    """Return which rows belong together, (N,) int64 from 0: those of equal content and those of one group.
+
+    Args:
+        content: (N, 16) uint8, digest of each row's pixels.
+        groups: N texts; "" is a group of one.
+    """
+    return _units(content, groups, "")[0]
+
+
 def in_one_fold(labels: np.ndarray, fold: np.ndarray) -> np.ndarray:
     """Return which rows are of a class that lies in one fold only, (n,) bool.
 

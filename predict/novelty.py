@@ -2,10 +2,12 @@
 
 The distance is one less the cosine to the k-th nearest training vector (Sun, Ming, Zhu and Li,
 "Out-of-Distribution Detection with Deep Nearest Neighbors", ICML 2022). What is far, and what probability is
-too low, is calibrated on the selection rows, which the vectors' head was not fitted on when it was chosen.
+too low, is calibrated on known rows: training rows, each measured to the others only, and predicted by a head
+that was not fitted on it. A new picture is ranked among them as if it were one more of them (conformal
+prediction; Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005), which keeps the rate
+of false alarms, whatever the distances are like.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,13 +24,13 @@ UNSURE = "no class is probable enough"
 
 @dataclass(frozen=True, slots=True)
 class Novelty:
-    """The training vectors, and the distances and probabilities of the selection rows.
+    """The training vectors, and the distances and probabilities of known rows.
 
     Attributes:
         wanted: The vectors, side by side, that distances are measured between.
         reference: (m, D) float16, of training rows, of length 1.
-        distances: (s,) float32, of the selection rows.
-        confidences: (s,) float32, highest probability of each selection row by the model before it was
+        distances: (s,) float32, of the known rows.
+        confidences: (s,) float32, highest probability of each known row by the model before it was
             fitted on it; of length 0 where there is no such model.
     """
 
@@ -41,20 +43,24 @@ class Novelty:
     def learn(
         cls,
         wanted: tuple[Wanted, ...],
+        vectors: np.ndarray,
         reference: np.ndarray,
-        selection: np.ndarray,
+        known: np.ndarray,
+        units: np.ndarray,
         confidences: np.ndarray,
     ) -> "Novelty":
-        """Measure the selection rows.
+        """Measure the known rows, each to the reference rows of other units.
 
         Args:
             wanted: See the class.
-            reference: (m, D) vectors of training rows.
-            selection: (s, D) vectors of the selection rows.
+            vectors: (n, D) of some training rows.
+            reference: (m,) places among them of the reference rows.
+            known: (s,) places of the known rows, which may be the same.
+            units: (n,) int64 from 0; rows of one unit belong together, and a new picture belongs to none.
             confidences: See the class.
         """
-        kept = unit_length(reference.astype(np.float32)).astype(np.float16)
-        distances = distances_to(kept, selection)
+        kept = unit_length(vectors[reference].astype(np.float32)).astype(np.float16)
+        distances = _left_out_distances(kept, units[reference], vectors[known], units[known])
         return cls(wanted, kept, distances, confidences.astype(np.float32))
 
     def distance(self, arrays: Arrays) -> np.ndarray:
@@ -62,7 +68,7 @@ class Novelty:
         return distances_to(self.reference, side_by_side([arrays[one] for one in self.wanted]))
 
     def novelty(self, distances: np.ndarray) -> np.ndarray:
-        """Return the share of selection rows that are nearer to the training rows, (n,) float32."""
+        """Return the share of known rows that are nearer to the training rows, (n,) float32."""
         ranks = np.searchsorted(np.sort(self.distances), distances, side="left")
         return (ranks / len(self.distances)).astype(np.float32)
 
@@ -71,20 +77,24 @@ class Novelty:
     ) -> list[str]:
         """Return why each answer is to be left open; "" where it is not.
 
-        Distance and probability are compared with those of the selection rows: what share of these lies
-        as far out, or is as unsure. The lower of both shares is held against the value that `false_alarms`
-        of the selection rows fall below, so that this share of known pictures is left open by both together.
+        Distance and probability are ranked among those of the known rows: how many of these lie as far
+        out, or are as unsure. The lower of both ranks is held against the one that `false_alarms` of the
+        known rows fall to, so that this share of known pictures is left open by both together.
 
         Args:
             distances: (n,), from `distance`.
             confidences: (n,) highest probability of each image.
             false_alarms: Share of known pictures whose answer may be left open, 0 … 1.
         """
-        far = _share_at_least(self.distances, self.distances)
-        known = np.minimum(far, _share_at_most(self.confidences, self.confidences, len(far)))
-        limit = np.quantile(known, false_alarms, method="lower") if false_alarms else -1.0
-        far = _share_at_least(self.distances, distances)
-        unsure = _share_at_most(self.confidences, confidences, len(distances))
+        sure = self.confidences
+        if not len(sure):  # none is known: no answer is too unsure
+            sure, confidences = np.zeros(len(self.distances)), np.zeros(len(distances))
+        ranks = np.minimum(_at_least(self.distances, self.distances), _at_least(-sure, -sure))
+        allowed = int(false_alarms * (len(ranks) + 1))
+        limit = np.sort(ranks)[allowed - 1] if allowed else 0
+        # one more: the picture itself
+        far = _at_least(self.distances, distances) + 1
+        unsure = _at_least(-sure, -np.asarray(confidences)) + 1
         return [
             "" if min(f, u) > limit else UNLIKE if f <= u else UNSURE
             for f, u in zip(far, unsure, strict=True)
@@ -106,16 +116,19 @@ def sample_rows(rows: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
 
 
-def _share_at_least(known: np.ndarray, values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Return the share of known values that are at least as great as each value."""
-    below = np.searchsorted(np.sort(known), values, side="left")
-    return 1 - below / len(known)
-
-
-def _share_at_most(
-    known: np.ndarray, values: Sequence[float] | np.ndarray, count: int
+def _left_out_distances(
+    reference: np.ndarray, units: np.ndarray, vectors: np.ndarray, own: np.ndarray
 ) -> np.ndarray:
-    """Return the share of known values that are at most as great as each value; 1 where none is known."""
-    if not len(known):
-        return np.ones(count)
-    return np.searchsorted(np.sort(known), values, side="right") / len(known)
+    """Return `distances_to` the reference rows of other units than each row's own, (n,) float32."""
+    size = np.bincount(units, minlength=own.max() + 1)[own].max(initial=0)
+    k = min(NEIGHBOUR + int(size), len(reference))
+    queries = unit_length(vectors.astype(np.float32))
+    rows, cosines = nearest(queries, reference.astype(np.float32), k)
+    cosines[units[rows] == own[:, None]] = -1
+    kth = min(NEIGHBOUR, k) - 1
+    return (1 - -np.sort(-cosines, axis=1)[:, kth]).astype(np.float32)
+
+
+def _at_least(known: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return how many known values are at least as great as each value."""
+    return len(known) - np.searchsorted(np.sort(known), values, side="left")

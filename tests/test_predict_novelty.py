@@ -1,4 +1,4 @@
-"""Novelty: distances to what was learnt, calibrated on the selection rows."""
+"""Novelty: distances to what was learnt, calibrated on known rows."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,9 @@ def made(count: int, seed: int, around: float = 1.0) -> np.ndarray:
 
 def novelty(confidences: np.ndarray | None = None) -> Novelty:
     shares = np.random.default_rng(9).beta(8, 2, 400) if confidences is None else confidences
-    return Novelty.learn((SPEC,), made(600, 0), made(400, 1), shares)
+    vectors = np.concatenate([made(600, 0), made(400, 1)])
+    places = np.arange(1000)
+    return Novelty.learn((SPEC,), vectors, places[:600], places[600:], places, shares)
 
 
 def test_the_distance_is_that_to_the_kth_nearest_by_cosine() -> None:
@@ -48,6 +50,27 @@ def test_known_pictures_are_left_open_at_the_rate_that_was_asked_for(rate: float
     reasons = model.reasons(model.distance({SPEC: made(4000, 2)}), shares, rate)
     assert np.mean([bool(reason) for reason in reasons]) == pytest.approx(rate, abs=0.02)
     assert {UNLIKE, UNSURE} == set(reasons) - {""}
+
+
+def test_a_known_row_is_measured_to_rows_of_other_units() -> None:
+    vectors, units = made(80, 0), np.arange(80) // 4
+    places = np.arange(80)
+    found = Novelty.learn((SPEC,), vectors, places[:60], places[40:], units, np.zeros(0)).distances
+    unit = vectors.astype(float) / np.linalg.norm(vectors.astype(float), axis=1, keepdims=True)
+    for row, distance in zip(places[40:], found, strict=True):
+        others = places[:60][units[:60] != units[row]]
+        expected = 1 - np.sort(unit[others] @ unit[row])[-NEIGHBOUR]
+        assert distance == pytest.approx(expected, abs=1e-3)
+
+
+def test_few_known_rows_keep_the_rate_on_average() -> None:
+    """Each of both rules takes its share, and a new picture is one more among the known rows."""
+    rates, random = [], np.random.default_rng(0)
+    for _ in range(400):
+        far, sure = random.random((2, 1059)).astype(np.float32)
+        model = Novelty((SPEC,), np.zeros((1, 16), np.float16), far[:59], sure[:59])
+        rates.append(np.mean([bool(why) for why in model.reasons(far[59:], sure[59:], 0.1)]))
+    assert np.mean(rates) == pytest.approx(0.1, abs=0.008)
 
 
 def test_why_an_answer_is_left_open() -> None:
