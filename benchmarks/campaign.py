@@ -110,11 +110,17 @@ def finished(folder: Path, *words: str) -> tuple[int, str, str, float]:
     return process.wait(), out, err, time.monotonic() - start
 
 
-def stages(root: Path) -> tuple[list[tuple[Stage, Path, Path, float]], "Volatile"]:
-    """Run all stages twice, undisturbed.
+def stages(
+    root: Path, wanted: list[str] | None = None
+) -> tuple[list[tuple[Stage, Path, Path, float]], "Volatile"]:
+    """Run the stages twice, undisturbed.
+
+    Args:
+        root: A folder for all of it.
+        wanted: Names of those that matter; without any, all.
 
     Returns:
-        Each stage with the folder before it, the folder after it and its seconds; and what differs between two
+        Each that is wanted stage with the folder before it, the folder after it and its seconds; and what differs between two
         runs that nobody disturbed, such as times.
     """
     runs = []
@@ -123,7 +129,7 @@ def stages(root: Path) -> tuple[list[tuple[Stage, Path, Path, float]], "Volatile
         folder, states = root / "x", []
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        for number, stage in enumerate(STAGES):
+        for number, stage in enumerate(up_to(wanted)):
             if stage.before:
                 stage.before(folder)
             before, after = (root / name / f"{number}-{which}" for which in ("before", "after"))
@@ -137,7 +143,15 @@ def stages(root: Path) -> tuple[list[tuple[Stage, Path, Path, float]], "Volatile
     volatile = Volatile()
     for (_, _, after, _), (_, _, other, _) in zip(*runs, strict=True):
         volatile.learn(contents(after), contents(other))
-    return runs[0], volatile
+    return [state for state in runs[0] if not wanted or state[0].name in wanted], volatile
+
+
+def up_to(wanted: list[str] | None) -> tuple[Stage, ...]:
+    """Return the stages to the last that is wanted, in their order; without any, all."""
+    last = max(
+        (n for n, stage in enumerate(STAGES) if stage.name in (wanted or ())), default=len(STAGES)
+    )
+    return STAGES[: last + 1]
 
 
 def contents(folder: Path) -> dict[str, Any]:

@@ -20,7 +20,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from campaign import CLASSIFY, EXTRACT, HANG, STAGES, Volatile, contents, finished, flat, onepass
+from campaign import (
+    CLASSIFY,
+    EXTRACT,
+    HANG,
+    STAGES,
+    Volatile,
+    contents,
+    finished,
+    flat,
+    onepass,
+    up_to,
+)
 from common import machine
 
 RUN = "runs/x/finetune/a"
@@ -73,11 +84,11 @@ KINDS = (
 )  # fmt: skip
 
 
-def states(root: Path) -> dict[str, Path]:
-    """Return the user's folder after each stage, and after stages that were killed in their middle."""
+def states(root: Path, kinds: list[Kind]) -> dict[str, Path]:
+    """Return the user's folder after each stage that is needed, and after stages killed in their middle."""
     folder, found = root / "x", {}
     folder.mkdir(parents=True)
-    for stage in STAGES:
+    for stage in up_to([kind.state.removesuffix(" killed") for kind in kinds]):
         if stage.before:
             stage.before(folder)
         if stage.name in ("extract", "finetune"):
@@ -89,9 +100,7 @@ def states(root: Path) -> dict[str, Path]:
             raise SystemExit(f"{stage.name}: exit code {code}: {err}")
         found[stage.name] = root / stage.name
         shutil.copytree(folder, found[stage.name])
-        if stage.name == "report":
-            return found
-    raise AssertionError("the report is a stage")
+    return found
 
 
 def _killed(target: Path, folder: Path, words: tuple[str, ...]) -> Path:
@@ -180,10 +189,9 @@ def main() -> int:
         f"{machine()}\n\n| file | flips | refused | mended | same | failed | command |\n| --- | --- | --- | --- | --- | --- | --- |"
     )
     with tempfile.TemporaryDirectory() as folder:
-        found = states(Path(folder))
-        for kind in KINDS:
-            if flags.kind and kind.name not in flags.kind:
-                continue
+        kinds = [kind for kind in KINDS if not flags.kind or kind.name in flags.kind]
+        found = states(Path(folder), kinds)
+        for kind in kinds:
             draw, counts = random.Random(f"{flags.seed} {kind.name}"), Counter[str]()
             trial = Trial(kind, found[kind.state], Path(folder) / "x")
             for _ in range(flags.flips):
