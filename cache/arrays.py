@@ -1,4 +1,4 @@
-"""Arrays by name in one `.npz` file: stored as they are, never compressed, never pickled.
+"""Arrays by name in one `.npz` file: ours stored as they are, never compressed, never pickled.
 
 The reader is not `numpy.load`, which allocates what a member's header asks for and raises whatever its
 parsers do: here each member is compared with the bytes that are there, before anything is made of it.
@@ -7,11 +7,13 @@ parsers do: here each member is compared with the bytes that are there, before a
 import io
 import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
 KINDS = "biufcUS"  # of numbers and text, as `numpy.dtype.kind` has them
 SUFFIX = ".npy"
+MOST_GROWTH, MOST_UNPACKED = 200, 1 << 32  # of a compressed file: times, and bytes in all
 
 
 def pack_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -38,14 +40,35 @@ def unpack_arrays(content: bytes) -> dict[str, np.ndarray]:
         raise ValueError(f"not a file of arrays{alone}: {reason}") from error
 
 
-def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of an `.npz` file of another program, which may have compressed them.
+
+    Raises:
+        ValueError: They are none, of objects, or larger than `MOST_GROWTH` and `MOST_UNPACKED` allow.
+        OSError: The system refuses to read it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            _check_members(members, MOST_GROWTH * path.stat().st_size, packed=True)
+            return {m.filename.removesuffix(SUFFIX): _array(archive.read(m)) for m in members}
+    except OSError:
+        raise
+    except Exception as error:  # as in `unpack_arrays`
+        raise ValueError(
+            f"not a file of arrays: {f'{error}'[:200] or type(error).__name__}"
+        ) from error
+
+
+def _check_members(members: list[zipfile.ZipInfo], most: int, *, packed: bool = False) -> None:
+    """Refuse what arrays do not need; together they may have `most` bytes."""
     names = {member.filename for member in members}
     if len(names) != len(members) or not all(name.endswith(SUFFIX) for name in names):
         raise ValueError(f"expected arrays of different names, each ending with {SUFFIX}")
-    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+    if not packed and any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise ValueError("a member is compressed, which Onepass never does")
-    if sum(member.file_size for member in members) > size:
-        raise ValueError("its members are larger than the file")
+    if sum(member.file_size for member in members) > min(most, MOST_UNPACKED):
+        raise ValueError(f"its members are larger than {'is allowed' if packed else 'the file'}")
 
 
 def _array(member: bytes) -> np.ndarray:

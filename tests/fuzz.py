@@ -302,6 +302,19 @@ def _read_zip(content: bytes, path: Path) -> None:
                 continue
 
 
+def _image_array_seeds() -> list[bytes]:
+    images, labels = np.zeros((8, 4, 4), np.uint8), np.arange(8) % 2
+    packed = io.BytesIO()
+    np.savez_compressed(packed, x_train=images[..., None], y_train=labels[:, None], class_names=["cat", "dog"])  # fmt: skip
+    return [pack_arrays({"images": images, "labels": labels}), packed.getvalue()]
+
+
+def _read_image_arrays(content: bytes, path: Path) -> None:
+    named = path.with_name("input.npz")
+    named.write_bytes(content)
+    _read_source("arrays", named)
+
+
 def _tar(files: dict[str, bytes], way: str = "") -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=f"w:{way}", format=tarfile.PAX_FORMAT) as archive:
@@ -671,6 +684,7 @@ READERS: dict[str, Reader] = {
     "images": Reader(image_seeds, _read_image, changed_bytes),
     "zips": Reader(lambda: [_zip(_tiny_files())], _read_zip, changed_bytes),
     "tiny-imagenet": Reader(lambda: [_zip(_tiny_files())], _read_tiny_imagenet, changed_tiny_imagenet),
+    "npz": Reader(_image_array_seeds, _read_image_arrays, changed_arrays),
     "tars": Reader(lambda: [_tar(_tiny_files()), _tar(_tiny_files(), "gz"), _tar({"ä" * 200: b"x"})], _read_tar, changed_bytes),
     "webdataset": Reader(lambda: [_tar(_sample_files())], _read_shards, changed_bytes),
     "parquet": Reader(parquet_seeds, _read_parquet, changed_bytes),

@@ -3,13 +3,15 @@
 import pytest
 
 from conftest import ROOT
+from onepass.cache.arrays import MOST_GROWTH as MOST_GROWTH_PACKED
+from onepass.cache.arrays import MOST_UNPACKED
 from onepass.cache.commandline.advice import LONGEST
 from onepass.cache.files import MAX_JSON
 from onepass.cache.hdf5 import MOST_OBJECTS
 from onepass.cache.progress import human_bytes
+from onepass.data import tables
 from onepass.data.archive import Limits
 from onepass.data.images import MAX_PIXELS, MEMORY, PIXEL_BYTES
-from onepass.data.relabel import MAX_TABLE
 from onepass.extract.backbones import torch_file
 from onepass.extract.backbones.weights_files import MOST_GROWTH
 
@@ -33,10 +35,12 @@ def short(count: int) -> str:
         ("pixels of an image", [f"{MAX_PIXELS:,}", *(f"{MEMORY // b:,}" for b in PIXEL_BYTES.values())]),
         ("memory of all images that are being decoded, in all threads", [short(MEMORY)]),
         ("a member of a zip", [f"{ZIP.ratio} times", f"{ZIP.growth / 1e6:.0f} MB"]),
-        ("a zip", [f"{ZIP.members:,}", f"{ZIP.total_bytes / 1e9:.0f} GB", f"{ZIP.name} characters"]),
-        ("a file in a folder or zip that is taken for an image", [f"{ZIP.member_bytes / 1e9:.2f} GB"]),
-        ("a JSON file", [short(MAX_JSON)]),
-        ("a table for `data relabel`", [f"{MAX_TABLE / 1e6:.0f} MB"]),
+        ("a compressed tar", [f"{ZIP.ratio} times", f"{ZIP.growth / 1e6:.0f} MB"]),
+        ("a zip or tar", [f"{ZIP.members:,}", f"{ZIP.total_bytes / 1e9:.0f} GB", f"{ZIP.name} characters"]),
+        ("a file in a folder, zip or tar that is taken for an image", [f"{ZIP.member_bytes / 1e9:.2f} GB"]),
+        ("a JSON file", [short(MAX_JSON), f"{tables.MAX_LINE / 1e6:.2f} MB"]),
+        ("a table", [f"{tables.MAX_TEXT / 1e9:.2f} GB", f"{tables.MAX_ROWS:,} rows", f"{tables.MAX_COLUMNS:,} columns"]),
+        ("images of an `.npz`", [f"{MOST_GROWTH_PACKED} times", f"{MOST_UNPACKED / 1e9:.1f} GB"]),
         ("tensors of a `.pth`", [f"{torch_file.MAX_INSTRUCTIONS:,}", f"{torch_file.MAX_DIMENSIONS} dim"]),
         ("arrays of a weights file `.h5`", [f"{MOST_GROWTH} times"]),
         ("arrays of a row file", [f"{MOST_OBJECTS:,} objects"]),

@@ -21,6 +21,7 @@ KNOWN = {
 OWN = {
     "table": "a .csv, .tsv, .jsonl or .parquet of files (or images) and labels, or a folder with metadata.csv",
     "webdataset": "tars in which 0042.jpg and 0042.cls (or .json) are one sample, such as 'train-{000..012}.tar'",
+    "arrays": "an .npz with images and labels, sklearn://NAME, keras://NAME",
     "folder": "a folder, zip or tar with train/<class>/*.jpg [val/<class>/*.jpg] [test/*.jpg], or classes at the top",
 }
 SOURCES = KNOWN | OWN
