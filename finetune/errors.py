@@ -23,9 +23,9 @@ from onepass.classify.metrics import (
     softmax,
     worst_classes,
 )
+from onepass.data.contact_sheet import INK, RIGHT, WRONG, Cell, contact_sheet
 from onepass.data.dataset import ImageDataset
 from onepass.finetune.config import ErrorsConfig
-from onepass.finetune.contact_sheet import contact_sheet
 from onepass.finetune.session.runs import FinishedRun, open_run
 
 log = logging.getLogger(__name__)
@@ -271,9 +271,14 @@ def analyse_run(run: FinishedRun, runs: Path, *, seed: int = 0, pictures: int = 
     )  # fmt: skip
     sheet = run.folder / SHEET if mistakes else None
     if sheet:
-        contact_sheet(sheet, [(dataset.pixels[m.row], m) for m in mistakes])
+        contact_sheet(sheet, [_cell(dataset.pixels[m.row], m) for m in mistakes])
     found.write(run.folder / ERRORS)
     return ErrorReport(run.folder / ERRORS, sheet, found)
+
+
+def _cell(pixels: np.ndarray, mistake: "Mistake") -> Cell:
+    wrong = f"{100 * mistake.confidence:.0f} % {mistake.predicted_name}"
+    return Cell(pixels, ((mistake.true_name, RIGHT), (wrong, WRONG), (mistake.file, INK)))
 
 
 def _counted(dataset: ImageDataset, truth: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from onepass.cache.content import first_of_each
 from onepass.cache.files import atomic_path
+from onepass.data.contact_sheet import INK, Cell, contact_sheet
 from onepass.data.dataset import EXCLUDED, ImageDataset
 from onepass.data.relabel import shown_classes, write_table
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 TABLE, SHEET, PREVIOUS = "suspects.csv", "suspects.png", "suspects.previous.csv"
 HEADER = ("file", "row", "label", "suggested", "why", "score")
 ON_SHEET = 60  # pictures
-ACROSS = 6
-PICTURE, CAPTION, GAP = 128, 30, 8  # px
-NAME = 20  # letters of a name that are as wide as a picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,7 @@ def write_suspects(
             temporary.write_bytes(before)
     sheet = folder / SHEET
     if suspects:
-        _draw(sheet, dataset, suspects[:ON_SHEET], shown)
+        contact_sheet(sheet, [_cell(dataset, s, shown) for s in suspects[:ON_SHEET]])
     else:
         sheet.unlink(missing_ok=True)
     return Suspects(
@@ -117,26 +115,7 @@ def _of(dataset: ImageDataset, issue: "LabelIssue", before: str = "") -> _Suspec
     return _Suspect(issue.row, issue.suggested, why, issue.score)
 
 
-def _draw(
-    path: Path, dataset: ImageDataset, suspects: Sequence[_Suspect], shown: list[str]
-) -> None:
-    from PIL import Image, ImageDraw, ImageFont
-
-    down = -(-len(suspects) // ACROSS)
-    width, height = PICTURE + GAP, PICTURE + CAPTION + GAP
-    sheet = Image.new("RGB", (ACROSS * width + GAP, down * height + GAP), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
-    for number, suspect in enumerate(suspects):
-        left, top = GAP + number % ACROSS * width, GAP + number // ACROSS * height
-        pixels = np.repeat(dataset.pixels[suspect.row], 4 - dataset.pixels.shape[-1], axis=-1)[
-            ..., :3
-        ]
-        picture = Image.fromarray(np.ascontiguousarray(pixels))
-        sheet.paste(picture.resize((PICTURE, PICTURE), Image.Resampling.BICUBIC), (left, top))
-        given, suggested = shown[dataset.labels[suspect.row]], shown[suspect.suggested]
-        name = dataset.names[suspect.row]
-        name = name if len(name) <= NAME else "…" + name[1 - NAME :]
-        words = f"{name}\n{given[:10]} → {suggested[:10]}"
-        draw.text((left, top + PICTURE + 2), words, "black", font)
-    with atomic_path(path) as temporary:
-        sheet.save(temporary, "PNG")
+def _cell(dataset: ImageDataset, suspect: _Suspect, shown: list[str]) -> Cell:
+    given, suggested = shown[dataset.labels[suspect.row]], shown[suspect.suggested]
+    lines = (f"{given[:10]} → {suggested[:10]}", INK), (dataset.names[suspect.row], INK)
+    return Cell(dataset.pixels[suspect.row], lines)

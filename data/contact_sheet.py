@@ -1,44 +1,52 @@
-"""A contact sheet: mistakes as pictures, each with its true class and the one it was mistaken for."""
+"""A contact sheet: images with a few lines of text below each, as one picture."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from onepass.cache.files import atomic_path
 
-if TYPE_CHECKING:
-    from onepass.finetune.errors import Mistake
-
 THUMB, MARGIN, LINE = 128, 8, 16  # px
-COLUMNS, LINES = 6, 3
+COLUMNS = 6
 INK, PAPER, RIGHT, WRONG = "#1b1b1b", "#ffffff", "#0b6b3a", "#a3201b"
 
 
-def contact_sheet(path: Path, mistakes: Sequence[tuple[np.ndarray, "Mistake"]]) -> None:
-    """Draw mistakes as a PNG, row by row.
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One image of a contact sheet.
+
+    Attributes:
+        pixels: uint8 (H, W, 1 or 3).
+        lines: What stands below it: text and colour of each line.
+    """
+
+    pixels: np.ndarray
+    lines: tuple[tuple[str, str], ...]
+
+
+def contact_sheet(path: Path, cells: Sequence[Cell], columns: int = COLUMNS) -> None:
+    """Draw images as a PNG, row by row.
 
     Args:
         path: Where it is written, atomically.
-        mistakes: Pixels uint8 (H, W, 1 or 3), and what is wrong with them.
+        cells: At least one.
+        columns: Images side by side, at most.
     """
-    columns = min(COLUMNS, len(mistakes))
-    rows = -(-len(mistakes) // columns)
-    width, height = THUMB + MARGIN, THUMB + LINES * LINE + MARGIN
+    columns = min(columns, len(cells))
+    rows = -(-len(cells) // columns)
+    lines = max(len(cell.lines) for cell in cells)
+    width, height = THUMB + MARGIN, THUMB + lines * LINE + MARGIN
     sheet = Image.new("RGB", (columns * width + MARGIN, rows * height + MARGIN), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for i, (pixels, mistake) in enumerate(mistakes):
+    for i, cell in enumerate(cells):
         x, y = MARGIN + i % columns * width, MARGIN + i // columns * height
-        picture = _picture(pixels)
+        picture = _picture(cell.pixels)
         sheet.paste(picture, (x + (THUMB - picture.width) // 2, y))
-        texts = (
-            (mistake.true_name, RIGHT),
-            (f"{100 * mistake.confidence:.0f} % {mistake.predicted_name}", WRONG),
-            (mistake.file, INK),
-        )
-        for line, (text, colour) in enumerate(texts):
+        for line, (text, colour) in enumerate(cell.lines):
             place = x, y + THUMB + line * LINE
             draw.text(place, _fitting(text, font), colour, font=font)
     with atomic_path(path) as temporary:
