@@ -7,6 +7,7 @@ from typing import Any
 from onepass.cache.commandline.command import Command, OnSignal, main
 from onepass.cache.stopping import StopRequest
 from onepass.data.config import (
+    EmbeddingsConfig,
     ExportConfig,
     ListConfig,
     PrepareConfig,
@@ -81,6 +82,17 @@ COMMANDS = [
         _later("listing", "verify_datasets"),
         _later("listing", "verified_text"),
     ),
+]
+
+# of `onepass cache`, which knows no names and labels: `onepass/__main__.py` puts them together
+CACHE_COMMANDS = [
+    Command(
+        "export",
+        "Write feature vectors with names, labels and splits as a file for other programs.",
+        EmbeddingsConfig,
+        _later("embeddings", "export_embeddings"),
+        _later("embeddings", "exported_text"),
+    )
 ]
 
 if __name__ == "__main__":

@@ -176,6 +176,24 @@ class ExportConfig(StoreConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingsConfig(StoreConfig):
+    """Flags of `onepass cache export`."""
+
+    key: str = flag(
+        help="DATASET/BACKBONE@SIZE, as `onepass cache list` prints it", positional=True
+    )
+    format: str = flag(
+        "parquet",
+        "parquet: a row for each image, its vector in one column; npy: vectors.npy and rows.csv; csv: a column for "
+        "each number; projector: vectors.tsv and metadata.tsv for TensorFlow's Embedding Projector",
+        choices=("parquet", "npy", "csv", "projector"),
+    )
+    out: Path | None = flag(
+        None, "the file to write; of npy and projector the folder (default: named like the key)"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyConfig(StoreConfig):
     """Flags of `onepass data verify`."""
 

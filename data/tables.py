@@ -219,7 +219,7 @@ def _shared(pool: dict[str, str], cell: str) -> str:
 
 def _parquet(path: Path) -> Table:
     """Open a Parquet file; a column is read when it is asked for, images one after the other."""
-    parquet = _pyarrow_parquet(path)
+    parquet = _reader(path)
     with _reading_parquet(path):
         file = parquet.ParquetFile(path)
         schema, rows = file.schema_arrow, file.metadata.num_rows
@@ -261,13 +261,23 @@ def _parquet(path: Path) -> Table:
     )
 
 
-def _pyarrow_parquet(path: Path) -> Any:
+def pyarrow_parquet(path: Path) -> Any:
+    """Return the module that reads and writes Parquet files.
+
+    Raises:
+        MissingFileError: It is not installed.
+    """
     try:
         from pyarrow import parquet
     except ImportError as error:
         raise MissingFileError(
             f"{path}: Parquet files need pyarrow; install it with: pip install pyarrow"
         ) from error
+    return parquet
+
+
+def _reader(path: Path) -> Any:
+    parquet = pyarrow_parquet(path)
     if not path.is_file():
         read_bytes(path, 0)  # the error says what it is instead
     return parquet
@@ -289,7 +299,7 @@ def _reading_parquet(path: Path) -> Iterator[None]:
 
 def _batches(path: Path, column: str, part: str, rows: int) -> Iterator[Any]:
     """Yield a column, or a part of a column of structures, a few rows at a time."""
-    with _pyarrow_parquet(path).ParquetFile(path) as file:
+    with _reader(path).ParquetFile(path) as file:
         for batch in file.iter_batches(rows, columns=[f"{column}.{part}" if part else column]):
             array = batch.column(0)
             yield array.field(part) if part else array

@@ -4,17 +4,30 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from onepass.cache.commandline.command import main, on_terminal, print_overview
+from onepass.cache.commandline.command import Command, main, on_terminal, print_overview
 
 ROOMS = {
-    "data": "Images become rows: prepare, list, show, verify.",
+    "data": "Images become rows: prepare, list, show, similar, verify.",
     "extract": "Run every frozen backbone once over the pixels of a data set.",
     "classify": "Try heads on the stored features, rank them, and keep the best.",
     "finetune": "Train the winning backbone end to end, from its probe.",
     "predict": "Use what won: classes of new pictures, predictions of a split, model files.",
     "report": "Write one self-contained HTML page of a data set's results.",
-    "cache": "What is stored: list, show, verify, delete, doctor.",
+    "cache": "What is stored: list, show, verify, export, delete, doctor.",
 }
+
+
+# commands that need what lies on a floor above the room whose word they stand under
+FROM_ABOVE = {"cache": ("data", "CACHE_COMMANDS"), "data": ("predict", "DATA_COMMANDS")}
+
+
+def commands_of(word: str) -> list[Command]:
+    """Return the commands of one room's word, with those that a room above it adds."""
+    found = list(import_module(f"onepass.{word}.__main__").COMMANDS)
+    if word in FROM_ABOVE:
+        room, name = FROM_ABOVE[word]
+        found += getattr(import_module(f"onepass.{room}.__main__"), name)
+    return found
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -22,8 +35,11 @@ def run(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] not in ROOMS:
         return on_terminal(print_overview, "onepass", list(ROOMS.items()), arguments)
-    room = import_module(f"onepass.{arguments[0]}.__main__")
-    return main(arguments[0], room.COMMANDS, arguments[1:], moved=getattr(room, "MOVED", None))
+    word, moved = (
+        arguments[0],
+        getattr(import_module(f"onepass.{arguments[0]}.__main__"), "MOVED", None),
+    )
+    return main(word, commands_of(word), arguments[1:], moved=moved)
 
 
 if __name__ == "__main__":

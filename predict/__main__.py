@@ -5,7 +5,7 @@ from typing import Any
 
 from onepass.cache.commandline.command import Command, main
 from onepass.cache.keras_settings import loading_keras
-from onepass.predict.config import ExportConfig, PredictConfig
+from onepass.predict.config import ExportConfig, PredictConfig, SimilarConfig
 from onepass.predict.text import export_text, pictures_text, predict_text
 
 
@@ -35,6 +35,18 @@ def _export(config: ExportConfig) -> Any:
     return export_model(config)
 
 
+def _similar(config: SimilarConfig) -> Any:
+    with loading_keras():
+        from onepass.predict.similar import find_similar
+    return find_similar(config)
+
+
+def _similar_text(result: Any) -> str:
+    from onepass.predict.similar import similar_text
+
+    return similar_text(result)
+
+
 COMMANDS = [
     Command(
         "",
@@ -51,6 +63,17 @@ COMMANDS = [
         _export,
         export_text,
     ),
+]
+
+# of `onepass data`, which knows no backbone: `onepass/__main__.py` puts them together
+DATA_COMMANDS = [
+    Command(
+        "similar",
+        "Find the stored images that are most like others, stored or new, by their vectors.",
+        SimilarConfig,
+        _similar,
+        _similar_text,
+    )
 ]
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from onepass.cache.commandline.flags import RunsConfig, flag
+from onepass.cache.commandline.flags import RunsConfig, StoreConfig, flag
 from onepass.cache.errors import UsageError
 from onepass.cache.names import check_name
 from onepass.cache.stores import roots
@@ -205,6 +205,28 @@ class ExportConfig(ModelsConfig):
     def formats(self) -> tuple[str, ...]:
         """The formats by their own names, each once."""
         return tuple(dict.fromkeys(OTHER_NAMES.get(name, name) for name in self.format))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimilarConfig(StoreConfig):
+    """Which images the most similar stored ones are looked for."""
+
+    dataset: str = flag(help="name of a prepared data set with features", positional=True)
+    images: tuple[str, ...] = flag(
+        help="names of its images, or new pictures: files, folders, patterns, zips, http(s) addresses",
+        positional=True,
+        metavar="IMAGE",
+    )
+    count: int = flag(10, "stored images to find for each")
+    features: str = flag("", "key of the vectors (default: the only one)", metavar="KEY")
+    out: Path | None = flag(None, "contact sheet to draw (PNG)", metavar="FILE")
+    backbone_weights: Path | None = flag(
+        None, "the weights file that the features were extracted with by --weights"
+    )
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise UsageError(f"--count {self.count}: expected a whole number, 1 or above")
 
 
 def is_model_folder(text: str) -> bool:

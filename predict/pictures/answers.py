@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from onepass.cache.csv_text import csv_text, harmless
-from onepass.cache.errors import MissingFileError, UsageError
+from onepass.cache.errors import UsageError
 from onepass.cache.files import atomic_path
+from onepass.data.tables import pyarrow_parquet
 from onepass.predict.config import ANSWER_FILES
 
 OPEN_CLASS = ""  # in a table: the answer was left open
@@ -90,7 +91,7 @@ def check_answer_file(path: Path) -> None:
             f"--out {path}: expected a file that ends in {', '.join(ANSWER_FILES)}, received {kind}"
         )
     if path.suffix.lower() == ".parquet":
-        _pyarrow()
+        pyarrow_parquet(path)
 
 
 @contextmanager
@@ -128,7 +129,9 @@ def _json_lines(path: Path, top: int) -> Iterator[Write]:
 
 @contextmanager
 def _parquet(path: Path, top: int) -> Iterator[Write]:
-    pyarrow, parquet = _pyarrow()
+    parquet = pyarrow_parquet(path)
+    import pyarrow
+
     columns = _columns(top)
     numbers = ("probability", "margin", "novelty")
     kinds = [pyarrow.float32() if c.startswith(numbers) else pyarrow.string() for c in columns]
@@ -148,17 +151,6 @@ def _parquet(path: Path, top: int) -> Iterator[Write]:
     with parquet.ParquetWriter(path, schema) as writer:
         yield write
         flush()
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise MissingFileError(
-            "a parquet file needs pyarrow; install it with: pip install pyarrow"
-        ) from error
-    return pyarrow, parquet
 
 
 def _columns(top: int) -> list[str]:
