@@ -4,11 +4,13 @@ import ast
 import subprocess
 import sys
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from conftest import ROOT
+from onepass.__main__ import FROM_ABOVE, commands_of
 
 FLOORS = {
     "cache": 1, "data": 2, "extract": 3, "classify": 3, "finetune": 4, "predict": 5, "report": 6,
@@ -179,6 +181,15 @@ def test_help_is_there_and_loads_nothing_heavy(words: tuple[str, ...]) -> None:
         cwd=ROOT,
     )
     assert run.returncode == 0 and run.stdout.startswith("usage: onepass " + words[0]), run
+
+
+@pytest.mark.parametrize("word", FROM_ABOVE)
+def test_commands_from_the_floor_above_answer_at_once(word: str) -> None:
+    for command in commands_of(word)[len(import_module(f"onepass.{word}.__main__").COMMANDS) :]:
+        argv = [word, command.name, "--help"]
+        assert (
+            loaded_after(f"from onepass.__main__ import run; run({argv!r})", HEAVY + SLOW) == set()
+        )
 
 
 @pytest.mark.parametrize(
