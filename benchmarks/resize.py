@@ -25,7 +25,7 @@ def main() -> None:
     import keras
 
     from onepass.extract.backbones.registry import find_backbone
-    from onepass.extract.backend import compile_step
+    from onepass.extract.engines.keras_engine import compile_step
     from onepass.extract.network.model import Resize, build_extractor
 
     shape = (64, 64, 3)

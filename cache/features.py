@@ -29,6 +29,7 @@ from onepass.cache.stores import AnyStore, find_file, root, roots
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")  # a row's split is the index of its name
+OPENVINO = "openvino_"  # begins the precision of what OpenVINO computes; all others are Keras's dtype policies
 LOGITS = "logits"  # the pooling of a file that holds the backbone's own ImageNet logits
 LOGITS_FILE = re.compile(rf"~{LOGITS}(?=$|[=!])")
 KEY_TEXT = re.compile(
@@ -288,6 +289,8 @@ def list_features(store: AnyStore, dataset: str) -> list[Path]:
 def resolve_features(store: AnyStore, dataset: str, texts: Sequence[str] = ()) -> list[FeatureSet]:
     """Open the feature files that the key texts name; all but the logits where none is given.
 
+    A text without a precision also means the only file that differs in nothing else.
+
     Raises:
         MissingFileError: The data set has no feature file yet.
         UnknownNameError: One is not there; the nearest are named.
@@ -299,10 +302,19 @@ def resolve_features(store: AnyStore, dataset: str, texts: Sequence[str] = ()) -
             f"{features_folder(store, dataset)}: no feature file yet",
             remedy=Remedy("extract", dataset),
         )
-    for text in texts:
-        if text.replace("/", "_") not in by_text:
+    found = []
+    for text in wanted:
+        name = text.replace("/", "_")
+        alike = [name] if name in by_text else [key for key in by_text if is_named(key, name)]
+        if len(alike) != 1:
             raise unknown_name("feature key", text, by_text)
-    return [open_features(by_text[text.replace("/", "_")]) for text in wanted]
+        found.append(open_features(by_text[alike[0]]))
+    return found
+
+
+def is_named(key: str, text: str) -> bool:
+    """Say whether a text means a key: it is the key's own, whole or without the precision."""
+    return text in (key, re.sub(r"=\w+", "", key))
 
 
 def check_fresh(features: FeatureSet, contents: str) -> None:
@@ -330,7 +342,24 @@ def extract_flags(key: FeatureKey) -> tuple[str, ...]:
     for name in ("layer", "view", "pooling", "dtype"):
         if getattr(key, name) != _DEFAULTS[name]:
             flags += ["--" + name, str(getattr(key, name))]
+    if key.precision != _DEFAULTS["precision"]:
+        if key.precision.startswith(OPENVINO):
+            flags += ["--engine", "openvino"]
+        flags += ["--precision", key.precision.removeprefix(OPENVINO)]
     return tuple(flags)
+
+
+def stored_precisions(store: AnyStore, dataset: str, key: FeatureKey) -> set[str]:
+    """Return in which arithmetics a data set has vectors of a key's backbone and size, finished or begun."""
+    pattern = f"{glob.escape(key.backbone)}@{key.size}*.h5*"
+    folders = [features_folder(top, dataset) for top in roots(store)]
+    texts = {path.name.partition(".h5")[0] for folder in folders for path in folder.glob(pattern)}
+    found = [parse_key_text(text) for text in texts if KEY_TEXT.fullmatch(text)]
+    return {
+        parts.get("precision", "float32")
+        for parts in found
+        if int(parts["size"]) == key.size and parts.get("variant", "") == key.variant
+    }
 
 
 def same_recipe(store: AnyStore, key: FeatureKey) -> tuple[list[RowFile], list[Path]]:

@@ -14,7 +14,17 @@ from typing import Any
 import numpy as np
 
 BLOCK = 1 << 22  # bytes read at a time
-PACKAGES = ("tensorflow", "jax", "keras", "keras-hub", "numpy", "h5py", "scikit-learn", "pillow")
+PACKAGES = (
+    "tensorflow",
+    "jax",
+    "keras",
+    "keras-hub",
+    "openvino",
+    "numpy",
+    "h5py",
+    "scikit-learn",
+    "pillow",
+)
 
 
 def digest_bytes(*parts: bytes | memoryview) -> str:

@@ -1,12 +1,16 @@
 """The flags of `onepass extract`. Imports next to no module, so that `--help` answers at once."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from onepass.cache.commandline.flags import StoreConfig, flag, parse_duration
 from onepass.cache.errors import UsageError
 
-PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
+ENGINES = ("auto", "keras", "openvino")
+OPENVINO_PRECISIONS = ("float32", "bfloat16")
+KERAS_PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+PRECISIONS = ("auto", "float32", "bfloat16", "mixed_bfloat16", "mixed_float16")
 POOLINGS = ("avg", "max", "gem", "avg+max")
 EXECUTORS = ("local", "loky", "dask", "ray")
 
@@ -29,9 +33,17 @@ class ExtractConfig(StoreConfig):
     )
     pooling: tuple[str, ...] = flag(("avg",), "avg, max, gem or avg+max")
     dtype: str = flag("float16", "type of the stored numbers", choices=("float16", "float32"))
+    engine: str | None = flag(
+        None,
+        "what computes the backbone: keras; openvino, on a CPU; or auto: openvino where the processor has bfloat16 "
+        "and it agrees, is faster and pays, but what stored vectors were computed by goes on (default: "
+        "$ONEPASS_ENGINE, else auto)",
+        choices=ENGINES,
+    )
     precision: str = flag(
         "auto",
-        "arithmetic of the backbone: float32 on a CPU, mixed_bfloat16 on an accelerator, or as named",
+        "arithmetic of the backbone; auto, with keras: float32 on a CPU, mixed_bfloat16 on an accelerator; with "
+        "openvino: bfloat16 where the processor has it, else float32",
         choices=PRECISIONS,
     )
     logits: bool = flag(False, "also keep the backbone's own 1000 ImageNet logits")
@@ -68,12 +80,35 @@ class ExtractConfig(StoreConfig):
                 raise UsageError(f"{name} {value}: expected a whole number, at least {least}")
         if unknown := set(self.pooling) - set(POOLINGS):
             raise UsageError(f"--pooling {' '.join(unknown)}: expected {', '.join(POOLINGS)}")
+        known = {"keras": KERAS_PRECISIONS, "openvino": OPENVINO_PRECISIONS}
+        precisions = known.get(self.chosen_engine, PRECISIONS)
+        if self.precision not in ("auto", *precisions):
+            raise UsageError(
+                f"--precision {self.precision}: expected {', '.join(precisions)} with --engine {self.chosen_engine}"
+            )
         if len(self.backbone) > 1 and Path(self.weights).suffix:
             raise UsageError(
                 f"--weights {self.weights}: a weights file is for one --backbone, received {len(self.backbone)}"
             )
 
     @property
+    def chosen_engine(self) -> str:
+        """The engine asked for."""
+        return choose_engine(self.engine)
+
+    @property
     def weights_source(self) -> Path | str:
         """The weights as the backbone table takes them: a word or a path."""
         return self.weights if self.weights in ("imagenet", "none") else Path(self.weights)
+
+
+def choose_engine(named: str | None) -> str:
+    """Return the engine that the flag names, else the environment: "auto", "keras" or "openvino".
+
+    Raises:
+        UsageError: The environment names another.
+    """
+    engine = named or os.environ.get("ONEPASS_ENGINE") or "auto"
+    if engine not in ENGINES:
+        raise UsageError(f"ONEPASS_ENGINE={engine}: expected {', '.join(ENGINES)}")
+    return engine

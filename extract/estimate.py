@@ -12,8 +12,9 @@ from onepass.cache.progress import human_bytes, human_seconds
 from onepass.cache.rows import Column
 from onepass.data.dataset import ImageDataset
 from onepass.extract.config import ExtractConfig
+from onepass.extract.engines.engine import Engine
 from onepass.extract.jobs import Existing, ExtractionJob, columns_of, default_shard_rows
-from onepass.extract.stream.extractor import Extractor
+from onepass.extract.stream.extractor import Extractor, settle_engine
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,8 @@ class Estimate:
         seconds: Until the job is done.
         bytes: Of the finished file; up to twice that is needed while it is made.
         batch: Images a step; 0 where nothing is new.
+        engine: What computes the backbone, and in which numbers.
+        why: What speaks for it; "" where nothing is new.
     """
 
     key: str
@@ -43,6 +46,8 @@ class Estimate:
     seconds: float
     bytes: int
     batch: int
+    engine: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,11 @@ def prepare_job(job: ExtractionJob, dataset: ImageDataset, config: ExtractConfig
     if new or not all(widths):
         begin = time.monotonic()
         kept = int(begun.how.get("batch", 0)) if begun else 0
-        extractor = Extractor.build(job, dataset.pixels, kept or config.batch, new)
+        fixed = kept or config.batch
+        extractor = Extractor.build(job, dataset.pixels, fixed)
+        if job.open:
+            job, extractor = settle_engine(job, extractor, dataset.pixels, new)
+        extractor = extractor if fixed else extractor.tuned(new)
         took = human_seconds(time.monotonic() - begin)
         log.info(f"{job}: model built and compiled in {took}, {extractor.batch} images a step")
         widths, batch = extractor.widths, extractor.batch
@@ -107,6 +116,8 @@ def prepare_job(job: ExtractionJob, dataset: ImageDataset, config: ExtractConfig
             seconds=new / rate if rate else 0.0,
             bytes=len(dataset.content) * sum(c.row_bytes for c in own.values()),
             batch=batch,
+            engine=str(Engine.of(job.precision)),
+            why=job.why if batch else "",
         )
         for key, one, own in zip(job.keys, existing, columns, strict=True)
     ]
@@ -129,4 +140,5 @@ def plan_table(estimates: Sequence[Estimate]) -> str:
                 str(e.batch or "-"),
             )
         )
-    return "\n".join(table(lines, right=range(1, len(lines[0]))))
+    engines = dict.fromkeys(f"{e.engine}: {e.why}" for e in estimates if e.why)
+    return "\n".join([*table(lines, right=range(1, len(lines[0]))), *engines])

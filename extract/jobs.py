@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from onepass.cache.content import CONTENT_BYTES
-from onepass.cache.features import FeatureKey, same_recipe
+from onepass.cache.errors import UsageError
+from onepass.cache.features import FeatureKey, same_recipe, stored_precisions
 from onepass.cache.pool import RowPool
 from onepass.cache.rows import (
     SHARD_BYTES,
@@ -26,8 +27,9 @@ from onepass.cache.stores import AnyStore
 from onepass.data.dataset import ImageDataset
 from onepass.extract.backbones import registry
 from onepass.extract.backbones.spec import BackboneSpec
-from onepass.extract.backend import default_precision
+from onepass.extract.backend import default_precision, on_accelerator
 from onepass.extract.config import ExtractConfig
+from onepass.extract.engines.engine import ON_CPU, Engine
 from onepass.extract.network.resize import FIVE_CROPS, view_matrices
 
 
@@ -43,6 +45,8 @@ class ExtractionJob:
         keys: One key for each output.
         precision: Arithmetic of the backbone.
         weights: Of the backbone.
+        why: What speaks for its engine.
+        open: Whether a faster engine may take its place: nothing is stored yet, and none was asked for.
     """
 
     spec: BackboneSpec
@@ -52,10 +56,17 @@ class ExtractionJob:
     keys: tuple[FeatureKey, ...]
     precision: str
     weights: registry.WeightsChoice
+    why: str
+    open: bool = False
 
     def __str__(self) -> str:
         more = f" and {len(self.keys) - 1} more" if len(self.keys) > 1 else ""
         return f"{self.keys[0]}{more}"
+
+    def computed_by(self, precision: str, why: str) -> "ExtractionJob":
+        """Return the same job with another arithmetic, or other words for it; both are settled then."""
+        keys = tuple(replace(key, precision=precision) for key in self.keys)
+        return replace(self, keys=keys, precision=precision, why=why, open=False)
 
     def model_options(self) -> dict[str, Any]:
         """Return the keyword arguments of `onepass.extract.network.model.build_extractor`."""
@@ -89,14 +100,58 @@ def _job(
     variant = (
         "" if identity == spec.weights else identity.replace("sha256:", "").replace(":", "")[:8]
     )
-    precision = default_precision() if config.precision == "auto" else config.precision
     base = FeatureKey(
         backbone=spec.name, weights=identity, size=size,
-        variant=variant, view=view, precision=precision, dtype=config.dtype,
+        variant=variant, view=view, precision=default_precision(), dtype=config.dtype,
     )  # fmt: skip
     outputs = (*product(config.layer, config.pooling), *([("", "logits")] if config.logits else []))
     keys = tuple(replace(base, layer=layer, pooling=pooling) for layer, pooling in outputs)
-    return ExtractionJob(spec, size, view, outputs, keys, precision, weights)
+    job = ExtractionJob(spec, size, view, outputs, keys, base.precision, weights, "")
+    asked = asked_precision(config)
+    return (
+        job.computed_by(asked, "as asked for") if asked else _as_stored(job, config.store, dataset)
+    )
+
+
+def asked_precision(config: ExtractConfig) -> str:
+    """Return the arithmetic that engine and precision ask for; "" where both leave it open.
+
+    Raises:
+        UsageError: This machine does not have it.
+    """
+    engine, numbers = config.chosen_engine, config.precision
+    if engine == "keras":
+        return default_precision() if numbers == "auto" else numbers
+    if engine == "auto" and numbers != "bfloat16":
+        return "" if numbers == "auto" else numbers
+    if numbers == "auto":
+        numbers = "float32" if Engine("openvino", "bfloat16").obstacle else "bfloat16"
+    if obstacle := Engine("openvino", numbers).obstacle:
+        raise UsageError(f"--engine openvino --precision {numbers}: {obstacle}")
+    return Engine("openvino", numbers).precision
+
+
+def _as_stored(job: ExtractionJob, store: AnyStore, dataset: ImageDataset) -> ExtractionJob:
+    """Return a job with the arithmetic that most of its vectors are stored in; open where none are.
+
+    Other vectors of this backbone and size count as well: they stand side by side with the job's.
+    """
+    if on_accelerator():
+        return job.computed_by(job.precision, "the accelerator's own")
+    own = stored_precisions(store, dataset.name, job.keys[0])
+
+    def rank(precision: str) -> tuple[int, bool, bool]:
+        keys = job.computed_by(precision, "").keys
+        looks = [Existing.look(store, dataset, key) for key in keys]
+        able = not any(len(one.new) for one in looks) or not Engine.of(precision).obstacle
+        have = sum(one.carried + one.stored for one in looks)
+        return (have if able else -1), able and precision in own, precision == job.precision
+
+    ranks = {precision: rank(precision) for precision in ON_CPU}
+    best = max(ranks, key=lambda precision: ranks[precision])
+    if ranks[best] > (0, False, True):
+        return job.computed_by(best, "as the vectors that are stored")
+    return replace(job, open=True)
 
 
 @dataclass(frozen=True, slots=True)

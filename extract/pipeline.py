@@ -182,7 +182,7 @@ def _compute(
 ) -> _Run:
     """Compute the vectors of some rows and commit them, a shard at a time."""
     if extractor is None:  # a shard that the plan counted on turned out to be damaged
-        extractor = Extractor.build(prepared.job, dataset.pixels, config.batch, len(new))
+        extractor = Extractor.build(prepared.job, dataset.pixels, config.batch)
     check_sentinel(extractor, writers, dataset)
     task = ShardTask(
         job=prepared.job,

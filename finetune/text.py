@@ -39,8 +39,11 @@ def rate_text(found: "RateSearch") -> str:
 
 def train_text(result: "FinetuneResult") -> str:
     """Return what was trained from what, every epoch, the score beside the probe's, and what comes next."""
+    from onepass.cache.features import OPENVINO
+
     apart = result.warm_start_difference
-    equal = "" if apart is None else f" (logits equal within {apart:.1g})"
+    of = " on vectors in float32" if f"={OPENVINO}" in result.start else ""
+    equal = "" if apart is None else f" (logits equal within {apart:.1g}{of})"
     rows = f"{result.trained_rows:,} images"
     if result.selection_rows:
         rows += f"; epochs evaluated on {result.selection_rows:,} others of the training rows"

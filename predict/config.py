@@ -9,6 +9,7 @@ from onepass.cache.errors import UsageError
 from onepass.cache.names import check_name
 from onepass.cache.stores import roots
 from onepass.classify.goals import GOAL_HELP, parse_goal
+from onepass.extract.config import ENGINES, choose_engine
 
 SPLITS = ("test", "val")
 WEIGHTS = ("equal", "learnt")
@@ -67,9 +68,20 @@ class ModelsConfig(RunsConfig):
     positive: str = flag(
         "", "with --at: the class that is to be found (default: the rarer of two)", metavar="CLASS"
     )
+    engine: str | None = flag(
+        None,
+        "what computes new pictures' vectors: keras, openvino (on a CPU) or auto: what computed the stored ones, "
+        "or keras where that cannot be had (default: $ONEPASS_ENGINE, else auto)",
+        choices=ENGINES,
+    )
     backbone_weights: Path | None = flag(
         None, "the weights file that a probe's features were extracted with by --weights"
     )
+
+    @property
+    def chosen_engine(self) -> str:
+        """The engine asked for."""
+        return choose_engine(self.engine)
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:

@@ -79,7 +79,7 @@ def activation_maps(pictures: PixelClassifier) -> ActivationMaps:
             "class activation maps: expected a linear head on one backbone with average pooling, such as a "
             "logistic probe or a fine-tuned run without dense layers; this model has none"
         )
-    from onepass.extract.backend import compile_step
+    from onepass.extract.engines.keras_engine import compile_step
 
     if isinstance(model, RunModel):
         predictor = model.network()

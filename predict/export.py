@@ -7,6 +7,7 @@ decodes picture files as `onepass data prepare` does and needs nothing of Onepas
 files as well.
 """
 
+import logging
 import os
 import shutil
 import tempfile
@@ -22,6 +23,7 @@ from onepass.cache.errors import OnepassError
 from onepass.cache.files import TEMPORARY, fsync_folder, make_folder, write_atomic
 from onepass.cache.locks import exclusive
 from onepass.cache.provenance import digest_json
+from onepass.extract.engines.engine import Engine
 from onepass.finetune.session.runs import FinishedRun
 from onepass.finetune.training.inference import WEIGHTS
 from onepass.predict.config import ExportConfig
@@ -32,8 +34,10 @@ from onepass.predict.model_folder import CARD, FolderWriter, load_folder
 from onepass.predict.models import Model, make_predictor, open_models
 from onepass.predict.network import check_exportable, whole_network
 from onepass.predict.pixel_classifier import PictureGeometry, PixelClassifier
-from onepass.predict.pixel_models import PIXELS, VectorSpec
+from onepass.predict.pixel_models import VectorSpec
 from onepass.predict.predictor import Predictor
+
+log = logging.getLogger(__name__)
 
 CHECKED = 100  # rows on which a file is compared with the model
 TOLERANCE = 1e-3  # of a probability: another library may round a pixel to the next grey level
@@ -111,7 +115,7 @@ def _export(
     """Write the files; whoever calls is the only writer of the folder."""
     pictures = predictor.on_pictures()
     pixels = np.ascontiguousarray(predictor.dataset.pixels[_checked_rows(predictor)])
-    expected = in_batches(lambda some: pictures.judge(pictures.arrays(some)).probabilities, pixels)
+    expected = _probabilities(pictures, pixels)
     labels = _labels(predictor)
     known = _about(predictor, models)
     written = []
@@ -119,6 +123,14 @@ def _export(
         place = folder / f"{name}-folder"
         written.append(_write_folder(place, pictures, models, known, pixels, expected))
     network = whole_network(pictures) if kinds else None
+    if kinds and any(Engine.of(spec.precision).name != "keras" for spec in _specs(pictures)):
+        by_keras = _probabilities(pictures.by_keras(), pixels)
+        apart = np.abs(by_keras - expected).max()
+        log.info(
+            f"{', '.join(kind.name for kind in kinds)}: compute in float32, and the model's vectors are of "
+            f"OpenVINO: their probabilities are apart by {apart:.2g} at most, of {len(pixels)} images"
+        )
+        expected = by_keras
     for kind in kinds:
         path = folder / f"{name}{kind.ending}"
         written.append(
@@ -151,9 +163,14 @@ def _checked_rows(predictor: Predictor) -> np.ndarray:
 
 
 def _about(predictor: Predictor, models: Sequence[Model]) -> About:
-    specs = [one for one in predictor.on_pictures().wanted if isinstance(one, VectorSpec)]
+    specs = _specs(predictor.on_pictures())
     specs += [VectorSpec.of(run.identity.key) for run in models if isinstance(run, FinishedRun)]
-    return about(predictor, [spec for spec in specs if spec.backbone != PIXELS])
+    return about(predictor, specs)
+
+
+def _specs(pictures: PixelClassifier) -> list[VectorSpec]:
+    """Return the vectors of frozen backbones that a model is made of."""
+    return [spec for specs in pictures.backbones() for spec in specs]
 
 
 def _write_folder(
@@ -182,10 +199,15 @@ def _write_folder(
     with _placed(path) as temporary:
         make_folder(temporary)
         FolderWriter(temporary, runs).write(known, pictures)
-        again = load_folder(temporary).pictures
-        found = in_batches(lambda some: again.judge(again.arrays(some)).probabilities, pixels)
+        again = load_folder(temporary, engine=pictures.engine).pictures
+        found = _probabilities(again, pixels)
         difference = _compared(path, found, expected)
     return ExportedModel("folder", path, _megabytes(path), difference)
+
+
+def _probabilities(pictures: PixelClassifier, pixels: np.ndarray) -> np.ndarray:
+    """Return the probabilities (n, K) of uint8 (n, H, W, C)."""
+    return in_batches(lambda some: pictures.model.probabilities(pictures.arrays(some)), pixels)
 
 
 def _compared(path: Path, found: np.ndarray, expected: np.ndarray) -> float:

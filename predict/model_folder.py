@@ -210,13 +210,16 @@ class FolderWriter:
         return tuple(parts)
 
 
-def load_folder(folder: Path, batch: int = 0, abstain: float = 0.0) -> LoadedFolder:
+def load_folder(
+    folder: Path, batch: int = 0, abstain: float = 0.0, engine: str = "auto"
+) -> LoadedFolder:
     """Open a model folder after comparing every file with its checksum; networks are built when needed.
 
     Args:
         folder: It.
         batch: Images a step; 0 takes those that the vectors were computed with.
         abstain: Share of known pictures whose answer may be left open.
+        engine: See `PixelClassifier`.
 
     Raises:
         MissingFileError: It is no model folder.
@@ -244,6 +247,7 @@ def load_folder(folder: Path, batch: int = 0, abstain: float = 0.0) -> LoadedFol
         batch,
         (lambda _: _novelty(folder, model)) if NOVELTY in made.files else None,
         abstain,
+        engine,
     )
     return LoadedFolder(made, pictures)
 

@@ -72,7 +72,7 @@ def folder_predictor(folder: Path, config: ModelsConfig) -> Predictor:
             f"{folder}: views, temperature and operating point of a model folder are those it was exported with; "
             "leave --views, --no-temperature and --at GOAL out"
         )
-    loaded = load_folder(folder, config.batch_size or 0, config.abstain)
+    loaded = load_folder(folder, config.batch_size or 0, config.abstain, config.chosen_engine)
     made = loaded.record.about
 
     def compute(part: str) -> np.ndarray:
@@ -162,6 +162,7 @@ def _on_pictures(
         config.batch_size or 0,
         lambda classifier: learn_novelty(predictor, models, classifier),
         config.abstain,
+        config.chosen_engine,
     )
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from onepass.data.dataset import ImageDataset
 
-Step = Callable[[np.ndarray], list[Any]]
+Step = Callable[..., list[Any]]
 LearnNovelty = Callable[["PixelClassifier"], Novelty | None]
 BuildExtractor = Callable[[Sequence[VectorSpec], tuple[int, int, int]], "keras.Model"]
 BATCH = 64  # of a network whose batch is not on record, and of the networks of runs
@@ -114,6 +114,7 @@ class PixelClassifier:
         batch: Images a step of all networks; 0 leaves it to `batches`.
         novelty: Finds what novelty is measured by, when it is first needed; it may ask for `arrays`.
         abstain: Share of known pictures whose answer may be left open.
+        engine: What computes the networks: "keras", "openvino", or "auto": what computed the stored vectors.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class PixelClassifier:
         batch: int = 0,
         novelty: LearnNovelty | None = None,
         abstain: float = 0.0,
+        engine: str = "auto",
     ) -> None:
         self.model, self.geometry, self.abstain = model, geometry, abstain
         also = model.novelty_vectors if novelty else ()
@@ -132,8 +134,20 @@ class PixelClassifier:
         self._learn_novelty = novelty
         self._novelty: Novelty | None = None
         self.build_extractor, self._batches, self._batch = build_extractor, batches, batch
+        self.engine = engine
         self._networks: list[_Network] = []
         self._lock = threading.RLock()
+
+    def by_keras(self) -> "PixelClassifier":
+        """Return the same, computed by Keras as the networks of model files are; without novelty."""
+        return PixelClassifier(
+            self.model,
+            self.geometry,
+            self.build_extractor,
+            self._batches,
+            self._batch,
+            engine="keras",
+        )
 
     @property
     def batch(self) -> int:
@@ -212,21 +226,30 @@ class PixelClassifier:
             side = first.size
             return _Network(group, batch, lambda pixels: [pixel_features(pixels, side)])
         check_keras()
-        from onepass.extract.backend import compile_step  # TensorFlow
-
         if isinstance(first, RunPass):
             outputs = [one.output for one in group if isinstance(one, RunPass)]
-            network = _run_network(runs[first.run], first.view, outputs)
+            network, precision = _run_network(runs[first.run], first.view, outputs), "float32"
         else:
             specs = [one for one in group if isinstance(one, VectorSpec)]
-            network = self.build_extractor(specs, self.geometry.shape)
-        step = compile_step(network, batch)
+            network, precision = self.build_extractor(specs, self.geometry.shape), first.precision
+        step = _compiled(network, batch, precision, self.engine)
         if isinstance(first, VectorSpec) and (seed := random_seed(first.view)) is not None:
             drawn = seed
             return _Network(
                 group, batch, lambda pixels: step(pixels, draw_boxes(drawn, content_of(pixels)))
             )
         return _Network(group, batch, step)
+
+
+def _compiled(network: "keras.Model", batch: int, precision: str, engine: str) -> Step:
+    from onepass.extract.engines.engine import compiler, in_place_of, stand_in  # TensorFlow
+    from onepass.extract.engines.openvino_engine import ConversionError
+
+    chosen = in_place_of(precision, engine)
+    try:
+        return compiler(network, chosen.precision)(batch)
+    except ConversionError as error:
+        return compiler(network, stand_in(chosen, str(error)).precision)(batch)
 
 
 def _in_batches(step: Step, batch: int, pixels: np.ndarray) -> list[Any]:

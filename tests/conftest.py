@@ -24,6 +24,9 @@ hypothesis.settings.load_profile("same cases everywhere")
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["ONEPASS_ENGINE"] = (
+    "keras"  # the same numbers on every processor; tests of OpenVINO ask for it
+)
 
 
 @pytest.fixture(scope="session")

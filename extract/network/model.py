@@ -10,6 +10,7 @@ from onepass.cache.errors import unknown_name
 from onepass.extract.backbones import registry
 from onepass.extract.backbones.spec import BackboneSpec, Preprocessing
 from onepass.extract.backend import as_list
+from onepass.extract.engines.engine import Engine
 from onepass.extract.network.batchnorm_folding import fold_batch_norms
 from onepass.extract.network.resize import random_seed, view_matrices
 
@@ -176,7 +177,8 @@ def build_extractor(
             "logits" is the backbone's own ImageNet head.
         view: How the image is looked at; see `onepass.extract.network.resize.view_matrices`.
         weights: Of the backbone.
-        precision: Keras dtype policy of the backbone; resize and pooling are always float32.
+        precision: Of the feature key: its engine's dtype policy is the backbone's; resize and pooling are
+            always float32.
         inference: Whether BatchNorms are folded into convolutions: faster, and not to be trained.
 
     Returns:
@@ -189,7 +191,7 @@ def build_extractor(
     """
     registry.check_size(spec, size)
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
+    keras.config.set_dtype_policy(Engine.of(precision).policy)
     try:
         backbone = registry.build_backbone(spec, size, weights.source, weights.sha256, weights.seed)
     finally:

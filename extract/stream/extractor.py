@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,13 @@ from onepass.cache.content import CONTENT_BYTES
 from onepass.cache.errors import OnepassError
 from onepass.extract.backend import (
     Step,
-    compile_step,
     device_names,
     is_out_of_memory,
     on_accelerator,
     on_device,
 )
+from onepass.extract.engines.engine import AGREES, FASTEST_ON_CPU, Engine, compiler, distance
+from onepass.extract.engines.openvino_engine import ConversionError
 from onepass.extract.jobs import ExtractionJob
 from onepass.extract.network.model import build_extractor
 from onepass.extract.network.resize import draw_boxes, random_seed
@@ -28,6 +29,12 @@ log = logging.getLogger(__name__)
 CPU_BATCH, ACCELERATOR_BATCH = 64, 256
 PILOT_STEPS = 3
 TUNING_PAYS = 120  # seconds of work from which it is worth trying other batch sizes
+# Seconds of work from which it is worth converting a network: that takes 2 to 4, and halves the work.
+CONVERTING_PAYS = 10
+FASTER = 1.1  # times Keras's rate, for an engine to be taken; less is noise
+
+
+Compiled = Callable[..., tuple[BatchStep, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,7 @@ class Extractor:
         batch: Images a step.
         devices: What it runs on.
         rate: Rows per second of one device, measured on a few resident batches.
+        compiled: Compiles it for another batch size; returns step and rate.
     """
 
     steps: tuple[BatchStep, ...]
@@ -47,51 +55,98 @@ class Extractor:
     batch: int
     devices: list[str]
     rate: float
+    compiled: Compiled
 
     @classmethod
-    def build(
-        cls, job: ExtractionJob, pixels: np.ndarray, batch: int = 0, rows: int = 0
-    ) -> "Extractor":
+    def build(cls, job: ExtractionJob, pixels: np.ndarray, batch: int = 0) -> "Extractor":
         """Build a job's model on every device and compile it for one batch size.
 
         Args:
             job: What to compute.
             pixels: All rows of the data set, uint8 (N, H, W, C); the first ones serve as pilot.
-            batch: Images a step; 0 takes the device's default and, where much is to be done, the
-                fastest of a few.
-            rows: How many rows are to be computed.
+            batch: Images a step; 0 takes the device's default.
 
         Raises:
             OnepassError: Not even a single image fits into the device's memory.
+            ConversionError: The job's engine cannot take the model.
         """
-        shape = pixels.shape[1:]
-        devices = device_names()
-        models = []
+        on_cpu = Engine.of(job.precision).name == "openvino"
+        devices = ["cpu:0"] if on_cpu else device_names()
+        models, compilers = [], []
         for device in devices:
             with on_device(device):
                 models.append(
                     build_extractor(
                         job.spec,
                         job.size,
-                        shape,
+                        pixels.shape[1:],
                         job.outputs,
                         inference=True,
                         **job.model_options(),
                     )
                 )
+                compilers.append(compiler(models[-1], job.precision))
 
         def compiled(size: int, index: int = 0) -> tuple[BatchStep, float]:
             with on_device(devices[index]):
-                step = _on_batches(compile_step(models[index], size), job.view)
+                step = _on_batches(compilers[index](size), job.view)
             return step, _rate(step, _pilot_batch(pixels, size))
 
         wanted = batch or (ACCELERATOR_BATCH if on_accelerator() else CPU_BATCH)
         size, (first, rate) = largest_fitting(compiled, wanted)
-        if not batch and rows / rate > TUNING_PAYS:
-            size, (first, rate) = _fastest(compiled, size, first, rate)
         others = [compiled(size, index)[0] for index in range(1, len(devices))]
         widths = tuple(int(output.shape[-1]) for output in models[0].outputs)
-        return cls((first, *others), widths, size, devices, rate)
+        return cls((first, *others), widths, size, devices, rate, compiled)
+
+    def tuned(self, rows: int) -> "Extractor":
+        """Return the same with the fastest of a few batch sizes, where it takes long enough to compute the rows."""
+        if rows / self.rate <= TUNING_PAYS:
+            return self
+        size, (first, rate) = _fastest(self.compiled, self.batch, self.steps[0], self.rate)
+        if size == self.batch:
+            return self
+        others = [self.compiled(size, index)[0] for index in range(1, len(self.devices))]
+        return replace(self, steps=(first, *others), batch=size, rate=rate)
+
+
+def settle_engine(
+    job: ExtractionJob, extractor: Extractor, pixels: np.ndarray, rows: int
+) -> tuple[ExtractionJob, Extractor]:
+    """Give a job whose engine is open the faster one, where that is to be had, agrees, and pays.
+
+    Args:
+        job: Open.
+        extractor: Of the job as it is, in Keras.
+        pixels: All rows of the data set.
+        rows: How many are to be computed.
+
+    Returns:
+        The job, settled, with the reason in words, and its extractor.
+    """
+    faster = Engine.of(FASTEST_ON_CPU)
+
+    def stay(why: str) -> tuple[ExtractionJob, Extractor]:
+        return job.computed_by(job.precision, why), extractor
+
+    if faster.obstacle:
+        return stay(faster.obstacle)
+    if rows / extractor.rate < CONVERTING_PAYS:
+        return stay(f"{rows:,} images are done before a conversion to OpenVINO would be")
+    other = job.computed_by(FASTEST_ON_CPU, "")
+    try:
+        converted = Extractor.build(other, pixels, extractor.batch)
+    except ConversionError as error:
+        return stay(str(error))
+    pilot = _pilot_batch(pixels, extractor.batch)
+    pairs = zip(converted.steps[0](pilot), extractor.steps[0](pilot), strict=True)
+    apart = max(distance(np.asarray(ours), np.asarray(keras)) for ours, keras in pairs)
+    gain = converted.rate / extractor.rate
+    if not apart <= AGREES:
+        return stay(f"{faster} differs by {apart:.1%} on the first batch (allowed {AGREES:.0%})")
+    if gain < FASTER:
+        return stay(f"{faster} is {gain:.2f} times as fast")
+    why = f"{gain:.1f} times as fast as Keras, and within {apart:.1%} of it on the first batch (allowed {AGREES:.0%})"
+    return other.computed_by(FASTEST_ON_CPU, why), converted
 
 
 def largest_fitting(build: Callable[[int], Any], size: int) -> tuple[int, Any]:

@@ -21,7 +21,13 @@ from onepass.extract.stream.gpu_use import GpuUse
 
 # How far stored and recomputed vectors may lie apart, as a share of the largest value: the last
 # bits vary with device and driver; a changed weight file or preprocessing is far beyond this.
-TOLERANCE = {"float32": 0.005, "mixed_bfloat16": 0.05, "mixed_float16": 0.02}
+TOLERANCE = {
+    "float32": 0.005,
+    "mixed_bfloat16": 0.05,
+    "mixed_float16": 0.02,
+    "openvino_float32": 0.005,
+    "openvino_bfloat16": 0.15,
+}
 
 Commit = Callable[[int, np.ndarray, dict[str, np.ndarray]], None]  # file, rows, columns
 

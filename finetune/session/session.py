@@ -15,6 +15,7 @@ from onepass.classify.protocol.views import take
 from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.extract.backbones.registry import WeightsChoice, find_backbone
 from onepass.extract.backend import default_precision
+from onepass.extract.engines.engine import Engine
 from onepass.extract.network.model import build_extractor
 from onepass.finetune.config import AUTO, FinetuneConfig
 from onepass.finetune.recipes import Recipe
@@ -148,7 +149,10 @@ class Session:
         weights, bias = self._head_weights()
         pixels = np.asarray(self.dataset.pixels[self.rows.fit[:CHECKED]])
         apart = warm_start(classifier, weights, bias, pixels)
-        log.info(f"{self.start.text}: warm start differs from the probe by at most {apart:.1g}")
+        engine, numbers = Engine.of(self.start.key.precision), default_precision()
+        alike = engine.precision == numbers
+        of = "" if alike else f" on vectors in {numbers}; its own are of {engine}"
+        log.info(f"{self.start.text}: warm start differs from the probe by at most {apart:.1g}{of}")
         return apart
 
     def _head_weights(self) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from onepass.cache.errors import InvalidInputError, MissingFileError, Remedy
-from onepass.cache.features import FeatureKey
+from onepass.cache.features import FeatureKey, is_named
 from onepass.classify.heads.base import Head
 from onepass.classify.heads.storage import load_head
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
@@ -46,9 +46,9 @@ def choose_start(config: FinetuneConfig, dataset: ImageDataset) -> Start:
         InvalidInputError: The backbone's weights are not those that the features were made with.
     """
     board = Leaderboard.load(config.runs / config.dataset, config.dataset, dataset.digest)
-    wanted = [] if config.from_ == "auto" else [config.from_]
+    named = "" if config.from_ == "auto" else config.from_
     for probe in board.ranked:
-        if len(probe.keys) != 1 or (wanted and probe.features_text not in wanted):
+        if len(probe.keys) != 1 or (named and not is_named(probe.features_text, named)):
             continue
         key = probe.keys[0]
         if key.view or not (board.head_folder(probe) / "head.json").exists():
@@ -61,7 +61,7 @@ def choose_start(config: FinetuneConfig, dataset: ImageDataset) -> Start:
                 f"probe {probe.id}: knows {len(head.classes_)} classes, {config.dataset} has {len(dataset.class_ids)}"
             )
         return Start(probe, key, head, _at_random(config, key))
-    which = f"of {config.from_} " if wanted else ""
+    which = f"of {named} " if named else ""
     raise MissingFileError(
         f"{board.path}: expected a linear probe {which}on one backbone and the plain view, such as one "
         "of --head logistic; received none",

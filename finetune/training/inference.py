@@ -13,7 +13,7 @@ from onepass.cache.files import write_atomic
 from onepass.cache.progress import Progress
 from onepass.data.dataset import ImageDataset
 from onepass.extract.backbones.registry import WeightsChoice, find_backbone
-from onepass.extract.backend import compile_step
+from onepass.extract.engines.keras_engine import compile_step
 from onepass.extract.network.model import build_extractor
 from onepass.extract.stream.engine import PixelBatch, Stream, cut_batches
 from onepass.finetune.recipes import Recipe
