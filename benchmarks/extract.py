@@ -1,49 +1,61 @@
-"""How close extraction comes to the bare forward pass, and what people write today.
+"""How close extraction comes to the bare forward pass, by each engine, and what people write today.
 
-    python benchmarks/extract.py [--size 96 128 224] [--rows 10000] [--backbone efficientnet_lite0]
+    python benchmarks/extract.py [--size 128 224] [--rows 6000] [--backbone efficientnet_lite0] [--rounds 3]
 
-One run, one machine, for each size: (a) bare: the compiled model on one resident uint8 batch, before and
-after each of five rounds of (b); (b) end to end: `extract_features`, from the first row read to the finished, synced file;
-(c) the naive pipelines: Keras's ImageDataGenerator.flow_from_directory + predict, and tf.data decoding
-with tf.image.resize + predict. The last line is JSON, in images per second; on a GPU with `gpu_use`, the
-mean share of (b), all rounds, that it was busy (NVML).
+One run, one machine. For each size some rounds, in each of which all of it takes turns: (a) bare: the compiled
+model on one resident uint8 batch, of Keras in float32 and of what `--engine auto` takes where that is another;
+(b) end to end: `extract_features` with each engine, from the first row read to the finished, synced file; (c) the
+naive pipelines: Keras's ImageDataGenerator.flow_from_directory + predict, and tf.data decoding with
+tf.image.resize + predict. Reported are the medians of rates and of the ratios of each round. The last line is
+JSON, in images per second: `engine_ratio` is end to end with `auto` of bare Keras, `of_own_bare` end to end with
+each engine of its own bare rate; on a GPU `gpu_use`, the mean share of (b) that it was busy (NVML).
 """
 
 import argparse
 import json
 import tempfile
 import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from common import machine, prepare, write_jpegs
 
 BATCH = 64
-NAIVE_ROWS = 2560  # enough for a steady rate; the naive pipelines are slow
-BARE_SECONDS = 3.0  # before and after each round
-ROUNDS = 5  # the one with the median ratio is reported: other work on the machine comes and goes
+NAIVE_ROWS = 640  # a round; the naive pipelines are slow
+BARE_SECONDS = 3.0  # a round
 
 
-def bare_seconds(extractor, batch, seconds: float) -> tuple[int, float]:
-    """Run the compiled step on one resident batch; return images and seconds."""
-    begin, images = time.monotonic(), 0
-    while time.monotonic() - begin < seconds:
-        for array in extractor.steps[0](batch):
-            np.asarray(array)
-        images += len(batch.pixels)
-    return images, time.monotonic() - begin
+def bare(extractor, batch) -> Callable[[], float]:
+    """The compiled step on one resident batch, as many at a time as the pipeline sends."""
+    from onepass.extract.stream.engine import IN_FLIGHT
+
+    def rate() -> float:
+        begin, images = time.monotonic(), 0
+        flying: deque = deque()
+        while time.monotonic() - begin < BARE_SECONDS:
+            flying.append(extractor.steps[0](batch))
+            if len(flying) == IN_FLIGHT:
+                np.asarray(flying.popleft()[0])
+                images += len(batch.pixels)
+        seconds = time.monotonic() - begin
+        for arrays in flying:
+            np.asarray(arrays[0])
+        return images / seconds
+
+    return rate
 
 
-def measure_ours(
-    store: Path, backbone: str, weights: str, size: int
-) -> tuple[float, float, float | None]:
-    """Return the bare rate, that of `extract_features`, which computes every row here, and its GPU use."""
+def ours(store: Path, backbone: str, weights: str, size: int) -> tuple[dict, list[float]]:
+    """Return what measures the bare rates and `extract_features`, by name, and where the GPU use is gathered."""
     from onepass.data.dataset import open_dataset
     from onepass.extract.config import ExtractConfig
     from onepass.extract.jobs import make_jobs
     from onepass.extract.pipeline import extract_features
     from onepass.extract.stream.engine import cut_batches
-    from onepass.extract.stream.extractor import Extractor
+    from onepass.extract.stream.extractor import Extractor, settle_engine
 
     config = ExtractConfig(
         dataset="bench",
@@ -52,25 +64,33 @@ def measure_ours(
         batch=BATCH,
         weights=weights,
         cache_dir=store,
+        engine="auto",
     )
-    dataset = open_dataset(store, "bench")
-    extractor = Extractor.build(make_jobs(config, dataset)[0], dataset.pixels, BATCH)
+    dataset, uses = open_dataset(store, "bench"), []
     columns = {"pixels": dataset.pixels, "content": dataset.content}
     batch = next(cut_batches(columns, [(0, np.arange(BATCH))], BATCH))
-    bare_seconds(extractor, batch, 2.0)
-    rounds = []
-    for _ in range(ROUNDS):
-        first = bare_seconds(extractor, batch, BARE_SECONDS)
-        report = extract_features(config).files[0]
-        second = bare_seconds(extractor, batch, BARE_SECONDS)
-        report.path.unlink()
-        bare = (first[0] + second[0]) / (first[1] + second[1])
-        whole = report.computed / report.seconds
-        rounds.append((whole / bare, bare, whole, report.gpu_use))
-    print("rounds, end to end of bare: " + ", ".join(f"{ratio:.3f}" for ratio, *_ in rounds))
-    uses = [use for *_, use in rounds if use is not None]
-    bare, whole = sorted(rounds, key=lambda one: one[0])[ROUNDS // 2][1:3]
-    return bare, whole, sum(uses) / len(uses) if uses else None
+    job = make_jobs(config, dataset)[0]
+    keras = Extractor.build(job, dataset.pixels, BATCH)
+    auto, chosen = keras, job
+    if job.open:
+        chosen, auto = settle_engine(job, keras, dataset.pixels, len(dataset.labels))
+    print(f"{job}: auto takes {chosen.precision}, {chosen.why}", flush=True)
+
+    def end_to_end(engine: str) -> Callable[[], float]:
+        def rate() -> float:
+            report = extract_features(replace(config, engine=engine)).files[0]
+            report.path.unlink()
+            uses.extend([] if report.gpu_use is None else [report.gpu_use])
+            return report.computed / report.seconds
+
+        return rate
+
+    measures = {"bare": bare(keras, batch)}
+    if auto is not keras:
+        measures[f"bare_{chosen.precision}"] = bare(auto, batch)
+        measures["end_to_end_keras"] = end_to_end("keras")
+    measures["end_to_end"] = end_to_end("auto")
+    return measures, uses
 
 
 def naive_model(backbone: str, weights: str, size: int):
@@ -90,9 +110,8 @@ def naive_model(backbone: str, weights: str, size: int):
     return keras.Model(network.input, vectors), preprocessing_of(spec, weights)
 
 
-def measure_generator(folder: Path, backbone: str, weights: str, size: int) -> float:
+def naive_generator(folder: Path, backbone: str, weights: str, size: int) -> Callable[[], float]:
     """ImageDataGenerator.flow_from_directory + predict."""
-    import numpy as np
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
     model, preprocessing = naive_model(backbone, weights, size)
@@ -106,13 +125,16 @@ def measure_generator(folder: Path, backbone: str, weights: str, size: int) -> f
         interpolation="bicubic",
     )
     model.predict(flow, steps=2, verbose=0)
-    steps = min(NAIVE_ROWS, flow.samples) // BATCH
-    begin = time.monotonic()
-    model.predict(flow, steps=steps, verbose=0)
-    return steps * BATCH / (time.monotonic() - begin)
+
+    def rate() -> float:
+        begin = time.monotonic()
+        model.predict(flow, steps=NAIVE_ROWS // BATCH, verbose=0)
+        return NAIVE_ROWS / (time.monotonic() - begin)
+
+    return rate
 
 
-def measure_tfdata(folder: Path, backbone: str, weights: str, size: int) -> float:
+def naive_tfdata(folder: Path, backbone: str, weights: str, size: int) -> Callable[[], float]:
     """tf.data: read, decode, tf.image.resize, batch, prefetch + predict."""
     import tensorflow as tf
     from keras import ops
@@ -123,9 +145,7 @@ def measure_tfdata(folder: Path, backbone: str, weights: str, size: int) -> floa
         pixels = tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
         return preprocessing.apply(tf.image.resize(pixels, (size, size), "bicubic"), ops)
 
-    paths = sorted(str(path) for path in (folder / "train").rglob("*.*"))[
-        : NAIVE_ROWS // BATCH * BATCH
-    ]
+    paths = sorted(str(path) for path in (folder / "train").rglob("*.*"))[:NAIVE_ROWS]
     rows = (
         tf.data.Dataset.from_tensor_slices(paths)
         .map(load, tf.data.AUTOTUNE)
@@ -133,17 +153,39 @@ def measure_tfdata(folder: Path, backbone: str, weights: str, size: int) -> floa
         .prefetch(tf.data.AUTOTUNE)
     )
     model.predict(rows.take(2), verbose=0)
-    begin = time.monotonic()
-    model.predict(rows, verbose=0)
-    return len(paths) / (time.monotonic() - begin)
+
+    def rate() -> float:
+        begin = time.monotonic()
+        model.predict(rows, verbose=0)
+        return len(paths) / (time.monotonic() - begin)
+
+    return rate
+
+
+def summary(rounds: dict[str, list[float]]) -> dict:
+    """Return the medians of the rates and of the ratios within a round."""
+
+    def ratio(above: str, below: str) -> float:
+        pairs = zip(rounds[above], rounds[below], strict=True)
+        return round(float(np.median([one / other for one, other in pairs])), 3)
+
+    (fast,) = [name for name in rounds if name.startswith("bare_")] or ["bare"]
+    own = {"end_to_end": fast, "end_to_end_keras": "bare"}
+    return {
+        **{name: round(float(np.median(rates)), 1) for name, rates in rounds.items()},
+        "engine_ratio": ratio("end_to_end", "bare"),
+        "of_own_bare": {name: ratio(name, of) for name, of in own.items() if name in rounds},
+        "of_naive": {n: ratio("end_to_end", n) for n in ("naive_generator", "naive_tfdata")},
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", type=int, nargs="+", default=[96, 128, 224])
-    parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--size", type=int, nargs="+", default=[128, 224])
+    parser.add_argument("--rows", type=int, default=6000)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument(
         "--weights", default="imagenet", help="none: random, where speed alone is asked for"
@@ -156,23 +198,20 @@ def main() -> None:
         print(write_jpegs(folder, options.rows), flush=True)
         prepare(folder, store)
         for size in options.size:
-            bare, whole, use = measure_ours(store, options.backbone, options.weights, size)
-            generator = measure_generator(folder, options.backbone, options.weights, size)
-            tfdata = measure_tfdata(folder, options.backbone, options.weights, size)
-            print(
-                f"{options.backbone}@{size}: bare {bare:.0f}, end to end {whole:.0f} ({whole / bare:.3f} of bare), "
-                f"ImageDataGenerator {generator:.0f} (ours {whole / generator:.2f} times), "
-                f"tf.data {tfdata:.0f} (ours {whole / tfdata:.2f} times) images/s",
-                flush=True,
-            )
-            rates = {
-                "bare": bare,
-                "end_to_end": whole,
-                "naive_generator": generator,
-                "naive_tfdata": tfdata,
-            }
-            results.append({"size": size, **{name: round(rate, 1) for name, rate in rates.items()}})
-            results[-1] |= {} if use is None else {"gpu_use": round(use, 3)}
+            network = options.backbone, options.weights, size
+            measures, uses = ours(store, *network)
+            measures["naive_generator"] = naive_generator(folder, *network)
+            measures["naive_tfdata"] = naive_tfdata(folder, *network)
+            rounds: dict[str, list[float]] = {name: [] for name in measures}
+            for number in range(options.rounds):
+                for name, measure in measures.items():
+                    rounds[name].append(measure())
+                rates = ", ".join(f"{name} {rates[-1]:.0f}" for name, rates in rounds.items())
+                print(
+                    f"{options.backbone}@{size}, round {number + 1}: {rates} images/s", flush=True
+                )
+            results.append({"size": size, **summary(rounds)})
+            results[-1] |= {"gpu_use": round(sum(uses) / len(uses), 3)} if uses else {}
     print(json.dumps(results if len(results) > 1 else results[0]))
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from onepass.cache.shards import release
 
 DEPTH = 3  # batches read ahead, and results not yet written
-IN_FLIGHT = 2  # batches on the device at once, so that transfer overlaps compute
+# Batches on the device at once: transfer overlaps compute, and each of OpenVINO's two streams has a next one.
+IN_FLIGHT = 3
 NOTICEABLE = 0.1  # share of the time spent waiting from which a neighbour is what bounds the run
 
 
