@@ -20,6 +20,8 @@ from onepass.classify.leaderboard.prediction_record import PredictionRecord
 from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.metrics import softmax
 from onepass.classify.operating_points import OperatingPoint, choose_for_winner, positive_column
+from onepass.classify.resampling.curve import CurveFile
+from onepass.classify.resampling.folds import CrossValidation
 from onepass.classify.search.sweep_record import SweepRecord
 from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.finetune.ablation import ABLATION, Ablation
@@ -99,7 +101,7 @@ class ReportContext:
         tuned: The compared run on the validation split.
         ensembles: Scored predictions of several models or views, in the order they were made.
         sweeps: Searches over many neural heads.
-        transferability, inspection, ablation: What those commands found; None where they were not run.
+        transferability, inspection, folds, curve, ablation: What those commands found; None where they were not run.
         notes: What was left out, and why.
         point: Operating point of the winner: that on record, else USUAL where there are two classes; None where
             neither is possible.
@@ -120,6 +122,8 @@ class ReportContext:
     sweeps: list[SweepRecord]
     transferability: Transferability | None
     inspection: Inspection | None
+    folds: CrossValidation | None
+    curve: CurveFile | None
     ablation: Ablation | None
     notes: list[str]
     point: OperatingPoint | None = None
@@ -187,6 +191,10 @@ def open_context(store: AnyStore, runs_root: Path, name: str) -> ReportContext:
     transferability = _read(
         Transferability, folder / Transferability.NAME, "classify", "transfer", *dataset_flag
     )
+    folds = _read(
+        CrossValidation, folder / CrossValidation.NAME, "classify", "--folds", "5", *dataset_flag
+    )
+    curve = _read(CurveFile, folder / CurveFile.NAME, "classify", "curve", *dataset_flag)
     inspection = _read(Inspection, folder / Inspection.NAME, "classify", "inspect", *dataset_flag)
     return ReportContext(
         store=store,
@@ -203,6 +211,8 @@ def open_context(store: AnyStore, runs_root: Path, name: str) -> ReportContext:
         sweeps=_sweeps(folder / "sweeps", dataset, notes),
         transferability=_current(folder / Transferability.NAME, transferability, dataset, notes),
         inspection=_current(folder / Inspection.NAME, inspection, dataset, notes),
+        folds=_current(folder / CrossValidation.NAME, folds, dataset, notes),
+        curve=_current(folder / CurveFile.NAME, curve, dataset, notes),
         ablation=_read(
             Ablation, folder / "finetune" / ABLATION, "finetune", "ablate", *dataset_flag
         ),

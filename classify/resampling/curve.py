@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from onepass.cache.artifacts import Artifact, record
-from onepass.cache.errors import CorruptFileError, InvalidInputError, Remedy
+from onepass.cache.errors import CorruptFileError, InvalidInputError
 from onepass.cache.locks import exclusive
 from onepass.cache.progress import human_seconds
 from onepass.cache.provenance import made_by
@@ -85,6 +85,10 @@ class Extrapolation:
     doubled_interval: tuple[float, float]
     gain: float
     gain_interval: tuple[float, float]
+
+    def at(self, rows: float, metric: Metric) -> float:
+        """Return the metric expected of so many labelled rows."""
+        return float(as_loss(metric, self.floor + self.scale * rows**-self.power))
 
 
 @record
@@ -256,8 +260,7 @@ def extrapolate(points: tuple[CurvePoint, ...], metric: Metric, rows: int) -> Ex
         metric: A loss, or a figure of which 1 is the best.
         rows: Labelled rows that there are.
     """
-    sign, best = (-1, 1.0) if metric.greater_is_better else (1, 0.0)
-    losses = sign * (np.array([point.figures for point in points]).T - best)  # (folds, sizes)
+    losses = as_loss(metric, np.array([point.figures for point in points]).T)  # (folds, sizes)
     sizes = np.array([point.rows for point in points], float)
     drawn = np.random.default_rng(0).integers(0, len(losses), (RESAMPLES, len(losses)))
     laws = fit_power_law(sizes, np.vstack([losses.mean(axis=0), losses[drawn].mean(axis=1)]))
@@ -265,15 +268,20 @@ def extrapolate(points: tuple[CurvePoint, ...], metric: Metric, rows: int) -> Ex
     tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     gains = now - doubled
     floor, scale, power = map(float, laws[0])
-    low, high = np.sort(best + sign * np.quantile(doubled[1:], tails))
+    low, high = sorted(as_loss(metric, np.quantile(doubled[1:], tails)).tolist())
     return Extrapolation(
         floor, scale, power, rows,
-        now=best + sign * float(now[0]),
-        doubled=best + sign * float(doubled[0]),
-        doubled_interval=(float(low), float(high)),
+        now=as_loss(metric, float(now[0])),
+        doubled=as_loss(metric, float(doubled[0])),
+        doubled_interval=(low, high),
         gain=float(gains[0]),
         gain_interval=tuple(map(float, np.quantile(gains[1:], tails))),  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+def as_loss(metric: Metric, figure: Any) -> Any:
+    """Return a figure as a loss, of which 0 is the best, and such a loss as the figure again."""
+    return 1 - figure if metric.greater_is_better else figure
 
 
 def fit_power_law(sizes: np.ndarray, losses: np.ndarray) -> np.ndarray:
@@ -323,7 +331,7 @@ def _opened(path: Path, dataset: ImageDataset, train: np.ndarray, config: CurveC
     try:
         known = None if config.fresh else CurveFile.read_optional(path)
     except CorruptFileError as error:
-        raise CorruptFileError(str(error), remedy=Remedy("classify anew", dataset.name)) from error
+        raise CorruptFileError(f"{error}; run the same command with --fresh") from error
     same = known and replace(known, curves=(), made_by=empty.made_by) == empty
     return replace(empty, curves=known.curves) if known and same else empty
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from onepass.cache.artifacts import Artifact, record
-from onepass.cache.errors import CorruptFileError, InvalidInputError, Remedy, UsageError
+from onepass.cache.errors import CorruptFileError, InvalidInputError, UsageError
 from onepass.cache.locks import exclusive
 from onepass.cache.progress import human_seconds
 from onepass.cache.provenance import made_by
@@ -343,7 +343,7 @@ def _read(path: Path, dataset: str) -> CrossValidation | None:
     try:
         return CrossValidation.read_optional(path)
     except CorruptFileError as error:
-        raise CorruptFileError(str(error), remedy=Remedy("classify anew", dataset)) from error
+        raise CorruptFileError(f"{error}; run the same command with --fresh") from error
 
 
 def _deal(

@@ -12,6 +12,7 @@ from onepass.report.sections import (
     leaderboard,
     mistakes,
     reproduce,
+    resampling,
     time,
     tradeoffs,
     transferability,
@@ -19,7 +20,7 @@ from onepass.report.sections import (
 from onepass.report.sections.section import Section
 
 ORDER = (
-    headline, leaderboard, tradeoffs, transferability, finetuning, calibration, mistakes, data, time,
+    headline, leaderboard, resampling, tradeoffs, transferability, finetuning, calibration, mistakes, data, time,
     reproduce,
 )  # fmt: skip
 

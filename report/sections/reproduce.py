@@ -32,7 +32,11 @@ def _provenance(context: ReportContext) -> list[dict[str, Any]]:
     """Return command, time, machine and versions of everything on the page, in order."""
     extracted = [file.made_by for file in context.files]
     classified = [dict(probe.made_by) for probe in context.board.results]
-    analysed = [found.made_by for found in (context.transferability, context.inspection) if found]
+    analysed = [
+        found.made_by
+        for found in (context.transferability, context.inspection, context.folds, context.curve)
+        if found
+    ]
     return [
         RowFile.open(context.dataset.path).made,
         *sorted(extracted, key=_created),
@@ -49,6 +53,8 @@ def _missing(context: ReportContext) -> list[tuple[str, str]]:
     known: list[tuple[str, object, str]] = [
         ("fine-tuned results", context.runs, "finetune"),
         ("an ensemble", ensembles, "classify ensemble"),
+        ("cross-validation in folds", context.folds, "classify --folds 5"),
+        ("a learning curve", context.curve, "classify curve"),
         ("transferability scores", context.transferability, "classify transfer"),
         ("label errors, duplicates and outliers", context.inspection, "classify inspect"),
         ("an ablation of the augmentation", context.ablation, "finetune ablate"),
