@@ -9,6 +9,7 @@ import numpy as np
 
 from onepass.cache.errors import Remedy, StaleError
 from onepass.cache.progress import human_seconds
+from onepass.classify.analysis.series import PartedSeries, find_parted_series
 from onepass.classify.baselines import baseline_probes, make_head
 from onepass.classify.config import ClassifyConfig
 from onepass.classify.goals import parse_goal
@@ -63,6 +64,7 @@ class ClassifyResult:
         shared: Images of a split that lie in another as well, such as {"val in train": 12}.
         published: What others reported on this data set.
         notes: What a reader of the numbers has to know of the data set.
+        series: What belongs together by its names and lies on both sides of the split; None for nothing.
         protocol: How the numbers were made, in a sentence.
         scorings: How often val was scored in all, and how many models.
         other_seeds: How many probes are kept that were selected on the rows of another seed.
@@ -86,6 +88,7 @@ class ClassifyResult:
     shared: dict[str, int]
     published: list[PublishedResult]
     notes: list[str]
+    series: PartedSeries | None
     protocol: str
     scorings: Scorings
     other_seeds: dict[int, int]
@@ -140,7 +143,8 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
             goal, column = parse_goal(config.at), positive_column(dataset, config.positive)
             point = choose_for_winner(board, dataset, goal, column)
             point.write(board.head_folder(board.winner) / OperatingPoint.NAME)
-    return _result(board, dataset, config, ran, len(probes) - ran, time.monotonic() - start)
+    series = find_parted_series(dataset, features[0].vectors(), rows.train, rows.val)
+    return _result(board, dataset, config, series, ran, len(probes) - ran, time.monotonic() - start)
 
 
 def compare_best(board: Leaderboard, labels: np.ndarray) -> Comparison | None:
@@ -215,6 +219,7 @@ def _result(
     board: Leaderboard,
     dataset: ImageDataset,
     config: ClassifyConfig,
+    series: PartedSeries | None,
     ran: int,
     reused: int,
     seconds: float,
@@ -233,6 +238,7 @@ def _result(
         comparison=compare_best(board, dataset.labels[dataset.rows("val")]),
         published=dataset.record.published,
         notes=dataset.record.notes,
+        series=series,
         protocol=DESCRIPTION.format(seed=config.seed, **asdict(board.winner.rows)),
         scorings=count_scorings(board.folder, dataset.digest),
         other_seeds=board.other_seeds,

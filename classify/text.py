@@ -22,6 +22,8 @@ SHOWN = 5  # heads of a sweep
 
 def classify_text(result: "ClassifyResult") -> str:
     """Return the leaderboard as a table, with what a reader needs to interpret it."""
+    from onepass.classify.analysis.series import series_words
+
     lines = [f"{result.dataset}: {result.classes} classes, {result.ran} probes run, {result.reused} cached", ""]  # fmt: skip
     rows = [(*_row(str(rank), p), _cost(p, result)) for rank, p in enumerate(result.results, 1)]
     rows += [(*_row("baseline", p), _cost(p, result)) for p in result.baselines]
@@ -47,6 +49,8 @@ def classify_text(result: "ClassifyResult") -> str:
     lines.append(f"Protocol: {result.protocol}.")
     lines += _scorings(result)
     lines += [f"Note: {note}" for note in result.notes]
+    if result.series:
+        lines.append(f"Note: {series_words(result.dataset, result.series)}")
     lines += [
         f"Note: {count:,} images of {where.replace(' in ', ' lie in ')} as well; accuracies are too high there."
         for where, count in result.shared.items()

@@ -13,6 +13,7 @@ from conftest import fields_of, refused
 from onepass.cache.commandline.command import STOPPED, main
 from onepass.cache.errors import InvalidInputError, UsageError
 from onepass.classify.__main__ import COMMANDS
+from onepass.classify.analysis.series import find_parted_series
 from onepass.classify.config import ClassifyConfig
 from onepass.classify.metrics import METRICS, corrected_interval, corrected_t_test
 from onepass.classify.resampling import folds as room
@@ -24,6 +25,7 @@ from onepass.classify.resampling.folds import (
     compared,
     run_folds,
 )
+from onepass.data.dataset import open_dataset
 from onepass.data.splits import KEPT
 
 HEADS = ("centroid", "ridge", "knn")
@@ -198,6 +200,23 @@ class TestGroups:
         (knn,) = (line for line in grouped.lines if line.probe.head == "knn")
         assert 0.4 < knn.mean < 0.6
         assert (crops.found.together, grouped.found.together) == ("images", "groups")
+        assert crops.series and crops.series.share > 0.95 and grouped.series is None
+
+    def test_classify_warns_where_the_nearest_image_has_nearly_the_same_name(self, tmp_path, capsys) -> None:  # fmt: skip
+        patients(tmp_path / "crops")
+        patients(tmp_path / "grouped", group=[f"patient {row // 4}" for row in range(600)])
+        for name in ("crops", "grouped"):
+            folders = ["--cache-dir", str(tmp_path / name), "--runs-dir", str(tmp_path / f"{name}-runs")]  # fmt: skip
+            assert main("classify", COMMANDS, ["--dataset", NAME, "--head", "knn", *folders]) == 0
+            text = capsys.readouterr().out
+            assert ("--group-by" in text and "patient_0" in text) == (name == "crops")
+
+    def test_names_alone_are_no_reason_to_warn(self, tmp_path) -> None:
+        """The same names, but the pictures of a patient have nothing in common."""
+        patients(tmp_path)
+        dataset = open_dataset(tmp_path, NAME)
+        X = np.random.default_rng(1).normal(size=(600, 32)).astype(np.float32)
+        assert find_parted_series(dataset, X, dataset.rows("train"), dataset.rows("val")) is None
 
     def test_a_column_says_the_folds(self, tmp_path) -> None:
         patients(tmp_path / "s", fold=[f"f{row // 4 % 3}" for row in range(600)])

@@ -20,6 +20,7 @@ from onepass.cache.errors import CorruptFileError, InvalidInputError, UsageError
 from onepass.cache.locks import exclusive
 from onepass.cache.progress import human_seconds
 from onepass.cache.provenance import made_by
+from onepass.classify.analysis.series import PartedSeries, find_parted_series
 from onepass.classify.baselines import make_head
 from onepass.classify.config import Budget, ClassifyConfig
 from onepass.classify.heads.base import Head
@@ -221,6 +222,7 @@ class FoldsResult:
         path: Of `folds.json`.
         found: What it holds.
         lines: Best first, baselines last.
+        series: What belongs together by its names and lies in different folds; None for nothing.
         ran: How many folds of heads were run now; the others were there already.
         seconds: Wall time.
     """
@@ -228,6 +230,7 @@ class FoldsResult:
     path: Path
     found: CrossValidation
     lines: tuple[FoldLine, ...]
+    series: PartedSeries | None
     ran: int
     seconds: float
 
@@ -266,8 +269,10 @@ def run_folds(config: ClassifyConfig) -> FoldsResult:
                 _run(file, one, head, dataset.labels, train, folds, label)
         finally:
             file.save()
-    lines = compared(file.found)
-    return FoldsResult(path, file.found, lines, file.ran, round(time.monotonic() - start, 1))
+    held = folds[0] == 0
+    series = find_parted_series(dataset, inputs[0].vectors(), train[~held], train[held])
+    seconds = round(time.monotonic() - start, 1)
+    return FoldsResult(path, file.found, compared(file.found), series, file.ran, seconds)
 
 
 def compared(found: CrossValidation) -> tuple[FoldLine, ...]:

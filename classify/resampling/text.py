@@ -24,6 +24,11 @@ def folds_text(result: "FoldsResult") -> str:
     found, metric = result.found, result.found.by
     header = ("#", "features", "head", "chosen", f"{metric.label} (95 %)", "deviation", "best is better by", "p", "time")  # fmt: skip
     rows = [_row(place, line, metric) for place, line in enumerate(result.lines, 1)]
+    from onepass.classify.analysis.series import (
+        series_words,  # NumPy and SciPy: too slow for --help
+    )
+
+    note = [f"Note: {series_words(found.dataset, result.series)}"] if result.series else []
     all_in_all = len(result.lines) * found.folds * found.repeats
     return "\n".join(
         [
@@ -34,6 +39,7 @@ def folds_text(result: "FoldsResult") -> str:
             "",
             f"Protocol: {protocol(found)}.",
             "p: two-sided corrected t-test of the best against each other (Nadeau and Bengio, 2003), one test a line.",
+            *note,
             f"Files: {result.path}",
             f"Next: {command_of('classify', found.dataset)}",
         ]
