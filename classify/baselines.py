@@ -4,6 +4,7 @@ from typing import Any
 
 from onepass.cache.features import resolve_features
 from onepass.cache.stores import AnyStore
+from onepass.classify.config import ClassWeight
 from onepass.classify.heads.base import Head
 from onepass.classify.heads.baselines.imagenet import ABSENT, imagenet_columns
 from onepass.classify.heads.registry import find_head
@@ -50,10 +51,15 @@ def baseline_probes(
     ]
 
 
-def make_head(kind: str, seed: int, **params: Any) -> Head:
-    """Return a head of a kind, seeded where it draws."""
+def make_head(kind: str, seed: int, class_weight: ClassWeight = "none", **params: Any) -> Head:
+    """Return a head of a kind, seeded where it draws, and with class weights where it can have them."""
     head = find_head(kind)(**params)
-    return head.set_params(seed=seed) if "seed" in head.get_params() else head
+    known = head.get_params(deep=False)
+    if "seed" in known:
+        head.set_params(seed=seed)
+    if "class_weight" in known and class_weight != "none":
+        head.set_params(class_weight=class_weight)
+    return head
 
 
 def _zero_training(

@@ -12,7 +12,12 @@ Budget = Literal["quick", "full"]
 Method = Literal["average", "stack"]
 METHODS: tuple[Method, ...] = get_args(Method)
 MetricName = Literal["top1", "balanced", "macro-f1", "auroc", "average-precision", "log-loss"]
+ClassWeight = Literal["none", "balanced", "uncorrected"]
 
+CLASS_WEIGHT_HELP = (
+    "balanced: each class counts the same while a head learns, and its probabilities are brought back to the "
+    "training mix; uncorrected: they are left as if every class were equally frequent"
+)
 METRIC_HELP = (
     "what is chosen and ranked by, on the selection split: top1, balanced (accuracy), macro-f1, auroc, "
     "average-precision or log-loss"
@@ -49,6 +54,7 @@ class ClassifyConfig(RunsConfig):
     )
     metric: MetricName = flag("top1", METRIC_HELP)
     positive: str = flag("", POSITIVE_HELP, metavar="CLASS")
+    class_weight: ClassWeight = flag("none", CLASS_WEIGHT_HELP)
     budget: Budget = flag("quick", "how far hyper-parameters are searched")
     folds: int = flag(
         0,
@@ -181,6 +187,7 @@ class SweepConfig(RunsConfig):
     )
     metric: MetricName = flag("top1", METRIC_HELP)
     positive: str = flag("", POSITIVE_HELP, metavar="CLASS")
+    class_weight: ClassWeight = flag("none", CLASS_WEIGHT_HELP)
     seed: int = flag(0, "of the selection split, the order of the rows and the interval")
     fresh: bool = flag(False, "run again what was run before or was interrupted")
 

@@ -292,7 +292,12 @@ def reliability(truth: np.ndarray, probabilities: np.ndarray) -> Reliability:
     return Reliability(tuple(bins), error)
 
 
-def fit_temperature(truth: np.ndarray, scores: np.ndarray, rows: int | None = None) -> float:
+def fit_temperature(
+    truth: np.ndarray,
+    scores: np.ndarray,
+    rows: int | None = None,
+    offset: np.ndarray | float = 0.0,
+) -> float:
     """Return the divisor that makes logits of scores in any unit: the one of least log-loss.
 
     It changes no prediction, and is shrunk a little towards the scores' standard deviation.
@@ -301,11 +306,14 @@ def fit_temperature(truth: np.ndarray, scores: np.ndarray, rows: int | None = No
         truth: (n,) true columns of rows that the scores' model was not fitted on.
         scores: (n, K).
         rows: How many rows to look at, evenly spread; None for all.
+        offset: Added to the logits of the classes, (K,), when the scores are divided.
     """
     if rows is not None and rows < len(truth):
         few = np.linspace(0, len(truth) - 1, rows).astype(np.int64)
         truth, scores = truth[few], scores[few]
-    return _most_probable_temperature(truth, scores, float(np.std(scores)) or 1.0, SCORES_SPREAD)
+    return _most_probable_temperature(
+        truth, scores, float(np.std(scores)) or 1.0, SCORES_SPREAD, offset
+    )
 
 
 def calibration_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
@@ -336,7 +344,11 @@ def _calibration(truth: np.ndarray, logits: np.ndarray) -> float:
 
 
 def _most_probable_temperature(
-    truth: np.ndarray, logits: np.ndarray, expected: float, spread: float
+    truth: np.ndarray,
+    logits: np.ndarray,
+    expected: float,
+    spread: float,
+    offset: np.ndarray | float = 0.0,
 ) -> float:
     """Return the most probable temperature of a log-normal prior, within TEMPERATURES of the expected.
 
@@ -348,7 +360,8 @@ def _most_probable_temperature(
     share = (rows + 1) / (rows + 2)
 
     def loss(power: float) -> float:
-        scaled = special.log_softmax(logits / logits.dtype.type(expected * np.exp(power)), axis=1)
+        divided = logits / logits.dtype.type(expected * np.exp(power)) + offset
+        scaled = special.log_softmax(divided, axis=1)
         own = scaled[np.arange(rows), truth]
         right = float(own.sum(dtype=np.float64))
         wrong = float(scaled.sum(dtype=np.float64)) - right

@@ -116,7 +116,9 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
         OnepassError: Something is missing, unknown, stale, damaged or unusable; one line says what.
     """
     start = time.monotonic()
-    heads = [make_head(kind, config.seed) for kind in dict.fromkeys(config.head)]
+    heads = [
+        make_head(kind, config.seed, config.class_weight) for kind in dict.fromkeys(config.head)
+    ]
     dataset = open_dataset(config.store, config.dataset)
     features = feature_inputs(config.store, dataset, config.features, config.views)
     rows = protocol_rows(dataset, config.seed)

@@ -192,7 +192,7 @@ def _row(rank: str, probe: "ProbeResult") -> tuple[str, ...]:
     return (
         rank,
         _features(probe),
-        probe.head,
+        probe.head_text,
         brief(probe.params) or "-",
         METRICS[probe.metric].text(probe.value),
         f"{percent(probe.val_top1)} ({low:.1f} … {high:.1f}){seen}",
@@ -206,7 +206,7 @@ def _features(probe: "ProbeResult") -> str:
 
 
 def _names(probes: Sequence["ProbeResult"]) -> dict[str, str]:
-    return {probe.id: f"{_features(probe)} {probe.head}" for probe in probes}
+    return {probe.id: f"{_features(probe)} {probe.head_text}" for probe in probes}
 
 
 def _cost(probe: "ProbeResult", result: "ClassifyResult") -> str:

@@ -71,7 +71,8 @@ def rare_digits(rare: int = 8, share: float = 0.05) -> Digits:
     """Return two classes: 0 is one digit, a share of all rows; 1 is every other digit."""
     whole = digits()
     others = whole.labels != rare
-    few = np.flatnonzero(~others)[: round(share / (1 - share) * others.sum())]
+    few = np.flatnonzero(~others)
+    few = few[np.linspace(0, len(few) - 1, round(share / (1 - share) * others.sum())).astype(int)]
     rows = np.sort(np.concatenate([np.flatnonzero(others), few]))
     return Digits(whole.pixels[rows], others[rows].astype(np.int32), whole.split[rows])
 

@@ -91,7 +91,7 @@ def test_steps_are_those_of_keras(optimizer: str, rate: float, hidden: tuple[int
         HeadSettings(rate / 3, none, l1=1e-3),
         HeadSettings(rate, none, l2=1e-2),
     ]
-    group = Networks(settings, training, 20, 5).groups[0]
+    group = Networks(settings, training, 20, 5, np.arange(5)).groups[0]
     assert group.members == [0, 1, 2]
     twins = [keras_twin(group, i, s, training) for i, s in enumerate(settings)]
     for _ in range(6):
@@ -112,7 +112,9 @@ def test_steps_are_those_of_keras(optimizer: str, rate: float, hidden: tuple[int
 def test_mixed_rows_pull_towards_both_classes() -> None:
     X, y = data()
     y = np.where(np.arange(64) % 2, 1, 3)
-    group = Networks([HeadSettings(0.1, (0.0,))], SharedSettings(optimizer="sgd"), 20, 5).groups[0]
+    group = Networks(
+        [HeadSettings(0.1, (0.0,))], SharedSettings(optimizer="sgd"), 20, 5, np.arange(5)
+    ).groups[0]
     loss, right = group.step(batch(X, y, share=0.75))
     assert loss == pytest.approx(np.log(5)) and 0 <= right[0] <= 1
     # the bias's first step goes against the mean of probability less target
@@ -144,7 +146,7 @@ class TestBatches:
 
 
 def test_dropout_leaves_out_its_share_and_keeps_the_mean() -> None:
-    group = Networks([HeadSettings(0.1, (0.65,))], SharedSettings(), 400, 2).groups[0]
+    group = Networks([HeadSettings(0.1, (0.65,))], SharedSettings(), 400, 2, np.arange(2)).groups[0]
     left = group._dropped_out(np.ones((500, 400), np.float32), 0.65)
     assert np.mean(left == 0) == pytest.approx(0.65, abs=0.005)
     assert left.mean() == pytest.approx(1, abs=0.01)

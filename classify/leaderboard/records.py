@@ -95,10 +95,13 @@ def probe_id(
     metric: Metric = TOP1,
 ) -> str:
     """Return the name of a probe: equal for equal inputs, head, seed, metric and protocol."""
+    params = head.get_params(deep=False)
+    if params.get("class_weight", "") is None:  # as ids were before there were weights
+        del params["class_weight"]
     depends = {
         "dataset": dataset_digest,
         "features": [inputs.features, inputs.digest],
-        "head": [head.kind, head.version, head.get_params(deep=False)],
+        "head": [head.kind, head.version, params],
         "protocol": [VERSION, seed, budget, *metric.identity],
     }
     return f"{head.kind}-{digest_json(depends)[:12]}"
@@ -152,6 +155,7 @@ def probe_result(
         temperature=outcome.temperature,
         calibration=CalibrationErrors(calibration.before.error, calibration.after.error),
         metric=metric.name,
+        class_weight=outcome.head.get_params().get("class_weight"),
         positive="" if metric.positive is None else dataset.class_ids[metric.positive],
         selection_value=None if metric.name == TOP1.name else metric.merit(outcome.chosen.merit),
     )

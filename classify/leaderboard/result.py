@@ -85,6 +85,7 @@ class ProbeResult:
         scoring: The how-manyth model of its kind on its features that the validation split was shown.
         metric: What it was chosen by, and is ranked by.
         positive: Class that AUROC and average precision are of; "" for the mean over all.
+        class_weight: How the head was fitted (`onepass.classify.heads.class_weight`); None: all rows alike.
         selection_value: The metric on the selection split; None: `selection_top1`.
     """
 
@@ -116,6 +117,7 @@ class ProbeResult:
     metric: MetricName = "top1"
     positive: str = ""
     selection_value: float | None = None
+    class_weight: str | None = None
 
     def __post_init__(self) -> None:
         low, high = self.val_interval
@@ -129,6 +131,11 @@ class ProbeResult:
             raise InvalidInputError(
                 f"probe {self.id}: expected a temperature above 0, received {self.temperature}"
             )
+
+    @property
+    def head_text(self) -> str:
+        """The kind of head, and its class weights: `logistic, balanced`."""
+        return ", ".join(filter(None, [self.head, self.class_weight]))
 
     @property
     def chosen_by(self) -> tuple[str, str]:

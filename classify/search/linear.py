@@ -3,12 +3,11 @@
 import numpy as np
 from sklearn.base import clone
 
+from onepass.classify.heads.class_weight import log_prior
 from onepass.classify.heads.linear.centroid import METRICS, Centroid
-from onepass.classify.heads.linear.lda import Lda, WithinCovariance
+from onepass.classify.heads.linear.lda import Lda
 from onepass.classify.heads.linear.logistic import Logistic
-from onepass.classify.heads.linear.moments import Moments
-from onepass.classify.heads.linear.ridge import NormalEquations, Ridge
-from onepass.classify.heads.linear.softmax_objective import SoftmaxObjective
+from onepass.classify.heads.linear.ridge import Ridge
 from onepass.classify.heads.linear.solver import Solver
 from onepass.classify.heads.scaler import Scaler
 from onepass.classify.metrics import fit_temperature
@@ -53,17 +52,18 @@ def search_ridge(search: Search[Ridge]) -> list[Trial]:
     good penalties the strongest is the best.
     """
     head, X, numbers = search.prepare()
-    equations = NormalEquations.of(X, numbers, len(head.classes_))
+    equations = head.equations(X, numbers)
+    prior = log_prior(head.class_weight, equations.weights).astype(np.float32)
     rows = equations.scaler.apply(search.split.X_selection)
     truth = np.searchsorted(head.classes_, search.split.y_selection)
 
     def trial(penalty: float) -> Trial:
         weights = equations.solve(penalty)
         scores = rows @ weights.astype(np.float32) + equations.share.astype(np.float32)
-        temperature = fit_temperature(truth, scores, TEMPERATURE_ROWS)
+        temperature = fit_temperature(truth, scores, TEMPERATURE_ROWS, prior)
         params = {"penalty": float(penalty), "temperature": temperature}
         fitted = head.with_params(**params).adopt_solution(equations, weights)
-        return search.evaluate(fitted, params, scores / np.float32(temperature))
+        return search.evaluate(fitted, params, scores / np.float32(temperature) + prior)
 
     step = STEPS_PER_DECADE[search.budget]
     wanted = [round(step * np.log10(penalty)) for penalty in START]
@@ -84,17 +84,19 @@ def search_ridge(search: Search[Ridge]) -> list[Trial]:
 def search_lda(search: Search[Lda]) -> list[Trial]:
     """Try shrinkages from strong to weak, all from one eigen-decomposition."""
     head, X, numbers = search.prepare()
-    covariance = WithinCovariance.of(Moments.of(X, numbers, len(head.classes_)))
+    covariance = head.covariance(X, numbers)
+    prior = log_prior(head.class_weight, covariance.weights).astype(np.float32)
     rows = covariance.moments.scaler.apply(search.split.X_selection)
     truth = np.searchsorted(head.classes_, search.split.y_selection)
     trials = []
     for shrinkage in SHRINKAGES[search.budget]:
         weights, bias = covariance.solve(shrinkage)
         scores = rows @ weights.astype(np.float32) + bias.astype(np.float32)
-        temperature = fit_temperature(truth, scores, TEMPERATURE_ROWS)
+        temperature = fit_temperature(truth, scores, TEMPERATURE_ROWS, prior)
         params = {"shrinkage": shrinkage, "temperature": temperature}
         fitted = head.with_params(**params).adopt_solution(covariance, weights, bias)
-        trials.append(search.evaluate(fitted, params, scores / np.float32(temperature)))
+        logits = scores / np.float32(temperature) + prior
+        trials.append(search.evaluate(fitted, params, logits))
     return trials
 
 
@@ -108,7 +110,7 @@ def search_logistic(search: Search[Logistic]) -> list[Trial]:
     """
     head, X, numbers = search.prepare()
     scaler = Scaler.fit(X)
-    solver = Solver(SoftmaxObjective.of(X, numbers, len(head.classes_), scaler))
+    solver = Solver(head.objective(X, numbers, scaler))
     tol = max(head.tol, SEARCH_TOL)
     trials: list[Trial] = []
     for C in CS[search.budget]:

@@ -17,5 +17,7 @@ def search_neighbours(search: Search[Neighbours]) -> list[Trial]:
     for k in sorted({min(k, len(fitted.rows_)) for k in KS[search.budget]}, reverse=True):
         for temperature in TEMPERATURES:
             head = fitted.with_params(k=k, temperature=temperature)
-            trials.append(search.evaluate(head, head.get_params(), head.vote(*found)))
+            trials.append(
+                search.evaluate(head, {"k": k, "temperature": temperature}, head.vote(*found))
+            )
     return trials

@@ -95,7 +95,7 @@ class SuccessiveHalving:
     ) -> None:
         self.schedule, self.fit, self.selection = schedule, fit, selection
         self.shared, self.note, self.metric, self.state = shared, note, metric, state
-        self.networks = Networks(settings, shared, fit[0].shape[1], classes)
+        self.networks = Networks(settings, shared, fit[0].shape[1], classes, fit[1])
         self.curves = [LearningCurve() for _ in settings]
         self.epoch_steps = steps_of(len(fit[0]), shared.batch_size)
         self.alive = set(range(len(settings)))

@@ -85,6 +85,7 @@ class FeatureSweep:
         kind = KINDS[config.head]
         shared = ("optimizer", "label_smoothing", "mixup", "ema", "batch_size", "seed")
         head = kind(**{name: getattr(config, name) for name in shared})
+        head.set_params(class_weight=None if config.class_weight == "none" else config.class_weight)
         head.check_params()
         grid = Grid(config.learning_rate, config.penalties, config.dropout, config.seeds)
         rows = protocol_rows(dataset, config.seed)

@@ -7,6 +7,7 @@ import numpy as np
 
 from onepass.cache.errors import InvalidInputError
 from onepass.classify.heads.base import LinearHead
+from onepass.classify.heads.class_weight import class_weights, log_prior
 from onepass.classify.heads.linear.moments import Moments
 
 
@@ -21,14 +22,19 @@ class Lda(LinearHead):
         shrinkage: Above 0, to 1.
         temperature: Divides the logits: real classes are not Gaussian, and the probabilities
             would be far too confident.
+        class_weight: What a row of each class counts; the means and the
+            covariance are those of such rows; see `onepass.classify.heads.class_weight`.
     """
 
     kind = "lda"
     CALIBRATED: ClassVar[tuple[str, ...]] = ("temperature",)
 
-    def __init__(self, shrinkage: float = 0.2, temperature: float = 1.0) -> None:
+    def __init__(
+        self, shrinkage: float = 0.2, temperature: float = 1.0, class_weight: str | None = None
+    ) -> None:
         self.shrinkage = shrinkage
         self.temperature = temperature
+        self.class_weight = class_weight
 
     def fit(self, X: Any, y: Any) -> Self:
         """Solve for this shrinkage; see `Head.fit`."""
@@ -38,15 +44,21 @@ class Lda(LinearHead):
                 f"{self.shrinkage} and {self.temperature}"
             )
         X, numbers = self.check_training(X, y)
-        covariance = WithinCovariance.of(Moments.of(X, numbers, len(self.classes_)))
+        covariance = self.covariance(X, numbers)
         return self.adopt_solution(covariance, *covariance.solve(self.shrinkage))
+
+    def covariance(self, X: np.ndarray, numbers: np.ndarray) -> "WithinCovariance":
+        """Return that of rows X (n, D) of this head's classes, by their numbers (n,)."""
+        classes = len(self.classes_)
+        weights = class_weights(self.class_weight, numbers, classes)
+        return WithinCovariance.of(Moments.of(X, numbers, classes, weights), weights)
 
     def adopt_solution(
         self, covariance: "WithinCovariance", weights: np.ndarray, bias: np.ndarray
     ) -> Self:
         """Take over weights (D, K) and bias (K,) that were solved for this head's shrinkage."""
-        scaler = covariance.moments.scaler
-        return self.adopt(scaler, weights / self.temperature, bias / self.temperature)
+        bias = bias / self.temperature + log_prior(self.class_weight, covariance.weights)
+        return self.adopt(covariance.moments.scaler, weights / self.temperature, bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +70,22 @@ class WithinCovariance:
         basis: (D, D) eigenvectors.
         eigenvalues: (D,), not negative.
         projected: (D, K) class means in the basis.
+        weights: What a row of each class counted, (K,); None: all alike.
     """
 
     moments: Moments
     basis: np.ndarray
     eigenvalues: np.ndarray
     projected: np.ndarray
+    weights: np.ndarray | None = None
 
     @classmethod
-    def of(cls, moments: Moments) -> "WithinCovariance":
+    def of(cls, moments: Moments, weights: np.ndarray | None = None) -> "WithinCovariance":
         """Decompose: what the class means explain of the second moments is subtracted first."""
         assert moments.gram is not None
         within = moments.gram - (moments.means * moments.share) @ moments.means.T
         eigenvalues, basis = np.linalg.eigh(within)  # SciPy's would hold the GIL
-        return cls(moments, basis, np.maximum(eigenvalues, 0), basis.T @ moments.means)
+        return cls(moments, basis, np.maximum(eigenvalues, 0), basis.T @ moments.means, weights)
 
     def solve(self, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
         """Return weights (D, K) and bias (K,) float64 for standardised features."""

@@ -8,6 +8,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from onepass.cache.errors import InvalidInputError
 from onepass.classify.heads.base import LinearHead
+from onepass.classify.heads.class_weight import class_weights, log_prior
 from onepass.classify.heads.linear.softmax_objective import SoftmaxObjective
 from onepass.classify.heads.linear.solver import Point, Solver
 from onepass.classify.heads.scaler import Scaler
@@ -24,6 +25,7 @@ class Logistic(LinearHead):
         C: Inverse of the penalty, above 0; as in scikit-learn it counts for the sum over the rows.
         tol: Largest excess over the minimum, as a share of the objective, at which it has converged.
         max_iter: Passes over the rows after which it stops all the same; `converged_` then says so.
+        class_weight: What a row of each class counts; see `onepass.classify.heads.class_weight`.
 
     Attributes:
         n_iter_: Passes over the rows, after the one at the first weights.
@@ -35,10 +37,17 @@ class Logistic(LinearHead):
     version = 4
     FACTS: ClassVar[tuple[str, ...]] = (*LinearHead.FACTS, "n_iter_", "converged_")
 
-    def __init__(self, C: float = 1e-2, tol: float = 2e-5, max_iter: int = 200) -> None:
+    def __init__(
+        self,
+        C: float = 1e-2,
+        tol: float = 2e-5,
+        max_iter: int = 200,
+        class_weight: str | None = None,
+    ) -> None:
         self.C = C
         self.tol = tol
         self.max_iter = max_iter
+        self.class_weight = class_weight
 
     def fit(self, X: Any, y: Any) -> Self:
         """Solve from zero; see `Head.fit`."""
@@ -56,7 +65,7 @@ class Logistic(LinearHead):
             )
         X, numbers = self.check_training(X, y)
         scaler = Scaler.fit(X)
-        solver = Solver(SoftmaxObjective.of(X, numbers, len(self.classes_), scaler), start)
+        solver = Solver(self.objective(X, numbers, scaler), start)
         self.solve(solver, scaler, self.tol, self.max_iter)
         if not self.converged_:
             warnings.warn(
@@ -65,6 +74,12 @@ class Logistic(LinearHead):
                 stacklevel=3,
             )
         return self
+
+    def objective(self, X: np.ndarray, numbers: np.ndarray, scaler: Scaler) -> SoftmaxObjective:
+        """Return the log-loss over rows X (n, D) of this head's classes, by their numbers (n,)."""
+        classes = len(self.classes_)
+        weights = class_weights(self.class_weight, numbers, classes)
+        return SoftmaxObjective.of(X, numbers, classes, scaler, weights)
 
     def solve(self, solver: Solver, scaler: Scaler, tol: float, max_iter: int) -> Self:
         """Solve for this head's C, from the solver's last solutions.
@@ -77,12 +92,12 @@ class Logistic(LinearHead):
         before = solver.passes
         point, self.converged_ = solver.solve(self._penalty(solver), tol, max_iter)
         self.n_iter_ = solver.passes - before
-        return self._adopt_point(point, scaler)
+        return self._adopt_point(point, solver, scaler)
 
     def extrapolate(self, solver: Solver, scaler: Scaler) -> Self:
         """Guess the weights for this head's C from the solver's last two solutions, without a pass."""
         self.n_iter_, self.converged_ = 0, False
-        return self._adopt_point(solver.extrapolate(self._penalty(solver)), scaler)
+        return self._adopt_point(solver.extrapolate(self._penalty(solver)), solver, scaler)
 
     def _penalty(self, solver: Solver) -> float:
         """Return the weight of ||W||² / 2 beside the mean log-loss."""
@@ -90,6 +105,7 @@ class Logistic(LinearHead):
         # of two classes, ||w||² / 2 of the log-odds w is ||W||² of their halves in two columns
         return 2 * penalty if len(self.classes_) == 2 else penalty
 
-    def _adopt_point(self, point: Point, scaler: Scaler) -> Self:
+    def _adopt_point(self, point: Point, solver: Solver, scaler: Scaler) -> Self:
         self.excess_ = point.bound
-        return self.adopt(scaler, point.weights[:-1], point.weights[-1])
+        bias = point.weights[-1] + log_prior(self.class_weight, solver.objective.weights)
+        return self.adopt(scaler, point.weights[:-1], bias)

@@ -20,7 +20,7 @@ class Moments:
 
     Attributes:
         scaler: How the features are standardised.
-        share: (K,) float64, share of each class.
+        share: (K,) float64, share of each class, as it counts.
         means: (D, K) float64, mean of each class in standardised features.
         gram: (D, D) float64, ZᵀZ/n of the standardised rows Z; None where it was not asked for.
     """
@@ -32,9 +32,17 @@ class Moments:
 
     @classmethod
     def of(
-        cls, X: np.ndarray, numbers: np.ndarray, classes: int, *, gram: bool = True
+        cls,
+        X: np.ndarray,
+        numbers: np.ndarray,
+        classes: int,
+        weights: np.ndarray | None = None,
+        *,
+        gram: bool = True,
     ) -> "Moments":
         """Read raw rows X (n, D), of any float dtype, once, with class numbers (n,) below `classes`.
+
+        A row of each class counts as much as `weights` (K,) says, one on average over the rows.
 
         The rows are shifted by the first block's mean, multiplied as float32, summed over blocks as
         float64, and standardised afterwards: the Gram matrix's diagonal holds the variances.
@@ -44,18 +52,21 @@ class Moments:
         ends = np.linspace(0, len(X), min(cores(), -(-len(X) // BLOCK)) + 1).astype(int)
         shares = [slice(*pair) for pair in pairwise(ends)]
         parts = parallel_map(
-            lambda share: _summed(X[share], numbers[share], classes, shift, gram), shares
+            lambda share: _summed(X[share], numbers[share], classes, shift, weights, gram), shares
         )
         sums, squares = parts[0]
         for part in parts[1:]:
             sums += part[0]
             squares += part[1]
         products = squares if gram else None
-        counts = np.bincount(numbers, minlength=classes)
+        counts = np.bincount(numbers, minlength=classes).astype(np.float64)
+        if weights is not None:
+            sums *= weights[:, None]
+            counts *= weights
         mean = sums.sum(axis=0) / len(X)
         second = (squares if products is None else np.diag(products)) / len(X)
         scaler = Scaler.of_moments(shift.astype(np.float64) + mean, second - mean**2, len(X))
-        means = (sums / np.maximum(counts, 1)[:, None] - mean) / scaler.scale
+        means = (sums / np.where(counts > 0, counts, 1)[:, None] - mean) / scaler.scale
         if products is not None:
             products -= np.outer(len(X) * mean, mean)
             products /= scaler.scale[:, None]
@@ -68,9 +79,10 @@ def _summed(
     numbers: np.ndarray,
     classes: int,
     shift: np.ndarray,
+    weights: np.ndarray | None,
     gram: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return sums of the shifted rows by class (K, D), and of squares (D,) or products (D, D), float64."""
+    """Return sums of the shifted rows by class (K, D), and of weighted squares (D,) or products (D, D), float64."""
     features = X.shape[1]
     kind = np.float64 if X.dtype == np.float64 else np.float32
     size = -(-len(X) // -(-len(X) // BLOCK))  # of equal blocks
@@ -83,6 +95,8 @@ def _summed(
         rows = rows.astype(np.float32, copy=False)
         of_class = (numbers[start : start + size], np.arange(len(rows)))
         sums += csr_array((np.ones(len(rows), np.float32), of_class), (classes, len(rows))) @ rows
+        if weights is not None:
+            rows = rows * np.sqrt(weights, dtype=np.float32)[of_class[0], None]
         if gram:
             np.matmul(rows.T, rows, out=product)  # not scipy's: that one would hold the GIL
             squares += product

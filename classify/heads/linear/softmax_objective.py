@@ -36,12 +36,14 @@ class SoftmaxObjective:
         numbers: (n,) class of each row, 0 … classes - 1.
         classes: K.
         scaler: Applied to each block as it is read.
+        weights: What the loss of a row of each class counts, (K,); None: all alike.
     """
 
     X: np.ndarray
     numbers: np.ndarray
     classes: int
     scaler: Scaler | None = None
+    weights: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -50,12 +52,13 @@ class SoftmaxObjective:
         numbers: np.ndarray,
         classes: int,
         scaler: Scaler,
+        weights: np.ndarray | None = None,
         resident: int = RESIDENT,
     ) -> "SoftmaxObjective":
         """Standardise raw rows X (n, D) once if they fit into `resident` bytes, else at each reading."""
         if 4 * X.size <= resident:
-            return cls(scaler.apply(X), numbers, classes)
-        return cls(X, numbers, classes, scaler)
+            return cls(scaler.apply(X), numbers, classes, None, weights)
+        return cls(X, numbers, classes, scaler, weights)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -68,7 +71,8 @@ class SoftmaxObjective:
     def share(self) -> np.ndarray:
         """Return the share of each class, (K,) float64; no class is given less than half a row."""
         counts = np.bincount(self.numbers, minlength=self.classes)
-        return np.maximum(counts, 0.5) / len(self)
+        weighted = counts if self.weights is None else counts * self.weights
+        return np.maximum(weighted, 0.5) / len(self)
 
     def sample(self, count: int) -> "SoftmaxObjective":
         """Return `count` rows at most, evenly spread, standardised and resident."""
@@ -77,7 +81,11 @@ class SoftmaxObjective:
         chosen = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(np.int64)
         X = self.X[chosen]
         return SoftmaxObjective(
-            self.scaler.apply(X) if self.scaler else X, self.numbers[chosen], self.classes
+            self.scaler.apply(X) if self.scaler else X,
+            self.numbers[chosen],
+            self.classes,
+            None,
+            self.weights,
         )
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -94,23 +102,30 @@ class SoftmaxObjective:
         for rows, numbers in self.blocks():
             scores = rows @ weights[:-1]
             scores += weights[-1]
-            loss += residuals(scores, numbers)
+            own = None if self.weights is None else self.weights.astype(np.float32)[numbers]
+            loss += residuals(scores, numbers, own)
             gradient[:-1] += rows.T @ scores
             gradient[-1] += scores.sum(axis=0, dtype=np.float64)
-            spread += float(np.vdot(scores, scores))
+            spread += float(np.vdot(scores, scores if own is None else scores / own[:, None]))
         gradient /= len(self)
         return LossAndGradient(
             loss / len(self), gradient.astype(np.float32), spread / (len(self) * self.classes)
         )
 
 
-def residuals(scores: np.ndarray, numbers: np.ndarray) -> float:
-    """Turn logits (m, K) into probabilities less targets, in place; return the summed log-loss."""
+def residuals(scores: np.ndarray, numbers: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Turn logits (m, K) into probabilities less targets, in place; return the summed log-loss.
+
+    Both count as much as `weights` (m,) says.
+    """
     lines = np.arange(len(numbers))
     scores -= scores.max(axis=1, keepdims=True)
-    true = scores[lines, numbers].sum(dtype=np.float64)
+    true = scores[lines, numbers]
     np.exp(scores, out=scores)
     total = scores.sum(axis=1, keepdims=True)
     scores /= total
     scores[lines, numbers] -= 1
-    return float(np.log(total, dtype=np.float64).sum() - true)
+    if weights is None:
+        return float(np.log(total, dtype=np.float64).sum() - true.sum(dtype=np.float64))
+    scores *= weights[:, None]
+    return float(weights @ (np.log(total[:, 0], dtype=np.float64) - true))

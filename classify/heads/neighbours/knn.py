@@ -6,6 +6,7 @@ import numpy as np
 
 from onepass.cache.errors import InvalidInputError
 from onepass.classify.heads.base import Head
+from onepass.classify.heads.class_weight import class_weights, log_prior
 from onepass.classify.heads.float16 import widen
 from onepass.classify.heads.neighbours.nearest import nearest, unit_length
 from onepass.classify.heads.scaler import Scaler, blocks
@@ -22,6 +23,9 @@ class Neighbours(Head):
     Args:
         k: Neighbours that vote; all rows where there are fewer.
         temperature: The lower, the more the nearest count.
+        class_weight: "uncorrected": the votes of each class count the same in all; see
+            `onepass.classify.heads.class_weight`. Votes are counted, not learnt: "balanced", which takes the
+            weights back, changes nothing.
 
     Attributes:
         mean_, scale_: (D,) float64, of the rows that it was fitted on.
@@ -38,9 +42,12 @@ class Neighbours(Head):
         "numbers_": ("N", "i"),
     }
 
-    def __init__(self, k: int = 20, temperature: float = 0.07) -> None:
+    def __init__(
+        self, k: int = 20, temperature: float = 0.07, class_weight: str | None = None
+    ) -> None:
         self.k = k
         self.temperature = temperature
+        self.class_weight = class_weight
 
     def fit(self, X: Any, y: Any) -> Self:
         """Keep the rows; see `Head.fit`."""
@@ -95,4 +102,8 @@ class Neighbours(Head):
         cells = np.arange(len(cosines))[:, None] * count + classes[:, :k]
         votes = np.bincount(cells.ravel(), weights.ravel(), len(cosines) * count)
         share = np.bincount(self.numbers_, minlength=count) / len(self.numbers_)
-        return np.log((1 - PRIOR) * votes.reshape(-1, count) + PRIOR * share)
+        weights = class_weights(self.class_weight, self.numbers_, count)
+        heard = np.log((1 - PRIOR) * votes.reshape(-1, count) + PRIOR * share)
+        if weights is None:
+            return heard
+        return heard + np.log(weights) + log_prior(self.class_weight, weights)

@@ -37,6 +37,7 @@ class SharedSettings:
         order: Seed of the order of the rows, and of mixup.
         ema: Momentum of the exponential moving average of the weights, which is the head; 0: the head is
             the weights of the last step.
+        class_weight: See `onepass.classify.heads.class_weight`.
     """
 
     hidden: tuple[int, ...] = ()
@@ -46,6 +47,7 @@ class SharedSettings:
     mixup: float = 0.0
     order: int = 0
     ema: float = 0.0
+    class_weight: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ class Dense(TrainedHead, LinearHead):
         batch_size: Approximate rows of a step; all steps of a fit have the same number. Fewer where an
             epoch would have less than 32 steps.
         seed: Of shuffling, dropout and mixup.
+        class_weight: What a row of each class counts; see `onepass.classify.heads.class_weight`.
     """
 
     kind = "dense"
@@ -45,6 +46,7 @@ class Dense(TrainedHead, LinearHead):
         ema: float = 0.99,
         batch_size: int = 256,
         seed: int = 0,
+        class_weight: str | None = None,
     ) -> None:
         self.dropout = dropout
         self.epochs = epochs
@@ -57,6 +59,7 @@ class Dense(TrainedHead, LinearHead):
         self.ema = ema
         self.batch_size = batch_size
         self.seed = seed
+        self.class_weight = class_weight
 
     def adopt_arrays(self, scaler: Scaler, arrays: list[np.ndarray]) -> Self:
         """See `TrainedHead.adopt_arrays`."""

@@ -20,6 +20,7 @@ class Mlp(TrainedHead):
         hidden: Outputs of the first layer.
         epochs, learning_rate, l1, l2, optimizer, label_smoothing, mixup, ema, batch_size: As in `Dense`.
         seed: Of first weights, shuffling, dropout and mixup.
+        class_weight: As in `Dense`.
 
     Attributes:
         mean_, scale_: (D,) float64, of the rows that it was fitted on.
@@ -55,6 +56,7 @@ class Mlp(TrainedHead):
         ema: float = 0.99,
         batch_size: int = 256,
         seed: int = 0,
+        class_weight: str | None = None,
     ) -> None:
         self.dropout = dropout
         self.hidden_dropout = hidden_dropout
@@ -69,6 +71,7 @@ class Mlp(TrainedHead):
         self.ema = ema
         self.batch_size = batch_size
         self.seed = seed
+        self.class_weight = class_weight
 
     def layers(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """See `TrainedHead.layers`."""

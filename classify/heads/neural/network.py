@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from onepass.classify.heads.class_weight import class_weights, log_prior
 from onepass.classify.heads.neural.batches import FeatureBatch, HeadSettings, SharedSettings
 from onepass.classify.heads.neural.optimizers import OPTIMIZERS
 from onepass.classify.metrics import TOP1, Metric, softmax
@@ -24,6 +25,8 @@ class Group:
     Attributes:
         members: Position of each head among all settings.
         arrays: weights (I, H, O) and biases (H, O) of the layers in turn, float32.
+        weights: What a row of each class counts, (K,); None: all alike.
+        prior: Added to the logits of the classes when the heads are asked, (K,) or ().
     """
 
     def __init__(
@@ -32,8 +35,10 @@ class Group:
         members: list[int],
         shared: SharedSettings,
         sizes: list[int],
+        weights: np.ndarray | None,
     ) -> None:
-        self.members, self.shared = members, shared
+        self.members, self.shared, self.weights = members, shared, weights
+        self.prior = log_prior(shared.class_weight, weights).astype(np.float32)
         first = settings[members[0]]
         self.dropout = first.dropout
         self.noise = np.random.default_rng([first.seed, 1])
@@ -58,7 +63,9 @@ class Group:
         arrays = self.optimizer.means
         if place is not None:
             arrays = [array[..., place : place + 1, :] for array in arrays]
-        return self._forward([X], arrays)[-1]
+        scores = self._forward([X], arrays)[-1]
+        scores += self.prior
+        return scores
 
     def step(self, batch: FeatureBatch) -> tuple[np.ndarray, np.ndarray]:
         """Take one step; return each head's log-loss and accuracy on the batch before it, (H,)."""
@@ -86,6 +93,10 @@ class Group:
             scores[rows, :, batch.partner] -= np.float32((1 - smoothing) * (1 - batch.share))
         if smoothing:
             scores -= np.float32(smoothing / scores.shape[2])
+        if self.weights is not None:  # a mixed row counts with the mean of its classes' weights
+            own, other = self.weights[batch.truth], self.weights[batch.partner]
+            counts = batch.share * own + (1 - batch.share) * other
+            scores *= counts.astype(np.float32)[:, None, None]
 
     def _forward(
         self, values: list[np.ndarray], arrays: list[np.ndarray], training: bool = False
@@ -133,17 +144,26 @@ class Networks:
         shared: What they share.
         features: D.
         classes: K.
+        numbers: Class of each row that they will be trained on, (n,).
     """
 
     def __init__(
-        self, settings: list[HeadSettings], shared: SharedSettings, features: int, classes: int
+        self,
+        settings: list[HeadSettings],
+        shared: SharedSettings,
+        features: int,
+        classes: int,
+        numbers: np.ndarray,
     ) -> None:
         sizes = [features, *shared.hidden, classes]
         alike: dict[tuple[tuple[float, ...], int], list[int]] = {}
         for member, setting in enumerate(settings):
             alike.setdefault((setting.dropout, setting.seed), []).append(member)
         self.count = len(settings)
-        self.groups = [Group(settings, members, shared, sizes) for members in alike.values()]
+        weights = class_weights(shared.class_weight, numbers, classes)
+        self.groups = [
+            Group(settings, members, shared, sizes, weights) for members in alike.values()
+        ]
 
     def train(self, source: Iterator[FeatureBatch], steps: int) -> np.ndarray:
         """Take steps; return the mean log-loss and accuracy on their batches, (heads, 2).
@@ -181,7 +201,9 @@ class Networks:
         """Return copies of a head's weights (I, O) and biases (O,), layer by layer."""
         group = next(group for group in self.groups if member in group.members)
         place = group.members.index(member)
-        return [array[..., place, :].copy() for array in group.optimizer.means]
+        arrays = [array[..., place, :].copy() for array in group.optimizer.means]
+        arrays[-1] += group.prior
+        return arrays
 
 
 def first_weights(sizes: list[int], heads: int, seed: int) -> list[np.ndarray]:

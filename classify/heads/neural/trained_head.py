@@ -26,6 +26,7 @@ class TrainedHead(Head):
     ema: float
     batch_size: int
     seed: int
+    class_weight: str | None
 
     def adopt_arrays(self, scaler: Scaler, arrays: list[np.ndarray]) -> Self:
         """Take over weights and biases that were learnt for features that `scaler` standardised."""
@@ -45,7 +46,7 @@ class TrainedHead(Head):
         X, numbers = self.check_training(X, y)
         scaler = Scaler.fit(X)
         settings, shared = self.head_settings(), self.shared_settings()
-        networks = Networks([settings], shared, X.shape[1], len(self.classes_))
+        networks = Networks([settings], shared, X.shape[1], len(self.classes_), numbers)
         source = batches(scaler.apply(X), numbers, shared)
         networks.train(source, self.epochs * steps_of(len(X), self.batch_size))
         arrays = networks.arrays(0)
@@ -94,4 +95,5 @@ class TrainedHead(Head):
             self.mixup,
             order=self.seed,
             ema=self.ema,
+            class_weight=self.class_weight,
         )
