@@ -10,11 +10,11 @@ import numpy as np
 from onepass.cache.csv_text import csv_text, harmless
 from onepass.cache.files import atomic_path
 from onepass.cache.progress import Progress
+from onepass.data.arrow_tables import pyarrow_parquet
 from onepass.data.config import EmbeddingsConfig
 from onepass.data.dataset import EXCLUDED, SPLITS, ImageDataset
 from onepass.data.features import LabelledFeatures, labelled_features
 from onepass.data.relabel import EXCLUDE
-from onepass.data.tables import pyarrow_parquet
 
 BLOCK = 4096  # rows in memory at a time
 COLUMNS = ("file", "class_id", "class_name", "split")

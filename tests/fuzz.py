@@ -374,12 +374,35 @@ def parquet_seeds() -> list[bytes]:
     return found
 
 
+def arrow_seeds() -> list[bytes]:
+    """Return the tables of `parquet_seeds` as Arrow streams, and one as an Arrow file."""
+    import pyarrow
+    from pyarrow import parquet
+
+    found = []
+    for content in parquet_seeds():
+        table = parquet.read_table(io.BytesIO(content))
+        for new in (pyarrow.ipc.new_stream, pyarrow.ipc.new_file)[: 1 if found else 2]:
+            buffer = io.BytesIO()
+            with new(buffer, table.schema) as writer:
+                writer.write_table(table)
+            found.append(buffer.getvalue())
+    return found
+
+
+def _read_arrow(content: bytes, path: Path) -> None:
+    _read_binary_table(content, path.with_name("input.arrow"))
+
+
 def _read_parquet(content: bytes, path: Path) -> None:
-    named = path.with_name("input.parquet")
-    named.unlink(missing_ok=True)
+    _read_binary_table(content, path.with_name("input.parquet"))
+
+
+def _read_binary_table(content: bytes, named: Path) -> None:
+    named.unlink(missing_ok=True)  # the one before may still be mapped into memory
     named.write_bytes(content)
     for picture in ("x.jpg", "y.jpg"):
-        (path.parent / picture).write_bytes(_tiny_files()["t/test/images/test_0.JPEG"])
+        named.with_name(picture).write_bytes(_tiny_files()["t/test/images/test_0.JPEG"])
     with suppress(UsageError):  # the columns have other names now
         _read_source("table", named)
 
@@ -688,6 +711,7 @@ READERS: dict[str, Reader] = {
     "tars": Reader(lambda: [_tar(_tiny_files()), _tar(_tiny_files(), "gz"), _tar({"ä" * 200: b"x"})], _read_tar, changed_bytes),
     "webdataset": Reader(lambda: [_tar(_sample_files())], _read_shards, changed_bytes),
     "parquet": Reader(parquet_seeds, _read_parquet, changed_bytes),
+    "arrow": Reader(arrow_seeds, _read_arrow, changed_bytes),
     "json-lines": Reader(lambda: [b'{"file_name": "a.png", "label": 1}\n{"label": null, "x": [{}]}\n'], _read_json_lines, _change_lines),
     "tables": Reader(lambda: TABLE_SEEDS, _read_tables, changed_bytes),
     "keys": Reader(lambda: KEY_SEEDS, _read_key, changed_text, named=False),

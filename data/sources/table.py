@@ -1,6 +1,7 @@
 """Images that a table names or holds: CSV, TSV, JSON lines, Parquet, or a folder with Hugging Face's metadata file."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -32,20 +33,18 @@ ELSEWHERE = re.compile(r"[A-Za-z]:[\\/]|\\\\|[a-z][a-z0-9+.-]*://")
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class TableFile:
     """A table, and what its place says of its images.
 
     Attributes:
         path: The file.
         split: The split of its rows where no column says more; "" for none.
-        folder: Its files are relative to this one.
-        prefix: Before the names of its images, in a data set of several tables.
+        inside: Folder, below that of the data set, which its files are relative to; "" for the data set's own.
     """
 
     path: Path
-    split: str
-    folder: Path
-    prefix: str = ""
+    split: str = ""
+    inside: str = ""
 
 
 def recognises(place: str) -> bool:
@@ -70,48 +69,55 @@ def open_sources(requests: Sequence[Request]) -> Iterator[Source]:
     if not places or request.digest:
         raise UsageError("table: expected the path of a table on this machine, and no --digest")
     files = [file for place in places for file in _tables(place)]
+    with open_tables("table", files, request, own_name(Path(places[0]))) as source:
+        yield source
+
+
+@contextmanager
+def open_tables(
+    kind: str, files: Sequence[TableFile], request: Request, name: str
+) -> Iterator[Source]:
+    """Yield the images of tables; as `open_sources`.
+
+    Args:
+        kind: Of the source.
+        files: The tables, which have the same columns.
+        request: What the user asks.
+        name: What the data set is called.
+    """
     with ExitStack() as stack:
         tables = [(file, read_table(file.path)) for file in files]
         first = tables[0][1]
-        by_folder = files[0].path.name in METADATA and "label" not in request.columns
+        by_folder = first.path.name in METADATA and "label" not in request.columns
+        needed = ("file",) if by_folder else ("file", "label")
         names = [*first.images, *first.names]
-        chosen = choose_columns(
-            str(first.path), names, request.columns, ("file",) if by_folder else ("file", "label")
-        )
-        kept = [
-            name for name in first.names if name not in map(chosen.get, ("file", "label", "split"))
-        ]
-        otherwise = "" if "label" in chosen else "label = the folder of each file"
-        if not chosen.get("label") and not by_folder:
-            raise UsageError(f"{first.path}: expected a column for the label")
-        said = [
-            columns_text(chosen, [name for name in kept if name not in chosen.values()], otherwise)
-        ]
+        chosen = choose_columns(str(first.path), names, request.columns, needed)
+        shown = [chosen.get(role) for role in ("file", "label", "split")]
+        kept = [column for column in first.names if column not in shown]
+        rest = [column for column in kept if column not in chosen.values()]
+        by_place = "" if "label" in chosen else "label = the folder of each file"
+        said = [columns_text(chosen, rest, by_place)]
         if first.passed_over:
-            said.append(
-                f"columns of neither text nor numbers are left out: {', '.join(first.passed_over)}"
-            )
-        opener = _Opener(request, stack, several=len(files) > 1)
+            passed_over = ", ".join(first.passed_over)
+            said.append(f"columns of neither text nor numbers are left out: {passed_over}")
+        opener = _Opener(request, stack, Counter(file.inside for file in files))
         yield source_of(
-            "table",
+            kind,
             [opener.rows(file, table, chosen, kept) for file, table in tables],
-            name=own_name(Path(places[0])),
+            name=name,
             origins=[Origin(str(file.path.resolve()), _identity(file.path)) for file in files],
             said=said,
             group_column=chosen.get("group", ""),
         )
 
 
-def _tables(place: str) -> list[_File]:
+def _tables(place: str) -> list[TableFile]:
     """Return the tables at a place: a file, a pattern of files, or a folder that has some."""
     path = Path(place).expanduser()
     if path.is_dir():
         if found := _metadata(path):
-            return [
-                _File(file, split_of(file.parent.name) if file.parent != path else "", file.parent,
-                      prefix="" if file.parent == path else f"{file.parent.name}/")
-                for file in found
-            ]  # fmt: skip
+            inside = ["" if file.parent == path else file.parent.name for file in found]
+            return [TableFile(f, split_of(i), i) for f, i in zip(found, inside, strict=True)]
         files = _parquet_files(path)
     else:
         files = matching_files(place)
@@ -119,12 +125,7 @@ def _tables(place: str) -> list[_File]:
         raise MissingFileError(
             f"{place}: expected {', '.join(METADATA)} or Parquet files, found none"
         )
-    if len(files) == 1:
-        return [_File(files[0], "", files[0].parent)]
-    return [
-        _File(file, split, file.parent, f"{file.stem}/")
-        for file, split in zip(files, splits_by_name(files), strict=True)
-    ]
+    return [TableFile(f, split) for f, split in zip(files, splits_by_name(files), strict=True)]
 
 
 def _metadata(folder: Path) -> list[Path]:
@@ -152,11 +153,11 @@ class _Opener:
     Args:
         request: Says where the files lie.
         stack: Closes what is opened.
-        several: There are several tables, so that a number alone names no image.
+        counts: How many tables there are by `TableFile.inside`.
     """
 
-    def __init__(self, request: Request, stack: ExitStack, *, several: bool) -> None:
-        self.request, self.stack, self.several = request, stack, several
+    def __init__(self, request: Request, stack: ExitStack, counts: Counter[str]) -> None:
+        self.request, self.stack, self.counts = request, stack, counts
         self.tree: Tree | None = None
         if request.images:
             path = Path(request.images).expanduser()
@@ -166,7 +167,9 @@ class _Opener:
                 else stack.enter_context(open_tree(path, scratch=request.scratch))
             )
 
-    def rows(self, file: _File, table: Table, chosen: dict[str, str], kept: Sequence[str]) -> Rows:
+    def rows(
+        self, file: TableFile, table: Table, chosen: dict[str, str], kept: Sequence[str]
+    ) -> Rows:
         """Return the rows of a table.
 
         Raises:
@@ -178,16 +181,18 @@ class _Opener:
                 f"{table.path}: expected the column {min(lacking)!r} as in the first table"
             )
 
+        several = self.counts.total() > 1
+
         def place(row: int) -> str:
-            return f"{table.path.name} {table.place(row)}" if self.several else table.place(row)
+            return f"{table.path.name} {table.place(row)}" if several else table.place(row)
 
         column = chosen["file"]
         images: _Named | _Held
         if column in table.images:
-            images = self._held(file, table, table.images[column](), place)
+            images = self._held(file, table.images[column](), place)
         else:
-            tree = self.tree or files_by_name(file.folder)
-            images = _Named(tree, table.cells(column), "" if self.tree else file.prefix, place)
+            tree, prefix = self._place_of(file)
+            images = _Named(tree, table.cells(column), prefix, place)
             images.refuse_all_missing(table.path)
         cells: dict[str, Sequence[Any]] = {
             role: table.cells(name) for role, name in chosen.items() if role in ("label", "split")
@@ -209,23 +214,29 @@ class _Opener:
             wrong=images.wrong,
         )
 
-    def _held(
-        self, file: _File, table: Table, column: ImageColumn, place: Callable[[int], str]
-    ) -> "_Held":
-        state = files_by_name(table.path.parent).stamp(table.path.name)
-        spool = self.stack.enter_context(
-            open_spool(str(table.path), column.encoded, column.size, self.request.scratch)
-        )
-        tree = self.tree or files_by_name(file.folder)
+    def _place_of(self, file: TableFile) -> tuple[Tree, str]:
+        """Return what a table's files are relative to, and what comes before their names in the data set."""
+        if self.tree:
+            return self.tree, ""
+        return files_by_name(file.path.parent), f"{file.inside}/" if file.inside else ""
+
+    def _held(self, file: TableFile, column: ImageColumn, place: Callable[[int], str]) -> "_Held":
+        tree, prefix = self._place_of(file)
+        if self.counts[file.inside] > 1:  # in each of which the rows begin anew
+            prefix += f"{file.path.stem}/"
+        at = column.at
+        if at is None:
+            spool = open_spool(str(file.path), column.encoded, column.size, self.request.scratch)
+            at = self.stack.enter_context(spool).read
 
         def content(row: int) -> bytes:
-            found = spool.read(row)
-            path = column.paths[row]
+            found, path = at(row), column.paths[row]
             if not found and not path:
                 raise InvalidInputError("there is no image")
             return found or tree.read(str(path))
 
-        return _Held(_names(column.paths, file.prefix), content, state, place)
+        state = files_by_name(file.path.parent).stamp(file.path.name)
+        return _Held(_names(column.paths, prefix), content, state, place)
 
 
 def _names(paths: Sequence[str | None], prefix: str) -> list[str]:

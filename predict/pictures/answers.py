@@ -12,7 +12,7 @@ import numpy as np
 from onepass.cache.csv_text import csv_text, harmless
 from onepass.cache.errors import UsageError
 from onepass.cache.files import atomic_path
-from onepass.data.tables import pyarrow_parquet
+from onepass.data.arrow_tables import pyarrow_parquet
 from onepass.predict.config import ANSWER_FILES
 
 OPEN_CLASS = ""  # in a table: the answer was left open
