@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,7 +97,7 @@ class Disk:
 
     def apply(self, name: str, arguments: str, result: int) -> bool:
         """Do what a call did; tell whether it can have changed what a power loss leaves."""
-        fds = [(number, _plain(path)) for number, path in FD.findall(arguments)]
+        fds = [(number, plain(path)) for number, path in FD.findall(arguments)]
         if name in ("openat", "creat"):
             return self._open(_paths(arguments)[0], arguments, result)
         if name in ("unlink", "rmdir", "unlinkat", "mkdir", "mkdirat"):
@@ -109,9 +110,8 @@ class Disk:
             or not self.inside(fds[0][1])
             or fds[0][1].endswith(" (deleted)")
         ):
-            if name.startswith(("link", "symlink")) or (
-                name == "truncate" and self.inside(_paths(arguments)[0])
-            ):
+            unknown = name.startswith(("link", "symlink", "truncate"))
+            if unknown and any(map(self.inside, _paths(arguments))):
                 raise SystemExit(f"{name}({arguments[:200]}): this replay does not know it")
             return False
         return self._descriptor(name, fds, arguments, result)
@@ -221,24 +221,40 @@ def _bytes(text: str) -> bytes:
     return bytes.fromhex(text.replace("\\x", ""))
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Return what strace wrote in hexadecimal as text."""
     return HEX.sub(lambda found: os.fsdecode(_bytes(found[0])), text)
 
 
 def _paths(arguments: str) -> list[str]:
     return [
-        f"{_plain(start)}/{_plain(path)}"
-        if start and not _plain(path).startswith("/")
-        else _plain(path)
+        f"{plain(start)}/{plain(path)}"
+        if start and not plain(path).startswith("/")
+        else plain(path)
         for start, path in PATH.findall(arguments)
     ]
 
 
-def calls(work: Path, words: tuple[str, ...], trace: Path) -> list[tuple[str, str, int]]:
-    """Run a command and return the calls that succeeded, in their order: name, arguments, result."""
-    program = PROGRAM.format(root=str(ROOT))
-    command = [
-        "strace",
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A system call that a command made.
+
+    Attributes:
+        name, arguments, result: As strace writes them.
+        number: Which of its name it was in its thread, from 1.
+    """
+
+    name: str
+    arguments: str
+    result: int
+    number: int
+
+
+def traced(
+    work: Path, words: tuple[str, ...], trace: Path, *more: str
+) -> tuple[subprocess.CompletedProcess, list[Call]]:
+    """Run a command under strace, with more of its options; return how it ended and its calls in their order."""
+    options = (
         "-ff",
         "-ttt",
         "-y",
@@ -249,25 +265,31 @@ def calls(work: Path, words: tuple[str, ...], trace: Path) -> list[tuple[str, st
         f"trace={CALLS}",
         "-e",
         "signal=none",
-    ]
+    )
+    program = PROGRAM.format(root=str(ROOT))
     places = {"ONEPASS_CACHE": "store", "ONEPASS_RUNS": "runs", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        [*command, "-o", str(trace), sys.executable, "-c", program, *words],
+        ["strace", *options, *more, "-o", str(trace), sys.executable, "-c", program, *words],
         cwd=work, env={**os.environ, **places}, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    if done.returncode:
-        raise SystemExit(f"{' '.join(words)}: exit code {done.returncode}: {done.stderr[-500:]}")
     found = []
     for path in trace.parent.glob(f"{trace.name}.*"):
+        counts = Counter[str]()
         for line in path.read_text().splitlines():
             if match := CALL.match(line):
-                found.append(
-                    (float(match["time"]), match["name"], match["arguments"], int(match["result"]))
-                )
+                counts[match["name"]] += 1
+                call = Call(match["name"], match["arguments"], int(match["result"]), counts[match["name"]])  # fmt: skip
+                found.append((float(match["time"]), len(found), call))
         path.unlink()
-    return [
-        (name, arguments, result) for _, name, arguments, result in sorted(found) if result >= 0
-    ]
+    return done, [call for _, _, call in sorted(found)]
+
+
+def calls(work: Path, words: tuple[str, ...], trace: Path) -> list[Call]:
+    """Run a command and return the calls that succeeded, in their order."""
+    done, found = traced(work, words, trace)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)}: exit code {done.returncode}: {done.stderr[-500:]}")
+    return [call for call in found if call.result >= 0]
 
 
 def write_state(state: dict[str, bytes | None], folder: Path) -> None:
@@ -303,8 +325,8 @@ def main() -> int:
             disk = Disk(work)
             recorded = calls(work, stage.words, root / "trace")
             changes, seen, counts = 0, set(), {"resumed": 0, "refused": 0, "failed": 0}
-            for name, arguments, result in recorded:
-                if not disk.apply(name, arguments, result):
+            for call in recorded:
+                if not disk.apply(call.name, call.arguments, call.result):
                     continue
                 changes += 1
                 if changes % flags.every:
@@ -321,9 +343,9 @@ def main() -> int:
                     bad = "Traceback" in err or code not in (0, 1) or bool(told)
                     counts["failed" if bad else "refused" if code else "resumed"] += 1
                     if bad or code:
-                        place = _plain(arguments)[:160]
+                        place = plain(call.arguments)[:160]
                         print(
-                            f"{stage.name}, after change {changes} {name}({place}), {which}: {code} {last[:200]} {told[:3]}",
+                            f"{stage.name}, after change {changes} {call.name}({place}), {which}: {code} {last[:200]} {told[:3]}",
                             file=sys.stderr,
                             flush=True,
                         )

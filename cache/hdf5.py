@@ -50,22 +50,74 @@ ATTRIBUTE_BYTES = 1 << 16
 WRONG_BYTES = (OSError, LookupError, ValueError, RuntimeError, AttributeError, TypeError, RecursionError, OverflowError, MemoryError)  # fmt: skip
 
 
-def create_hdf5(target: Path | io.BytesIO, *, align: bool = False) -> h5py.File:
+class _Target(io.FileIO):
+    """A file that HDF5 writes, which keeps a refused write to itself: HDF5 crashes in its clean-up after one.
+
+    Attributes:
+        refused: The first error of the system; what was written from then on is lost.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self.refused: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of it; return how many bytes that are."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        with self._remembering():
+            while rest:
+                rest = rest[super().write(rest) :]
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """Make the file so many bytes long."""
+        with self._remembering():
+            return super().truncate(size)
+        return size or 0
+
+    @contextmanager
+    def _remembering(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # a new one: the frames of this one hold memory of HDF5, which is gone when they are cleared
+            self.refused = self.refused or OSError(error.errno, error.strerror)
+
+
+@contextmanager
+def create_hdf5(target: Path | io.BytesIO, *, align: bool = False) -> Iterator[h5py.File]:
     """Create a file, on disk or in memory; the same content gives the same bytes.
 
     Args:
         target: A file that is overwritten, or a buffer.
         align: Let large arrays begin at multiples of 4096 bytes.
+
+    Raises:
+        OSError: The system refused a write.
     """
+    buffer = target if isinstance(target, io.BytesIO) else _Target(target)
+    try:
+        with h5py.File(_create(str(target), buffer, align)) as file:
+            yield file
+    finally:
+        if isinstance(buffer, _Target):
+            buffer.close()
+    if isinstance(buffer, _Target) and buffer.refused:
+        raise buffer.refused
+
+
+def _create(name: str, buffer: io.BytesIO | io.FileIO, align: bool) -> h5f.FileID:
+    # In a frame of its own: an error keeps the frames that it passed, and these lists crash the process at its
+    # end where they are still there.
     created, access = h5p.create(h5p.FILE_CREATE), h5p.create(h5p.FILE_ACCESS)
     created.set_obj_track_times(False)
     access.set_libver_bounds(h5f.LIBVER_V18, h5f.LIBVER_V18)
     access.set_fclose_degree(h5f.CLOSE_STRONG)
     if align:
         access.set_alignment(1 << 16, 1 << 12)
-    if isinstance(target, io.BytesIO):
-        access.set_fileobj_driver(h5fd.fileobj_driver, target)
-    return h5py.File(h5f.create(os.fsencode(str(target)), h5f.ACC_TRUNC, created, access))
+    access.set_fileobj_driver(h5fd.fileobj_driver, buffer)
+    return h5f.create(os.fsencode(name), h5f.ACC_TRUNC, created, access)
 
 
 @contextmanager

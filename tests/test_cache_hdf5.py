@@ -1,5 +1,6 @@
 """HDF5 from anywhere: what is not one of our plain files is refused before a value of it is read."""
 
+import errno
 import io
 import json
 import subprocess
@@ -247,3 +248,25 @@ def test_no_zeroed_sector_and_no_flip_hangs_or_crashes(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and done.stdout.endswith("end\n"), done
     assert len(damages) > 50
+
+
+REFUSED = """
+import resource, sys; sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+import numpy as np
+from onepass.cache.hdf5 import create_hdf5
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
+try:
+    with create_hdf5(Path(sys.argv[2])) as file:
+        for number in range(5):
+            file.create_dataset(str(number), data=np.arange(2000))
+except OSError as error:
+    print(type(error).__name__, error.errno)
+"""
+
+
+@pytest.mark.parametrize("room", [0, 100, 3000, 30_000, 79_000])
+def test_a_refused_write_is_said_and_does_not_crash_the_process(tmp_path: Path, room: int) -> None:
+    command = [sys.executable, "-c", REFUSED, str(ROOT), str(tmp_path / "a.h5"), str(room)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"OSError {errno.EFBIG}\n"), done.stderr

@@ -1,0 +1,96 @@
+"""The disk is full, or read-only, at one write of a command after the other.
+
+    python benchmarks/full_disk.py [--every 1] [--stage NAME]
+
+strace lets one system call after the other fail: writes for want of space, new files, folders and renames as on a
+read-only disk too. The command must end with one line that says so, or do without what it could not write; the same
+command again must end as if nothing had been.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from campaign import STAGES, Stage, Volatile, contents, finished, stages
+from common import machine
+from power_loss import Call, Disk, calls, plain, traced
+
+ERRORS = {
+    "write": ("ENOSPC",), "pwrite64": ("ENOSPC",), "mkdir": ("ENOSPC", "EROFS"),
+    "rename": ("ENOSPC", "EROFS"), "openat": ("ENOSPC", "EROFS"),
+}  # fmt: skip
+
+
+def writes(disk: Disk, made: list[Call]) -> list[Call]:
+    """Return the calls that write below the folder."""
+    changing = [call for call in made if disk.apply(call.name, call.arguments, call.result)]
+    return [call for call in changing if call.name in ERRORS]
+
+
+def outcome(
+    stage: Stage, work: Path, call: Call, error: str, expected: dict, volatile: Volatile
+) -> str:
+    """Let one call of a command fail, then run it again; return in a word or a line how that ended."""
+    inject = f"inject={call.name}:error={error}:when={call.number}"
+    done, made = traced(work, stage.words, work.parent / "trace", "-e", inject)
+    if not any(
+        one.name == call.name and one.result == -1 and one.number == call.number for one in made
+    ):
+        return "missed"
+    last = (done.stderr.strip().splitlines() or [""])[-1]
+    if "Traceback" in done.stderr or done.returncode not in (0, 1):
+        return f"exit code {done.returncode}: {last}"
+    if done.returncode and not any(word in last.lower() for word in ("full", "space", "read-only")):
+        return f"another reason is given: {last}"
+    code, _, err, _ = finished(work, *stage.words)
+    if code or "Traceback" in err:
+        return f"again: exit code {code}: {(err.strip().splitlines() or [''])[-1]}"
+    told = volatile.differences(contents(work), expected)
+    return f"again: {told[:3]}" if told else "said" if done.returncode else "did without"
+
+
+def main() -> int:
+    """Parse the flags, let writes fail, return 1 where a command did not end as it should."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--every", type=int, default=1, help="one write of so many")
+    parser.add_argument("--stage", action="append", choices=[stage.name for stage in STAGES])
+    flags = parser.parse_args()
+    failed = 0
+    print(f"{machine()}\n\n| command | writes | tried | said so | did without | missed | failed |")
+    print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary).resolve()
+        known, volatile = stages(root, flags.stage)
+        for stage, before, after, _ in known:
+            expected, work, counts = contents(after), root / "x", Counter[str]()
+            restore(before, work)
+            disk = Disk(work)
+            written = writes(disk, calls(work, stage.words, root / "trace"))
+            for call in written[:: flags.every]:
+                for error in ERRORS[call.name]:
+                    restore(before, work)
+                    end = outcome(stage, work, call, error, expected, volatile)
+                    known_end = end in ("said", "did without", "missed")
+                    counts[end if known_end else "failed"] += 1
+                    if not known_end:
+                        place = plain(call.arguments)[:160]
+                        print(f"{stage.name}, {error} at {call.name}({place}): {end[:400]}", file=sys.stderr, flush=True)  # fmt: skip
+            ends = " | ".join(
+                str(counts[end]) for end in ("said", "did without", "missed", "failed")
+            )
+            print(f"| {stage.name} | {len(written)} | {counts.total()} | {ends} |", flush=True)
+            failed += counts["failed"]
+    return int(failed > 0)
+
+
+def restore(before: Path, work: Path) -> None:
+    """Bring the user's folder back to what it was before the command."""
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(before, work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
