@@ -46,6 +46,15 @@ def changes_between(before: Manifest | None, after: Manifest, row: np.ndarray) -
     return what
 
 
+def changes_since(manifest: Manifest, digest: str) -> list[str]:
+    """Return what changed since a data set had a digest (hex), in words; nothing where it never had it."""
+    states = [change.digest for change in manifest.history]
+    if digest not in states:
+        return []
+    last = len(states) - 1 - states[::-1].index(digest)
+    return [what for change in manifest.history[last + 1 :] for what in change.what]
+
+
 def _class_of(manifest: Manifest) -> np.ndarray:
     return np.array([*manifest.class_ids, "unknown"], object)[true_labels(manifest)]
 

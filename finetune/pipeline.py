@@ -74,7 +74,7 @@ def _trained(session: Session, folder: Path, stop: StopRequest) -> FinetuneResul
     session.check_features()
     session, found = _with_rate(session)
     classifier = session.build()
-    record_run(folder, session.identity, found)
+    record_run(folder, session.identity, found, session.dataset)
     apart = session.warm(classifier)
     _log_layers(session, classifier)
     training = session.training(classifier, folder / CHECKPOINT)

@@ -48,6 +48,7 @@ def average(members: Sequence[Predictor], *, learnt: bool) -> Predictor:
         held_out=held_out,
         not_held_out=reason,
         views=tuple(dict.fromkeys(view for member in members for view in member.views)),
+        note=joined([member.note for member in members]),
         members=tuple(members),
         weights=tuple(map(float, weights)),
         model=_mean_model(members, tuple(map(float, weights))),
@@ -61,7 +62,9 @@ def calibrate(predictor: Predictor) -> Predictor:
     Where every selection row was trained on, it is returned as it is, with a note that says so.
     """
     if predictor.held_out is None:
-        return replace(predictor, note=f"no temperature: {predictor.not_held_out}")
+        return replace(
+            predictor, note=joined([predictor.note, f"no temperature: {predictor.not_held_out}"])
+        )
     truth = predictor.dataset.labels[predictor.held_out]
     temperature = calibration_temperature(truth, predictor.compute(SELECTION))
     return replace(
@@ -71,6 +74,11 @@ def calibrate(predictor: Predictor) -> Predictor:
         learnt_on=len(truth),
         model=predictor.model and at_temperature(predictor.model, temperature),
     )
+
+
+def joined(notes: Sequence[str]) -> str:
+    """Return several notes as one; "" for none."""
+    return ". ".join(filter(None, notes))
 
 
 def _mean_model(members: Sequence[Predictor], weights: tuple[float, ...]) -> MeanModel | None:

@@ -129,14 +129,14 @@ def facts_of(predictor: Predictor, specs: list[VectorSpec]) -> ModelFacts:
         )
     return ModelFacts(
         dataset=dataset.name,
-        dataset_digest=dataset.digest,
+        dataset_digest=predictor.learnt_from or dataset.digest,
         title=dataset.record.title,
         training_rows=len(dataset.rows("train")),
         validation=None if predictor.members else _score(predictor),
         weights=tuple(weights.values()),
         data_licence=dataset.record.licence,
         citation=tuple(dataset.record.citation),
-        notes=tuple(dataset.record.notes),
+        notes=(*dataset.record.notes, *filter(None, [predictor.note])),
         temperature=predictor.temperature,
         made_by=made_by(),
     )

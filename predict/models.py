@@ -229,7 +229,7 @@ def _open(store: AnyStore, runs: Path, text: str) -> Model:
         )
     name, line, model = split_model(text)
     if is_run(runs, text):
-        return open_run(store, runs, text)
+        return open_run(store, runs, text, any_state=True)
     dataset = open_dataset(store, name)
     finished = [path.parent.name for path in (runs / name / "finetune").glob(f"*/{RESULT}")]
     try:

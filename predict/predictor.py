@@ -114,7 +114,9 @@ class Predictor:
         weights: Theirs, together 1.
         temperature: Divides the logarithms of the probabilities.
         learnt_on: Selection rows that temperature and weights were learnt on; 0 for none.
-        note: Why nothing was learnt where it was asked for; else "".
+        learnt_from: Digest of the state of the data set that a run learnt from; "" for today's.
+        note: What else has to be known: that it learnt from another state of the data set, or why nothing was
+            learnt where it was asked for; else "".
         model: What it makes of new pictures, at its temperature; None where it can say nothing of them.
         pictures: The same with its networks, ready to be called.
         labels: Ids and names of the classes, of a model folder.
@@ -133,6 +135,7 @@ class Predictor:
     weights: tuple[float, ...] = ()
     temperature: float = 1.0
     learnt_on: int = 0
+    learnt_from: str = ""
     note: str = ""
     model: PixelModel | None = None
     pictures: PixelClassifier | None = None

@@ -5,7 +5,7 @@ from functools import cache
 import keras
 import numpy as np
 
-from onepass.cache.errors import MissingFileError
+from onepass.cache.errors import MissingFileError, StaleError
 from onepass.classify.metrics import softmax
 from onepass.finetune.session.runs import FinishedRun
 from onepass.finetune.training.inference import predict_rows, restore, save_logits
@@ -40,8 +40,8 @@ def run_predictor(run: FinishedRun, views: tuple[str, ...] = ()) -> Predictor:
         try:
             found, found_rows = run.logits(kept)
             order = np.argsort(found_rows, kind="stable")
-            if np.array_equal(found_rows[order], rows):
-                return found[order]
+            if np.isin(rows, found_rows).all():
+                return found[order[np.searchsorted(found_rows[order], rows)]]
         except MissingFileError:
             pass
         label = f"{run.short}: {part}, {view_text((view,))}"
@@ -54,6 +54,8 @@ def run_predictor(run: FinishedRun, views: tuple[str, ...] = ()) -> Predictor:
             rows = held_out
         else:
             rows = split_rows(run.dataset, part)
+            if part == "val" and run.state:
+                _check_unseen(run, rows)
         total = np.zeros((len(rows), len(run.dataset.class_ids)), np.float32)
         for view in expanded:
             total += softmax(logits(part, view, rows))
@@ -68,6 +70,22 @@ def run_predictor(run: FinishedRun, views: tuple[str, ...] = ()) -> Predictor:
         not_held_out=""
         if held_out is not None
         else f"{run.name} was trained on the selection rows as well",
+        learnt_from=run.identity.dataset_digest,
+        note=run.state,
         views=expanded,
         model=RunModel(run.name, network, expanded),
     )
+
+
+def _check_unseen(run: FinishedRun, rows: np.ndarray) -> None:
+    """Refuse to score a run on rows that it may have learnt from.
+
+    Raises:
+        StaleError: Not all of them were validation rows when it was trained.
+    """
+    new = np.setdiff1d(rows, run.logits("val")[1])
+    if len(new):
+        raise StaleError(
+            f"{run.state}. {len(new):,} of the {len(rows):,} validation images were none then, and it may have "
+            "learnt from them; train it again under another name with --run"
+        )

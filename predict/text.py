@@ -30,7 +30,7 @@ def predict_text(result: "PredictResult") -> str:
     lines += [one_line(result.point)] if result.point else []
     if learnt := _learnt(record):
         lines.append(f"{learnt}, learnt on {record.learnt_on:,} selection rows")
-    lines += [f"Note: {record.note}"] if record.note else []
+    lines += [f"Note: {one_line(record.note)}"] if record.note else []
     lines += [f"File: {result.path}", f"Record: {result.record_path}"]
     step = "report" if any(member.views for member in record.members) else "finetune"
     return "\n".join([*lines, f"Next: {onepass_command(step, '--dataset', record.dataset)}"])
@@ -52,6 +52,7 @@ def pictures_text(result: "PicturesResult") -> str:
         + (f" and {rest:,} more classes" if rest > 0 else "")
     )
     lines += [one_line(result.point)] if result.point else []
+    lines += [f"Note: {one_line(result.note)}"] if result.note else []
     lines += [f"left open: {result.open:,}"] if result.open else []
     lines += [f"could not be read: {result.unread:,}"] if result.unread else []
     lines += [f"File: {result.path}"] if result.path else []

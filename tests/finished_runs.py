@@ -43,7 +43,8 @@ def write_run(runs: Path, dataset: ImageDataset, name: str, noise: float, held_o
     identity = RunIdentity(
         NAME, dataset.digest, "gone-0", {}, RECIPES["default"], "all", held_out, 0, "none", 0
     )
-    RunConfig(identity, {}).write(run / "config.json")
+    known = dataset.contents, tuple(dataset.class_ids)
+    RunConfig(identity, {}, None, *known).write(run / "config.json")
     row = EpochRow(1, 1.0, 0.75, 1.0, selection_accuracy=0.5 if held_out else None)
     FinetuneResult(f"{NAME}/{name}", Path(name), "", None, (row,), "", 0.5).write(
         run / "result.json"

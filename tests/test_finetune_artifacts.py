@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -148,7 +149,8 @@ def test_a_folder_is_one_runs(place: Path) -> None:
     folder = place / "whole"
     ours = RunConfig.read(folder / "config.json").identity
     refuse_other(folder, ours, {})
-    record_run(folder, replace(ours, seed=9), None)
+    dataset = SimpleNamespace(contents="c", class_ids=["a", "b"])
+    record_run(folder, replace(ours, seed=9), None, dataset)
     assert RunConfig.read(folder / "config.json").identity == ours  # what is there stays
     other = replace(ours, recipe=replace(ours.recipe, epochs=4))
     with pytest.raises(InvalidInputError, match=r"\(epochs: 3, now 4\); .*--run NAME"):
@@ -156,8 +158,9 @@ def test_a_folder_is_one_runs(place: Path) -> None:
     with pytest.raises(InvalidInputError, match=r"learning_rate: 0.00015, now auto"):
         refuse_other(folder, ours, {"learning_rate": "auto"})
     refuse_other(place / "free", ours, {})
-    record_run(place / "free", ours, None)
-    assert RunConfig.read(place / "free" / "config.json").identity == ours
+    record_run(place / "free", ours, None, dataset)
+    config = RunConfig.read(place / "free" / "config.json")
+    assert (config.identity, config.contents, config.class_ids) == (ours, "c", ("a", "b"))
 
 
 def test_reading_runs_loads_nothing_heavy() -> None:

@@ -2,21 +2,24 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from classify_store import NAME
-from finished_runs import write_runs
+from classify_store import NAME, digits, write_dataset
+from finished_runs import write_run, write_runs
 
 from onepass.cache.arrays import pack_arrays, unpack_arrays
 from onepass.cache.commandline.command import main
-from onepass.cache.errors import InvalidInputError, UsageError
+from onepass.cache.errors import InvalidInputError, StaleError, UsageError
 from onepass.cache.provenance import digest_array
 from onepass.classify.leaderboard.prediction_record import MemberRecord, PredictionRecord
 from onepass.classify.metrics import log_loss, log_probabilities, softmax
 from onepass.classify.protocol.scorings import read_scorings
-from onepass.data.dataset import ImageDataset
+from onepass.data.config import RelabelConfig
+from onepass.data.dataset import ImageDataset, open_dataset
+from onepass.data.relabel import relabel
 from onepass.predict.__main__ import COMMANDS
 from onepass.predict.average import learn_weights, mix
 from onepass.predict.config import PredictConfig
@@ -173,3 +176,39 @@ def test_a_record_of_the_format_before_is_read(tmp_path: Path) -> None:
     assert record.members == (MemberRecord("d/r1", ("", "flip"), 1.0),)
     record.write(tmp_path / "b.json")
     assert PredictionRecord.read(tmp_path / "b.json") == record
+
+
+def relabelled(store: Path, file: Path, **changes: str) -> ImageDataset:
+    """Give a few rows another label."""
+    lines = [f"{name}.png,{label}" for name, label in changes.items()]
+    file.write_text("\n".join(["file,label", *lines]) + "\n")
+    relabel(RelabelConfig(name=NAME, labels=file, cache_dir=store))
+    return open_dataset(store, NAME)
+
+
+def test_a_run_from_before_a_relabel_still_predicts_and_says_what_it_learnt_from(tmp_path) -> None:
+    store, runs, dataset = write_runs(tmp_path)
+    first, second = (dataset.names[row].removesuffix(".png") for row in dataset.rows("val")[:2])
+    learnt = relabelled(store, tmp_path / "l.csv", **{first: "n03"})
+    write_run(runs, learnt, "r9", 1.0, held_out=True)
+    before, _ = predict((store, runs, dataset), f"{NAME}/r9", "--split", "val")
+    assert before["note"] == ""
+    today = relabelled(store, tmp_path / "l.csv", **{second: "n04"})
+    after, _ = predict((store, runs, dataset), f"{NAME}/r9", "--split", "val")
+    assert after["dataset_digest"] == today.digest and after["temperature"] == before["temperature"]
+    assert after["note"].startswith(
+        f"{NAME}/r9 learnt from the state {learnt.digest[:8]} of {NAME}"
+    )
+    assert f"since then: labels changed: 1 ({second}.png" in after["note"]
+    changed = abs(after["val_top1"] - before["val_top1"]) * len(today.rows("val"))
+    assert changed == pytest.approx(0, abs=1e-9) or changed == pytest.approx(1)
+    # an image that it learnt from is not one to score it on
+    split = digits().split.copy()
+    split[dataset.rows("train")[0]] = 1
+    write_dataset(store, replace(digits(), split=split))
+    config = PredictConfig(models=(f"{NAME}/r9",), split="val", cache_dir=store, runs_dir=runs)
+    with pytest.raises(StaleError, match=r"1 of the \d+ validation images were none then"):
+        predict_split(config)
+    other = write_dataset(store, digits(), ids=[f"m{k:02d}" for k in range(10)])
+    with pytest.raises(StaleError, match=f"is now {other.digest[:8]}"):
+        predict_split(config)

@@ -38,7 +38,8 @@ class PredictionRecord(Artifact):
         weights: "equal", or "learnt" on selection rows.
         temperature: Divided the logarithms of the probabilities; 1.0 for none.
         learnt_on: Selection rows that weights and temperature were learnt on; 0 for none.
-        note: Why nothing was learnt, where it was asked for; else "".
+        note: That a run learnt from another state of the data set, or why nothing was learnt, where it was asked
+            for; else "".
         val_top1: Accuracy on the validation split, 0 … 1; None for another split.
         val_interval: Its 95 % interval.
         log_loss: Mean negative log-probability of the true classes (nats); None for rows without labels.

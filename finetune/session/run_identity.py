@@ -8,6 +8,7 @@ from onepass.cache.artifacts import Artifact, record, to_json
 from onepass.cache.errors import CorruptFileError, InvalidInputError
 from onepass.cache.features import FeatureKey, key_of_format_1
 from onepass.cache.provenance import differences, made_by
+from onepass.data.dataset import ImageDataset
 from onepass.finetune.recipes import Recipe, recipe_name_today
 
 CONFIG = "config.json"
@@ -97,17 +98,26 @@ class RunConfig(Artifact):
         made_by: Command, time, machine and versions.
         found: What the search for its learning rate saw, where there was one (`--learning-rate auto`);
             the identity holds the rate itself, so that the search is done once.
+        contents: Identity of the data set's images in their order (hex); "" in runs of an early version.
+        class_ids: Its classes.
     """
 
-    FORMAT: ClassVar[int] = 2
+    FORMAT: ClassVar[int] = 3
 
     identity: RunIdentity
     made_by: dict[str, Any]
     found: RateSearch | None = None
+    contents: str = ""
+    class_ids: tuple[str, ...] = ()
 
     @classmethod
     def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
-        """Format 0 had the first names of three recipes; format 1 the data set in the feature key."""
+        """Format 0 had the first names of three recipes; format 1 the data set in the feature key.
+
+        Format 2 did not say which images and classes the data set had.
+        """
+        if found == 2:
+            return value
         if search := value.get("found"):
             search["recipe"] = recipe_name_today(search["recipe"])
         identity = value["identity"]
@@ -140,7 +150,10 @@ def refuse_other(folder: Path, wanted: RunIdentity, changes: Mapping[str, Any]) 
         )
 
 
-def record_run(folder: Path, identity: RunIdentity, found: RateSearch | None) -> None:
+def record_run(
+    folder: Path, identity: RunIdentity, found: RateSearch | None, dataset: ImageDataset
+) -> None:
     """Mark a free folder as this run's, with what the search for its learning rate saw."""
     if not (folder / CONFIG).exists():
-        RunConfig(identity, made_by(), found).write(folder / CONFIG)
+        config = RunConfig(identity, made_by(), found, dataset.contents, tuple(dataset.class_ids))
+        config.write(folder / CONFIG)

@@ -13,7 +13,8 @@ from onepass.cache.errors import CorruptFileError, MissingFileError, StaleError
 from onepass.cache.files import read_bytes
 from onepass.cache.names import check_run
 from onepass.cache.stores import AnyStore
-from onepass.data.dataset import ImageDataset, open_dataset
+from onepass.data.dataset import ImageDataset, manifest_of, open_dataset
+from onepass.data.history import changes_since
 from onepass.finetune.session.result import RESULT, FinetuneResult
 from onepass.finetune.session.run_identity import CONFIG, RunConfig, RunIdentity
 
@@ -52,7 +53,8 @@ class FinishedRun:
         folder: Where it lies.
         identity: What its course depended on.
         result: What it found.
-        dataset: The data set, in the state it was trained on.
+        dataset: The data set as it is today.
+        state: In a sentence, from which state of it the run learnt, where that is another; else "".
     """
 
     name: str
@@ -60,6 +62,7 @@ class FinishedRun:
     identity: RunIdentity
     result: FinetuneResult
     dataset: ImageDataset
+    state: str = ""
 
     @property
     def short(self) -> str:
@@ -81,7 +84,9 @@ class FinishedRun:
     def held_out(self) -> np.ndarray | None:
         """Return the selection rows that it never trained on, ascending; None where it took them all."""
         path = logits_path(self.folder, "selection")
-        return np.sort(self.logits("selection")[1]) if path.exists() else None
+        if not path.exists():
+            return None
+        return np.intersect1d(self.logits("selection")[1], self.dataset.rows("train"))
 
 
 def logits_path(folder: Path, split: str) -> Path:
@@ -148,13 +153,20 @@ def finished_runs(place: Path) -> list[Run]:
     return [read_run(folder) for folder in run_folders(place) if (folder / RESULT).exists()]
 
 
-def open_run(store: AnyStore, runs: Path, text: str) -> FinishedRun:
+def open_run(store: AnyStore, runs: Path, text: str, *, any_state: bool = False) -> FinishedRun:
     """Open the run that DATASET/RUN names.
+
+    Args:
+        store: Root of the store.
+        runs: Root of the results.
+        text: DATASET/RUN.
+        any_state: Open it also where labels, splits or names changed since it was trained. With other images
+            or classes its numbers would be of other rows or columns.
 
     Raises:
         UsageError: It is written in another way.
         MissingFileError: There is no such run, or it is not finished; the finished ones are named.
-        StaleError: The data set has changed since.
+        StaleError: The data set has changed since, or for `any_state` its images or classes have.
     """
     name, run = check_run("run", text)
     folder = runs / name / "finetune" / run
@@ -166,9 +178,17 @@ def open_run(store: AnyStore, runs: Path, text: str) -> FinishedRun:
     found = read_run(folder)
     assert found.result is not None
     dataset = open_dataset(store, name)
-    if dataset.digest != found.identity.dataset_digest:
-        raise StaleError(
-            f"{folder}: trained on data set {found.identity.dataset_digest[:8]}, but {name} is now "
-            f"{dataset.digest[:8]}; train it again under another name with --run"
+    learnt_from, state = found.identity.dataset_digest, ""
+    if dataset.digest != learnt_from:
+        config = found.config
+        same = (config.contents, config.class_ids) == (dataset.contents, tuple(dataset.class_ids))
+        if not (any_state and same):
+            raise StaleError(
+                f"{folder}: trained on data set {learnt_from[:8]}, but {name} is now "
+                f"{dataset.digest[:8]}; train it again under another name with --run"
+            )
+        since = "; ".join(changes_since(manifest_of(store, name), learnt_from))
+        state = f"{text} learnt from the state {learnt_from[:8]} of {name}" + (
+            f"; since then: {since}" if since else ""
         )
-    return FinishedRun(text, folder, found.identity, found.result, dataset)
+    return FinishedRun(text, folder, found.identity, found.result, dataset, state)

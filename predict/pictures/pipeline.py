@@ -38,6 +38,7 @@ class PicturesResult:
     Attributes:
         model: By what they were classified.
         point: By which their classes were decided, in a sentence; "" where the most probable class is the answer.
+        note: What else has to be known of it.
         pictures: How many there were.
         unread: How many of them could not be read.
         open: How many answers were left open.
@@ -58,6 +59,7 @@ class PicturesResult:
     copied_to: Path | None = None
     explained_in: Path | None = None
     point: str = ""
+    note: str = ""
 
     @property
     def incomplete(self) -> bool:
@@ -96,6 +98,7 @@ def predict_pictures(config: PredictConfig, predictor: Predictor | None = None) 
         copied_to=config.copy_to,
         explained_in=config.explain,
         point=predictor.point_text,
+        note=predictor.note,
     )
     _ = classifier.novelty  # learnt here, where its progress is seen
     sorter = Sorter(config.copy_to, config.link) if config.copy_to else None
