@@ -1,15 +1,16 @@
-"""onepass classify [curve | ensemble | inspect | sweep | transfer]: heads on vectors."""
+"""onepass classify [curve | ensemble | inspect | next | sweep | transfer]: heads on vectors."""
 
 import sys
 from typing import Any
 
 from onepass.cache.commandline.command import Command, OnSignal, main
-from onepass.classify.analysis.text import inspect_text, transfer_text
+from onepass.classify.analysis.text import inspect_text, next_text, transfer_text
 from onepass.classify.config import (
     ClassifyConfig,
     CurveConfig,
     EnsembleConfig,
     InspectConfig,
+    NextConfig,
     SweepConfig,
     TransferConfig,
 )
@@ -63,6 +64,12 @@ def _inspect(config: InspectConfig) -> Any:
     return inspect_dataset(config)
 
 
+def _next(config: NextConfig) -> Any:
+    from onepass.classify.analysis.labelling import choose_next
+
+    return choose_next(config)
+
+
 COMMANDS = [
     Command(
         "",
@@ -111,6 +118,13 @@ COMMANDS = [
         _inspect,
         inspect_text,
         OnSignal.RESUME,
+    ),
+    Command(
+        "next",
+        "Say which unlabelled images to label next: unsure ones, and no two of a kind.",
+        NextConfig,
+        _next,
+        next_text,
     ),
 ]
 

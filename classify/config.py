@@ -9,6 +9,7 @@ from onepass.cache.errors import UsageError
 from onepass.classify.goals import GOAL_HELP, parse_goal
 
 Budget = Literal["quick", "full"]
+NextRule = Literal["both", "margin", "k-center"]
 Method = Literal["average", "stack"]
 METHODS: tuple[Method, ...] = get_args(Method)
 MetricName = Literal["top1", "balanced", "macro-f1", "auroc", "average-precision", "log-loss"]
@@ -159,6 +160,29 @@ class InspectConfig(RunsConfig):
     def __post_init__(self) -> None:
         if self.top < 1:
             raise UsageError(f"--top {self.top}: expected a whole number, 1 or above")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextConfig(RunsConfig):
+    """Which unlabelled images are chosen, and by which probe."""
+
+    dataset: str = flag(help="name of a prepared data set with a leaderboard", metavar="NAME")
+    from_: str = flag(
+        "",
+        "name of a prepared data set that holds the unlabelled images (default: the unlabelled ones of --dataset)",
+        metavar="NAME",
+    )
+    count: int = flag(200, "how many to label next")
+    by: NextRule = flag(
+        "both",
+        "margin: those that the probe is least sure of; k-center: those that are least like what is known or chosen; "
+        "both: the second among the first",
+    )
+    probe: str = flag("best", "id of a probe on the leaderboard, or best", metavar="ID")
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise UsageError(f"--count {self.count}: expected a whole number, 1 or above")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

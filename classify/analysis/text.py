@@ -1,4 +1,4 @@
-"""What a person reads at the end of `transfer` and `inspect`."""
+"""What a person reads at the end of `transfer`, `inspect` and `next`."""
 
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,7 @@ from onepass.classify.text import percent
 
 if TYPE_CHECKING:
     from onepass.classify.analysis.inspection import Inspection, InspectResult
+    from onepass.classify.analysis.labelling import NextResult
     from onepass.classify.analysis.transferability import FeatureScores, TransferResult
 
 SHOWN = 5  # lines of each list; the file holds more
@@ -151,3 +152,21 @@ def _classes(result: "Inspection") -> list[str]:
         for one in result.confusions[:SHOWN]
     ]
     return lines
+
+
+def next_text(result: "NextResult") -> str:
+    """Return where the images to label next are listed, and what to do with the list."""
+    rules = {
+        "both": "unsure of them, and no two of a kind",
+        "margin": "least sure of them",
+        "k-center": "least like what is labelled",
+    }
+    return "\n".join(
+        [
+            f"{result.source}: {len(result.rows):,} of {result.unlabelled:,} unlabelled images to label next "
+            f"({result.probe}: {rules[result.rule]})",
+            f"Files: {result.table} (column label is empty), pictures in {result.sheet}",
+            f"Next: fill in the labels, add the rows to the table that {result.dataset} is made from (or move the files "
+            "into its folders of classes), and prepare it again; nothing else is decoded or extracted again",
+        ]
+    )
