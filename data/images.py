@@ -3,7 +3,7 @@
 import io
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import PurePosixPath
 
@@ -21,6 +21,12 @@ MEMORY = 900_000_000  # bytes that all images may take that are being decoded at
 # Bytes a pixel that decoding takes at its peak, measured; 9 where nothing is said.
 PIXEL_BYTES = {"WEBP": 16, "AVIF": 16, "JPEG2000": 25}
 STRIP_PIXELS = 1_000_000  # that are converted at a time
+# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size while so many times the wanted side are left. Photographs' rows
+# then are those of the whole within a grey level, but for one number in ten thousand (benchmarks/RESULTS.md).
+LEFT = 4
+DECODER = f"Pillow; a JPEG at 1/2, 1/4 or 1/8 of its size where {LEFT} times the side are left"
+SMALL_PIXELS = 250_000  # of a JPEG that simplejpeg decodes sooner than Pillow, to the same pixels
+ORIENTATION = 0x0112  # the EXIF tag
 GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
 
 
@@ -41,7 +47,7 @@ def decode_image(content: bytes | np.ndarray | Image.Image, name: str) -> Image.
     Raises:
         InvalidInputError: It cannot be decoded, is cut short, or is too large.
     """
-    with _decoding(content, name) as image:
+    with _decoding(content, name) as (image, _):
         return image
 
 
@@ -69,10 +75,11 @@ def decode_row(
         InvalidInputError: It cannot be decoded, is cut short, is too large, or of another size than `native`.
     """
     mode = "L" if channels == 1 else "RGB"
-    with _decoding(content, name) as image:
-        if native and image.size != (native, native):
+    with _decoding(content, name, side) as (image, part):
+        found = part * image.width, part * image.height
+        if native and found != (native, native):
             raise InvalidInputError(
-                f"{name}: expected {native} x {native} px, found {image.width} x {image.height}"
+                f"{name}: expected {native} x {native} px, found {found[0]} x {found[1]}"
             )
         image = image if image.mode == mode else image.convert(mode)
         array = np.asarray(fit_image(image, side, fit))
@@ -80,14 +87,20 @@ def decode_row(
 
 
 @contextmanager
-def _decoding(content: bytes | np.ndarray | Image.Image, name: str) -> Iterator[Image.Image]:
-    """Yield the image as "L" or "RGB"; its memory is counted until the block ends.
+def _decoding(
+    content: bytes | np.ndarray | Image.Image, name: str, side: int = 0
+) -> Iterator[tuple[Image.Image, int]]:
+    """Yield the image as "L" or "RGB", and at what part of its size; its memory is counted until the block ends.
+
+    Args:
+        content, name: As in `decode_image`.
+        side: What it will be scaled down to (px), so that a part of its size may do; 0 for nothing.
 
     Raises:
         InvalidInputError: As for `decode_image`.
     """
     if isinstance(content, np.ndarray):
-        yield _to_eight_bits(Image.fromarray(content))
+        yield _to_eight_bits(Image.fromarray(content)), 1
         return
     with ExitStack() as stack:
         try:
@@ -96,6 +109,9 @@ def _decoding(content: bytes | np.ndarray | Image.Image, name: str) -> Iterator[
             else:
                 image = stack.enter_context(_open(content, name))
             stack.enter_context(_memory.reserve(image.width * image.height * _pixel_bytes(image)))
+            part = _reduce(image, side) if side and image is not content else 1
+            if part == 1 and isinstance(content, bytes):
+                image = _small_jpeg(image, content) or image
             image.load()
             _check_size(image)  # an icon may hold a larger one than its header says
             if image is content:  # its owner keeps it as it is
@@ -105,7 +121,30 @@ def _decoding(content: bytes | np.ndarray | Image.Image, name: str) -> Iterator[
             decoded = _to_eight_bits(image)
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged input
             raise _unusable(name, error) from error
-        yield decoded
+        yield decoded, part
+
+
+def _reduce(image: Image.Image, side: int) -> int:
+    """Let a large JPEG be decoded at 1/n of its size, by its own transform; return n."""
+    width, height = image.size
+    for part in (8, 4, 2):
+        if min(width, height) >= LEFT * side * part and not width % part and not height % part:
+            return part if image.draft(image.mode, (width // part, height // part)) else 1
+    return 1
+
+
+def _small_jpeg(image: Image.Image, content: bytes) -> Image.Image | None:
+    """Return a small JPEG decoded by simplejpeg; None where that is not installed, or cannot or need not do it."""
+    if image.format != "JPEG" or image.mode not in ("L", "RGB"):
+        return None
+    if image.width * image.height > SMALL_PIXELS or image.getexif().get(ORIENTATION, 1) != 1:
+        return None
+    with suppress(ImportError, ValueError):  # Pillow says what is wrong with it
+        import simplejpeg
+
+        pixels = simplejpeg.decode_jpeg(content, "RGB" if image.mode == "RGB" else "GRAY")
+        return Image.fromarray(pixels if image.mode == "RGB" else pixels[:, :, 0])
+    return None
 
 
 class _Memory:

@@ -21,7 +21,8 @@ from onepass.data.config import DEFAULT_FIT, MAX_SIDE, PrepareConfig
 from onepass.data.images import decode_row
 from onepass.data.sources.base import Item, Survey
 
-RULES = 1  # raise when the same files would become other pixels: decoding, scaling or order changed
+# Raise when the same files would become other pixels: scaling, order, or decoding by more than a grey level changed.
+RULES = 1
 TASK_ROWS = 64  # images that a thread takes at a time
 USUAL = 0.95  # of the images decide the size of all
 # An image that the system refuses to read is none of these: it may be whole, so that it ends the work.

@@ -225,12 +225,18 @@ class _Preparation:
         self, positions: np.ndarray, donors: Sequence[RowFile], stop: StopRequest
     ) -> Prepared:
         """Decode what no file has, and write pixels and manifest."""
+        from onepass.data.images import DECODER
         from onepass.data.pack import decode_missing, pixel_kind, refused, shard_rows
 
         keys = self.look.source[positions]
         kind, each = pixel_kind(self.geometry), shard_rows(self.geometry)
         with RowWriter(
-            self.folder / NEXT_PIXELS, kind, keys, shard_rows=each, donors=donors
+            self.folder / NEXT_PIXELS,
+            kind,
+            keys,
+            shard_rows=each,
+            how={"decoder": DECODER},
+            donors=donors,
         ) as writer:
             items = [self.source.items[position] for position in positions]
             fresh = keys[writer.pool.unknown()]

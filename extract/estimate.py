@@ -93,7 +93,8 @@ def prepare_job(job: ExtractionJob, dataset: ImageDataset, config: ExtractConfig
         extractor = Extractor.build(job, dataset.pixels, fixed)
         if job.open:
             job, extractor = settle_engine(job, extractor, dataset.pixels, new)
-        extractor = extractor if fixed else extractor.tuned(new)
+        if not fixed and Engine.of(job.precision).name == "keras":
+            extractor = extractor.tuned(new)
         took = human_seconds(time.monotonic() - begin)
         log.info(f"{job}: model built and compiled in {took}, {extractor.batch} images a step")
         widths, batch = extractor.widths, extractor.batch

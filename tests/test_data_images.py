@@ -8,6 +8,7 @@ import threading
 import time
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -290,3 +291,63 @@ def test_a_format_that_takes_more_memory_may_have_fewer_pixels(form: str, side: 
     assert side * side > taken
     with pytest.raises(ValueError, match=f"more than the {taken:,}"):
         images._check_size(image)
+
+
+def photograph(width: int, height: int) -> Image.Image:
+    """Return soft shapes under the noise of a camera."""
+    random = np.random.default_rng(0)
+    coarse = Image.fromarray(random.integers(0, 256, (30, 40, 3), np.uint8))
+    pixels = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float32)
+    noisy = pixels + random.normal(0, 5, pixels.shape)
+    return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("side", [40, 60, 100])
+def test_a_part_of_a_large_jpeg_gives_the_pixels_of_the_whole(side: int, fit: str) -> None:
+    content = encode(photograph(1600, 1200), "JPEG", quality=90)
+    found = decode_row(content, "x.jpg", side, 3, fit).astype(int)
+    whole = np.asarray(fit_image(decode_image(content, "x.jpg"), side, fit)).astype(int)
+    apart = np.abs(found - whole)
+    assert (apart > 1).mean() < 1e-3 and apart.max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "part"),
+    [
+        ((1600, 1200), 40, 4), ((1600, 1200), 37, 8), ((1600, 1200), 100, 2),
+        ((1600, 1200), 200, 1), ((1604, 1202), 40, 2), ((1601, 1200), 40, 1),
+    ],
+)  # fmt: skip
+def test_a_jpeg_is_decoded_at_a_part_that_leaves_four_times_the_side(
+    size: tuple[int, int], side: int, part: int
+) -> None:
+    content = encode(gradient(size=size), "JPEG")
+    with images._decoding(content, "x.jpg", side) as (image, found):
+        assert found == part
+        assert image.size == (size[0] // part, size[1] // part)
+    with images._decoding(encode(gradient(size=size)), "x.png", side) as (_, found):
+        assert found == 1
+
+
+def test_a_part_counts_as_the_size_that_the_image_has() -> None:
+    content = encode(gradient(size=(640, 640)), "JPEG")
+    assert decode_row(content, "x.jpg", 16, 3, "stretch", native=640).shape == (16, 16, 3)
+    with pytest.raises(InvalidInputError, match="expected 80 x 80 px, found 640 x 640"):
+        decode_row(content, "x.jpg", 16, 3, "stretch", native=80)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_simplejpeg_changes_no_pixel(mode: str, orientation: int, monkeypatch: Any) -> None:
+    simplejpeg = pytest.importorskip("simplejpeg")
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = orientation
+    content = encode(photograph(70, 50).convert(mode), "JPEG", quality=80, exif=exif)
+    calls = []
+    decode = simplejpeg.decode_jpeg
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *a: calls.append(a) or decode(*a))
+    fast = pixels(content)
+    assert len(calls) == (orientation == 1 and mode != "CMYK")
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    np.testing.assert_array_equal(fast, pixels(content))

@@ -1,0 +1,123 @@
+"""How fast images become rows: one thread, all cores, and what people write today.
+
+    python benchmarks/decode.py [--photographs 200] [--small 5000] [--rounds 3]
+
+One run, one machine. 64 px: training images of Tiny ImageNet, as they are. 12 megapixels: JPEG files of
+4,000 x 3,000 px (collages of Tiny ImageNet, enlarged, under the noise of a camera), made rows of 320 px. In each
+round take turns: (a) a loop of Pillow in one thread, read, decode, resize; (b) `decode_row` in one thread;
+(c) `prepare_dataset`, the files of a folder to the finished, synced row file. Reported are medians. The last line is
+JSON, in images per second; `gain` is (c) of (a), and `apart` how far the rows of (b) lie from those of (a):
+share of the numbers more than one grey level apart, and the largest difference.
+"""
+
+import argparse
+import io
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from common import machine, prepare, write_jpegs
+from PIL import Image
+
+WIDTH, HEIGHT, ENLARGED = 4000, 3000, 5
+DIFFERENT = 20  # photographs; the others are copies of them with another last byte
+
+
+def write_photographs(tiles: list[Path], folder: Path, count: int) -> None:
+    """Write train/<class>/<number>.jpg."""
+    random, step = np.random.default_rng(0), 64 * ENLARGED
+    noise = random.normal(0, 4, (HEIGHT, WIDTH, 1)).astype(np.float32)
+    contents = []
+    for _ in range(min(count, DIFFERENT)):
+        whole = Image.new("RGB", (WIDTH, HEIGHT))
+        for left in range(0, WIDTH, step):
+            for top in range(0, HEIGHT, step):
+                tile = Image.open(tiles[random.integers(len(tiles))])
+                whole.paste(tile.resize((step, step), Image.Resampling.BICUBIC), (left, top))
+        buffer = io.BytesIO()
+        noisy = np.clip(np.asarray(whole) + noise, 0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(buffer, "JPEG", quality=90)
+        contents.append(buffer.getvalue())
+    for number in range(count):
+        path = folder / "train" / f"class{number % 10}" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(contents[number % len(contents)] + number.to_bytes(4, "little"))
+
+
+def pillow_rows(files: list[Path], side: int) -> np.ndarray:
+    rows = []
+    for file in files:
+        image = Image.open(file).convert("RGB")
+        if image.size != (side, side):
+            image = image.resize((side, side), Image.Resampling.BICUBIC)
+        rows.append(np.asarray(image))
+    return np.stack(rows)
+
+
+def our_rows(files: list[Path], side: int) -> np.ndarray:
+    from onepass.data.images import decode_row
+
+    return np.stack(
+        [decode_row(file.read_bytes(), file.name, side, 3, "stretch") for file in files]
+    )
+
+
+def measure(folder: Path, store: Path, side: int, alone: int, rounds: int) -> dict:
+    """Return the median rates, with how far the rows are apart."""
+    files = sorted(folder.rglob("*.*"))
+    some = [files[i] for i in np.linspace(0, len(files) - 1, alone).astype(int)]
+    rates: dict[str, list[float]] = {"pillow_loop": [], "decode_row": [], "prepare": []}
+    for _ in range(rounds):
+        rows = []
+        for name, work in (("pillow_loop", pillow_rows), ("decode_row", our_rows)):
+            begin = time.monotonic()
+            rows.append(work(some, side).astype(int))
+            rates[name].append(len(some) / (time.monotonic() - begin))
+        shutil.rmtree(store, ignore_errors=True)
+        begin = time.monotonic()
+        prepare(folder, store)
+        rates["prepare"].append(len(files) / (time.monotonic() - begin))
+    apart = np.abs(rows[0] - rows[1])
+    gains = [one / other for one, other in zip(rates["prepare"], rates["pillow_loop"], strict=True)]
+    return {
+        **{name: round(float(np.median(values)), 1) for name, values in rates.items()},
+        "gain": round(float(np.median(gains)), 2),
+        "apart": [float((apart > 1).mean()), int(apart.max())],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--photographs", type=int, default=200)
+    parser.add_argument("--small", type=int, default=5000)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    from onepass.data.config import MAX_SIDE
+
+    print(machine())
+    with tempfile.TemporaryDirectory() as name:
+        small, large, store = (Path(name) / part for part in ("small", "large", "store"))
+        print(write_jpegs(small, options.small), flush=True)
+        write_photographs(sorted(small.rglob("*.*")), large, options.photographs)
+        found = {
+            "64 px": measure(small, store, 64, min(2000, options.small), options.rounds),
+            "12 megapixels": measure(
+                large, store, MAX_SIDE, min(20, options.photographs), options.rounds
+            ),
+        }
+    for kind, rates in found.items():
+        print(
+            f"{kind}: Pillow loop {rates['pillow_loop']}, decode_row {rates['decode_row']}, prepare "
+            f"{rates['prepare']} images/s ({rates['gain']} times the loop); more than a grey level apart: "
+            f"{rates['apart'][0]:.1e} of the numbers, at most {rates['apart'][1]}"
+        )
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
