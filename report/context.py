@@ -19,7 +19,8 @@ from onepass.classify.leaderboard.pareto import extraction_costs
 from onepass.classify.leaderboard.prediction_record import PredictionRecord
 from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.metrics import softmax
-from onepass.classify.operating_points import OperatingPoint, choose_for_winner, positive_column
+from onepass.classify.operating_points import OperatingPoint, choose_for_winner
+from onepass.classify.protocol.evaluate import find_positive
 from onepass.classify.resampling.curve import CurveFile
 from onepass.classify.resampling.folds import CrossValidation
 from onepass.classify.search.sweep_record import SweepRecord
@@ -103,7 +104,7 @@ class ReportContext:
         sweeps: Searches over many neural heads.
         transferability, inspection, folds, curve, ablation: What those commands found; None where they were not run.
         notes: What was left out, and why.
-        point: Operating point of the winner: that on record, else USUAL where there are two classes; None where
+        point: Operating point of the winner: that on record, else USUAL where one class is to be found; None where
             neither is possible.
         vectors: (N, D) of every image, those that the winner looks at first; None where they are gone.
     """
@@ -134,7 +135,7 @@ class ReportContext:
         """Column of the class that is to be found; None where no one class is."""
         if self.point:
             return self.dataset.class_ids.index(self.point.positive)
-        return positive_column(self.dataset) if len(self.class_names) == 2 else None
+        return find_positive(self.dataset, self.board.positive)
 
     @property
     def winner(self) -> ProbeResult:
@@ -224,10 +225,11 @@ def open_context(store: AnyStore, runs_root: Path, name: str) -> ReportContext:
 
 def _operating_point(dataset: ImageDataset, board: Leaderboard) -> OperatingPoint | None:
     kept = OperatingPoint.read_optional(board.head_folder(board.winner) / OperatingPoint.NAME)
-    if kept or len(dataset.class_ids) > 2:
+    column = find_positive(dataset, board.positive)
+    if kept or column is None:
         return kept
     try:
-        return choose_for_winner(board, dataset, USUAL, positive_column(dataset))
+        return choose_for_winner(board, dataset, USUAL, column)
     except InvalidInputError:  # too few selection rows to promise it
         return None
 

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
 from onepass.report.palette import COLOURS, Style
-from onepass.report.svg import page_svg
+from onepass.report.svg import Adorn, page_svg
 
 WIDTH, HEIGHT = 380.0, 260.0  # points; one is one unit of the SVG
 SMALL = 10.5  # points, of the font
@@ -44,14 +44,16 @@ class Drawing:
     Attributes:
         canvas: The matplotlib figure.
         alt: What it shows, in words.
+        adorn: Adds to its SVG what matplotlib does not draw.
     """
 
     canvas: Canvas
     alt: str
+    adorn: Adorn | None = None
 
     def svg(self, name: str) -> Markup:
         """Return it for the page; `name` keeps its ids distinct from those of other figures."""
-        return page_svg(self._saved("svg", name, {"Date": None}).decode(), self.alt)
+        return page_svg(self._saved("svg", name, {"Date": None}).decode(), self.alt, self.adorn)
 
     def png(self) -> bytes:
         """Return it for papers."""
@@ -157,8 +159,8 @@ class Plot:
         """Write a name beside a point when the figure is finished."""
         self.names.append((x, y, shorten(text, 26)))
 
-    def drawing(self, alt: str) -> Drawing:
-        """Return what was drawn; `alt` describes it for screen readers."""
+    def drawing(self, alt: str, adorn: Adorn | None = None) -> Drawing:
+        """Return what was drawn; `alt` describes it for screen readers, `adorn` adds to its SVG."""
         self.axes.autoscale_view()  # else the limits are known only when the picture is saved
         scale = self.axes.transScale + self.axes.transLimits
         taken: list[tuple[float, float]] = []
@@ -171,7 +173,7 @@ class Plot:
             if across > 0.5:
                 place = {"xytext": (-6, 6), "ha": "right"}
             self.axes.annotate(text, (x, y), textcoords="offset points", **place)
-        return Drawing(self.canvas, alt)
+        return Drawing(self.canvas, alt, adorn)
 
 
 def _line(style: Style) -> dict[str, Any]:

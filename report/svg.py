@@ -5,20 +5,23 @@ sheet replace the colours in dark mode. Groups named by `tip` get a `<title>`, w
 """
 
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 
 from markupsafe import Markup
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 TIP = "tip:"
+Adorn = Callable[[ElementTree.Element], None]
 DROPPED = ("font-family", "font-stretch", "font-variant", "font-style")  # the page's own are used
 
 
-def page_svg(text: str, alt: str) -> Markup:
+def page_svg(text: str, alt: str, adorn: Adorn | None = None) -> Markup:
     """Return a figure as an element of the page.
 
     Args:
         text: SVG as matplotlib writes it.
         alt: Description for screen readers.
+        adorn: Adds to its root what matplotlib does not draw.
     """
     root = ElementTree.fromstring(text)  # noqa: S314  our own drawing
     for element in list(root.iter()):
@@ -34,6 +37,8 @@ def page_svg(text: str, alt: str) -> Markup:
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
     root.attrib.update({"role": "img", "aria-label": alt})
+    if adorn:
+        adorn(root)
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
     return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704  escaped there

@@ -187,6 +187,32 @@ def test_print_fits_the_paper_and_is_light(browser: Any, page: Path) -> None:
     assert len(browser.execute_cdp_cmd("Page.printToPDF", {})["data"]) > 10_000
 
 
+def test_a_point_of_the_map_shows_its_image_and_no_other(browser: Any, page: Path) -> None:
+    """By pointing at it and by keyboard; one stop of the tab key for the whole map."""
+    from selenium.webdriver import ActionChains, Keys
+
+    show(browser, page)
+    shown = (
+        "return [...document.querySelectorAll('.point')].map((p, i) => [i, getComputedStyle(p.querySelector('.shown'))"
+        ".display]).filter(([i, display]) => display !== 'none').map(([i]) => i)"
+    )
+    assert browser.execute_script(shown) == []
+    stops = "return document.querySelectorAll('.point[tabindex=\"0\"]').length"
+    assert browser.execute_script(stops) == 1
+    browser.execute_script("document.querySelectorAll('.point')[0].focus()")
+    assert browser.execute_script(shown) == [0]
+    active = browser.switch_to.active_element
+    active.send_keys(Keys.ARROW_RIGHT)
+    assert browser.execute_script(shown) == [1]
+    place = "const p = document.querySelectorAll('.point')[5]; p.scrollIntoView({block: 'center'}); return p"
+    over = browser.execute_script(place)
+    ActionChains(browser).move_to_element(over.find_element("css selector", "g use")).perform()
+    (found,) = browser.execute_script(
+        shown
+    )  # 5, or one that lies over it; the focused one gives way
+    assert found != 1
+
+
 def test_it_is_whole_without_script(browser: Any, page: Path) -> None:
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
@@ -194,6 +220,7 @@ def test_it_is_whole_without_script(browser: Any, page: Path) -> None:
         count = len(browser.find_elements("css selector", BOARD + " tbody tr"))
         buttons = browser.find_elements("css selector", "button, input")
         pictures = browser.find_elements("css selector", "figure svg, .sheet img")
+        points = browser.find_elements("css selector", ".point[tabindex='0']")
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
-    assert count == 10 and not buttons and len(pictures) > 30
+    assert count == 10 and not buttons and len(pictures) > 30 < len(points)

@@ -1,15 +1,24 @@
 """Figures: their numbers are the results', and what they leave on disk is harmless."""
 
+import base64
 import csv
 import io
+import re
+import sys
+import types
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from classify_store import digits
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
+from PIL import Image
+from report_place import HOSTILE
 
 from onepass.cache.features import FeatureKey
 from onepass.classify.leaderboard.result import ProbeResult, RowCounts, TrialRecord
@@ -18,8 +27,10 @@ from onepass.finetune.session.history import EpochRow
 from onepass.finetune.session.result import FinetuneResult
 from onepass.finetune.session.run_identity import RunConfig, RunIdentity
 from onepass.finetune.session.runs import Run
+from onepass.report.context import EvaluatedModel
 from onepass.report.figures.comparison import ComparedResult, comparison_figure
 from onepass.report.figures.confusion import ALL, confusion_figure, shown_classes
+from onepass.report.figures.embedding import POINTS, SIDE, embedding_figure, project
 from onepass.report.figures.figure import (
     INDEX,
     Figure,
@@ -195,3 +206,70 @@ def test_an_index_of_the_first_format_is_read(tmp_path: Path) -> None:
 def test_a_name_that_is_no_file_name_is_refused() -> None:
     with pytest.raises(ValueError, match="figure name"):
         figure_of("../up")
+
+
+def test_each_point_of_the_map_has_its_own_image_and_name() -> None:
+    """The sheet's part that a point shows is its image, seen in the SVG's own coordinates."""
+    data = digits(3)
+    dataset = data.opened(names=[f"<{row}>.png" for row in range(len(data.labels))])
+    val = dataset.rows("val")
+    predicted = np.where(np.arange(len(val)) % 5, data.labels[val], 0)
+    model = EvaluatedModel("frozen", "f", np.eye(3)[predicted], predicted, data.labels[val])
+    figure = embedding_figure(dataset, data.X, model, ["zero", "one", HOSTILE])
+    assert len(figure.rows) == min(POINTS, len(val))
+    drawn = ElementTree.fromstring(str(figure.svg))
+    points = drawn.findall(".//*[@class='point']")
+    titles = [point[0].text or "" for point in points]
+    assert [title.split(":")[0] for title in titles] == [row[0] for row in figure.rows]
+    wrong = [f", predicted as {row[2]}" in t for t, row in zip(titles, figure.rows, strict=True)]
+    assert (
+        wrong == [row[1] != row[2] for row in figure.rows] and any(wrong) and HOSTILE in str(titles)
+    )
+    assert all(point.get("tabindex") == "0" for point in points)
+    image = drawn.find(".//{*}image")
+    uri = image.get("href", "")
+    sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("L"))
+    assert sheet.shape == (int(image.get("height")), int(image.get("width")))
+    box = drawn.find(".//{*}clipPath/{*}rect")
+    left, top = float(box.get("x")), float(box.get("y"))
+    row_of = {name: row for row, name in enumerate(dataset.names)}
+    for number in (0, 17, len(points) - 1):
+        use = points[number].find(".//*[@class='shown']/{*}use")
+        x, y, scale = map(float, re.findall(r"-?[\d.]+", use.get("transform")))
+        across, down = ((start - at) / scale for start, at in ((left, x), (top, y)))
+        shown = sheet[int(down) :, int(across) :][:SIDE, :SIDE].astype(float)
+        pixels = dataset.pixels[row_of[figure.rows[number][0]], ..., 0]
+        expected = np.kron(pixels, np.ones((SIDE // 8, SIDE // 8)))
+        assert np.corrcoef(shown.ravel(), expected.ravel())[0, 1] > 0.9
+
+
+def test_many_classes_are_right_or_wrong_on_the_map() -> None:
+    data = digits(10)
+    dataset, truth = data.opened(), data.labels[data.split == 1]
+    model = EvaluatedModel("frozen", "f", np.eye(10)[truth], truth, truth)
+    assert "right" in str(
+        embedding_figure(dataset, data.X, model, [f"k{k}" for k in range(10)]).svg
+    )
+
+
+def test_umap_is_used_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fake:
+        def __init__(self, **options: Any) -> None:
+            assert options["random_state"] == 0
+
+        def fit_transform(self, vectors: np.ndarray) -> np.ndarray:
+            return vectors[:, :2] * 7
+
+    module = types.ModuleType("umap")
+    module.__spec__ = ModuleSpec("umap", None)
+    monkeypatch.setattr(module, "UMAP", Fake, raising=False)
+    X = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    monkeypatch.setitem(sys.modules, "umap", None)
+    by_pca, axes, how = project(X)
+    assert how == "PCA" and axes[0].startswith("component 1 (")
+    covariance = np.cov(by_pca.T)
+    assert abs(covariance[0, 1]) < 1e-3 < covariance[1, 1] < covariance[0, 0]
+    monkeypatch.setitem(sys.modules, "umap", module)
+    found, axes, how = project(X)
+    assert (how, axes) == ("UMAP", ("UMAP 1", "UMAP 2"))
+    np.testing.assert_array_equal(found, (X[:, :2] * 7).astype(np.float64))

@@ -7,6 +7,7 @@ from onepass.report.context import ReportContext
 from onepass.report.sections import (
     calibration,
     data,
+    embedding,
     finetuning,
     headline,
     leaderboard,
@@ -20,8 +21,8 @@ from onepass.report.sections import (
 from onepass.report.sections.section import Section
 
 ORDER = (
-    headline, leaderboard, resampling, tradeoffs, transferability, finetuning, calibration, mistakes, data, time,
-    reproduce,
+    headline, leaderboard, resampling, tradeoffs, transferability, finetuning, calibration, mistakes, embedding,
+    data, time, reproduce,
 )  # fmt: skip
 
 
