@@ -89,7 +89,7 @@ def auroc(truth: np.ndarray, probabilities: np.ndarray, positive: int | None = N
         positive: Column of the class; None: class 1 of two, and the mean of all where there are more.
             Classes that no row or every row has are left out; NaN where none is left.
     """
-    columns, own = _one_against_rest(truth, probabilities, positive)
+    columns, own = one_against_rest(truth, probabilities, positive)
     if not len(columns):
         return float("nan")
     ranks, hits = rankdata(probabilities[:, columns], axis=0), own.sum(axis=0)
@@ -101,21 +101,37 @@ def average_precision(
     truth: np.ndarray, probabilities: np.ndarray, positive: int | None = None
 ) -> float:
     """Return the average precision of one class against the rest, or the mean of several, as `auroc`."""
-    columns, own = _one_against_rest(truth, probabilities, positive)
+    columns, own = one_against_rest(truth, probabilities, positive)
     if not len(columns):
         return float("nan")
-    order = np.argsort(-probabilities[:, columns], axis=0, kind="stable")
-    values = np.take_along_axis(probabilities[:, columns], order, axis=0)
-    hits = np.take_along_axis(own, order, axis=0)
-    # rows of equal probability are taken together: all of them see the last one's precision
-    places = np.where(values[:-1] != values[1:], np.arange(len(truth) - 1)[:, None], len(truth))
-    places = np.vstack([places, np.full(len(columns), len(truth) - 1)])
-    last = np.minimum.accumulate(places[::-1], axis=0)[::-1]
-    precision = np.take_along_axis(hits.cumsum(axis=0), last, axis=0) / (last + 1)
+    _, hits, _, precision = precision_at(probabilities[:, columns], own)
     return float(np.mean((precision * hits).sum(axis=0) / hits.sum(axis=0)))
 
 
-def _one_against_rest(
+def precision_at(
+    scores: np.ndarray, own: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the precision from each row on upwards, of m classes, each against the rest.
+
+    Args:
+        scores: Probabilities of the classes, (n, m).
+        own: Whether each row is of each class, bool (n, m).
+
+    Returns:
+        Four arrays (n, m), in falling order of the score: the rows in that order, whether they are of the class,
+        the place of the last row of equal score, and the precision of the rows up to that one.
+    """
+    order = np.argsort(-scores, axis=0, kind="stable")
+    values = np.take_along_axis(scores, order, axis=0)
+    hits = np.take_along_axis(own, order, axis=0)
+    count, classes = scores.shape
+    places = np.where(values[:-1] != values[1:], np.arange(count - 1)[:, None], count)
+    places = np.vstack([places, np.full(classes, count - 1)])
+    last = np.minimum.accumulate(places[::-1], axis=0)[::-1]
+    return order, hits, last, np.take_along_axis(hits.cumsum(axis=0), last, axis=0) / (last + 1)
+
+
+def one_against_rest(
     truth: np.ndarray, probabilities: np.ndarray, positive: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the columns (m,) that a mean over classes is of, and whose rows are theirs, bool (n, m)."""
@@ -184,9 +200,10 @@ class Metric:
         return f"{100 * value:.1f} %" if self.share else f"{value:.3f}"
 
 
-def _log_loss(truth: np.ndarray, probabilities: np.ndarray) -> float:
+def true_log_probabilities(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return the logarithm of the true class's probability of each row, (n,) float64, not below SMALLEST's."""
     own = probabilities[np.arange(len(truth)), truth].astype(np.float64)
-    return float(-np.mean(np.log(np.maximum(own, SMALLEST))))
+    return np.log(np.maximum(own, SMALLEST))
 
 
 METRICS = {
@@ -207,7 +224,12 @@ METRICS = {
         ),
         Metric("auroc", "AUROC", auroc, one_class=True),
         Metric("average-precision", "average precision", average_precision, one_class=True),
-        Metric("log-loss", "log-loss", lambda truth, p, _: _log_loss(truth, p), False),
+        Metric(
+            "log-loss",
+            "log-loss",
+            lambda truth, p, _: -float(true_log_probabilities(truth, p).mean()),
+            False,
+        ),
     )
 }
 TOP1 = METRICS["top1"]

@@ -14,6 +14,7 @@ from onepass.classify.baselines import baseline_probes, make_head
 from onepass.classify.config import ClassifyConfig
 from onepass.classify.goals import parse_goal
 from onepass.classify.heads.base import Head
+from onepass.classify.intervals import Difference, difference, is_uneven
 from onepass.classify.leaderboard.board import (
     Leaderboard,
     ProbeResult,
@@ -29,11 +30,12 @@ from onepass.classify.leaderboard.records import (
     probe_id,
     probe_result,
 )
-from onepass.classify.metrics import Comparison, Metric, compare
+from onepass.classify.metrics import Comparison, Metric, compare, find_metric
 from onepass.classify.operating_points import OperatingPoint, choose_for_winner, positive_column
 from onepass.classify.protocol.evaluate import (
     DESCRIPTION,
     ProtocolRows,
+    find_positive,
     metric_of,
     protocol_rows,
     run_probe,
@@ -60,6 +62,8 @@ class ClassifyResult:
         baselines: Best first.
         point: Operating point of the winner; None where none was chosen.
         comparison: Winner and runner-up (the best baseline where there is only one probe).
+        difference: The same two by the metric that was chosen by; None where that is top-1.
+        majority: Winner and the largest class, where the validation classes are uneven; else None.
         correction: What the last change of the data set was worth; None where there was none.
         shared: Images of a split that lie in another as well, such as {"val in train": 12}.
         published: What others reported on this data set.
@@ -84,6 +88,8 @@ class ClassifyResult:
     baselines: tuple[ProbeResult, ...]
     point: OperatingPoint | None
     comparison: Comparison | None
+    difference: Difference | None
+    majority: Comparison | None
     correction: Correction | None
     shared: dict[str, int]
     published: list[PublishedResult]
@@ -156,14 +162,45 @@ def compare_best(board: Leaderboard, labels: np.ndarray) -> Comparison | None:
         board: With one probe at least.
         labels: Of the validation rows, (n,).
     """
-    rivals = [*board.ranked[1:2], *board.baselines[:1]]
-    if not rivals:
+    rival = _rival(board)
+    return None if rival is None else compare_probes(board, board.winner, rival, labels)
+
+
+def compare_by_metric(board: Leaderboard, dataset: ImageDataset) -> Difference | None:
+    """Compare the same two by the metric that the board ranks by; None where that is top-1."""
+    rival, rows = _rival(board), dataset.rows("val")
+    if board.metric == "top1" or rival is None:
         return None
-    pair = (board.winner, rivals[0])
+    metric = find_metric(board.metric, find_positive(dataset, board.positive))
     first, second = (
-        load_probabilities(board.head_folder(r), r.rows).val_predicted == labels for r in pair
+        load_probabilities(board.head_folder(r), r.rows).val.astype(np.float64)
+        for r in (board.winner, rival)
     )
-    return compare(pair[0].id, pair[1].id, first, second)
+    groups = None if dataset.groups is None else [dataset.groups[row] for row in rows]
+    return difference(metric, dataset.labels[rows], first, second, groups)
+
+
+def compare_with_majority(board: Leaderboard, labels: np.ndarray) -> Comparison | None:
+    """Compare the winner with the largest class, where the labels (n,) of the validation rows are uneven."""
+    majority = [probe for probe in board.baselines if probe.head == "majority"]
+    if not majority or not is_uneven(labels):
+        return None
+    return compare_probes(board, board.winner, majority[0], labels)
+
+
+def compare_probes(
+    board: Leaderboard, first: ProbeResult, second: ProbeResult, labels: np.ndarray
+) -> Comparison:
+    """Compare two probes of a board on the validation rows, whose labels (n,) are given."""
+    right, other = (
+        load_probabilities(board.head_folder(probe), probe.rows).val_predicted == labels
+        for probe in (first, second)
+    )
+    return compare(first.id, second.id, right, other)
+
+
+def _rival(board: Leaderboard) -> ProbeResult | None:
+    return next(iter([*board.ranked[1:2], *board.baselines[:1]]), None)
 
 
 def _refuse_older_vectors(board: Leaderboard, features: list[Inputs]) -> None:
@@ -238,6 +275,8 @@ def _result(
         baselines=board.baselines,
         point=OperatingPoint.read_optional(board.head_folder(board.winner) / OperatingPoint.NAME),
         comparison=compare_best(board, dataset.labels[dataset.rows("val")]),
+        difference=compare_by_metric(board, dataset),
+        majority=compare_with_majority(board, dataset.labels[dataset.rows("val")]),
         published=dataset.record.published,
         notes=dataset.record.notes,
         series=series,

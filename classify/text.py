@@ -10,6 +10,7 @@ from onepass.cache.progress import human_seconds
 
 if TYPE_CHECKING:
     from onepass.classify.ensemble import EnsembleResult
+    from onepass.classify.intervals import Difference
     from onepass.classify.leaderboard.board import ProbeResult
     from onepass.classify.leaderboard.history import Correction
     from onepass.classify.metrics import Comparison, Share
@@ -30,7 +31,9 @@ def classify_text(result: "ClassifyResult") -> str:
     lines += [*table([_header(result.results[0]), *rows]), ""]
     if result.comparison:
         names = _names((*result.results, *result.baselines))
-        lines.append(f"Winner: {_comparison(result.comparison, names)}")
+        lines.append(f"Winner: {winner_text(result.comparison, result.difference, names)}")
+    if result.majority:
+        lines.append(majority_text(result.majority, result.results[0].val_top1))
     if result.point:
         lines.append(one_line(operating_point_text(result.point)))
     if result.correction:
@@ -176,6 +179,7 @@ def _header(probe: "ProbeResult") -> tuple[str, ...]:
         "head",
         "chosen",
         selection,
+        *([] if probe.metric == "top1" else [f"val {METRICS[probe.metric].label} (95 %)"]),
         "val top-1 (95 %)",
         "top-5",
         "time",
@@ -195,10 +199,21 @@ def _row(rank: str, probe: "ProbeResult") -> tuple[str, ...]:
         probe.head_text,
         brief(probe.params) or "-",
         METRICS[probe.metric].text(probe.value),
+        *([] if probe.metric == "top1" else [_score(probe)]),
         f"{percent(probe.val_top1)} ({low:.1f} … {high:.1f}){seen}",
         "-" if probe.val_top5 is None else percent(probe.val_top5),
         f"{probe.seconds:.1f} s" if probe.seconds < 10 else human_seconds(probe.seconds),
     )
+
+
+def _score(probe: "ProbeResult") -> str:
+    """Return the metric that was chosen by, on the validation split."""
+    from onepass.classify.metrics import METRICS
+
+    found, metric = probe.scores.get(probe.metric), METRICS[probe.metric]
+    if found is None:
+        return "-"
+    return f"{metric.text(found.value)} ({metric.text(found.low)} … {metric.text(found.high)})"
 
 
 def _features(probe: "ProbeResult") -> str:
@@ -240,6 +255,26 @@ def _scorings(result: "ClassifyResult") -> list[str]:
         kept = ", ".join(f"{metric}: {count}" for metric, count in result.other_metrics.items())
         lines.append(f"Not ranked, because they were chosen by another metric: probes by {kept}.")
     return lines
+
+
+def winner_text(test: "Comparison", found: "Difference | None", names: dict[str, str]) -> str:
+    """Return whether a winner beats its rival, by the metric that was chosen by or by top-1."""
+    if found is None:
+        return _comparison(test, names)
+    metric = found.metric
+    return (
+        f"{names[test.first]} ({test.first}), {metric.label} {metric.text(found.first)} against "
+        f"{metric.text(found.second)} of {names[test.second]} on {test.rows:,} val rows: the difference is "
+        f"{found.low:+.3f} … {found.high:+.3f}, {p_value(found.p_value)}, {found.verdict}."
+    )
+
+
+def majority_text(test: "Comparison", top1: float) -> str:
+    """Return whether the winner is right more often than the answer that is always the largest class."""
+    return (
+        f"Classes are uneven: always the largest class is right on {percent(top1 - test.gain)} of val, the winner "
+        f"on {percent(top1)}; mid-p McNemar {p_value(test.p_value)}, {test.verdict}."
+    )
 
 
 def _comparison(test: "Comparison", names: dict[str, str]) -> str:

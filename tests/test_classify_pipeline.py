@@ -139,7 +139,14 @@ class TestLeaderboard:
         found = run_probes(config(tmp_path, metric="average-precision"))
         assert (found.ran, found.other_metrics) == (4, {"top1": 2})
         assert "chosen by another metric: probes by top1: 2." in classify_text(found)
-        assert "selection average precision" in classify_text(found)
+        text = classify_text(found)
+        assert "selection average precision" in text and "val average precision (95 %)" in text
+        assert f"average precision {found.difference.first:.3f} against" in text
+        assert "Classes are uneven: always the largest class is right on 94.6 % of val" in text
+        assert found.majority.second.startswith("majority-")
+        assert found.results[0].scores["average-precision"].value == pytest.approx(
+            found.difference.first, abs=0.01
+        )
         board = Leaderboard.load(tmp_path / "runs" / NAME, NAME, made.digest)
         assert (board.metric, board.positive) == ("average-precision", "n00")  # the rarer class
         values = [probe.value for probe in found.results]

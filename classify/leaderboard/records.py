@@ -16,6 +16,7 @@ from onepass.cache.progress import human_seconds
 from onepass.cache.provenance import digest_array, digest_json, made_by
 from onepass.classify.heads.base import Head
 from onepass.classify.heads.storage import load_head, save_head
+from onepass.classify.intervals import estimates
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.leaderboard.result import (
     CalibrationErrors,
@@ -130,6 +131,8 @@ def probe_result(
     """
     truth, predicted = dataset.labels[rows.val], outcome.val.argmax(axis=1)
     calibration = calibration_of(outcome, truth)
+    groups = None if dataset.groups is None else [dataset.groups[row] for row in rows.val]
+    scores = estimates(truth, outcome.val, metric.positive, groups)
     return ProbeResult(
         id=identity,
         features=inputs.features,
@@ -141,7 +144,11 @@ def probe_result(
         selection_top1=outcome.chosen.accuracy,
         selection_log_loss=outcome.chosen.log_loss,
         val_top1=accuracy(truth, predicted),
-        val_interval=confidence_interval(predicted == truth, seed),
+        val_interval=(
+            confidence_interval(predicted == truth, seed)
+            if groups is None
+            else (scores["top1"].low, scores["top1"].high)
+        ),
         val_top5=top_k(truth, outcome.val, 5) if outcome.val.shape[1] > 5 else None,
         seconds=round(outcome.seconds, 3),
         seed=seed,
@@ -155,6 +162,7 @@ def probe_result(
         temperature=outcome.temperature,
         calibration=CalibrationErrors(calibration.before.error, calibration.after.error),
         metric=metric.name,
+        scores=scores,
         class_weight=outcome.head.get_params().get("class_weight"),
         positive="" if metric.positive is None else dataset.class_ids[metric.positive],
         selection_value=None if metric.name == TOP1.name else metric.merit(outcome.chosen.merit),

@@ -8,6 +8,7 @@ from onepass.cache.errors import InvalidInputError
 from onepass.cache.features import FeatureKey
 from onepass.cache.names import check_name
 from onepass.classify.config import MetricName
+from onepass.classify.intervals import Estimate
 from onepass.classify.metrics import METRICS
 
 
@@ -85,6 +86,8 @@ class ProbeResult:
         scoring: The how-manyth model of its kind on its features that the validation split was shown.
         metric: What it was chosen by, and is ranked by.
         positive: Class that AUROC and average precision are of; "" for the mean over all.
+        scores: Every metric on the validation split, by name, with its 95 % interval; empty in results of an
+            older version. One that has no meaning there is left out.
         class_weight: How the head was fitted (`onepass.classify.heads.class_weight`); None: all rows alike.
         selection_value: The metric on the selection split; None: `selection_top1`.
     """
@@ -118,6 +121,7 @@ class ProbeResult:
     positive: str = ""
     selection_value: float | None = None
     class_weight: str | None = None
+    scores: dict[str, Estimate] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         low, high = self.val_interval

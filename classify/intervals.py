@@ -1,0 +1,290 @@
+"""How sure a metric is: 95 % intervals of all of them, and the paired test of two models.
+
+Resampling the rows of each class, or whole groups, is done in its limit of endlessly many resamples (the
+infinitesimal jackknife: Efron, "The Jackknife, the Bootstrap and Other Resampling Plans", SIAM, 1982, chapter 6),
+which needs no draws: what a metric changes by when a row counts a little more, its influence, has a variance
+within each class. Of AUROC it is that of DeLong, DeLong and Clarke-Pearson (Biometrics 44, 1988). Variances within a class of n rows
+are multiplied by n / (n - 1), which a plain bootstrap leaves out (Rao and Wu, JASA 83, 1988).
+
+Intervals of shares are symmetric in the logit, that of a log-loss in the logarithm: they stay in their range, and
+cover better where few rows are wrong (Boyd, Eng and Page, "Area Under the Precision-Recall Curve", ECML 2013).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special, stats
+from scipy.stats import rankdata
+
+from onepass.cache.artifacts import record
+from onepass.classify.metrics import (
+    LEVEL,
+    METRICS,
+    SMALLEST,
+    Metric,
+    Share,
+    Verdict,
+    find_metric,
+    one_against_rest,
+    precision_at,
+    true_log_probabilities,
+    verdict,
+)
+
+Influence = Callable[[np.ndarray, np.ndarray, int | None], np.ndarray]
+
+
+@record
+class Estimate:
+    """A metric on some rows.
+
+    Attributes:
+        value: Of these rows.
+        low, high: Ends of its 95 % interval.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Two models on the same rows, by one metric.
+
+    Attributes:
+        metric: The metric.
+        first, second: Its values.
+        low, high: 95 % interval of the first less the second.
+        p_value: Two-sided, that they are equally good.
+    """
+
+    metric: Metric
+    first: float
+    second: float
+    low: float
+    high: float
+    p_value: float
+
+    @property
+    def gain(self) -> float:
+        """The value of the first less that of the second."""
+        return self.first - self.second
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the first is better."""
+        return verdict(self.metric.merit(self.first) - self.metric.merit(self.second), self.p_value)
+
+
+def estimate(
+    metric: Metric,
+    truth: np.ndarray,
+    probabilities: np.ndarray,
+    groups: Sequence[str] | None = None,
+) -> Estimate | None:
+    """Return a metric with its 95 % interval, which is never of width 0.
+
+    Where no row's weight matters, such as where all are right, as many of the unseen rows may be otherwise as
+    Wilson's interval allows for none of the rows that count.
+
+    Args:
+        metric: With its positive class.
+        truth, probabilities: Of n rows.
+        groups: Whose each row is, (n,); "" is a group of one. Groups are resampled, not rows.
+
+    Returns:
+        None where the metric has no meaning.
+    """
+    value = metric.value(truth, probabilities)
+    if not np.isfinite(value):
+        return None
+    error = standard_error(INFLUENCES[metric.name](truth, probabilities, metric.positive), truth, groups)  # fmt: skip
+    greatest = 1.0 if metric.name != "log-loss" else -np.log(SMALLEST)
+    if error <= 1e-12 or not 0 < value < greatest:
+        rows = min(effective_rows(metric, truth, probabilities), _group_count(groups, len(truth)))
+        other = float(stats.norm.ppf((1 + LEVEL) / 2) ** 2)
+        other /= rows + other  # Wilson's upper end for 0 of `rows`
+        return Estimate(value, value - other * value, value + other * (greatest - value))
+    half = float(stats.norm.ppf((1 + LEVEL) / 2)) * error
+    if greatest > 1:
+        return Estimate(value, value * np.exp(-half / value), value * np.exp(half / value))
+    half /= value * (1 - value)
+    middle = special.logit(value)
+    return Estimate(value, float(special.expit(middle - half)), float(special.expit(middle + half)))
+
+
+def estimates(
+    truth: np.ndarray,
+    probabilities: np.ndarray,
+    positive: int | None,
+    groups: Sequence[str] | None = None,
+) -> dict[str, Estimate]:
+    """Return every metric that has a meaning, by its name; see `estimate`."""
+    found = {
+        name: estimate(find_metric(name, positive), truth, probabilities, groups)
+        for name in METRICS
+    }
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def difference(
+    metric: Metric,
+    truth: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    groups: Sequence[str] | None = None,
+) -> Difference:
+    """Compare two models on the same rows by a metric.
+
+    Args:
+        metric: With its positive class.
+        truth: Of n rows.
+        first, second: Probabilities of the two models, (n, K).
+        groups: As for `estimate`.
+    """
+    one, other = (metric.value(truth, p) for p in (first, second))
+    influence = INFLUENCES[metric.name]
+    parted = influence(truth, first, metric.positive) - influence(truth, second, metric.positive)
+    error = standard_error(parted, truth, groups)
+    half = float(stats.norm.ppf((1 + LEVEL) / 2)) * error
+    gain = one - other
+    p_value = float(2 * stats.norm.sf(abs(gain) / error)) if error else float(gain == 0)
+    return Difference(metric, one, other, gain - half, gain + half, p_value)
+
+
+def standard_error(
+    influence: np.ndarray, truth: np.ndarray, groups: Sequence[str] | None = None
+) -> float:
+    """Return the standard error of a mean of influences (n,), within classes or between groups."""
+    if groups is None:
+        _, of_row = np.unique(truth, return_inverse=True)
+        counts = np.bincount(of_row)
+        centred = influence - (np.bincount(of_row, influence) / counts)[of_row]
+        scale = counts / np.maximum(counts - 1, 1)
+        squares = np.bincount(of_row, centred**2) @ scale
+    else:
+        of_row = _numbered(groups)
+        sums = np.bincount(of_row, influence)
+        count = len(sums)
+        squares = np.sum((sums - sums.mean()) ** 2) * count / max(count - 1, 1)
+    return float(np.sqrt(squares)) / len(influence)
+
+
+def effective_rows(metric: Metric, truth: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return how many rows a metric is as sure as: of a mean over classes, the small ones decide."""
+    if metric.name in ("top1", "log-loss"):
+        return len(truth)
+    columns = np.unique(truth)
+    if metric.one_class:
+        columns, _ = one_against_rest(truth, probabilities, metric.positive)
+    return len(columns) ** 2 / float(np.sum(1 / np.bincount(truth)[columns]))
+
+
+@dataclass(frozen=True, slots=True)
+class ClassShares:
+    """How a class fares: recall is the share of its rows that were found, precision that of its answers."""
+
+    column: int
+    recall: Share
+    precision: Share
+
+
+def class_shares(confusion: np.ndarray) -> list[ClassShares]:
+    """Return recall and precision of each class from a confusion matrix (K, K)."""
+    right, rows, answers = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    return [
+        ClassShares(k, Share(int(right[k]), int(rows[k])), Share(int(right[k]), int(answers[k])))
+        for k in range(len(confusion))
+    ]
+
+
+def is_uneven(truth: np.ndarray) -> bool:
+    """Say whether the largest class has at least twice as many rows as the smallest that has any."""
+    counts = np.bincount(truth)
+    return bool(counts.max() >= 2 * counts[counts > 0].min())
+
+
+def _numbered(groups: Sequence[str]) -> np.ndarray:
+    """Return the number of each row's group, (n,); rows without one are groups of their own."""
+    texts = [group or f"\0{row}" for row, group in enumerate(groups)]
+    return np.unique(texts, return_inverse=True)[1]
+
+
+def _group_count(groups: Sequence[str] | None, rows: int) -> int:
+    return rows if groups is None else int(_numbered(groups).max()) + 1
+
+
+# Influences: what a metric changes by, times n, when a row counts a little more; the mean is 0 ------
+
+
+def _of_top1(truth: np.ndarray, probabilities: np.ndarray, _: int | None) -> np.ndarray:
+    right = (probabilities.argmax(axis=1) == truth).astype(np.float64)
+    return right - right.mean()
+
+
+def _of_balanced(truth: np.ndarray, probabilities: np.ndarray, _: int | None) -> np.ndarray:
+    right, counts = probabilities.argmax(axis=1) == truth, np.bincount(truth)
+    recall = np.bincount(truth, right) / np.maximum(counts, 1)
+    return (right - recall[truth]) * len(truth) / (np.count_nonzero(counts) * counts[truth])
+
+
+def _of_macro_f1(truth: np.ndarray, probabilities: np.ndarray, _: int | None) -> np.ndarray:
+    predicted, classes = probabilities.argmax(axis=1), probabilities.shape[1]
+    right = predicted == truth
+    rows = np.bincount(truth, minlength=classes) + np.bincount(predicted, minlength=classes)
+    known = np.maximum(rows, 1)
+    f1 = 2 * np.bincount(truth, right, minlength=classes) / known
+    own = (2 * right - f1[truth]) / known[truth] - f1[predicted] / known[predicted]
+    return own * len(truth) / np.count_nonzero(rows)
+
+
+def _of_auroc(truth: np.ndarray, probabilities: np.ndarray, positive: int | None) -> np.ndarray:
+    columns, own = one_against_rest(truth, probabilities, positive)
+    total = np.zeros(len(truth))
+    for place, column in enumerate(columns):
+        scores, hit = probabilities[:, column], own[:, place]
+        ranks, count = rankdata(scores), int(hit.sum())
+        placed = np.empty(len(truth))
+        placed[hit] = (ranks[hit] - rankdata(scores[hit])) / (len(truth) - count)
+        placed[~hit] = 1 - (ranks[~hit] - rankdata(scores[~hit])) / count
+        area = placed[hit].mean()
+        total += (placed - area) / np.where(hit, count, len(truth) - count)
+    return total * len(truth) / len(columns)
+
+
+def _of_average_precision(
+    truth: np.ndarray, probabilities: np.ndarray, positive: int | None
+) -> np.ndarray:
+    columns, own = one_against_rest(truth, probabilities, positive)
+    order, hits, last, precision = precision_at(probabilities[:, columns], own)
+    seen, count = last + 1, hits.sum(axis=0)
+    area = (precision * hits).sum(axis=0) / count
+    # a row counts for the precision at every positive row that stands with it or after it
+    places = np.arange(len(truth))[:, None]
+    begins = np.vstack([np.ones((1, len(columns)), bool), last[:-1] == places[:-1]])
+    first = np.maximum.accumulate(np.where(begins, places, 0), axis=0)
+    after = [
+        np.take_along_axis(np.cumsum(part[::-1], axis=0)[::-1], first, axis=0)
+        for part in (hits / seen, hits * precision / seen)
+    ]
+    sorted_ = (hits * (precision - area + after[0]) - after[1]) / count
+    total = np.empty(sorted_.shape)
+    np.put_along_axis(total, order, sorted_, axis=0)
+    return total.mean(axis=1) * len(truth)
+
+
+def _of_log_loss(truth: np.ndarray, probabilities: np.ndarray, _: int | None) -> np.ndarray:
+    losses = -true_log_probabilities(truth, probabilities)
+    return losses - losses.mean()
+
+
+INFLUENCES: dict[str, Influence] = {
+    "top1": _of_top1,
+    "balanced": _of_balanced,
+    "macro-f1": _of_macro_f1,
+    "auroc": _of_auroc,
+    "average-precision": _of_average_precision,
+    "log-loss": _of_log_loss,
+}
