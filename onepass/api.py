@@ -176,7 +176,8 @@ def load_predictor(*models: str, **options: Any) -> "Predictor":
         *models: Each a data set, whose leaderboard's winner is taken, DATASET#LINE, DATASET/PROBE,
             DATASET/HEAD or DATASET/RUN; several of one data set are averaged.
         **options: Fields of `onepass.predict.config.ModelsConfig`: `views`, `weights`, `temperature`,
-            `batch_size` (1 answers a single picture soonest), `cache_dir`, `runs_dir`.
+            `batch_size` (1 answers a single picture soonest), `at` and `positive` (an operating point, such as
+            "sensitivity=0.95"), `cache_dir`, `runs_dir`.
 
     Returns:
         The predictor: a probe, an ensemble, a fine-tuned run, or an average of several.

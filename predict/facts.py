@@ -148,11 +148,11 @@ def _score(predictor: Predictor) -> Score | None:
     if not len(rows):
         return None
     truth, found = predictor.dataset.labels[rows], predictor.predict_split("val")
-    right = found.classes == truth
+    best = found.probabilities.argmax(axis=1)
     return Score(
         len(rows),
-        accuracy(truth, found.classes),
-        confidence_interval(right),
+        accuracy(truth, best),
+        confidence_interval(best == truth),
         log_loss(truth, log_probabilities(found.probabilities)),
     )
 

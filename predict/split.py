@@ -119,8 +119,8 @@ def _make_record(
 ) -> PredictionRecord:
     top1 = interval = loss = None
     if truth is not None:
-        top1 = accuracy(truth, prediction.classes)
-        interval = confidence_interval(prediction.classes == truth)
+        best = prediction.probabilities.argmax(axis=1)  # an operating point is scored by itself
+        top1, interval = accuracy(truth, best), confidence_interval(best == truth)
         loss = log_loss(truth, log_probabilities(prediction.probabilities))
     is_val = config.rows == "val"
     members = zip(predictor.members or (predictor,), predictor.weights or (1.0,), strict=True)

@@ -230,6 +230,9 @@ def test_predictions_answer_by_it_and_say_so(made, tmp_path: Path) -> None:
     assert result.record.point and result.record.point.name == "digit 3"
     assert "Operating point sensitivity=0.8: digit 3 from" in predict_text(result)
     assert PredictionRecord.read(result.record_path) == result.record
+    assert (
+        result.record.val_top1 == found.results[0].val_top1
+    )  # of the most probable class, as ever
 
 
 @pytest.mark.parametrize(
