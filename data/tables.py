@@ -23,6 +23,8 @@ MAX_TEXT = 1 << 30  # bytes of a file of text, and of the cells of a Parquet col
 MAX_ROWS = 5_000_000
 MAX_COLUMNS = 1_000
 MAX_LINE = 1 << 20  # bytes of a row of JSON
+MISSING = frozenset({"", "nan", "NaN"})
+BLOCK = 4096  # rows of a CSV file that are taken apart at a time
 SHARED = 1024  # different cells of a column that are kept once each
 
 
@@ -85,7 +87,7 @@ def read_table(path: Path) -> Table:
 def is_missing(cell: Any) -> bool:
     """Tell whether a cell says nothing: it is empty, or what programs write for not a number."""
     if isinstance(cell, str):
-        return cell.strip() in ("", "nan", "NaN")
+        return cell in MISSING or cell.strip() in MISSING
     return cell is None or cell != cell
 
 
@@ -98,17 +100,27 @@ def _csv(path: Path) -> Table:
         check_names(path, names)
         columns = [[] for _ in names]
         pools: list[dict[str, str]] = [{} for _ in names]
-        for cells in reader:
-            if not any(cells):
-                continue
-            if len(cells) != len(names):
-                cells = _fitted(path, reader.line_num, cells, len(names))
-            for column, pool, cell in zip(columns, pools, cells, strict=True):
-                column.append(_shared(pool, cell))
-            lines.append(reader.line_num)
+        for some in _blocks(path, reader, len(names), lines):
+            for column, pool, cells in zip(columns, pools, zip(*some, strict=True), strict=True):
+                column += _shared(pool, cells)
             check_count(path, len(lines))
     named = dict(zip(names, columns, strict=True))
     return Table(path, names, named.__getitem__, lambda row: f"line {lines[row]}")
+
+
+def _blocks(path: Path, reader: Any, count: int, lines: list[int]) -> Iterator[list[list[str]]]:
+    """Yield the rows that are not empty, some at a time, and add their lines."""
+    block: list[list[str]] = []
+    for cells in reader:
+        if not any(cells):
+            continue
+        block.append(cells if len(cells) == count else _fitted(path, reader.line_num, cells, count))
+        lines.append(reader.line_num)
+        if len(block) == BLOCK:
+            yield block
+            block = []
+    if block:
+        yield block
 
 
 @contextmanager
@@ -212,14 +224,16 @@ def check_count(path: Path, rows: int) -> None:
         raise InvalidInputError(f"{path}: expected at most {MAX_ROWS:,} rows, found more")
 
 
-def _shared(pool: dict[str, str], cell: str) -> str:
+def _shared(pool: dict[str, str], cells: Sequence[str]) -> list[str]:
     """Return the same text for equal cells of a column of few, so that memory holds each once."""
     if len(pool) < SHARED:
-        return pool.setdefault(cell, cell)
-    return pool.get(cell, cell)
+        return [pool.setdefault(cell, cell) for cell in cells]
+    return [pool.get(cell, cell) for cell in cells]
 
 
 def texts(cells: Iterable[Any]) -> list[str]:
     """Return cells as text, "" where one says nothing."""
-    pool: dict[str, str] = {}
-    return ["" if is_missing(cell) else _shared(pool, str(cell)) for cell in cells]
+    return [
+        (cell if isinstance(cell, str) else str(cell)) if not is_missing(cell) else ""
+        for cell in cells
+    ]

@@ -293,6 +293,9 @@ def test_several_tables_are_one_data_set_with_splits_by_their_names(place):
     splits = {item.name: item.split for item in source.items}
     assert [splits[f"img/{n}.png"] for n in range(COUNT)] == [TRAIN] * 4 + [VAL] * 4 + [TEST] * 4
     assert source.name == "birds" and len(source.origins) == 3
+    (place / "birds-val.csv").write_text("file,label\nimg/1.png,b\nimg/0.png,b\n")
+    with refused(InvalidInputError, "birds-train.csv line 2: img/0.png is 'a', but 'b' in birds-val.csv line 3|birds-val.csv line 3: img/0.png is 'b', but 'a' in birds-train.csv line 2"):  # fmt: skip
+        load(f"{place}/birds-{{train,val}}.csv")
     (place / "birds-val.csv").write_text("file,class\n")
     with refused(UsageError, r"birds-val.csv: expected the column 'label' as in the first table"):
         load(f"{place}/birds-*.csv")

@@ -248,15 +248,22 @@ def _split_words(parts: Sequence[Rows]) -> dict[str, int]:
     return {"": UNDRAWN, **found}
 
 
-def _objection(name: str, label: str, split: int, word: str) -> str:
+def _objection(name: str, label: int, split: int, word: str) -> str:
     """Return what is wrong with a row; "" for nothing."""
     if not name:
         return "expected a file, found nothing"
     if split == NO_SPLIT:
         return f"{name}: expected a split (train, val, test) or nothing, found {word!r}"
-    if not label and split != TEST:
+    if label < 0 and split != TEST:
         return f"{name} has no label; leave the row out, or put it into the split test"
     return ""
+
+
+def _item(part: Rows, row: int, label: int, split: int) -> Item:
+    """Return a row as an image; the label of a test image is kept apart."""
+    shown, held = (-1, label) if split == TEST else (label, -1)
+    read, stamp = partial(part.read, row), part.stamp(row)
+    return Item(part.names[row], shown, split, read, held_label=held, stamp=stamp)
 
 
 class _Listing:
@@ -277,55 +284,60 @@ class _Listing:
         self.wrong: list[str] = []
         self.doubled: list[str] = []
         self.excluded = 0
-        self._first: dict[str, dict[str, tuple[str, str, int]]] = {}
+        self.parts: list[Rows] = []
+        self._first: dict[str, dict[str, int]] = {}  # item of each file, by folder
 
     def add(self, part: Rows, labels: Sequence[str]) -> None:
         splits = texts(part.cells.get("split", [""] * len(part.names)))
         seen = self._first.setdefault(part.folder, {}) if part.folder else {}
         rows: list[int] = []
+        self.parts.append(part)
+        self.rows.append(rows)
         for row, (name, text, word) in enumerate(zip(part.names, labels, splits, strict=True)):
             if EXCLUDED in (word, text) and EXCLUDED not in self.label_of:
                 self.excluded += 1
                 continue
             split = self.split_of.get(word, NO_SPLIT)
-            why = part.wrong.get(row) or _objection(name, text, split, word)
+            label = self.label_of.get(text, -1)
+            why = part.wrong.get(row) or _objection(name, label, split, word)
             if why:
                 self.wrong.append(f"{part.place(row)}: {why}")
-            elif not (part.folder and self._known(part, row, seen, (name, text, split))):
+            elif not (part.folder and self._known(part, row, seen, label, split)):
                 rows.append(row)
-                self.items.append(self._item(part, row, text, split))
-        self.rows.append(rows)
+                self.items.append(_item(part, row, label, split))
 
-    def _known(
-        self, part: Rows, row: int, seen: dict[str, tuple], now: tuple[str, str, int]
-    ) -> bool:
-        """Tell whether a row before is of the same file; note where the two disagree."""
-        name, label, split = now
-        before = seen.get(name)
-        if before is None:
-            seen[name] = (label, split, row)
+    def _known(self, part: Rows, row: int, seen: dict[str, int], label: int, split: int) -> bool:
+        """Tell whether an image before is of the same file; note where the two disagree.
+
+        Args:
+            part: Has the row.
+            row: Which it is.
+            seen: The first image of each file.
+            label: What the row says, as `label_of`.
+            split: What the row says, as `split_of`.
+        """
+        name = part.names[row]
+        index = seen.setdefault(name, len(self.items))
+        if index == len(self.items):
             return False
-        first_label, first_split, first = before
-        at = f"{part.place(row)}: {name}"
-        if label != first_label:
-            self.wrong.append(f"{at} is {label!r}, but {first_label!r} in {part.place(first)}")
-        elif split != first_split:
-            self.wrong.append(f"{at} is in another split than in {part.place(first)}")
+        first, at = self.items[index], part.place(row)
+        if label != max(first.label, first.held_label):
+            classes = {label: repr(text) for text, label in self.label_of.items()}
+            here, there = (classes.get(k, "without a label") for k in (label, max(first.label, first.held_label)))  # fmt: skip
+            self.wrong.append(f"{at}: {name} is {here}, but {there} in {self._place(index)}")
+        elif split != first.split:
+            self.wrong.append(f"{at}: {name} is in another split than in {self._place(index)}")
         else:
-            self.doubled.append(at)
+            self.doubled.append(f"{at}: {name}")
         return True
 
-    def _item(self, part: Rows, row: int, text: str, split: int) -> Item:
-        label = self.label_of.get(text, -1)
-        held = label if split == TEST else -1
-        return Item(
-            part.names[row],
-            -1 if split == TEST else label,
-            split,
-            partial(part.read, row),
-            held_label=held,
-            stamp=part.stamp(row),
-        )
+    def _place(self, index: int) -> str:
+        """Return what an error calls the row that became an image."""
+        for part, rows in zip(self.parts, self.rows, strict=True):
+            if index < len(rows):
+                return part.place(rows[index])
+            index -= len(rows)
+        raise IndexError(index)
 
     def finish(self) -> list[Item]:
         """Return the images.
