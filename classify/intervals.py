@@ -4,7 +4,8 @@ Resampling the rows of each class, or whole groups, is done in its limit of endl
 infinitesimal jackknife: Efron, "The Jackknife, the Bootstrap and Other Resampling Plans", SIAM, 1982, chapter 6),
 which needs no draws: what a metric changes by when a row counts a little more, its influence, has a variance
 within each class. Of AUROC it is that of DeLong, DeLong and Clarke-Pearson (Biometrics 44, 1988). Variances within a class of n rows
-are multiplied by n / (n - 1), which a plain bootstrap leaves out (Rao and Wu, JASA 83, 1988).
+are multiplied by n / (n - 1), which a plain bootstrap leaves out (Rao and Wu, JASA 83, 1988), and Student's t has as
+many degrees of freedom as the smallest class or the groups give.
 
 Intervals of shares are symmetric in the logit, that of a log-loss in the logarithm: they stay in their range, and
 cover better where few rows are wrong (Boyd, Eng and Page, "Area Under the Precision-Recall Curve", ECML 2013).
@@ -107,7 +108,8 @@ def estimate(
         other = float(stats.norm.ppf((1 + LEVEL) / 2) ** 2)
         other /= rows + other  # Wilson's upper end for 0 of `rows`
         return Estimate(value, value - other * value, value + other * (greatest - value))
-    half = float(stats.norm.ppf((1 + LEVEL) / 2)) * error
+    least = min(_smallest_class(metric, truth, probabilities), _group_count(groups, len(truth)))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, max(least - 1, 1))) * error
     if greatest > 1:
         return Estimate(value, value * np.exp(-half / value), value * np.exp(half / value))
     half /= value * (1 - value)
@@ -204,6 +206,18 @@ def is_uneven(truth: np.ndarray) -> bool:
     """Say whether the largest class has at least twice as many rows as the smallest that has any."""
     counts = np.bincount(truth)
     return bool(counts.max() >= 2 * counts[counts > 0].min())
+
+
+def _smallest_class(metric: Metric, truth: np.ndarray, probabilities: np.ndarray) -> int:
+    """Return the rows of the smallest class whose share of right answers a metric is made of."""
+    if metric.name in ("top1", "log-loss"):
+        return len(truth)
+    if metric.one_class:
+        _, own = one_against_rest(truth, probabilities, metric.positive)
+        hits = own.sum(axis=0)
+        return int(np.minimum(hits, len(truth) - hits).min())
+    counts = np.bincount(truth)
+    return int(counts[counts > 0].min())
 
 
 def _numbered(groups: Sequence[str]) -> np.ndarray:

@@ -402,6 +402,21 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
     return softmax(log_probabilities(probabilities) / np.float32(temperature))
 
 
+def change_prior(probabilities: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Return probabilities (n, K) as they are where the classes are mixed otherwise.
+
+    Saerens, Latinne and Decaestecker, "Adjusting the outputs of a classifier to new a priori probabilities",
+    Neural Computation 14, 2002, equation 2.4: images of each class look the same, only their number differs.
+
+    Args:
+        probabilities: (n, K), for the mix before.
+        before: Share of each class that they are for, (K,), above 0.
+        after: Share of each class that they are to be for, (K,); in any unit.
+    """
+    changed = probabilities * (after / before).astype(probabilities.dtype)
+    return changed / changed.sum(axis=1, keepdims=True)
+
+
 # Mistakes ---------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from classify_store import NAME, Digits, digits, write_dataset, write_features
+from classify_store import NAME, Digits, digits, rare_digits, write_dataset, write_features
 from sklearn.linear_model import Ridge as ExactRidge
 
 from conftest import ROOT, fields_of
@@ -80,6 +80,25 @@ def mirror() -> np.ndarray:
 @pytest.fixture(scope="module")
 def found(home: Path) -> Inspection:
     return inspect_dataset(config(home)).found
+
+
+def test_a_rare_class_is_not_talked_away(tmp_path: Path) -> None:
+    data, generator = rare_digits(6), np.random.default_rng(0)
+    rare, others = (np.flatnonzero((data.labels == k) & (data.split == 0)) for k in (0, 1))
+    missed, mistaken = generator.choice(rare, 5, replace=False), generator.choice(others, 5, replace=False)  # fmt: skip
+    labels = data.labels.copy()
+    labels[missed], labels[mistaken] = 1, 0
+    dataset = write_dataset(tmp_path / "store", Digits(data.pixels, labels, data.split))
+    write_features(tmp_path / "store", dataset, data.X)
+    run_probes(config(tmp_path, ClassifyConfig, head=("ridge",)))
+    reports = inspect_dataset(config(tmp_path)).found.labels
+    accused = {issue.row for report in reports for issue in report.worst}
+    assert len(accused & {*missed, *mistaken}) >= 9
+    true = np.flatnonzero((data.labels == 0) & (labels == 0))
+    assert (
+        len(accused & set(true)) <= 2 < len(true) / 20
+    )  # of those that are what they are said to be
+    assert len(accused) < 0.02 * len(labels)
 
 
 class TestPlanted:

@@ -16,12 +16,14 @@ from onepass.classify.analysis.duplicates import Pair, confirmed_pairs
 from onepass.classify.analysis.out_of_sample import leave_one_out
 from onepass.classify.analysis.suspects import Suspects, write_suspects
 from onepass.classify.config import InspectConfig
+from onepass.classify.heads.class_weight import class_weights
 from onepass.classify.heads.linear.spectrum import Spectrum
 from onepass.classify.heads.neighbours.nearest import nearest, unit_length
 from onepass.classify.heads.scaler import blocks
+from onepass.classify.intervals import is_uneven
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.leaderboard.records import load_probabilities
-from onepass.classify.metrics import accuracy, confused_pairs, confusion_matrix
+from onepass.classify.metrics import accuracy, change_prior, confused_pairs, confusion_matrix
 from onepass.classify.protocol.evaluate import protocol_rows
 from onepass.classify.protocol.inputs import inputs_of
 from onepass.classify.protocol.views import take
@@ -239,16 +241,22 @@ def inspect_dataset(config: InspectConfig) -> InspectResult:
     vectors = inputs_of(config.store, dataset, source).vectors()
     rows = protocol_rows(dataset, seed=0)
     X, numbers, classes = take(vectors, rows.train), dataset.labels[rows.train], len(dataset.class_ids)  # fmt: skip
-    spectrum = Spectrum.of(X, numbers, classes)
+    share = np.bincount(numbers, minlength=classes) / len(numbers)
+    equal = np.ones(classes) if is_uneven(numbers) else share  # evidence is balanced by class
+    weights = class_weights("balanced", numbers, classes) if is_uneven(numbers) else None
+    spectrum = Spectrum.of(X, numbers, classes, weights)
     left = leave_one_out(X, numbers, spectrum, result.seed)
     log.info(f"every training row left out once: {_since(start)}")
     near, cosines = _neighbours(vectors, rows.train, spectrum)
     log.info(f"nearest training rows of every row: {_since(start)}")
     kept = load_probabilities(board.head_folder(result), result.rows)
     judge = f"ridge, each row left out, penalty {left.penalty:.3g}"
+    mixed, val = change_prior(left.probabilities, equal, share), kept.val.astype(np.float64)
     reports = (
-        label_report(dataset, "train", left.probabilities, judge),
-        label_report(dataset, "val", kept.val, f"{result.head} ({result.id})"),
+        label_report(dataset, "train", mixed, left.probabilities, judge),
+        label_report(
+            dataset, "val", val, change_prior(val, share, equal), f"{result.head} ({result.id})"
+        ),
     )
     found = Inspection(
         dataset=dataset.name,
@@ -264,7 +272,7 @@ def inspect_dataset(config: InspectConfig) -> InspectResult:
         ),
         duplicates=_duplicates(dataset, near, cosines, config.top),
         outliers=_outliers(dataset, cosines, config.top),
-        classes=class_reports(dataset, left.probabilities.argmax(axis=1), kept.val_predicted),
+        classes=class_reports(dataset, mixed.argmax(axis=1), kept.val_predicted),
         confusions=confusions(dataset, kept.val_predicted, config.top),
         seconds=round(time.monotonic() - start, 1),
         made_by=made_by(),
@@ -277,17 +285,20 @@ def inspect_dataset(config: InspectConfig) -> InspectResult:
 
 
 def label_report(
-    dataset: ImageDataset, split: str, probabilities: np.ndarray, judge: str
+    dataset: ImageDataset, split: str, probabilities: np.ndarray, evidence: np.ndarray, judge: str
 ) -> LabelReport:
     """Return the likely label errors of a split, all of them, by confident learning.
 
     Northcutt, Jiang and Chuang, "Confident Learning", JAIR 70, 2021, as cleanlab does it; an error
-    has to be found by class and by noise rate both, which spares classes that are merely hard.
+    has to be found by class and by noise rate both, which spares classes that are merely hard. The evidence
+    is balanced by class: a row of a rare class is not accused of being of the frequent one only because most
+    rows are; nor is one of the frequent class called rare unless it is more probably so as the rows are mixed.
 
     Args:
         dataset: Gives labels and names.
         split: "train" or "val".
-        probabilities: (n, K) of its rows, by a head that has not seen them.
+        probabilities: (n, K) of its rows, by a head that has not seen them, for the mix of the training rows.
+        evidence: The same as if every class were equally frequent.
         judge: What that head is.
     """
     from cleanlab.filter import find_label_issues
@@ -295,20 +306,21 @@ def label_report(
 
     rows = dataset.rows(split)
     given = dataset.labels[rows].astype(np.int64)
-    chances = probabilities.astype(np.float64)
-    chances /= chances.sum(axis=1, keepdims=True)
-    wrong = find_label_issues(given, chances, filter_by="both", n_jobs=1)
+    chances, balanced = (
+        p / p.sum(axis=1, keepdims=True, dtype=np.float64) for p in (probabilities, evidence)
+    )
+    wrong = find_label_issues(given, balanced, filter_by="both", n_jobs=1)
     # the probe may know fewer errors than cleanlab counts: what it takes for right is none
-    other = chances.argmax(axis=1) != given
+    other = (chances.argmax(axis=1) != given) & (balanced.argmax(axis=1) != given)
     wrong &= other
-    scores = get_label_quality_scores(given, chances, method="normalized_margin")
+    scores = get_label_quality_scores(given, balanced, method="normalized_margin")
 
     def issues(chosen: np.ndarray) -> tuple[LabelIssue, ...]:
         order = np.flatnonzero(chosen)[np.argsort(scores[chosen], kind="stable")]
         return tuple(
             LabelIssue(
-                int(rows[i]), dataset.names[rows[i]], split, int(given[i]), int(chances[i].argmax()),
-                round(float(chances[i, given[i]]), 4), round(float(chances[i].max()), 4),
+                int(rows[i]), dataset.names[rows[i]], split, int(given[i]), int(balanced[i].argmax()),
+                round(float(balanced[i, given[i]]), 4), round(float(balanced[i].max()), 4),
                 round(float(scores[i]), 4),
             )
             for i in order

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onepass.classify.heads.class_weight import log_prior
 from onepass.classify.heads.linear.spectrum import Spectrum
 from onepass.classify.heads.scaler import blocks
-from onepass.classify.metrics import accuracy, fit_temperature, softmax
+from onepass.classify.metrics import accuracy, balanced_accuracy, fit_temperature, softmax
 
 PENALTIES = tuple(10.0**power for power in (0.5, 0, -0.5, -1, -1.5, -2, -3))
 SAMPLE = 4_000  # rows that the penalty and the temperature are chosen on
@@ -17,8 +18,9 @@ class LeftOut:
     """Leave-one-out predictions of ridge regression on one-vs-all targets.
 
     Attributes:
-        probabilities: (n, K) float32; row i by a head that was fitted on the n - 1 others.
-        penalty: Chosen by leave-one-out accuracy.
+        probabilities: (n, K) float32; row i by a head that was fitted on the n - 1 others. Where the spectrum
+            has class weights, they are as if every class were equally frequent.
+        penalty: Chosen by leave-one-out accuracy, balanced where there are class weights.
         accuracy: Top-1 of the rows, 0 … 1.
     """
 
@@ -46,9 +48,12 @@ def leave_one_out(X: np.ndarray, numbers: np.ndarray, spectrum: Spectrum, seed: 
         sample = np.sort(np.random.default_rng(seed).choice(len(X), SAMPLE, replace=False))
     scores = _left_out(X[sample], numbers[sample], spectrum, len(X), PENALTIES)
     truth = numbers[sample]
-    accuracies = [accuracy(truth, one.argmax(axis=1)) for one in scores]
-    best = int(np.argmax(accuracies))  # the strongest of equal ones
-    temperature = fit_temperature(truth, scores[best])
+    right = accuracy if spectrum.weights is None else balanced_accuracy
+    best = int(
+        np.argmax([right(truth, one.argmax(axis=1)) for one in scores])
+    )  # the strongest of equal ones
+    prior = log_prior("balanced", spectrum.weights)
+    temperature = fit_temperature(truth, scores[best], offset=prior)
     out = np.empty((len(X), len(spectrum.target_mean)), np.float32)
     for block in blocks(X):
         (one,) = _left_out(X[block], numbers[block], spectrum, len(X), PENALTIES[best : best + 1])
@@ -75,6 +80,8 @@ def _left_out(
         fitted = rotated @ (spectrum.projected * inverse[:, None]).astype(np.float32)
         fitted += spectrum.target_mean.astype(np.float32)
         leverage = squares @ (inverse * shares).astype(np.float32) + 1 / rows
+        if spectrum.weights is not None:
+            leverage *= spectrum.weights[numbers]
         left = np.maximum(1 - leverage, 1e-5)[:, None]
         found.append(targets - (targets - fitted) / left)
     return found

@@ -22,6 +22,7 @@ class Spectrum:
         basis: (D, r) float64; of unit length only in feature space.
         eigenvalues: (r,) float64, of the Gram matrix divided by n, not negative.
         projected: (r, K) float64.
+        weights: What a row of each class counts, (K,); None: all alike.
     """
 
     scaler: Scaler
@@ -29,15 +30,19 @@ class Spectrum:
     basis: np.ndarray
     eigenvalues: np.ndarray
     projected: np.ndarray
+    weights: np.ndarray | None = None
 
     @classmethod
-    def of(cls, X: np.ndarray, numbers: np.ndarray, classes: int) -> "Spectrum":
-        """Decompose the rows X (n, D) with class numbers (n,) out of `classes`."""
-        equations = NormalEquations.of(X, numbers, classes)
+    def of(
+        cls, X: np.ndarray, numbers: np.ndarray, classes: int, weights: np.ndarray | None = None
+    ) -> "Spectrum":
+        """Decompose the rows X (n, D) with class numbers (n,) out of `classes`, which count as `weights` says."""
+        equations = NormalEquations.of(X, numbers, classes, weights)
         eigenvalues, vectors = eigh(equations.matrix, overwrite_a=True)
         basis = vectors if equations.rows is None else equations.rows.T.astype(np.float64) @ vectors
         projected = vectors.T @ equations.right
-        return cls(equations.scaler, equations.share, basis, np.maximum(eigenvalues, 0), projected)
+        values = np.maximum(eigenvalues, 0)
+        return cls(equations.scaler, equations.share, basis, values, projected, weights)
 
     def solve(self, penalty: float) -> np.ndarray:
         """Return the weights (D, K) float64 for one penalty."""
