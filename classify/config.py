@@ -9,6 +9,7 @@ from onepass.cache.errors import UsageError
 from onepass.classify.goals import GOAL_HELP, parse_goal
 
 Budget = Literal["quick", "full"]
+Select = Literal["split", "folds"]
 NextRule = Literal["both", "margin", "k-center"]
 Method = Literal["average", "stack"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -57,6 +58,11 @@ class ClassifyConfig(RunsConfig):
     positive: str = flag("", POSITIVE_HELP, metavar="CLASS")
     class_weight: ClassWeight = flag("none", CLASS_WEIGHT_HELP)
     budget: Budget = flag("quick", "how far hyper-parameters are searched")
+    select: Select = flag(
+        "split",
+        "split: a tenth of the training rows is held out for every choice; folds: each of them once, five times the "
+        "work, for a few thousand rows",
+    )
     folds: int = flag(
         0,
         "cross-validate on the training rows in so many folds, instead of scoring the validation split",

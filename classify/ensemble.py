@@ -86,7 +86,7 @@ def run_ensemble(config: EnsembleConfig) -> EnsembleResult:
     board = Leaderboard.load(folder, dataset.name, dataset.digest)
     with only_writer(folder):
         board = Leaderboard.load(folder, dataset.name, dataset.digest)
-        rows = protocol_rows(dataset, board.seed)
+        rows = protocol_rows(dataset, board.seed, board.select)
         if config.metric or config.positive:
             metric = metric_of(dataset, rows, config.metric or board.metric, config.positive)
             board = board.ranked_by(metric, dataset.class_ids)

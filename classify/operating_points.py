@@ -17,7 +17,7 @@ from onepass.classify.goals import CostGoal, Goal, RateGoal
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.metrics import FOLDS, LEVEL, Detection, detection
-from onepass.classify.protocol.evaluate import find_positive, selection_rows
+from onepass.classify.protocol.evaluate import find_positive, selected_on
 from onepass.data.dataset import ImageDataset
 
 EPSILON = 1e-9  # 20 · (1 - 0.95) is 1.0000000000000009
@@ -130,7 +130,7 @@ def choose_for_winner(
         CorruptFileError: The probabilities cannot be read.
     """
     kept = load_probabilities(board.head_folder(board.winner), board.winner.rows)
-    _, held_out = selection_rows(dataset, board.winner.seed)
+    held_out = selected_on(dataset, board.winner)
     return choose_point(goal, column, dataset, held_out, kept.selection, kept.val)
 
 

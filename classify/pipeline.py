@@ -33,6 +33,7 @@ from onepass.classify.leaderboard.records import (
 from onepass.classify.metrics import Comparison, Metric, compare, find_metric
 from onepass.classify.operating_points import OperatingPoint, choose_for_winner, positive_column
 from onepass.classify.protocol.evaluate import (
+    BY_FOLDS,
     DESCRIPTION,
     ProtocolRows,
     find_positive,
@@ -72,6 +73,7 @@ class ClassifyResult:
         protocol: How the numbers were made, in a sentence.
         scorings: How often val was scored in all, and how many models.
         other_seeds: How many probes are kept that were selected on the rows of another seed.
+        other_rows: How many are kept that were chosen on other rows: by folds, or not.
         other_metrics: How many are kept that were chosen by another metric.
         costs: Extraction of each probe, ms an image, by id; None where it was not measured.
         front: Ids on the front of selection accuracy against that cost, cheapest first.
@@ -98,6 +100,7 @@ class ClassifyResult:
     protocol: str
     scorings: Scorings
     other_seeds: dict[int, int]
+    other_rows: int
     other_metrics: dict[str, int]
     costs: dict[str, float | None]
     front: tuple[str, ...]
@@ -127,7 +130,7 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
     ]
     dataset = open_dataset(config.store, config.dataset)
     features = feature_inputs(config.store, dataset, config.features, config.views)
-    rows = protocol_rows(dataset, config.seed)
+    rows = protocol_rows(dataset, config.seed, config.select)
     metric = metric_of(dataset, rows, config.metric, config.positive)
     every = config.baselines == "all"
     probes = [
@@ -137,7 +140,14 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
     folder = config.runs / dataset.name
     ran = 0
     with only_writer(folder):
-        board = open_board(folder, dataset, seed=config.seed, metric=metric, fresh=config.fresh)
+        board = open_board(
+            folder,
+            dataset,
+            seed=config.seed,
+            metric=metric,
+            select=config.select,
+            fresh=config.fresh,
+        )
         _refuse_older_vectors(board, features)
         for number, (inputs, head) in enumerate(probes, 1):
             label = f"[{number}/{len(probes)}] " + " · ".join(
@@ -232,7 +242,8 @@ def _probe(
 ) -> tuple[Leaderboard, bool]:
     """Run one probe unless it has been run; return the leaderboard with it, and whether it ran."""
     seed, budget = config.seed, config.budget
-    identity = probe_id(inputs, head, seed, budget, dataset.digest, metric)
+    how = budget if config.select == "split" else f"{budget} by folds"
+    identity = probe_id(inputs, head, seed, how, dataset.digest, metric)
     known = board.get(identity)
     if known and known.calibration and intact(board.head_folder(known), known):
         log.info(f"{label}: cached")
@@ -280,9 +291,12 @@ def _result(
         published=dataset.record.published,
         notes=dataset.record.notes,
         series=series,
-        protocol=DESCRIPTION.format(seed=config.seed, **asdict(board.winner.rows)),
+        protocol=(DESCRIPTION if config.select == "split" else BY_FOLDS).format(
+            seed=config.seed, **asdict(board.winner.rows)
+        ),
         scorings=count_scorings(board.folder, dataset.digest),
         other_seeds=board.other_seeds,
+        other_rows=board.other_rows,
         other_metrics=board.other_metrics,
         costs=costs,
         front=board_front(board, costs),

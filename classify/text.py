@@ -251,6 +251,9 @@ def _scorings(result: "ClassifyResult") -> list[str]:
     if result.other_seeds:
         kept = ", ".join(f"seed {seed}: {count}" for seed, count in result.other_seeds.items())
         lines.append(f"Not ranked, because they were selected on other rows: probes of {kept}.")
+    if result.other_rows:
+        other = "on the selection split" if result.results[0].rows.select == "folds" else "by folds"
+        lines.append(f"Not ranked, because they were selected {other}: {result.other_rows} probes.")
     if result.other_metrics:
         kept = ", ".join(f"{metric}: {count}" for metric, count in result.other_metrics.items())
         lines.append(f"Not ranked, because they were chosen by another metric: probes by {kept}.")

@@ -14,7 +14,7 @@ from onepass.classify.heads.base import Head
 from onepass.classify.heads.storage import load_head
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
 from onepass.classify.leaderboard.records import load_probabilities
-from onepass.classify.protocol.evaluate import selection_rows
+from onepass.classify.protocol.evaluate import selected_on
 from onepass.classify.protocol.inputs import PIXELS as SHRUNK
 from onepass.classify.protocol.inputs import inputs_of
 from onepass.classify.protocol.views import take
@@ -138,7 +138,7 @@ def _predictor(
     """Return a predictor whose `compute` applies the temperature, and knows the selection rows."""
     result, dataset = probe.result, probe.dataset
     temperature = result.temperature if scaled else 1.0
-    _, held_out = selection_rows(dataset, result.seed)
+    held_out = selected_on(dataset, result)
 
     def compute_part(part: str) -> np.ndarray:
         if part == SELECTION:  # by the head before it was refitted on all training rows

@@ -15,7 +15,12 @@ from onepass.cache.errors import InvalidInputError, UsageError
 from onepass.classify.__main__ import COMMANDS
 from onepass.classify.analysis.series import find_parted_series
 from onepass.classify.config import ClassifyConfig
+from onepass.classify.heads.neighbours.knn import Neighbours
+from onepass.classify.leaderboard.board import Leaderboard
+from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.metrics import METRICS, corrected_interval, corrected_t_test
+from onepass.classify.pipeline import run_probes
+from onepass.classify.protocol.evaluate import ProtocolRows, run_probe, selected_on
 from onepass.classify.resampling import folds as room
 from onepass.classify.resampling.folds import (
     CrossValidation,
@@ -236,3 +241,40 @@ class TestGroups:
         train = dataset.rows("train")
         dealt = room._deal(dataset, train, config(tmp_path, tmp_path, folds=2), 0)
         assert np.array_equal(dealt == KEPT, data.labels[train] == 2)
+
+
+class TestSelectionByFolds:
+    def test_every_training_row_is_held_out_once_and_nothing_else_is_read(self, store, tmp_path) -> None:  # fmt: skip
+        result = run_probes(config(store, tmp_path, folds=0, select="folds"))
+        assert "by five folds of the" in result.protocol
+        dataset = open_dataset(store, NAME)
+        train = dataset.rows("train")
+        for probe in result.results:
+            assert probe.rows.selection == probe.rows.fit == len(train)
+            kept = load_probabilities(tmp_path / NAME / "heads" / probe.id, probe.rows)
+            assert kept.selection.shape == (len(train), 10)
+            right = kept.selection.astype(np.float32).argmax(axis=1) == dataset.labels[train]
+            assert right.mean() == pytest.approx(probe.selection_top1, abs=0.005)
+            assert probe.selection_top1 == pytest.approx(max(t.accuracy for t in probe.trials))
+            assert np.array_equal(selected_on(dataset, probe), train)
+
+    def test_out_of_fold_probabilities_are_of_heads_that_have_not_seen_the_row(self) -> None:
+        """Labels that nothing can know: whoever has seen them is right, whoever has not is not."""
+        rng = np.random.default_rng(0)
+        X, labels = rng.normal(size=(300, 64)).astype(np.float32), rng.integers(0, 2, 300)
+        train, val = np.arange(250), np.arange(250, 300)
+        rows = ProtocolRows(train, train, train, val, val[:0], np.arange(250) % 5)
+        outcome = run_probe(Neighbours(), X, labels, rows)
+        assert 0.35 < (outcome.selection.argmax(axis=1) == labels[train]).mean() < 0.65
+
+    def test_probes_by_folds_and_by_the_selection_split_are_not_ranked_together(self, store, tmp_path, capsys) -> None:  # fmt: skip
+        words = ["--dataset", NAME, "--head", "ridge", "centroid"]
+        words += ["--cache-dir", str(store), "--runs-dir", str(tmp_path)]
+        assert main("classify", COMMANDS, words) == 0
+        assert main("classify", COMMANDS, [*words, "--select", "folds"]) == 0
+        assert "selected on the selection split: 2 probes" in capsys.readouterr().out
+        assert main("classify", COMMANDS, ["ensemble", *words[:2], *words[-4:]]) == 0
+        board = Leaderboard.load(tmp_path / NAME, NAME, open_dataset(store, NAME).digest)
+        assert {probe.rows.select for probe in board.ranked} == {"folds"} and len(board.ranked) == 4
+        assert main("classify", COMMANDS, words) == 0
+        assert "selected by folds: 4 probes" in capsys.readouterr().out

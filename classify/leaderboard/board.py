@@ -22,7 +22,7 @@ from onepass.cache.errors import (
 )
 from onepass.cache.features import key_of_format_1
 from onepass.cache.locks import clear_leftovers, exclusive
-from onepass.classify.config import MetricName
+from onepass.classify.config import MetricName, Select
 from onepass.classify.leaderboard.result import ProbeResult
 from onepass.classify.metrics import Metric
 
@@ -39,6 +39,7 @@ class LeaderboardFile(Artifact):
     results: tuple[ProbeResult, ...]
     metric: MetricName = "top1"
     positive: str = ""
+    select: Select = "split"
 
     @classmethod
     def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
@@ -92,6 +93,7 @@ class Leaderboard:
             kept, but their selection accuracy says nothing beside these.
         metric: The one that is ranked by. Results that were chosen by another one are kept likewise.
         positive: Class that AUROC and average precision are of; "" for the mean over all.
+        select: Whether those are ranked that were chosen on the selection split, or by folds.
     """
 
     folder: Path
@@ -101,6 +103,7 @@ class Leaderboard:
     seed: int = 0
     metric: MetricName = "top1"
     positive: str = ""
+    select: Select = "split"
 
     def __post_init__(self) -> None:
         ids = [result.id for result in self.results]
@@ -136,7 +139,10 @@ class Leaderboard:
         kept = [
             " of ".join(filter(None, result.chosen_by))
             for result in self.results
-            if not result.baseline and result.seed == self.seed and not self.chosen_alike(result)
+            if not result.baseline
+            and result.seed == self.seed
+            and result.rows.select == self.select
+            and not self.chosen_alike(result)
         ]
         return {metric: kept.count(metric) for metric in sorted(set(kept))}
 
@@ -144,9 +150,17 @@ class Leaderboard:
     def _comparable(self) -> list[ProbeResult]:
         return [r for r in self.results if r.seed == self.seed and self.chosen_alike(r)]
 
+    @property
+    def other_rows(self) -> int:
+        """How many probes of its seed are kept that were chosen on other rows: by folds, or not."""
+        kept = (r for r in self.results if not r.baseline and r.seed == self.seed)
+        return sum(r.rows.select != self.select for r in kept)
+
     def chosen_alike(self, result: ProbeResult) -> bool:
         """Say whether a probe was chosen by what the board ranks by."""
         metric, positive = result.chosen_by
+        if result.rows.select != self.select:
+            return False
         return metric == self.metric and positive in ("", self.positive)
 
     @property
@@ -195,7 +209,13 @@ class Leaderboard:
     def save(self) -> None:
         """Write `leaderboard.json` atomically."""
         LeaderboardFile(
-            self.dataset, self.dataset_digest, self.seed, self.results, self.metric, self.positive
+            self.dataset,
+            self.dataset_digest,
+            self.seed,
+            self.results,
+            self.metric,
+            self.positive,
+            self.select,
         ).write(self.path)
 
     @classmethod
@@ -221,7 +241,7 @@ class Leaderboard:
             file = LeaderboardFile.read(path)
             board = cls(
                 folder, file.dataset, file.dataset_digest, file.results,
-                file.seed, file.metric, file.positive,
+                file.seed, file.metric, file.positive, file.select,
             )  # fmt: skip
         except (CorruptFileError, InvalidInputError) as error:
             raise CorruptFileError(str(error), remedy=Remedy("classify anew", dataset)) from error

@@ -14,6 +14,7 @@ import numpy as np
 from onepass.cache.content import find
 from onepass.cache.errors import CorruptFileError, OnepassError, Remedy
 from onepass.cache.files import fsync_folder, make_folder, write_atomic
+from onepass.classify.config import Select
 from onepass.classify.heads.storage import pack_arrays, unpack_arrays
 from onepass.classify.leaderboard.board import Leaderboard, LeaderboardFile, leaderboard_path
 from onepass.classify.leaderboard.records import load_probabilities
@@ -55,7 +56,13 @@ def history_folder(folder: Path, digest: str) -> Path:
 
 
 def open_board(
-    folder: Path, dataset: ImageDataset, *, seed: int, metric: Metric = TOP1, fresh: bool = False
+    folder: Path,
+    dataset: ImageDataset,
+    *,
+    seed: int,
+    metric: Metric = TOP1,
+    select: Select = "split",
+    fresh: bool = False,
 ) -> Leaderboard:
     """Return the leaderboard of a data set as it is now, to be added to; an empty one where there is none.
 
@@ -67,6 +74,7 @@ def open_board(
         dataset: As it is now.
         seed: The one that is ranked.
         metric: The one that is ranked by.
+        select: Whether those are ranked that were chosen on the selection split, or by folds.
         fresh: Delete what there is of this state.
     """
     path = leaderboard_path(folder)
@@ -89,7 +97,7 @@ def open_board(
     board = Leaderboard(folder, dataset.name, dataset.digest)
     if path.exists():
         board = Leaderboard.load(folder, dataset.name, dataset.digest)
-    return replace(board, seed=seed).ranked_by(metric, dataset.class_ids)
+    return replace(board, seed=seed, select=select).ranked_by(metric, dataset.class_ids)
 
 
 def _state(path: Path, dataset: ImageDataset, *, fresh: bool) -> str:

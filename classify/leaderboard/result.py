@@ -7,7 +7,7 @@ from onepass.cache.artifacts import record
 from onepass.cache.errors import InvalidInputError
 from onepass.cache.features import FeatureKey
 from onepass.cache.names import check_name
-from onepass.classify.config import MetricName
+from onepass.classify.config import MetricName, Select
 from onepass.classify.intervals import Estimate
 from onepass.classify.metrics import METRICS
 
@@ -50,6 +50,11 @@ class RowCounts:
     train: int
     val: int
     test: int
+
+    @property
+    def select(self) -> Select:
+        """How choices were made: with folds all training rows are fitted on as well."""
+        return "folds" if self.fit == self.train else "split"
 
 
 @record

@@ -1,6 +1,7 @@
 """The protocol of honest numbers: choose on the selection split, refit, score the validation split once.
 
-The selection split is 10 % of the training rows, stratified and seeded (`onepass.data.splits`). Nothing
+The selection split is 10 % of the training rows, stratified and seeded (`onepass.data.splits`); instead of it
+every training row can be held out once (`onepass.classify.protocol.by_folds`). Nothing
 before the last step of `run_probe` reads a validation row.
 """
 
@@ -14,9 +15,9 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from onepass.cache.errors import InvalidInputError, unknown_name
-from onepass.classify.config import Budget
+from onepass.classify.config import Budget, Select
 from onepass.classify.heads.base import Head
-from onepass.classify.leaderboard.result import RowCounts
+from onepass.classify.leaderboard.result import ProbeResult, RowCounts
 from onepass.classify.metrics import (
     TOP1,
     Metric,
@@ -24,6 +25,7 @@ from onepass.classify.metrics import (
     calibration_temperature,
     find_metric,
 )
+from onepass.classify.protocol.by_folds import choose_by_folds
 from onepass.classify.protocol.views import (
     Vectors,
     as_views,
@@ -35,14 +37,19 @@ from onepass.classify.protocol.views import (
 )
 from onepass.classify.search.search import Note, Search, Strategy, Trial, best_trial
 from onepass.data.dataset import ImageDataset
-from onepass.data.splits import selection_split
+from onepass.data.splits import KEPT, fold_split, selection_split
 
 VERSION = 1  # raised when the same inputs would be scored otherwise
 SELECTION_FRACTION = 0.1
+FOLDS = 5
 SMALL = 1_000_000_000  # multiplications of one pass of a linear head
 DESCRIPTION = (
     "heads and hyper-parameters chosen on {selection:,} of the {train:,} training rows (stratified, "
     "seed {seed}), refitted on all of them, val ({val:,} rows) scored once; 95 % intervals"
+)
+BY_FOLDS = (
+    "heads and hyper-parameters chosen by five folds of the {train:,} training rows (stratified, seed {seed}), each of "
+    "{selection:,} held out once, refitted on all of them, val ({val:,} rows) scored once; 95 % intervals"
 )
 
 
@@ -56,6 +63,9 @@ class ProtocolRows:
         train: All training rows: fit and selection.
         val: The validation rows.
         test: Rows to predict, whose labels may be unknown; may be empty.
+        fold: Which fold each training row is in, (n,), `KEPT` for one that is never held out; None where a part of
+            them is held out for all choices. With folds all training rows are fitted on, and those that are held
+            out once are selected on.
     """
 
     fit: np.ndarray
@@ -63,6 +73,7 @@ class ProtocolRows:
     train: np.ndarray
     val: np.ndarray
     test: np.ndarray
+    fold: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not (len(self.fit) and len(self.selection) and len(self.val)):
@@ -73,7 +84,7 @@ class ProtocolRows:
 
     def counts(self) -> RowCounts:
         """Return how many rows each step reads."""
-        return RowCounts(**{field.name: len(getattr(self, field.name)) for field in fields(self)})
+        return RowCounts(**{f.name: len(getattr(self, f.name)) for f in fields(RowCounts)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,17 +140,23 @@ class Outcome:
         )
 
 
-def protocol_rows(dataset: ImageDataset, seed: int) -> ProtocolRows:
+def protocol_rows(dataset: ImageDataset, seed: int, select: Select = "split") -> ProtocolRows:
     """Return the rows of each step of the protocol.
 
     Args:
         dataset: Each of its classes needs a training row.
-        seed: Of the selection split.
+        seed: Of the selection split, or of the folds.
+        select: Whether a part of the training rows is held out for every choice, or each of them once.
 
     Raises:
         InvalidInputError: As `training_rows`; or a validation row has no label.
     """
     train, val = training_rows(dataset), _labelled_rows(dataset, "val", "validate on")
+    if select == "folds":
+        fold = fold_split(
+            dataset.labels, train, dataset.content, dataset.groups, folds=FOLDS, seed=seed
+        )
+        return ProtocolRows(train, train[fold != KEPT], train, val, dataset.rows("test"), fold)
     fit, selection = selection_rows(dataset, seed)
     if not len(selection):
         raise InvalidInputError(
@@ -221,6 +238,13 @@ def find_positive(dataset: ImageDataset, name: str = "") -> int | None:
     return int(counts[1] <= counts[0])
 
 
+def selected_on(dataset: ImageDataset, probe: ProbeResult) -> np.ndarray:
+    """Return the training rows that a probe's selection probabilities are of, int64, ascending."""
+    if probe.rows.select == "folds":
+        return protocol_rows(dataset, probe.seed, "folds").selection
+    return selection_rows(dataset, probe.seed)[1]
+
+
 def selection_rows(dataset: ImageDataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the training rows that are fitted on and those that every choice is made on, int64, ascending."""
     return selection_split(
@@ -278,9 +302,31 @@ def run_probe(
     views = as_views(X)
     small = is_small(views, len(rows.train), int(labels.max() + 1))
     with threadpool_limits(limits=1 if small else None):
-        split = split_of(views, labels, rows.fit, rows.selection)
-        search = Search(head, split, budget, note, strategy, metric)
-        trials, chosen, selection, final = _choose_and_refit(search, views, labels, rows)
+
+        def search(fit: np.ndarray, held: np.ndarray) -> list[Trial]:
+            split = split_of(views, labels, fit, held)
+            trials = Search(head, split, budget, note, strategy, metric).run()
+            return (
+                trials
+                if len(views) == 1
+                else evaluated_together(trials, views, held, labels[held], metric)
+            )
+
+        if rows.fold is None:
+            trials = search(rows.fit, rows.selection)
+            chosen = best_trial(trials)
+            selection = mean_probabilities(chosen.head, views, rows.selection)
+        else:
+            parts = [(rows.train[rows.fold != k], rows.train[rows.fold == k]) for k in range(FOLDS)]
+            found = choose_by_folds(search, views, labels, parts, metric)
+            trials, chosen, selection = found.trials, found.best, found.probabilities
+        if note:
+            note(f"chosen {chosen}; refitting on {len(rows.train):,} rows")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # said in the record instead
+            final = chosen.head.refit(
+                stacked(views, rows.train), repeated(labels[rows.train], views)
+            )
         val, test = (
             mean_probabilities(final, views, part) if len(part) else selection[:0]
             for part in (rows.val, rows.test)
@@ -296,22 +342,3 @@ def is_small(views: tuple[Any, ...], rows: int, classes: int) -> bool:
     On a busy machine, ten times.
     """
     return rows * len(views) * views[0].shape[1] * classes < SMALL
-
-
-def _choose_and_refit(
-    search: Search[Any], X: tuple[Any, ...], labels: np.ndarray, rows: ProtocolRows
-) -> tuple[list[Trial], Trial, np.ndarray, Head]:
-    """Return the trials, the chosen one, its probabilities of the selection rows, and the refitted head."""
-    trials = search.run()
-    if len(X) > 1:
-        trials = evaluated_together(
-            trials, X, rows.selection, labels[rows.selection], search.metric
-        )
-    chosen = best_trial(trials)
-    selection = mean_probabilities(chosen.head, X, rows.selection)
-    if search.note:
-        search.note(f"chosen {chosen}; refitting on {len(rows.train):,} rows")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # said in the record instead
-        final = chosen.head.refit(stacked(X, rows.train), repeated(labels[rows.train], X))
-    return trials, chosen, selection, final

@@ -249,7 +249,9 @@ def run_folds(config: ClassifyConfig) -> FoldsResult:
         OnepassError: Something is missing, unknown, stale, damaged or unusable; one line says what.
     """
     start = time.monotonic()
-    heads = [make_head(kind, config.seed) for kind in dict.fromkeys(config.head)]
+    heads = [
+        make_head(kind, config.seed, config.class_weight) for kind in dict.fromkeys(config.head)
+    ]
     dataset = open_dataset(config.store, config.dataset)
     inputs = feature_inputs(config.store, dataset, config.features, config.views)
     train = training_rows(dataset)

@@ -1,0 +1,87 @@
+"""Choosing by folds: every training row is held out once, where a tenth of them would be too few to choose on.
+
+Each fold is searched as the selection split is. The setting that is chosen is the best over all folds together, and
+every training row has a probability by a head that has not seen it.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import gmean
+
+from onepass.classify.heads.base import Head
+from onepass.classify.metrics import Metric, log_probabilities
+from onepass.classify.protocol.views import mean_probabilities
+from onepass.classify.search.search import Trial, best_trial
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What the folds say.
+
+    Attributes:
+        trials: One for each setting that every fold has tried, with its means over the folds.
+        best: That of the setting that was chosen, evaluated on all rows that were held out.
+        probabilities: Of these rows, (n, K) float32, each by the head of its fold.
+    """
+
+    trials: list[Trial]
+    best: Trial
+    probabilities: np.ndarray
+
+
+def setting_of(head: Head, params: dict[str, Any]) -> str:
+    """Return the hyper-parameters that were tried, without those that a search fits, as text."""
+    return json.dumps({name: v for name, v in params.items() if name not in head.CALIBRATED})
+
+
+def choose_by_folds(
+    search: Callable[[np.ndarray, np.ndarray], list[Trial]],
+    views: tuple[Any, ...],
+    labels: np.ndarray,
+    parts: Sequence[tuple[np.ndarray, np.ndarray]],
+    metric: Metric,
+) -> Chosen:
+    """Search in every fold, and choose one setting for all.
+
+    Args:
+        search: Returns the trials of a head that learns from some rows, evaluated on others.
+        views: Vectors of all rows, in each view.
+        labels: (N,) of all rows.
+        parts: Rows that are fitted on and rows that are held out, fold by fold.
+        metric: What is chosen by.
+    """
+    found = [
+        {setting_of(trial.head, trial.params): trial for trial in search(*part)} for part in parts
+    ]
+    common = [key for key in found[0] if all(key in fold for fold in found)]
+    weights = [len(held) for _, held in parts]
+    trials = [_mean([fold[key] for fold in found], weights) for key in common]
+    key = common[trials.index(best_trial(trials))]
+    held = np.concatenate([held for _, held in parts])
+    probabilities = np.concatenate(
+        [
+            mean_probabilities(fold[key].head, views, rows)
+            for fold, (_, rows) in zip(found, parts, strict=True)
+        ]
+    )[np.argsort(held)]
+    mean = trials[common.index(key)]
+    truth = np.searchsorted(mean.head.classes_, labels[np.sort(held)])
+    best = Trial.of(mean.head, mean.params, truth, log_probabilities(probabilities), metric)
+    return Chosen(trials, best, probabilities)
+
+
+def _mean(trials: Sequence[Trial], weights: Sequence[int]) -> Trial:
+    """Return the trials of a setting as one: means by rows; what the search fits, such as a temperature, too."""
+    head, params = trials[0].head, dict(trials[0].params)
+    for name in head.CALIBRATED:
+        if name in params:
+            params[name] = float(gmean([trial.params[name] for trial in trials]))
+    accuracy, loss, merit = (
+        float(np.average([getattr(trial, name) for trial in trials], weights=weights))
+        for name in ("accuracy", "log_loss", "merit")
+    )
+    return Trial(params, accuracy, loss, merit, head.with_params(**params))
