@@ -1,7 +1,7 @@
 """What `onepass classify next` is worth: accuracy after the chosen images are labelled, against random ones.
 
     python benchmarks/next.py --store STORE --dataset solar-cells [--labelled 100] [--count 100] [--seeds 20]
-                              [--head ridge]
+                              [--head ridge] [--rules margin k-center both]
 
 The labels of a prepared data set are hidden but for a few training images (the beginning of `nested_order`). A head
 learns from these, each rule chooses as many more among the rest of four fifths of the training rows, and the head
@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--head", default="ridge")
+    parser.add_argument("--rules", nargs="+", default=RULES[1:], choices=RULES[1:])
     for name, default in (("labelled", 100), ("count", 100), ("seeds", 20)):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
@@ -51,7 +52,8 @@ def main() -> None:
         chosen = best_trial(Search(make_head(options.head, 0), split).run())
         return chosen.head.refit(X[np.sort(rows)], labels[np.sort(rows)])
 
-    found = {rule: [] for rule in ("start", *RULES)}
+    rules = ("random", *options.rules)
+    found = {rule: [] for rule in ("start", *rules)}
     for seed in range(options.seeds):
         dealt = fold_split(labels, train, content, dataset.groups, seed=seed)
         order = nested_order(labels, train[dealt != 0], content, dataset.groups, seed=seed)
@@ -59,7 +61,7 @@ def main() -> None:
         head = learn(known, seed)
         found["start"].append(accuracy(labels[held], head.predict(X[held])))
         probabilities = head.predict_proba(X[rest])
-        for rule in RULES:
+        for rule in rules:
             if rule == "random":
                 more = np.random.default_rng(seed).permutation(len(rest))[: options.count]
             else:
@@ -68,7 +70,7 @@ def main() -> None:
             found[rule].append(accuracy(labels[held], later.predict(X[held])))
         print(seed, {rule: round(100 * values[-1], 1) for rule, values in found.items()}, flush=True)  # fmt: skip
     report = {rule: float(np.mean(values)) for rule, values in found.items()}
-    for rule in RULES[1:]:
+    for rule in options.rules:
         gains = np.array(found[rule]) - np.array(found["random"])
         half = float(stats.sem(gains) * stats.t.ppf(0.975, len(gains) - 1))
         report[f"{rule} gain"], report[f"{rule} ±"] = float(gains.mean()), half

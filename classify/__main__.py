@@ -121,7 +121,7 @@ COMMANDS = [
     ),
     Command(
         "next",
-        "Say which unlabelled images to label next: unsure ones, and no two of a kind.",
+        "Say which unlabelled images to label next: those that teach the probe most.",
         NextConfig,
         _next,
         next_text,

@@ -10,7 +10,7 @@ from onepass.classify.goals import GOAL_HELP, parse_goal
 
 Budget = Literal["quick", "full"]
 Select = Literal["split", "folds"]
-NextRule = Literal["both", "margin", "k-center"]
+NextRule = Literal["margin", "k-center", "both"]
 Method = Literal["average", "stack"]
 METHODS: tuple[Method, ...] = get_args(Method)
 MetricName = Literal["top1", "balanced", "macro-f1", "auroc", "average-precision", "log-loss"]
@@ -180,7 +180,7 @@ class NextConfig(RunsConfig):
     )
     count: int = flag(200, "how many to label next")
     by: NextRule = flag(
-        "both",
+        "margin",
         "margin: those that the probe is least sure of; k-center: those that are least like what is known or chosen; "
         "both: the second among the first",
     )
