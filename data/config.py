@@ -162,7 +162,7 @@ class RelabelConfig(StoreConfig):
 
     name: str = flag(help="name of a prepared data set", positional=True)
     labels: Path = flag(
-        help="table (CSV) with the columns file and label; the label excluded takes an image out"
+        help="table (CSV, .tsv, .jsonl, .parquet) with the columns file and label; the label excluded takes an image out"
     )
 
 

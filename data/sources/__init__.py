@@ -20,13 +20,19 @@ KNOWN = {
 # and what your own may be. A place is of the first kind whose module recognises it, else a folder.
 OWN = {
     "hugging-face": "hf://NAME that the library datasets has downloaded, or a folder of its save_to_disk",
+    "tensorflow-datasets": "tfds://NAME that the library has made on this machine, or the folder of a version",
     "table": "a .csv, .tsv, .jsonl or .parquet of files (or images) and labels, or a folder with metadata.csv",
     "webdataset": "tars in which 0042.jpg and 0042.cls (or .json) are one sample, such as 'train-{000..012}.tar'",
     "arrays": "an .npz with images and labels, sklearn://NAME, keras://NAME",
     "folder": "a folder, zip or tar with train/<class>/*.jpg [val/<class>/*.jpg] [test/*.jpg], or classes at the top",
 }
 SOURCES = KNOWN | OWN
-TABULAR = ("table", "webdataset", "hugging-face")  # those whose columns can be chosen
+TABULAR = (
+    "table",
+    "webdataset",
+    "hugging-face",
+    "tensorflow-datasets",
+)  # those whose columns can be chosen
 
 
 def kind_of(place: str) -> str:

@@ -75,7 +75,11 @@ def open_sources(requests: Sequence[Request]) -> Iterator[Source]:
 
 @contextmanager
 def open_tables(
-    kind: str, files: Sequence[TableFile], request: Request, name: str
+    kind: str,
+    files: Sequence[TableFile],
+    request: Request,
+    name: str,
+    read: Callable[[TableFile], Table] = lambda file: read_table(file.path),
 ) -> Iterator[Source]:
     """Yield the images of tables; as `open_sources`.
 
@@ -84,9 +88,10 @@ def open_tables(
         files: The tables, which have the same columns.
         request: What the user asks.
         name: What the data set is called.
+        read: Opens a table.
     """
     with ExitStack() as stack:
-        tables = [(file, read_table(file.path)) for file in files]
+        tables = [(file, read(file)) for file in files]
         first = tables[0][1]
         by_folder = first.path.name in METADATA and "label" not in request.columns
         needed = ("file",) if by_folder else ("file", "label")
@@ -236,6 +241,7 @@ class _Opener:
             return found or tree.read(str(path))
 
         state = files_by_name(file.path.parent).stamp(file.path.name)
+        state += file.inside.encode() if state else b""
         return _Held(_names(column.paths, prefix), content, state, place)
 
 
