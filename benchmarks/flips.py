@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,8 +111,7 @@ def _killed(target: Path, folder: Path, words: tuple[str, ...]) -> Path:
         process = onepass(work, *words)
         while process.poll() is None:
             if [*work.rglob("shard-*.h5"), *work.rglob("epoch-001.npz")]:
-                with suppress(ProcessLookupError):  # it has ended in this moment
-                    process.send_signal(signal.SIGKILL)
+                process.send_signal(signal.SIGKILL)
             time.sleep(0.005)
         process.communicate()
         if process.returncode == -signal.SIGKILL:

@@ -62,7 +62,8 @@ class Process:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it ended in this moment
+                os.kill(self.pid, number)
 
     def communicate(self) -> tuple[str, str]:
         """Return what is left of standard output and error, once both are closed."""
