@@ -77,7 +77,7 @@ def _row(place: int, line: "FoldLine", metric: "Metric") -> tuple[str, ...]:
         brief(probe.chosen()) or "-",
         f"{metric.text(line.mean)} ({numbers[0]} … {numbers[1]})",
         numbers[2],
-        "-" if line.gain is None else _points(line.gain, metric),
+        "-" if line.gain is None else points(line.gain, metric),
         "-"
         if line.p_value is None
         else p_value(line.p_value).removeprefix("p ").removeprefix("= "),
@@ -85,7 +85,8 @@ def _row(place: int, line: "FoldLine", metric: "Metric") -> tuple[str, ...]:
     )
 
 
-def _points(gain: float, metric: "Metric") -> str:
+def points(gain: float, metric: "Metric") -> str:
+    """Return a difference of a metric in words: in points where it is a share."""
     return f"{100 * gain:.1f} points" if metric.share else f"{gain:.3f}"
 
 

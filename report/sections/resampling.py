@@ -4,7 +4,7 @@ from typing import Any
 
 from onepass.classify.heads.base import brief
 from onepass.classify.resampling.folds import compared
-from onepass.classify.resampling.text import doubling, fold_words, protocol
+from onepass.classify.resampling.text import doubling, fold_words, points, protocol
 from onepass.report.context import ReportContext
 from onepass.report.figures.labels import labels_figure
 from onepass.report.sections.section import Section
@@ -13,7 +13,7 @@ from onepass.report.sections.section import Section
 def build(context: ReportContext) -> Section | None:
     """Return what `classify --folds` and `classify curve` found; nothing where neither was run."""
     folds, curve = context.folds, context.curve
-    facts: dict[str, Any] = {"lines": (), "doubling": [], "brief": brief}
+    facts: dict[str, Any] = {"lines": (), "doubling": [], "brief": brief, "points": points}
     figures = []
     if folds and folds.complete:
         words = {"words": fold_words(folds), "protocol": protocol(folds)}
