@@ -19,7 +19,8 @@ EXIF = b"Exif\x00\x00"
 ORIENTATION = 0x0112  # the tag of EXIF
 APP1, START_OF_SCAN = 0xE1, 0xDA  # JPEG segments: what holds EXIF, and what pixels follow
 ZEROS = 32  # that follow a file's bytes, so that what a damaged header points at can be read
-ROWS = 64  # that are resized at a time
+AT_ONCE = 4  # files that are decoded side by side; each may take 1.6 GB
+ROWS = 64  # of an image, that are computed with at a time
 # From version 13 on Pillow resizes the height first where it shrinks by more than twice as many pixels.
 HEIGHT_FIRST = int(PIL.__version__.partition(".")[0]) >= 13
 DecodeFiles = Callable[[Any], Any]
@@ -38,7 +39,9 @@ def file_decoder(geometry: PictureGeometry) -> DecodeFiles:
         return tf.ensure_shape(_fitted(image, geometry.side, geometry.fit), geometry.shape)
 
     row = tf.TensorSpec(geometry.shape, tf.uint8)
-    return lambda contents: tf.map_fn(decode, contents, fn_output_signature=row)
+    return lambda contents: tf.map_fn(
+        decode, contents, parallel_iterations=AT_ONCE, fn_output_signature=row
+    )
 
 
 def _decoded(content: Any) -> Any:
@@ -64,22 +67,24 @@ def _jpeg(content: Any) -> Any:
 def _png(content: Any, data: Any) -> Any:
     """Decode a PNG file: 16 bits of grey are scaled to 8, of 16 bits of a colour the upper 8 are kept."""
     with _small_enough(_number(data, 20, 4), _number(data, 16, 4)):
-        deep = tf.cast(tf.io.decode_png(content, channels=4, dtype=tf.uint16), tf.int32)
-    depth, kind = (
-        data[24],
-        data[25],
-    )  # bits of a channel; 0 grey, 2 colours, 3 palette, 4 and 6 with alpha
-    from_deep_grey = (tf.repeat(deep[..., :1], 3, axis=2) + 128) // 257
-    named = _chunk(data, b"tRNS") < _end(
-        data
-    )  # a colour, or entries of the palette, that are clear
-    has_alpha = (kind >= 4) | named & ((kind == 3) | (depth == 1) | (depth == 8))
-    colours = deep[..., :3] // 256
-    alpha = tf.where(has_alpha, deep[..., 3:] // 256, 255)
-    # (colour · alpha + white · (255 - alpha)) / 255 as Pillow rounds it
-    scaled = 128 * (colours * alpha + 255 * (255 - alpha) + 128)
-    over_white = ((scaled // 256 + scaled) // 256) // 128
-    return tf.cast(tf.where((depth == 16) & (kind == 0), from_deep_grey, over_white), tf.uint8)
+        deep = tf.io.decode_png(content, channels=4, dtype=tf.uint16)
+    # bits of a channel; 0 is grey, 2 colours, 3 a palette, 4 and 6 have alpha
+    depth, kind = data[24], data[25]
+    # a colour, or entries of the palette, that are clear
+    some_clear = _chunk(data, b"tRNS") < _end(data)
+    has_alpha = (kind >= 4) | some_clear & ((kind == 3) | (depth == 1) | (depth == 8))
+
+    def to_eight_bits(rows: Any) -> Any:
+        rows = tf.cast(rows, tf.int32)
+        from_deep_grey = (tf.repeat(rows[..., :1], 3, axis=2) + 128) // 257
+        colours = rows[..., :3] // 256
+        alpha = tf.where(has_alpha, rows[..., 3:] // 256, 255)
+        # (colour · alpha + white · (255 - alpha)) / 255 as Pillow rounds it
+        scaled = 128 * (colours * alpha + 255 * (255 - alpha) + 128)
+        over_white = ((scaled // 256 + scaled) // 256) // 128
+        return tf.cast(tf.where((depth == 16) & (kind == 0), from_deep_grey, over_white), tf.uint8)
+
+    return _by_rows(to_eight_bits, deep, 3)
 
 
 def _small_enough(height: Any, width: Any) -> Any:
@@ -90,8 +95,12 @@ def _small_enough(height: Any, width: Any) -> Any:
 
 def _grey(image: Any) -> Any:
     """Return the luma of uint8 (h, w, 3) as (h, w, 1), in Pillow's whole numbers."""
-    parts = tf.cast(image, tf.int32) * tf.constant([19595, 38470, 7471])
-    return tf.cast((tf.reduce_sum(parts, -1, keepdims=True) + 32768) // 65536, tf.uint8)
+
+    def luma(rows: Any) -> Any:
+        parts = tf.cast(rows, tf.int32) * tf.constant([19595, 38470, 7471])
+        return tf.cast((tf.reduce_sum(parts, -1, keepdims=True) + 32768) // 65536, tf.uint8)
+
+    return _by_rows(luma, image, 1)
 
 
 def _at(data: Any, place: Any, mark: bytes) -> Any:
@@ -211,7 +220,7 @@ def _resized(image: Any, target: Any, of: Any) -> Any:
     target, of = tf.gather(target, order), tf.gather(of, order)
     image = _transposed(image, height_first)
     for n in range(2):
-        rows = _in_rows(image, _bicubic_matrix(tf.shape(image)[1], target[n], of[n]))
+        rows = _times(image, _bicubic_matrix(tf.shape(image)[1], target[n], of[n]))
         image = tf.transpose(rows, [1, 0, 2])
     return _transposed(image, height_first)
 
@@ -220,21 +229,26 @@ def _transposed(image: Any, really: Any) -> Any:
     return tf.cond(really, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
 
 
-def _in_rows(image: Any, weights: Any) -> Any:
-    """Multiply each row of uint8 (h, w, C) with weights (w, target), some rows at a time, and round."""
-    height, channels = tf.shape(image)[0], image.shape[-1]
+def _times(image: Any, weights: Any) -> Any:
+    """Multiply each row of uint8 (h, w, C) with weights (w, target), and round: uint8 (h, target, C)."""
+
+    def multiplied(rows: Any) -> Any:
+        lines = tf.cast(tf.transpose(rows, [0, 2, 1]), tf.float64)
+        sums = tf.matmul(tf.reshape(lines, [-1, tf.shape(rows)[1]]), weights)  # below 2^53: exact
+        rounded = tf.clip_by_value(tf.floor((sums + PILLOW_UNIT / 2) / PILLOW_UNIT), 0, 255)
+        whole = tf.reshape(tf.cast(rounded, tf.uint8), [ROWS, rows.shape[2], -1])
+        return tf.transpose(whole, [0, 2, 1])
+
+    return _by_rows(multiplied, image, image.shape[2])
+
+
+def _by_rows(change: Callable[[Any], Any], image: Any, channels: int) -> Any:
+    """Return an image (h, w, C) that is changed `ROWS` rows at a time: the numbers between take much memory."""
+    height, width = tf.unstack(tf.shape(image)[:2])
     image = tf.pad(image, [[0, -height % ROWS], [0, 0], [0, 0]])
-    lines = tf.transpose(image, [0, 2, 1])
-
-    def multiplied(block: Any) -> Any:
-        sums = tf.matmul(tf.cast(block, tf.float64), weights)  # of whole numbers below 2^53: exact
-        rounded = tf.floor((sums + PILLOW_UNIT / 2) / PILLOW_UNIT)
-        return tf.cast(tf.clip_by_value(rounded, 0, 255), tf.uint8)
-
-    blocks = tf.reshape(lines, [-1, ROWS * channels, tf.shape(lines)[2]])
-    rows = tf.map_fn(multiplied, blocks, fn_output_signature=tf.uint8)
-    rows = tf.reshape(rows, [-1, channels, tf.shape(weights)[1]])[:height]
-    return tf.transpose(rows, [0, 2, 1])
+    blocks = tf.reshape(image, [-1, ROWS, width, image.shape[2]])
+    rows = tf.map_fn(change, blocks, fn_output_signature=tf.uint8)
+    return tf.reshape(rows, [-1, tf.shape(rows)[2], channels])[:height]
 
 
 def _bicubic_matrix(source: Any, target: Any, length: Any) -> Any:

@@ -17,7 +17,7 @@ KINDS = ("jpeg", "exif", "grey", "cmyk", "alpha", "deep", "palette", "wide", "we
 def picture(kind: str, label: int, seed: int) -> bytes:
     """Return an encoded picture: a texture that depends on its class, with noise."""
     random = np.random.default_rng(seed)
-    height, width = (31, 45) if kind == "wide" else (40, 40)
+    height, width = (31, 45) if kind in ("wide", "exif") else (40, 40)
     y, x = np.mgrid[:height, :width]
     wave = np.sin(x * (0.2 + 0.25 * label)) * np.cos(y * (0.6 - 0.2 * label))
     colour = np.array([1.0, 0.5 + 0.2 * label, 1.0 - 0.4 * label])

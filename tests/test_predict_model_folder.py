@@ -189,7 +189,9 @@ def linear_stack(places: dict[str, Path]) -> str:
     return f"birds/{name}"
 
 
-@pytest.mark.parametrize("models", [("linear stack",), ("birds/r1", "birds/lda")], ids=" ".join)
+@pytest.mark.parametrize(
+    "models", [("birds/logistic",), ("linear stack",), ("birds/r1", "birds/lda")], ids=" ".join
+)
 @pytest.mark.parametrize("format", list(RUNTIMES))
 def test_each_format_says_what_predict_says_of_files_from_disk(
     places, files, tmp_path, format: str, models: tuple[str, ...]
