@@ -1,5 +1,6 @@
 """A short program beside a model file: pictures from disk in, classes out, with nothing of Onepass."""
 
+from onepass.data.images import LEFT
 from onepass.predict.pixel_classifier import PictureGeometry
 
 DECODE = '''"""python {program} PICTURE…: needs Pillow, NumPy and {package}, nothing of Onepass."""
@@ -9,7 +10,10 @@ from PIL import Image, ImageOps
 {imports}
 
 def decode(file):  # as the training pictures were decoded
-    image = ImageOps.exif_transpose(Image.open(io.BytesIO(pathlib.Path(file).read_bytes())))
+    image = Image.open(io.BytesIO(pathlib.Path(file).read_bytes()))
+    parts = [n for n in (8, 4, 2, 1) if all(s % n == 0 and s >= n * {large} for s in image.size)]
+    image.draft(image.mode, [s // [*parts, 1][0] for s in image.size])  # of a large JPEG
+    image = ImageOps.exif_transpose(image)
     clear = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
     grey = image.mode in ("1", "L", "LA", "La")
     if image.mode.startswith("I"):  # 16 bits
@@ -19,8 +23,7 @@ def decode(file):  # as the training pictures were decoded
         image = Image.alpha_composite(white, image.convert("RGBA")).convert("L" if grey else "RGB")
     image = image.convert("RGB").convert("{mode}") if image.mode not in ("L", "RGB") else image.convert("{mode}")
     size = ({side}, {side})
-    if image.size != size:
-        {fit}
+    {fit}
     return np.asarray(image).reshape(*size, {channels})
 
 names = json.loads(pathlib.Path("labels.json").read_text("utf-8"))["class_names"]
@@ -90,11 +93,8 @@ RUNTIMES = {
     "litert": (
         "from ai_edge_litert.interpreter import Interpreter",
         "ai-edge-litert",
-        'model = Interpreter(model_path="{file}")\n'
-        "model.allocate_tensors()\n"
-        'into, out = (d[0]["index"] for d in (model.get_input_details(), model.get_output_details()))\n'
-        "ask = lambda a: (model.set_tensor(into, a), model.invoke(), model.get_tensor(out))[2]",
-        "ask(decode(file)[None])[0]",
+        'model = Interpreter(model_path="{file}").get_signature_runner()',
+        'model(pixels=decode(file)[None])["output_0"][0]',
     ),
     "openvino": (
         "import openvino",
@@ -137,6 +137,7 @@ def example_text(format: str, file: str, geometry: PictureGeometry) -> str:
         imports=imports,
         mode="RGB" if geometry.channels == 3 else "L",
         side=geometry.side,
+        large=LEFT * geometry.side,
         channels=geometry.channels,
         fit=FITS["pad" if padded else geometry.fit],
         load=load.format(file=file),

@@ -10,7 +10,7 @@ from typing import Any
 import PIL
 import tensorflow as tf
 
-from onepass.data.images import MAX_PIXELS
+from onepass.data.images import LEFT, MAX_PIXELS
 from onepass.extract.network.resize import PILLOW_UNIT
 from onepass.predict.pixel_classifier import PictureGeometry
 
@@ -33,7 +33,7 @@ def file_decoder(geometry: PictureGeometry) -> DecodeFiles:
     """
 
     def decode(content: Any) -> Any:
-        image = _decoded(content)
+        image = _decoded(content, geometry.side)
         if geometry.channels == 1:
             image = _grey(image)
         return tf.ensure_shape(_fitted(image, geometry.side, geometry.fit), geometry.shape)
@@ -44,24 +44,41 @@ def file_decoder(geometry: PictureGeometry) -> DecodeFiles:
     )
 
 
-def _decoded(content: Any) -> Any:
-    """Return a file as uint8 (height, width, 3), turned as its EXIF orientation says."""
+def _decoded(content: Any, side: int) -> Any:
+    """Return a file as uint8 (height, width, 3), turned as its EXIF orientation says.
+
+    Args:
+        content: The file, a string.
+        side: What it will be scaled down to (px).
+    """
     data = tf.concat([tf.io.decode_raw(content, tf.uint8), tf.zeros(ZEROS, tf.uint8)], 0)
     is_jpeg, is_png = _at(data, 0, JPEG), _at(data, 0, PNG)
     known = tf.debugging.Assert(is_jpeg | is_png, ["expected a JPEG or PNG file"])
     with tf.control_dependencies([known]):
         image, exif = tf.cond(
             is_jpeg,
-            lambda: (_jpeg(content), _exif_in_jpeg(data)),
+            lambda: (_jpeg(content, side), _exif_in_jpeg(data)),
             lambda: (_png(content, data), _chunk(data, b"eXIf")),
         )
     return _turned(image, _orientation(data, exif))
 
 
-def _jpeg(content: Any) -> Any:
+def _jpeg(content: Any, side: int) -> Any:
+    """Decode a JPEG file; a large one at 1/n of its size, as `onepass.data.images.decode_row` does."""
     height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(content, tf.int64), 3)
+    few = tf.minimum(height, width)
+    halvings = sum(
+        tf.cast((few >= LEFT * side * n) & (height % n == 0) & (width % n == 0), tf.int32)
+        for n in (2, 4, 8)
+    )
+
+    def at(n: int) -> Callable[[], Any]:
+        return lambda: tf.io.decode_jpeg(
+            content, channels=3, ratio=n, dct_method="INTEGER_ACCURATE"
+        )
+
     with _small_enough(height, width):
-        return tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
+        return tf.switch_case(halvings, [at(n) for n in (1, 2, 4, 8)])
 
 
 def _png(content: Any, data: Any) -> Any:

@@ -64,6 +64,10 @@ def files() -> dict[str, bytes]:
         "enlarged": encoded(texture(9, 14), "PNG"),
         "interlaced": encoded(texture(300, 200).quantize(64), "PNG", interlace=True),
         "large": encoded(texture(1200, 1700)),
+        "at an eighth": encoded(texture(840, 1696), subsampling="4:2:0"),
+        "at a quarter, turned": encoded(texture(836, 1696), exif=exif("<", 6)),
+        "at half, grey": encoded(texture(416, 230).convert("L")),
+        "at half, cmyk": encoded(texture(416, 230).convert("CMYK"), progressive=True),
         "behind a profile": encoded(texture(31, 45), exif=exif("<", 6), icc_profile=b"x" * 70_000),
     }
     for sampling in ("4:4:4", "4:2:2", "4:2:0"):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import picture_store
 import pytest
+from PIL import Image
 
 import onepass
 from conftest import fields_of
@@ -226,12 +227,14 @@ def test_a_saved_model_says_the_same_of_encoded_files(places, files, tmp_path) -
 
 @pytest.mark.parametrize("fit", ["stretch", "crop", "pad", "pad mean", "pad reflect"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_an_example_decodes_as_prepare_does(files, fit: str, channels: int) -> None:
+def test_an_example_decodes_as_prepare_does(files, tmp_path, fit: str, channels: int) -> None:
     geometry = PictureGeometry(26, channels, fit)
     program = example_text("onnx", "m.onnx", geometry).replace("import onnxruntime", "")
     space: dict[str, Any] = {}
     exec(program.split("names = ")[0], space)  # its own text
-    for file in files[:60]:
+    large = tmp_path / "large.jpg"
+    Image.effect_noise((1664, 840), 60).convert("RGB").save(large, quality=80)
+    for file in [*files[:60], large]:
         np.testing.assert_array_equal(
             space["decode"](file), geometry.pixels(file.read_bytes(), file.name), err_msg=file.name
         )
