@@ -75,8 +75,12 @@ def check_exportable(model: PixelModel) -> None:
                 "a view is drawn at random for each picture, which no network can: export this model with "
                 "--format folder"
             )
-        looks_at_pixels = any(spec.backbone == PIXELS for spec in specs)
-        if looks_at_pixels or not isinstance(model.head, LinearHead | Mlp):
+        if any(spec.backbone == PIXELS for spec in specs):
+            raise UsageError(
+                f"{model.head.kind} on shrunk pixels: expected a head on vectors of a backbone; export this model "
+                "with --format folder"
+            )
+        if not isinstance(model.head, LinearHead | Mlp):
             raise UsageError(
                 f"{model.head.kind}: expected a head that is a network, such as logistic, ridge, lda, dense or "
                 "mlp; export this model with --format folder"
