@@ -33,8 +33,7 @@ from onepass.predict.pixel_models import (
 from onepass.predict.predictor import SELECTION, Predictor
 from onepass.predict.probes import Probe
 
-# Training and selection rows that a network sees for it: it has no stored vectors.
-RUN_ROWS = 2_048, 1_024
+RUN_ROWS = 1_024  # known rows that a network sees for it: it has no stored vectors
 ENOUGH = 1_000  # known rows: a rate of 5 % is then known to 0.7 points
 FOLDS = 5
 VECTORS = "vectors.npz"  # of the rows that a network saw, in the folder of the run
@@ -60,12 +59,11 @@ def learn_novelty(
     dataset, wanted = predictor.dataset, classifier.model.novelty_vectors
     train = dataset.rows("train")
     computed = any(isinstance(one, RunPass) for one in wanted)
-    most = RUN_ROWS if computed else (REFERENCE, len(train))
     try:
         known, confidences = _known_rows(predictor, models, classifier)
-        some = sample_rows(np.arange(len(known)), most[1])
+        some = sample_rows(np.arange(len(known)), RUN_ROWS if computed else len(known))
         known, confidences = known[some], confidences[some] if len(confidences) else confidences
-        reference = sample_rows(train, most[0])
+        reference = sample_rows(train, REFERENCE)
         rows = np.union1d(reference, known)
         if computed:
             vectors = _of_run(wanted, rows, models, predictor, classifier)

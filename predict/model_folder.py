@@ -159,8 +159,9 @@ class FolderWriter:
         """Write a model."""
         part, backbones = self._part(pictures.model), self._backbones(pictures)
         if novelty := pictures.novelty:
-            arrays = {n: getattr(novelty, n) for n in ("reference", "distances", "confidences")}
-            self._put(NOVELTY, pack_arrays(arrays))
+            reference = novelty.reference.astype(np.float16)  # to which it is rounded
+            arrays = {"reference": reference, "distances": novelty.distances}
+            self._put(NOVELTY, pack_arrays({**arrays, "confidences": novelty.confidences}))
         self._put(CARD, model_card(about).encode())
         ModelRecord(about, part, backbones, self.files).write(self.folder / MODEL_FILE)
 

@@ -28,9 +28,9 @@ def test_the_distance_is_that_to_the_kth_nearest_by_cosine() -> None:
     )
     expected = 1 - np.sort(cosines, axis=1)[:, -NEIGHBOUR]
     lengths = np.linalg.norm(reference, axis=1, keepdims=True)
-    found = distances_to((reference / lengths).astype(np.float16), vectors)
+    found = distances_to((reference / lengths).astype(np.float32), vectors)
     np.testing.assert_allclose(found, expected, atol=1e-3)
-    one = distances_to(reference[:1] / lengths[:1], vectors)  # fewer than k
+    one = distances_to((reference[:1] / lengths[:1]).astype(np.float32), vectors)  # fewer than k
     np.testing.assert_allclose(one, 1 - cosines[:, 0], atol=1e-3)
 
 
