@@ -23,7 +23,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]
 
 
 def test_few_rows_are_left_out_in_folds_and_that_is_kept(places, monkeypatch) -> None:
-    predictor = onepass.load_predictor("birds/ridge", **places)
+    predictor = onepass.load_predictor("birds/logistic", **places)
     pictures, dataset = predictor.on_pictures(), predictor.dataset
     train = dataset.rows("train")
     found = pictures.novelty
@@ -44,12 +44,12 @@ def test_few_rows_are_left_out_in_folds_and_that_is_kept(places, monkeypatch) ->
         raise AssertionError("fitted again")
 
     monkeypatch.setattr(known, "left_out_confidences", fitted)
-    again = onepass.load_predictor("birds/ridge", **places).on_pictures().novelty
+    again = onepass.load_predictor("birds/logistic", **places).on_pictures().novelty
     np.testing.assert_array_equal(again.confidences, found.confidences)
     for file in places["runs_dir"].rglob(known.LEFT_OUT):
         file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(AssertionError, match="fitted again"):
-        _ = onepass.load_predictor("birds/ridge", **places).on_pictures().novelty
+        _ = onepass.load_predictor("birds/logistic", **places).on_pictures().novelty
 
 
 @pytest.mark.parametrize("models", [("birds/average",), ("birds/ridge", "birds/lda")], ids=" ".join)
