@@ -7,6 +7,7 @@ from pathlib import Path
 from onepass.cache.commandline.flags import RunsConfig, flag, parse_duration
 from onepass.cache.errors import UsageError
 from onepass.cache.names import check_name, check_run
+from onepass.classify.config import MetricName
 from onepass.finetune.recipes import RECIPES, Augmentation, Recipe
 
 AUTO = "auto"
@@ -62,6 +63,9 @@ class FinetuneConfig(RunsConfig):
     batchnorm: str = flag("", "its statistics (default: the recipe's)", choices=("frozen", "train"))
     select: bool = flag(
         True, "hold the selection split out and keep the weights that do best there"
+    )
+    metric: MetricName | None = flag(
+        None, "what epochs are chosen by, on the selection split (default: what the probe was)"
     )
     rows: int = flag(0, "train on this many rows only, drawn with the seed (default: all)")
     weights: str = flag(

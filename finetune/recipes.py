@@ -109,7 +109,7 @@ class Recipe:
         head_epochs: How many of the epochs train the head only.
         batchnorm: "frozen" (uses the statistics that it was trained with) or "train"; the latter also
             switches on the backbone's own dropout and stochastic depth.
-        patience: Epochs without a better selection accuracy after which training ends; 0 for never.
+        patience: Epochs without a better one on the selection split after which training ends; 0 for never.
         soup: Out of how many of the best epochs, by selection accuracy, weights are averaged greedily
             (Wortsman et al., ICML 2022, recipe 1); 1 keeps the best epoch.
         augmentation: How the training images are changed at random.

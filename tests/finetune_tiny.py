@@ -66,9 +66,15 @@ def tiny_classifier(recipe: Any, which: str = "all") -> Any:
 
 
 def tiny_training(
-    folder: Path, select: bool = True, every: float = 1e9, start_counts: bool = True, **changes: Any
+    folder: Path,
+    select: bool = True,
+    every: float = 1e9,
+    start_counts: bool = True,
+    metric: str = "top1",
+    **changes: Any,
 ) -> Any:
     """Return a training of 160 images, evaluated on 40 others."""
+    from onepass.classify.metrics import find_metric
     from onepass.finetune.training.batches import Examples
     from onepass.finetune.training.loop import Training
 
@@ -77,7 +83,7 @@ def tiny_training(
     rows = np.arange(len(labels))
     return Training(
         tiny_classifier(recipe),
-        Examples(pixels, labels, rows[40:] if select else rows, rows[:40] if select else None),
+        Examples(pixels, labels, rows[40:] if select else rows, rows[:40] if select else None, find_metric(metric)),
         recipe, 0, folder / "checkpoint.npz", every, start_counts,
     )  # fmt: skip
 

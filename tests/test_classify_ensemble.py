@@ -254,6 +254,20 @@ class TestRefusals:
         assert "invalid choice: 'vote'" in capsys.readouterr().err
         assert (tmp_path / "runs" / NAME / "leaderboard.json").read_bytes() == before
 
+    def test_members_are_chosen_by_one_metric(self, tmp_path: Path, capsys) -> None:
+        store_parts(tmp_path)
+        first = probe(tmp_path)
+        by_loss = probe(tmp_path, metric="log-loss")
+        found = ensemble(tmp_path, method=("stack",))  # by what the leaderboard ranks by
+        line = found.ensembles[0]
+        assert (line.metric, line.value) == ("log-loss", line.selection_log_loss)
+        assert set(line.members) <= {one.id for one in by_loss.results}
+        other = [one.id for one in first.results[:2]]
+        assert "chosen by top1, but" in self.refusal(tmp_path, capsys, "--probe", *other)
+        again = ensemble(tmp_path, method=("stack",), metric="top1")
+        assert again.ensembles[0].metric == "top1"
+        assert set(again.ensembles[0].members) <= {one.id for one in first.results}
+
     def test_members_that_cannot_be(self, made, capsys) -> None:
         folder, found = made
         nested, other = found.ensembles[0].id, found.members[0].id

@@ -17,6 +17,7 @@ from finetune_tiny import CLASSES, first_losses, tiny_classifier, tiny_recipe, t
 from conftest import ROOT
 from onepass.cache.errors import OnepassError
 from onepass.finetune.recipes import Augmentation
+from onepass.finetune.session.history import SelectionScore
 from onepass.finetune.training.batches import StepPlan
 
 KILLS = 20
@@ -95,6 +96,18 @@ def test_every_image_is_seen_once_an_epoch_and_no_batch_is_short() -> None:
         assert sorted(seen[epoch * 50 : (epoch + 1) * 50]) == list(range(100, 150))
 
 
+def test_epochs_are_chosen_by_the_metric_that_was_asked_for(tmp_path: Path) -> None:
+    training = tiny_training(tmp_path, epochs=4, metric="log-loss")
+    assert training.run(lambda: "") == ""
+    assert [row.selection_merit for row in training.history] == pytest.approx(
+        [-row.selection_loss for row in training.history], rel=1e-4
+    )
+    chosen = training.conclude()
+    assert chosen.loss <= min(row.selection_loss for row in training.history) * 1.0001
+    again = tiny_training(tmp_path, epochs=4, metric="log-loss")
+    assert again.history == training.history and again.start == training.start
+
+
 def test_it_learns_and_keeps_what_was_best_on_the_selection_split(tmp_path: Path) -> None:
     training = tiny_training(tmp_path, epochs=8)
     assert training.run(lambda: "") == ""
@@ -102,7 +115,7 @@ def test_it_learns_and_keeps_what_was_best_on_the_selection_split(tmp_path: Path
     accuracies = [row.selection_accuracy for row in training.history]
     assert len(accuracies) == 8 and training.history[-1].loss < training.history[0].loss
     assert chosen.accuracy is not None and chosen.accuracy >= max(accuracies) > 0.5
-    assert training.evaluate() == (chosen.accuracy, chosen.loss)
+    assert training.evaluate() == SelectionScore(chosen.accuracy, chosen.loss)
     assert len(list((tmp_path / "epochs").glob("*.npz"))) == 2
     again = tiny_training(tmp_path, epochs=8)
     assert again.history == training.history and again.ended == "all epochs are trained"

@@ -17,10 +17,17 @@ class SelectionScore:
     Attributes:
         accuracy: Top-1, 0 … 1.
         loss: Cross-entropy (nats).
+        merit: What epochs are chosen by, the greatest the best; None: the accuracy.
     """
 
     accuracy: float
     loss: float
+    merit: float | None = None
+
+    @property
+    def order(self) -> tuple[float, float]:
+        """The greatest is the best; ties go to the lower loss."""
+        return (self.accuracy if self.merit is None else self.merit, -self.loss)
 
 
 @record
@@ -37,6 +44,7 @@ class EpochRow:
         selection_loss: Cross-entropy (nats) on the selection split, by the averaged weights where there
             are any; None where nothing is chosen.
         selection_accuracy: Top-1 there, 0 … 1.
+        selection_merit: What epochs are chosen by, the greatest the best; None: the accuracy.
     """
 
     epoch: int
@@ -45,6 +53,16 @@ class EpochRow:
     seconds: float
     selection_loss: float | None = None
     selection_accuracy: float | None = None
+    selection_merit: float | None = None
+
+    @property
+    def score(self) -> SelectionScore | None:
+        """How it does on the selection split; None where nothing is chosen."""
+        if self.selection_accuracy is None:
+            return None
+        return SelectionScore(
+            self.selection_accuracy, self.selection_loss or 0.0, self.selection_merit
+        )
 
     def __str__(self) -> str:
         text = f"loss {self.loss:.4f}, training accuracy {100 * self.accuracy:.1f} %"
@@ -54,20 +72,15 @@ class EpochRow:
 
 
 def best_first(history: Sequence[EpochRow], start: SelectionScore | None = None) -> list[int]:
-    """Return the evaluated epochs by selection accuracy, then selection loss, then the earlier.
+    """Return the evaluated epochs by what is chosen by, then selection loss, then the earlier.
 
     Args:
         history: The epochs so far.
         start: Of the network before its first step, which is epoch 0; None where it does not count.
     """
-    scores = [
-        (-row.selection_accuracy, row.selection_loss or 0.0, row.epoch)
-        for row in history
-        if row.selection_accuracy is not None
-    ]
-    if start is not None:
-        scores.append((-start.accuracy, start.loss, 0))
-    return [epoch for *_, epoch in sorted(scores)]
+    scores = [(row.epoch, row.score) for row in history]
+    known = [(epoch, score.order) for epoch, score in [(0, start), *scores] if score is not None]
+    return [epoch for epoch, _ in sorted(known, key=lambda one: one[1], reverse=True)]
 
 
 def why_ended(
@@ -78,7 +91,7 @@ def why_ended(
     Args:
         history: The epochs so far.
         epochs: How many there are to be at most.
-        patience: Epochs without a better selection accuracy after which it ends; 0 for never.
+        patience: Epochs without a better one on the selection split after which it ends; 0 for never.
         start: As in `best_first`.
     """
     if epochs == 0:
@@ -87,5 +100,5 @@ def why_ended(
         return "all epochs are trained"
     best = best_first(history, start)[:1]
     if patience and best and len(history) - best[0] >= patience:
-        return f"early stopping after {patience} epochs without a better selection accuracy"
+        return f"early stopping after {patience} epochs without a better one on the selection split"
     return ""

@@ -54,6 +54,7 @@ class RunIdentity:
         rows: How many rows are trained on; 0 for all.
         weights: Where the backbone's weights come from, as `--weights` takes it.
         seed: Of the order, the augmentation and the dropout.
+        metric: What epochs are chosen by.
     """
 
     dataset: str
@@ -66,6 +67,7 @@ class RunIdentity:
     rows: int
     weights: str
     seed: int
+    metric: str = "top1"
 
     @property
     def key(self) -> FeatureKey:

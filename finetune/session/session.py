@@ -9,7 +9,8 @@ import numpy as np
 from sklearn.base import clone
 
 from onepass.cache.errors import UsageError
-from onepass.classify.protocol.evaluate import protocol_rows
+from onepass.classify.metrics import Metric, find_metric
+from onepass.classify.protocol.evaluate import find_positive, protocol_rows
 from onepass.classify.protocol.inputs import inputs_of
 from onepass.classify.protocol.views import take
 from onepass.data.dataset import ImageDataset, open_dataset
@@ -73,6 +74,13 @@ class Session:
         return self.config.chosen_recipe
 
     @property
+    def metric(self) -> Metric:
+        """What epochs are chosen by: what was asked for, else what the probe was chosen by."""
+        probe = self.start.probe
+        column = find_positive(self.dataset, probe.positive)
+        return find_metric(self.config.metric or probe.metric, column)
+
+    @property
     def identity(self) -> RunIdentity:
         """What the course of the training depends on."""
         config = self.config
@@ -80,6 +88,7 @@ class Session:
             dataset=config.dataset, dataset_digest=self.dataset.digest, probe=self.start.probe.id,
             features=self.start.key.recipe(), recipe=self.recipe, unfreeze=config.unfreeze,
             select=config.select, rows=config.rows, weights=config.weights, seed=config.seed,
+            metric=self.metric.name,
         )  # fmt: skip
 
     @property
@@ -133,7 +142,11 @@ class Session:
             start_counts: Whether the network as it is now may be chosen, as epoch 0.
         """
         examples = Examples(
-            self.dataset.pixels, self.dataset.labels, self.rows.fit, self.rows.selection
+            self.dataset.pixels,
+            self.dataset.labels,
+            self.rows.fit,
+            self.rows.selection,
+            self.metric,
         )
         config = self.config
         return Training(

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from onepass.cache.shards import release
+from onepass.classify.metrics import TOP1, Metric
 from onepass.extract.backend import on_accelerator
 from onepass.extract.stream.engine import Channel
 from onepass.finetune.augmentation import draw, draw_order
@@ -27,12 +28,14 @@ class Examples:
         fit: (n,) the rows to train on, ascending.
         selection: The rows, none of them among `fit`, on which epochs are chosen, ascending; with None
             all epochs are trained and the last weights kept.
+        metric: What they are chosen by.
     """
 
     pixels: np.ndarray
     labels: np.ndarray
     fit: np.ndarray
     selection: np.ndarray | None = None
+    metric: Metric = TOP1
 
 
 @dataclass(frozen=True, slots=True)

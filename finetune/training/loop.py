@@ -166,7 +166,7 @@ class Training:
     def _evaluate_start(self) -> None:
         """Let the network as it is before its first step be a candidate like any epoch."""
         if self.evaluate and self.start_counts:
-            self.start = SelectionScore(*self.evaluate())
+            self.start = self.evaluate()
             self.best.keep(0, self.ranked)
             log.info(f"epoch 0, the start: selection accuracy {100 * self.start.accuracy:.1f} %")
 
@@ -239,10 +239,11 @@ class Training:
         if self.evaluate:
             self.step.sync()
             with averaged(self.classifier.trainer, self.optimizer):
-                accuracy, loss = self.evaluate()
+                score = self.evaluate()
                 row = EpochRow(
                     row.epoch, row.loss, row.accuracy, row.seconds,
-                    selection_loss=loss, selection_accuracy=accuracy,
+                    selection_loss=score.loss, selection_accuracy=score.accuracy,
+                    selection_merit=score.merit,
                 )  # fmt: skip
                 self.history.append(row)
                 self.best.keep(row.epoch, self.ranked)

@@ -8,8 +8,9 @@ import keras
 import numpy as np
 
 from onepass.cache.shards import release
-from onepass.classify.metrics import accuracy, log_loss
+from onepass.classify.metrics import TOP1, accuracy, log_loss, softmax
 from onepass.finetune.session.checkpoint import load_variables, named_variables, save_variables
+from onepass.finetune.session.history import SelectionScore
 from onepass.finetune.training.batches import Examples
 from onepass.finetune.training.step import EvalStep
 
@@ -34,20 +35,21 @@ class Chosen:
 
 
 class Evaluator:
-    """Accuracy and loss of a network on the selection rows.
+    """Accuracy, loss and merit of a network on the selection rows.
 
     Args:
         predictor: uint8 (B, H, W, C) → logits (B, K); its variables may change between calls.
-        examples: With selection rows.
+        examples: With selection rows, and what is chosen by.
     """
 
     def __init__(self, predictor: keras.Model, examples: Examples) -> None:
         assert examples.selection is not None
         self.pixels, self.labels, self.rows = examples.pixels, examples.labels, examples.selection
+        self.metric = examples.metric
         self.step = EvalStep(predictor)
 
-    def __call__(self) -> tuple[float, float]:
-        """Return top-1 accuracy (0 … 1) and mean cross-entropy (nats)."""
+    def __call__(self) -> SelectionScore:
+        """Return how the network does as it is."""
         parts = []
         for first in range(0, len(self.rows), BATCH):
             rows = self.rows[first : first + BATCH]
@@ -55,7 +57,13 @@ class Evaluator:
             parts.append(np.asarray(self.step(self.pixels[padded]))[: len(rows)])
             release(self.pixels[rows[0] : rows[-1] + 1])
         logits, truth = np.concatenate(parts), self.labels[self.rows]
-        return accuracy(truth, logits.argmax(axis=1)), log_loss(truth, logits)
+        merit = None
+        if self.metric.name != TOP1.name:
+            chances = softmax(logits.astype(np.float64))
+            merit = self.metric.merit(self.metric.value(truth, chances))
+        return SelectionScore(
+            accuracy(truth, logits.argmax(axis=1)), log_loss(truth, logits), merit
+        )
 
 
 class BestEpochs:
@@ -87,31 +95,31 @@ class BestEpochs:
             if path not in wanted:
                 path.unlink()
 
-    def soup(self, ranked: list[int], evaluate: Callable[[], tuple[float, float]]) -> Chosen:
+    def soup(self, ranked: list[int], evaluate: Callable[[], SelectionScore]) -> Chosen:
         """Average the kept weights greedily into the model (Wortsman et al., ICML 2022, recipe 1).
 
-        From the best epoch downwards, each is added to the mean if the selection accuracy does not fall.
+        From the best epoch downwards, each is added to the mean if what is chosen by does not fall.
 
         Args:
             ranked: Epochs, the best first.
-            evaluate: Returns accuracy and loss of the model as it is.
+            evaluate: Returns how the model does as it is.
         """
         named = named_variables(self.predictor)
         variables = list(named.values())
         taken: list[int] = []
         mean: list[np.ndarray] = []
-        best = (0.0, np.inf)
+        best = SelectionScore(0.0, np.inf)
         for epoch in ranked[: self.count]:
             load_variables(self._path(epoch), {"model": named})
             one = [np.asarray(v) for v in variables]
             n = len(taken)
             trial = [(m * n + w) / (n + 1) for m, w in zip(mean, one, strict=True)] if n else one
             _assign(variables, trial)
-            accuracy, loss = evaluate()
-            if not taken or (accuracy, -loss) >= (best[0], -best[1]):
-                taken, mean, best = [*taken, epoch], trial, (accuracy, loss)
+            score = evaluate()
+            if not taken or score.order >= best.order:
+                taken, mean, best = [*taken, epoch], trial, score
         _assign(variables, mean)
-        return Chosen(tuple(sorted(taken)), best[0], best[1], _in_words(sorted(taken)))
+        return Chosen(tuple(sorted(taken)), best.accuracy, best.loss, _in_words(sorted(taken)))
 
     def _path(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:03d}.npz"

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 from onepass.classify.heads.base import brief
+from onepass.classify.intervals import ClassShares, class_shares
 from onepass.classify.leaderboard.board import ProbeResult
 from onepass.classify.leaderboard.history import last_correction
 from onepass.classify.leaderboard.records import load_probabilities
-from onepass.classify.metrics import Verdict, compare
+from onepass.classify.metrics import METRICS, Verdict, compare, confusion_matrix, worst_classes
+from onepass.classify.pipeline import compare_with_majority
 from onepass.classify.protocol.scorings import count_scorings
 from onepass.data.splits import shared_images
 from onepass.report.context import ReportContext
@@ -14,6 +16,7 @@ from onepass.report.numbers import p_value, points
 from onepass.report.sections.section import Section
 
 COMPARED = 20  # lines that are compared with the winner: each reads a file of probabilities
+SHOWN = 20  # classes
 BAR = 96.0  # width of the drawing of an interval
 
 
@@ -58,8 +61,27 @@ def build(context: ReportContext) -> Section:
         "correction": last_correction(context.board, context.dataset),
         "shared": shared_images(context.dataset.content, context.dataset.split),
         "scorings": count_scorings(context.board.folder, context.dataset.digest),
+        "metric": METRICS[context.board.metric],
+        "positive": context.board.positive,
+        "scores": [
+            (metric.label, *map(metric.text, (found.value, found.low, found.high)))
+            for name, metric in METRICS.items()
+            if (found := context.board.winner.scores.get(name))
+        ],
+        "classes": _classes(context),
+        "majority": compare_with_majority(context.board, context.frozen.truth),
     }
     return Section("leaderboard", "Leaderboard", "Leaderboard", facts)
+
+
+def _classes(context: ReportContext) -> list[tuple[str, ClassShares]]:
+    """Return name, recall and precision of the classes, of many the SHOWN that are found least often."""
+    confusion = confusion_matrix(
+        context.frozen.truth, context.frozen.predicted, len(context.class_names)
+    )
+    shares = class_shares(confusion)
+    shown = worst_classes(confusion, SHOWN) if len(shares) > SHOWN else range(len(shares))
+    return [(context.class_names[k], shares[k]) for k in shown]
 
 
 def _row(
