@@ -8,11 +8,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from onepass.cache.artifacts import Artifact, record, to_json
+from onepass.cache.artifacts import Artifact, record
 from onepass.cache.errors import UsageError
 from onepass.cache.files import make_folder
 from onepass.cache.locks import exclusive
-from onepass.cache.provenance import digest_json
 from onepass.cache.stopping import StopRequest
 from onepass.finetune.ablation import (
     ABLATION,
@@ -145,7 +144,7 @@ def _short_run(session: Session, request: StopRequest) -> _FinishedShortRun | No
     config, dataset, rows = session.config, session.dataset, session.rows
     assert rows.selection is not None
     place = config.runs / config.dataset / "finetune" / SHORT_RUNS
-    folder = place / digest_json(to_json(session.identity))[:12]
+    folder = place / session.identity.digest[:12]
     done = folder / "done.json"
     if not done.exists():
         begin = time.monotonic()

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from onepass.cache.artifacts import Artifact, record, to_json
 from onepass.cache.errors import CorruptFileError, InvalidInputError
 from onepass.cache.features import FeatureKey, key_of_format_1
-from onepass.cache.provenance import differences, made_by
+from onepass.cache.provenance import differences, digest_json, made_by
 from onepass.data.dataset import ImageDataset
 from onepass.finetune.recipes import Recipe, recipe_name_today
 
@@ -68,6 +68,14 @@ class RunIdentity:
     weights: str
     seed: int
     metric: str = "top1"
+
+    @property
+    def digest(self) -> str:
+        """Of all fields (hex); top-1 needs no word, as runs were before there were other metrics."""
+        value: dict[str, Any] = to_json(self)
+        if self.metric == "top1":
+            del value["metric"]
+        return digest_json(value)
 
     @property
     def key(self) -> FeatureKey:
