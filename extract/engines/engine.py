@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import keras
 
 FASTEST_ON_CPU = f"{OPENVINO}bfloat16"  # 1.9 times Keras's float32, see benchmarks/RESULTS.md
-# How far vectors in bfloat16 may lie from Keras's in float32, by `distance`; 0.05 is usual.
+# How far vectors in bfloat16 may lie from Keras's in float32, by `distance`; 0.04 is usual.
 AGREES = 0.1
 ON_CPU = (FASTEST_ON_CPU, f"{OPENVINO}float32", "float32")
 

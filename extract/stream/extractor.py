@@ -30,7 +30,7 @@ CPU_BATCH, ACCELERATOR_BATCH = 64, 256
 PILOT_STEPS = 3
 TUNING_PAYS = 120  # seconds of work from which it is worth trying other batch sizes
 # Seconds of work from which it is worth converting a network: that takes 2 to 4, and halves the work.
-CONVERTING_PAYS = 10
+CONVERTING_PAYS = 8
 FASTER = 1.1  # times Keras's rate, for an engine to be taken; less is noise
 
 
