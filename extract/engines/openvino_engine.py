@@ -91,7 +91,8 @@ def _seams(backbone: keras.Model, size: int) -> list[Any]:
         and len(layer.output.shape) == 4
         and size / 3 < layer.output.shape[1] <= (size + 1) / 2
     ]
-    return sorted(half[::-1], key=lambda map_: map_.shape[-1])
+    half.reverse()
+    return sorted(half, key=lambda map_: map_.shape[-1])
 
 
 def _vectors(model: keras.Model, maps: list[Any]) -> list[Any]:
