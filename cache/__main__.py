@@ -18,6 +18,7 @@ from onepass.cache.inventory import (
     verify_entries,
 )
 from onepass.cache.migrate import MigrateConfig, migrate_store, migrations_text
+from onepass.cache.progress import counted
 
 COMMANDS = [
     Command(
@@ -40,7 +41,7 @@ COMMANDS = [
         VerifyConfig,
         verify_entries,
         lambda keys: "\n".join(
-            [*(f"{key}: as written" for key in keys), f"{len(keys)} files verified"]
+            [*(f"{key}: as written" for key in keys), f"{counted(len(keys), 'file')} verified"]
         ),
     ),
     Command("delete", "Delete one file.", KeyConfig, delete_entry, deleted_text),

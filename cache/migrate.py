@@ -33,7 +33,7 @@ from onepass.cache.features import key_of_format_1, list_features
 from onepass.cache.files import fsync_folder, leftovers
 from onepass.cache.locks import exclusive
 from onepass.cache.names import MANIFEST, NEXT_PIXELS, PIXELS, check_name
-from onepass.cache.progress import Progress
+from onepass.cache.progress import Progress, counted
 from onepass.cache.provenance import digest_bytes, made_by
 from onepass.cache.rowfile import RowFile, write_rows
 from onepass.cache.rows import (
@@ -122,7 +122,7 @@ def migrations_text(done: list[Migration]) -> str:
         advice = f"; delete it with: {command_of('delete', m.key)}" if m.state == "left" else ""
         lines.append(line + advice)
     count = sum(m.state == "migrated" for m in done)
-    return "\n".join([*lines, f"{count} files migrated"])
+    return "\n".join([*lines, f"{counted(count, 'file')} migrated"])
 
 
 def _steps(folder: Path) -> Iterator[Callable[[], Migration | None]]:

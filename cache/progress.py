@@ -27,6 +27,11 @@ def human_bytes(count: float) -> str:
     return f"{count:.1f} GB"
 
 
+def counted(number: int, what: str) -> str:
+    """Return how many there are of what, a noun in the singular, as `1 image` or `2,100 images`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 @dataclass(frozen=True, slots=True)
 class ProgressUpdate:
     """How far a piece of work is; `str()` of it is one line for a person.
@@ -54,7 +59,7 @@ class ProgressUpdate:
     def __str__(self) -> str:
         parts = [
             f"{self.label}: {self.done:,} / {self.total:,} {self.unit}",
-            f"{self.rate:,.0f} {self.unit}/s",
+            f"{self.rate:,.{1 if 0 < self.rate < 9.95 else 0}f} {self.unit}/s",
         ]
         if self.done < self.total and self.rate > 0:
             parts.append(human_seconds((self.total - self.done) / self.rate) + " left")

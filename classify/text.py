@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from onepass.cache.commandline.advice import command_of, onepass_command
 from onepass.cache.commandline.table import table
 from onepass.cache.commandline.terminal import one_line
-from onepass.cache.progress import human_seconds
+from onepass.cache.progress import counted, human_seconds
 
 if TYPE_CHECKING:
     from onepass.classify.ensemble import EnsembleResult
@@ -25,7 +25,7 @@ def classify_text(result: "ClassifyResult") -> str:
     """Return the leaderboard as a table, with what a reader needs to interpret it."""
     from onepass.classify.analysis.series import series_words
 
-    lines = [f"{result.dataset}: {result.classes} classes, {result.ran} probes run, {result.reused} cached", ""]  # fmt: skip
+    lines = [f"{result.dataset}: {result.classes} classes, {counted(result.ran, 'probe')} run, {result.reused} cached", ""]  # fmt: skip
     rows = [(*_row(str(rank), p), _cost(p, result)) for rank, p in enumerate(result.results, 1)]
     rows += [(*_row("baseline", p), _cost(p, result)) for p in result.baselines]
     lines += [*table([_header(result.results[0]), *rows]), ""]
@@ -55,7 +55,7 @@ def classify_text(result: "ClassifyResult") -> str:
     if result.series:
         lines.append(f"Note: {series_words(result.dataset, result.series)}")
     lines += [
-        f"Note: {count:,} images of {where.replace(' in ', ' lie in ')} as well; accuracies are too high there."
+        f"Note: {counted(count, 'image')} of {where.replace(' in ', ' lies in ' if count == 1 else ' lie in ')} as well; accuracies are too high there."
         for where, count in result.shared.items()
     ]
     split = "test" if result.results[0].rows.test else "val"
@@ -74,7 +74,7 @@ def correction_text(correction: "Correction") -> str:
     )
     return (
         f"{correction.probe}: {100 * correction.before_top1:.1f} % before the data set changed ({correction.before[:8]}), "
-        f"{100 * correction.after_top1:.1f} % now, on the {correction.comparison.rows:,} validation images "
+        f"{100 * correction.after_top1:.1f} % now, on the {counted(correction.comparison.rows, 'validation image')} "
         f"with the same label in both{left_out}; mid-p McNemar {p_value(correction.comparison.p_value)}"
     )
 
@@ -113,7 +113,7 @@ def share_text(share: "Share") -> str:
 
 def ensemble_text(result: "EnsembleResult") -> str:
     """Return the ensembles, what they are made of and whether they beat their best member."""
-    lines = [f"{result.dataset}: {len(result.ensembles)} ensembles", ""]
+    lines = [f"{result.dataset}: {counted(len(result.ensembles), 'ensemble')}", ""]
     rows = [_row("", line)[1:] for line in (*result.ensembles, *result.members)]
     lines += [*table([_header(result.members[0])[1:-1], *rows]), ""]
     names = _names((*result.ensembles, *result.members))
@@ -244,7 +244,7 @@ def _scorings(result: "ClassifyResult") -> list[str]:
     """Say how often the validation split was scored, and which probes are not ranked."""
     times, models = result.scorings.times, result.scorings.models
     lines = [
-        f"The validation split has been scored {times} times, for {models} models (scorings.jsonl)."
+        f"The validation split has been scored {counted(times, 'time')}, for {counted(models, 'model')} (scorings.jsonl)."
     ]
     if any(probe.scoring > 1 for probe in (*result.results, *result.baselines)):
         lines.append("×N: the Nth model of that head on these features to be scored on val.")
@@ -253,7 +253,9 @@ def _scorings(result: "ClassifyResult") -> list[str]:
         lines.append(f"Not ranked, because they were selected on other rows: probes of {kept}.")
     if result.other_rows:
         other = "on the selection split" if result.results[0].rows.select == "folds" else "by folds"
-        lines.append(f"Not ranked, because they were selected {other}: {result.other_rows} probes.")
+        lines.append(
+            f"Not ranked, because they were selected {other}: {counted(result.other_rows, 'probe')}."
+        )
     if result.other_metrics:
         kept = ", ".join(f"{metric}: {count}" for metric, count in result.other_metrics.items())
         lines.append(f"Not ranked, because they were chosen by another metric: probes by {kept}.")

@@ -27,6 +27,7 @@ from onepass.cache.features import list_features
 from onepass.cache.files import fsync_folder
 from onepass.cache.locks import exclusive
 from onepass.cache.names import DATASET, NEXT_PIXELS, PIXELS
+from onepass.cache.progress import counted
 from onepass.cache.provenance import made_by
 from onepass.cache.rowfile import RowFile, write_rows
 from onepass.cache.rows import RowWriter, parts_folder
@@ -248,7 +249,9 @@ class _Preparation:
             if self.bad and self.config.on_bad != "skip":
                 raise refused(self.source.where, len(self.source.items), self.bad)
             if self.bad:
-                log.info(f"{self.name}: {len(self.bad)} images cannot be used; packing the others")
+                log.info(
+                    f"{self.name}: {counted(len(self.bad), 'image')} cannot be used; packing the others"
+                )
             good = np.array([item.name not in self.bad for item in items])
             usable = np.flatnonzero(good)
             content = (

@@ -126,7 +126,7 @@ def summary_lines(s: Summary) -> list[str]:
     more = ", …" if s.classes > len(s.class_names) else ""
     return [
         f"  images    {images}, {height} x {width} px, {kind}",
-        f"  classes   {s.classes} ({', '.join(map(one_line, s.class_names))}{more}), {each} training images each",
+        f"  classes   {s.classes} ({', '.join(map(one_line, s.class_names))}{more}), {each} training {'image' if s.most == 1 else 'images'} each",
         f"  file      {s.path} ({human_bytes(s.bytes)}, digest {s.digest[:8]})",
     ]
 

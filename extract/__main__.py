@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from onepass.cache.commandline.advice import command_of
 from onepass.cache.commandline.command import Command, OnSignal, main
 from onepass.cache.keras_settings import loading_keras
-from onepass.cache.progress import human_seconds
+from onepass.cache.progress import counted, human_seconds
 from onepass.cache.stopping import StopRequest
 from onepass.extract.config import ExtractConfig
 
@@ -48,7 +48,9 @@ def _plan_text(result: "ExtractResult") -> str:
     from onepass.extract.estimate import plan_table
 
     total = human_seconds(result.plan_seconds)
-    head = f"{result.dataset}: {result.total_rows:,} images; nothing was computed (--dry-run)"
+    head = (
+        f"{result.dataset}: {counted(result.total_rows, 'image')}; nothing was computed (--dry-run)"
+    )
     return f"{head}\n{plan_table(result.plan)}\nAll in about {total}."
 
 
@@ -70,7 +72,7 @@ def _result_text(result: "ExtractResult") -> str:
     if result.stopped:
         left = sum(result.total_rows - file.rows for file in result.files)
         lines.append(
-            f"Stopped cleanly ({result.stopped}); {left:,} rows are left. The same command resumes."
+            f"Stopped cleanly ({result.stopped}); {counted(left, 'row')} left. The same command resumes."
         )
     else:
         lines.append(f"Next: {command_of('classify', result.dataset)}")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from onepass.cache.commandline.advice import onepass_command
 from onepass.cache.commandline.terminal import one_line
-from onepass.cache.progress import human_seconds
+from onepass.cache.progress import counted, human_seconds
 from onepass.classify.text import gain_words, p_value
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def train_text(result: "FinetuneResult") -> str:
     apart = result.warm_start_difference
     of = " on vectors in float32" if f"={OPENVINO}" in result.start else ""
     equal = "" if apart is None else f" (logits equal within {apart:.1g}{of})"
-    rows = f"{result.trained_rows:,} images"
+    rows = f"{counted(result.trained_rows, 'image')}"
     if result.selection_rows:
         rows += f"; epochs evaluated on {result.selection_rows:,} others of the training rows"
     lines = [f"{result.run}: started from {result.start}{equal}", f"Trained on {rows}"]
@@ -113,12 +113,12 @@ def errors_text(report: "ErrorReport") -> str:
         f"({_percent(sample.top1)}, {100 * low:.1f} … {100 * high:.1f})",
         "Worst classes:",
         *(
-            f"  {_percent(c.accuracy):>7}  {_short(c.class_name)} ({c.rows} images)"
+            f"  {_percent(c.accuracy):>7}  {_short(c.class_name)} ({counted(c.rows, 'image')})"
             for c in found.worst_classes[:SHOWN]
         ),
         "Most often confused:",
         *(
-            f"  {pair.count:>4} times  {_short(pair.true_name)} mistaken for {_short(pair.predicted_name)}"
+            f"  {pair.count:>4} × {_short(pair.true_name)} mistaken for {_short(pair.predicted_name)}"
             for pair in found.confused_pairs[:SHOWN]
         ),
         "Most confident mistakes:",
@@ -137,7 +137,7 @@ def _probe_lines(probe: "AgainstProbe | None") -> list[str]:
     if probe is None:
         return []
     lines = [
-        f"Against the frozen probe ({_percent(probe.top1)}): {probe.gained:,} images won, "
+        f"Against the frozen probe ({_percent(probe.top1)}): {counted(probe.gained, 'image')} won, "
         f"{probe.lost:,} lost (mid-p McNemar {p_value(probe.p_value)})"
     ]
     for word, classes in (("helped", probe.helped), ("harmed", probe.harmed)):

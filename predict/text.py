@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from onepass.cache.commandline.advice import onepass_command
 from onepass.cache.commandline.table import table
 from onepass.cache.commandline.terminal import one_line
+from onepass.cache.progress import counted, human_bytes
 
 if TYPE_CHECKING:
     from onepass.classify.leaderboard.prediction_record import PredictionRecord
@@ -20,7 +21,7 @@ def predict_text(result: "PredictResult") -> str:
     """Return what was predicted by what, how well, where it lies, and what comes next."""
     record = result.record
     split = SPLITS[record.split]
-    lines = [f"{record.rows:,} predictions for the {split} images by {_members(record)}"]
+    lines = [f"{counted(record.rows, 'prediction')} for the {split} images by {_members(record)}"]
     scores = ((record.val_top1, record.val_interval), (record.test_top1, record.test_interval))
     for top1, (low, high) in ((t, i) for t, i in scores if t is not None and i is not None):
         lines.append(
@@ -29,7 +30,7 @@ def predict_text(result: "PredictResult") -> str:
         )
     lines += [one_line(result.point)] if result.point else []
     if learnt := _learnt(record):
-        lines.append(f"{learnt}, learnt on {record.learnt_on:,} selection rows")
+        lines.append(f"{learnt}, learnt on {counted(record.learnt_on, 'selection row')}")
     lines += [f"Note: {one_line(record.note)}"] if record.note else []
     lines += [f"File: {result.path}", f"Record: {result.record_path}"]
     step = "report" if any(member.views for member in record.members) else "finetune"
@@ -48,8 +49,8 @@ def pictures_text(result: "PicturesResult") -> str:
     most = ", ".join(f"{one_line(name)} {n:,}" for name, n in result.classes.most_common(5))
     rest = len(result.classes) - 5
     lines.append(
-        f"{result.pictures:,} pictures by {result.model}: {most or 'none classified'}"
-        + (f" and {rest:,} more classes" if rest > 0 else "")
+        f"{counted(result.pictures, 'picture')} by {result.model}: {most or 'none classified'}"
+        + (f" and {rest:,} more {'class' if rest == 1 else 'classes'}" if rest > 0 else "")
     )
     lines += [one_line(result.point)] if result.point else []
     lines += [f"Note: {one_line(result.note)}"] if result.note else []
@@ -94,9 +95,11 @@ def _learnt(record: "PredictionRecord") -> str:
 
 def export_text(result: "ExportResult") -> str:
     """Return each file with how far its probabilities are from the model's."""
-    lines = [f"{result.run}: checked on {result.checked} validation images against the model"]
+    lines = [
+        f"{result.run}: checked on {counted(result.checked, 'validation image')} against the model"
+    ]
     lines += [
-        f"  {one.format:<11}  {one.path} ({one.megabytes:.1f} MB): "
+        f"  {one.format:<11}  {one.path} ({human_bytes(1e6 * one.megabytes)}): "
         f"probabilities differ by at most {one.difference:.1g}"
         for one in result.models
     ]

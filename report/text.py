@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from onepass.cache.commandline.advice import onepass_command
-from onepass.cache.progress import human_bytes
+from onepass.cache.progress import counted, human_bytes
 
 if TYPE_CHECKING:
     from onepass.report.page import PageResult
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def page_text(result: "PageResult") -> str:
     """Return what is on the page, what was left out, and where the files are."""
     lines = [
-        f"{result.dataset}: {_count(result.probes, 'probe')}, {_count(result.runs, 'fine-tuned run')}"
+        f"{result.dataset}: {counted(result.probes, 'probe')}, {counted(result.runs, 'fine-tuned run')}"
     ]
     lines += [f"Left out: {note}" for note in result.notes]
     lines.append(f"Figures: {result.figures} (PNG, and their numbers as CSV)")
@@ -20,7 +20,3 @@ def page_text(result: "PageResult") -> str:
     command = onepass_command("report", "--dataset", result.dataset, "--open")
     lines.append(f"Next: {command}, or send the file as it is")
     return "\n".join(lines)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -12,7 +12,14 @@ import pytest
 
 from conftest import ROOT
 from onepass.cache.commandline.terminal import Terminal
-from onepass.cache.progress import Progress, ProgressUpdate, human_bytes, human_seconds, progress_to
+from onepass.cache.progress import (
+    Progress,
+    ProgressUpdate,
+    counted,
+    human_bytes,
+    human_seconds,
+    progress_to,
+)
 from onepass.cache.stderr import suppress_stderr
 
 
@@ -36,6 +43,10 @@ def test_seconds_for_people(seconds: float, text: str) -> None:
 )  # fmt: skip
 def test_bytes_for_people(count: float, text: str) -> None:
     assert human_bytes(count) == text
+
+
+def test_what_is_counted_is_plural_unless_it_is_one() -> None:
+    assert [counted(n, "image") for n in (0, 1, 2100)] == ["0 images", "1 image", "2,100 images"]
 
 
 @pytest.fixture
@@ -113,7 +124,7 @@ def test_a_log_does_not_say_its_end_twice(clock: list[float], capsys) -> None:
             clock[0] += 20
             progress.advance(1)
     assert capsys.readouterr().err.splitlines() == [
-        "x: 1 / 2 rows · 0 rows/s · 20 s left", "x: 2 / 2 rows · 0 rows/s · 40 s",
+        "x: 1 / 2 rows · 0.1 rows/s · 20 s left", "x: 2 / 2 rows · 0.1 rows/s · 40 s",
     ]  # fmt: skip
 
 

@@ -84,7 +84,7 @@ def test_hidden_and_other_files_are_left_out(tmp_path):
         ([*many("train/cat", "train/dog"), "train/emu/"], "class 'emu' has no image"),
         ([*many("cat", "dog"), "emu/", "fox/"], r"class 'emu' has no image .*\(2 are empty\)"),
         (many("train/cat"), "expected at least two classes, found cat"),
-        ([*many("train/cat", "train/dog"), "train/x.png"], "found 1 images outside of them, such as train/x"),
+        ([*many("train/cat", "train/dog"), "train/x.png"], "found 1 image outside of them, such as train/x"),
         (["a.png", "b.png"], "expected one folder a class with its images, found 2 images outside"),
         ([*many("train/cat", "train/dog"), "val/emu/1.png"], "emu/1.png: expected val/<class>/ .*cat, dog"),
         ([*many("train/cat", "train/dog"), "val/1.png"], "val/1.png: .*the val split needs labels"),

@@ -521,7 +521,7 @@ class TestNothingIsReadSilently:
         }
         write_photos(tmp_path / "photos", images)
         named = ", ".join(f"k{c:02d}" for c in range(10))
-        assert f"classes   12 ({named}, …), 1 training images each" in prepare()[1]
+        assert f"classes   12 ({named}, …), 1 training image each" in prepare()[1]
 
     def test_labels_of_test_images_are_kept_apart(self, prepare, data, tmp_path):
         images = {

@@ -148,7 +148,7 @@ def test_doubled_rows_are_one_and_excluded_ones_none(place):
     text = lines() + "img/3.png,dog\n" + "img\\3.png,dog\n" + "img/4.png,excluded\n\n"
     source = table(place, text.replace("img/4.png,cat\n", ""))
     assert len(source.items) == COUNT - 1
-    assert source.left_out == {"excluded": 1, "doubled rows": 2}
+    assert source.left_out == {"excluded": 1, "doubled": 2}
     assert "doubled rows: 2, such as line 13: img/3.png; each file is one row" in source.said
 
 

@@ -123,7 +123,7 @@ def with_file(name: str, content: bytes) -> Callable[[dict[str, bytes]], dict[st
         (without("train/n02/images"), "a training image of every class, found none of n02"),
         (without("train/"), "found none of n01, n02, n03"),
         (without("val/images"), "expected validation images in val/images"),
-        (without("val_1.JPEG"), "names 1 images that are not there, such as val_1.JPEG"),
+        (without("val_1.JPEG"), "names 1 image not there, such as val_1.JPEG"),
         (with_file("val/images/val_7.JPEG", b"x"), "gives no label for val/images/val_7.JPEG"),
         (with_file("train/n55/images/n55_0.JPEG", b"x"), "n55_0.JPEG: its class is not in wnids.txt"),
         (with_file("val/val_annotations.txt", b"val_0.JPEG\tn77\t0\n"), "names n77, which is not in wnids"),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from onepass.cache.commandline.advice import command_of, onepass_command
 from onepass.cache.commandline.table import table
 from onepass.cache.commandline.terminal import one_line
+from onepass.cache.progress import counted
 from onepass.classify.text import percent
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def transfer_text(result: "TransferResult") -> str:
     known = max((one.mapped_classes for one in found.scores), default=0)
     lines = [
         f"{found.dataset}: {found.rows:,} training rows, {found.classes} classes; "
-        f"{result.ran} {'set' if result.ran == 1 else 'sets'} of features scored, {len(found.scores) - result.ran} cached",
+        f"{counted(result.ran, 'set')} of features scored, {len(found.scores) - result.ran} cached",
         "",
         *table([("features", *NAMES.values(), "probe (selection)", "time"), *map(_scores, found.scores)]),
         "",
@@ -147,7 +148,7 @@ def _classes(result: "Inspection") -> list[str]:
     if result.confusions:
         lines.append("Most confused on val")
     lines += [
-        f"  {names[one.first]} mistaken for {names[one.second]}: {one.first_as_second} rows; the other way round: "
+        f"  {names[one.first]} mistaken for {names[one.second]}: {counted(one.first_as_second, 'row')}; the other way round: "
         f"{one.second_as_first}; together {percent(one.share)} of the rows of both"
         for one in result.confusions[:SHOWN]
     ]

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from onepass.cache.errors import InvalidInputError
+from onepass.cache.progress import counted
 from onepass.data.archive import Tree
 from onepass.data.layout import one_form, split_of, splits_of, twins
 from onepass.data.record import DatasetRecord
@@ -174,7 +175,11 @@ def _classes(tree: Tree, train: str) -> list[str]:
     where = f"{tree.path}: {tree.prefix}{train}".rstrip("/: ")
     loose = _loose(tree, train)
     if loose or not folders:
-        found = f"{len(loose)} images outside of them, such as {loose[0]}" if loose else "none"
+        found = (
+            f"{counted(len(loose), 'image')} outside of them, such as {loose[0]}"
+            if loose
+            else "none"
+        )
         raise InvalidInputError(
             f"{where}: expected one folder a class with its images, found {found}"
         )

@@ -10,6 +10,7 @@ import numpy as np
 
 from onepass.cache.errors import InvalidInputError, UsageError, unknown_name
 from onepass.cache.features import SPLITS
+from onepass.cache.progress import counted
 from onepass.data.layout import one_form, split_of
 from onepass.data.manifest import FOLD, RESERVED
 from onepass.data.record import DatasetRecord, Origin
@@ -347,7 +348,7 @@ class _Listing:
         """
         if self.wrong:
             more = len(self.wrong) - SHOWN
-            rest = f"; and {more:,} rows more" if more > 0 else ""
+            rest = f"; and {counted(more, 'row')} more" if more > 0 else ""
             raise InvalidInputError(f"{self.where}: {'; '.join(self.wrong[:SHOWN])}{rest}")
         return self.items
 
@@ -361,7 +362,7 @@ class _Listing:
         return side
 
     def left_out(self) -> dict[str, int]:
-        counts = {"excluded": self.excluded, "doubled rows": len(self.doubled)}
+        counts = {"excluded": self.excluded, "doubled": len(self.doubled)}
         return {kind: count for kind, count in counts.items() if count}
 
     def said(self) -> list[str]:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from onepass.cache.errors import InvalidInputError, Remedy
+from onepass.cache.progress import counted
 from onepass.data.archive import Tree
 from onepass.data.download import Download
 from onepass.data.images import image_suffixes
@@ -148,7 +149,7 @@ def _val_items(tree: Tree, wnids: list[str]) -> Iterator[Item]:
         yield _item(tree, name, labels[wnid], VAL)
     if annotated:
         raise InvalidInputError(
-            f"{tree.path}: {ANNOTATIONS} names {len(annotated)} images that are not there, such as {min(annotated)}"
+            f"{tree.path}: {ANNOTATIONS} names {counted(len(annotated), 'image')} not there, such as {min(annotated)}"
         )
 
 
