@@ -23,7 +23,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 demo: .venv/ready
 	$(BIN)/onepass data prepare solar-cells
 	$(BIN)/onepass extract --dataset solar-cells --backbone efficientnet_lite0 --size 300
-	$(BIN)/onepass classify --dataset solar-cells
+	$(BIN)/onepass classify --dataset solar-cells --at sensitivity=0.95
 	$(BIN)/onepass finetune --dataset solar-cells --epochs 4
 	$(BIN)/onepass report --dataset solar-cells
 
