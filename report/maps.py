@@ -63,7 +63,8 @@ def _evidence(context: ReportContext, pixels: np.ndarray, columns: Sequence[int]
     models = open_models(context.store, context.board.folder.parent, (name,))
     predictor = make_predictor(models, ModelsConfig(models=(name,), temperature=False))
     evidence = evidence_for(activation_maps(predictor.on_pictures()).maps(pixels), columns)
+    evidence = evidence.astype(np.float16)  # what is stored, so that the page is the same each time
     name_of_these = np.frombuffer(key.encode(), np.uint8)
-    kept = {"key": name_of_these, "evidence": evidence.astype(np.float16)}
+    kept = {"key": name_of_these, "evidence": evidence}
     write_atomic(path, pack_arrays(kept))
-    return evidence
+    return evidence.astype(np.float32)
