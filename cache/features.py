@@ -131,7 +131,7 @@ class ExtractionRecord:
     """How the rows of a feature file were computed by the run that finished it.
 
     Attributes:
-        rows_per_second: Of that run.
+        rows_per_second: Of that run; 0 where every row was carried over.
         computed_rows: Rows that it computed; earlier runs computed the others, or they were copied.
         devices: What it ran on, such as "gpu:0".
         bound: What held it up: "read", "device" or "write".

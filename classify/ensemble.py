@@ -32,6 +32,7 @@ from onepass.classify.metrics import (
     log_probabilities,
     softmax,
 )
+from onepass.classify.operating_points import OperatingPoint, carry_point
 from onepass.classify.protocol.evaluate import (
     VERSION,
     Outcome,
@@ -61,6 +62,7 @@ class EnsembleResult:
         members: The lines of all members, best first.
         comparisons: Each ensemble against its best member on the validation rows.
         winner: Id of the leaderboard's winner now.
+        point: Its operating point; None where it has none.
     """
 
     dataset: str
@@ -69,6 +71,7 @@ class EnsembleResult:
     members: tuple[ProbeResult, ...]
     comparisons: tuple[Comparison, ...]
     winner: str
+    point: OperatingPoint | None
 
 
 def run_ensemble(config: EnsembleConfig) -> EnsembleResult:
@@ -94,11 +97,12 @@ def run_ensemble(config: EnsembleConfig) -> EnsembleResult:
             metric = metric_of(dataset, rows, board.metric, board.positive)
         chosen = _candidates(board, config.probe)
         kept = {p.id: load_probabilities(board.head_folder(p), p.rows) for p in chosen}
-        made = []
+        made, before = [], board
         for method in dict.fromkeys(config.method):
             board, line = _ensemble(board, dataset, rows, chosen, kept, method, metric)
             made.append(line)
-    return _result(board, dataset, made)
+        point = carry_point(before, board, dataset)
+    return _result(board, dataset, made, point)
 
 
 def member_inputs(probabilities: list[np.ndarray]) -> np.ndarray:
@@ -271,6 +275,7 @@ def _result(
     board: Leaderboard,
     dataset: ImageDataset,
     made: list[ProbeResult],
+    point: OperatingPoint | None,
 ) -> EnsembleResult:
     truth = dataset.labels[dataset.rows("val")]
     made = [probe for probe in board.ranked if probe in made]
@@ -283,5 +288,5 @@ def _result(
     ids = {member for line in made for member in line.members}
     return EnsembleResult(
         dataset.name, board.path, tuple(made),
-        tuple(p for p in board.ranked if p.id in ids), tuple(comparisons), board.winner.id,
+        tuple(p for p in board.ranked if p.id in ids), tuple(comparisons), board.winner.id, point,
     )  # fmt: skip

@@ -4,6 +4,7 @@ One class is the positive one, all others together are the negative ones. The th
 the model was not fitted on, the selection split, so that what is promised holds for new images of the same kind.
 """
 
+import logging
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -19,6 +20,8 @@ from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.metrics import FOLDS, LEVEL, Detection, detection
 from onepass.classify.protocol.evaluate import find_positive, selected_on
 from onepass.data.dataset import ImageDataset
+
+log = logging.getLogger(__name__)
 
 EPSILON = 1e-9  # 20 · (1 - 0.95) is 1.0000000000000009
 NEVER = float(np.nextafter(np.float16(1), np.float16(2)))  # a threshold that no probability reaches
@@ -134,6 +137,37 @@ def choose_for_winner(
     return choose_point(goal, column, dataset, held_out, kept.selection, kept.val)
 
 
+def carry_point(
+    before: Leaderboard, board: Leaderboard, dataset: ImageDataset
+) -> OperatingPoint | None:
+    """Choose for a new winner what the winner before it promised, so that a better probe does not drop the promise.
+
+    Args:
+        before: The leaderboard as it was; it may be empty.
+        board: The leaderboard as it is.
+        dataset: Gives the labels.
+
+    Returns:
+        The operating point of the winner; None where there was none, or where its goal cannot be promised now,
+        which is logged.
+    """
+    path = board.head_folder(board.winner) / OperatingPoint.NAME
+    own = OperatingPoint.read_optional(path)
+    if own or not before.ranked:
+        return own
+    kept = OperatingPoint.read_optional(before.head_folder(before.winner) / OperatingPoint.NAME)
+    if kept is None:
+        return None
+    column = dataset.class_ids.index(kept.positive)
+    try:
+        point = choose_for_winner(board, dataset, kept.goal, column)
+    except InvalidInputError as error:
+        log.warning(f"{board.winner.id} has no operating point, as {before.winner.id} had: {error}")
+        return None
+    point.write(path)
+    return point
+
+
 def positive_column(dataset: ImageDataset, name: str = "") -> int:
     """Return the column of the positive class, by its name or id; without one, of the rarer of two.
 
@@ -221,7 +255,7 @@ def _check_enough(goal: RateGoal, kind: str, rows: int, rank: int) -> None:
         least = int(np.ceil(goal.share / (1 - goal.share) - EPSILON))
         raise InvalidInputError(
             f"--at {goal}: expected at least {least} {kind} selection rows to promise it by, received {rows}; "
-            "promise less, or label more"
+            "promise less, choose by folds (--select folds), or label more"
         )
 
 

@@ -31,7 +31,12 @@ from onepass.classify.leaderboard.records import (
     probe_result,
 )
 from onepass.classify.metrics import Comparison, Metric, compare, find_metric
-from onepass.classify.operating_points import OperatingPoint, choose_for_winner, positive_column
+from onepass.classify.operating_points import (
+    OperatingPoint,
+    carry_point,
+    choose_for_winner,
+    positive_column,
+)
 from onepass.classify.protocol.evaluate import (
     BY_FOLDS,
     DESCRIPTION,
@@ -132,6 +137,7 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
     features = feature_inputs(config.store, dataset, config.features, config.views)
     rows = protocol_rows(dataset, config.seed, config.select)
     metric = metric_of(dataset, rows, config.metric, config.positive)
+    goal = (parse_goal(config.at), positive_column(dataset, config.positive)) if config.at else None
     every = config.baselines == "all"
     probes = [
         *baseline_probes(config.store, dataset, features, config.seed, every),
@@ -149,6 +155,7 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
             fresh=config.fresh,
         )
         _refuse_older_vectors(board, features)
+        before = board
         for number, (inputs, head) in enumerate(probes, 1):
             label = f"[{number}/{len(probes)}] " + " · ".join(
                 filter(None, [inputs.text, head.kind])
@@ -157,10 +164,11 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
             ran += new
         if not ran and Leaderboard.load(folder, dataset.name, dataset.digest) != board:
             board.save()  # what is ranked is another
-        if config.at:
-            goal, column = parse_goal(config.at), positive_column(dataset, config.positive)
-            point = choose_for_winner(board, dataset, goal, column)
+        if goal:
+            point = choose_for_winner(board, dataset, *goal)
             point.write(board.head_folder(board.winner) / OperatingPoint.NAME)
+        else:
+            carry_point(before, board, dataset)
     series = find_parted_series(dataset, features[0].vectors(), rows.train, rows.val)
     return _result(board, dataset, config, series, ran, len(probes) - ran, time.monotonic() - start)
 

@@ -121,12 +121,14 @@ def ensemble_text(result: "EnsembleResult") -> str:
         parts = " + ".join(f"{weight:.2f} × {member}" for member, weight in line.members.items())
         lines += [
             f"{line.id} = {parts}",
-            f"  {_comparison(test, names)}",
+            f"  top-1: {_comparison(test, names)}",
             f"  {_calibration(line)}",
         ]
     split = "test" if result.members[0].rows.test else "val"
+    lines.append(f"Winner of the leaderboard: {result.winner} ({result.leaderboard})")
+    if result.point:
+        lines.append(one_line(operating_point_text(result.point)))
     lines += [
-        f"Winner of the leaderboard: {result.winner} ({result.leaderboard})",
         f"Next: {onepass_command('predict', result.dataset, '--split', split)}",
     ]
     return "\n".join(lines)

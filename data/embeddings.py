@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from onepass.cache.csv_text import csv_text, harmless
+from onepass.cache.errors import UsageError
 from onepass.cache.files import atomic_path
 from onepass.cache.progress import Progress
 from onepass.data.arrow_tables import pyarrow_parquet
@@ -49,12 +50,17 @@ def export_embeddings(config: EmbeddingsConfig) -> ExportedEmbeddings:
         config: Key, format, place.
 
     Raises:
+        UsageError: The key names no features.
         UnknownNameError: There are no such features.
         StaleError: They are of other images than the data set has now.
         MissingFileError: pyarrow, which writes Parquet files, is not installed.
         OutOfSpaceError: The disk is full.
     """
     name, _, key = config.key.partition("/")
+    if not key:
+        raise UsageError(
+            f"{config.key}: expected DATASET/BACKBONE@SIZE, as `onepass cache list` prints it"
+        )
     features = labelled_features(config.store, name, [key])
     paths = _paths(config, f"{name}-{features.text.replace('/', '_')}")
     with ExitStack() as stack:

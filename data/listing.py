@@ -15,6 +15,7 @@ from onepass.cache.errors import (
     UnreadableFileError,
     raise_together,
 )
+from onepass.cache.progress import counted
 from onepass.cache.rowfile import RowFile
 from onepass.data.config import ListConfig, ShowConfig, VerifyConfig
 from onepass.data.dataset import (
@@ -172,7 +173,7 @@ def show_text(shown: Shown) -> str:
 
 
 def _history_text(name: str, history: list[Change]) -> str:
-    lines = [f"{name}: {len(history)} states"]
+    lines = [f"{name}: {counted(len(history), 'state')}"]
     for change in history:
         lines.append(f"  {change.when}  {change.digest[:8]}  {one_line(change.command)}".rstrip())
         lines += [f"      {one_line(line)}" for line in change.what]

@@ -102,8 +102,8 @@ def summarise(dataset: ImageDataset) -> Summary:
         path=dataset.path,
         splits=_count_splits(dataset),
         classes=len(dataset.class_ids),
-        fewest=int(train.min()),
-        most=int(train.max()),
+        fewest=int(train.min()) if len(train) else 0,
+        most=int(train.max(initial=0)),
         shape=list(dataset.pixels.shape[1:]),
         bytes=dataset.path.stat().st_size,
         digest=dataset.digest,
@@ -124,9 +124,10 @@ def summary_lines(s: Summary) -> list[str]:
     each = f"{s.fewest:,}" if s.fewest == s.most else f"{s.fewest:,} to {s.most:,}"
     kind = "RGB" if channels == 3 else "grey"
     more = ", …" if s.classes > len(s.class_names) else ""
+    named = f"{s.classes} ({', '.join(map(one_line, s.class_names))}{more}), {each} training {'image' if s.most == 1 else 'images'} each"
     return [
         f"  images    {images}, {height} x {width} px, {kind}",
-        f"  classes   {s.classes} ({', '.join(map(one_line, s.class_names))}{more}), {each} training {'image' if s.most == 1 else 'images'} each",
+        f"  classes   {named if s.classes else 'none: images without labels'}",
         f"  file      {s.path} ({human_bytes(s.bytes)}, digest {s.digest[:8]})",
     ]
 

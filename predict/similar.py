@@ -1,5 +1,6 @@
 """The stored images that are most like others, which may be stored as well or new: by the cosine of their vectors."""
 
+import glob
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,8 +19,9 @@ from onepass.classify.heads.neighbours.nearest import largest, nearest, unit_len
 from onepass.data.contact_sheet import INK, RIGHT, Cell, contact_sheet
 from onepass.data.dataset import EXCLUDED, SPLITS, ImageDataset, open_dataset
 from onepass.data.relabel import EXCLUDE
-from onepass.predict.config import SimilarConfig
-from onepass.predict.pictures.sources import find_pictures
+from onepass.predict.config import SimilarConfig, on_disk
+from onepass.predict.pictures.addresses import is_address
+from onepass.predict.pictures.sources import STDIN, find_pictures
 from onepass.predict.pixel_classifier import BATCH, PictureGeometry, PixelClassifier
 from onepass.predict.pixel_models import Arrays, VectorSpec, Wanted
 
@@ -141,6 +143,11 @@ def _queries(config: SimilarConfig, dataset: ImageDataset, features: FeatureSet)
     row_of = {name: row for row, name in reversed(list(enumerate(dataset.names)))}
     stored = {word: row_of[word] for word in config.images if word in row_of}
     new = [word for word in config.images if word not in stored]
+    for word in new:
+        if not (on_disk(word) or is_address(word) or glob.has_magic(word) or word == STDIN):
+            raise InvalidInputError(
+                f"{word}: expected an image of {dataset.name}, such as {dataset.names[0]}, or a file; found neither"
+            )
     rows = [_Query(word, row, features.X[row], dataset.pixels[row]) for word, row in stored.items()]
     return rows + (_new(new, config, dataset, features) if new else [])
 

@@ -103,7 +103,13 @@ def export_text(result: "ExportResult") -> str:
         f"probabilities differ by at most {one.difference:.1g}"
         for one in result.models
     ]
-    return "\n".join([*lines, f"Class names: {result.labels} (and inside each file)"])
+    lines.append(f"Class names: {result.labels} (and inside each file)")
+    lines += [
+        f"Next: {onepass_command('predict', str(one.path))} IMAGES"
+        for one in result.models
+        if one.format == "folder"
+    ]
+    return "\n".join(lines)
 
 
 def view_text(views: tuple[str, ...]) -> str:

@@ -62,6 +62,16 @@ def made(tmp_path_factory) -> tuple[Path, Any]:
     return folder, ensemble(folder)
 
 
+def test_an_ensemble_that_wins_keeps_what_the_winner_before_promised(tmp_path: Path) -> None:
+    store_parts(tmp_path)
+    before = probe(tmp_path, at="sensitivity=0.8", positive="digit 8")
+    found = ensemble(tmp_path)
+    assert found.winner != before.results[0].id and before.point and found.point
+    assert (found.point.goal, found.point.name) == (before.point.goal, "digit 8")
+    assert "Operating point sensitivity=0.8: digit 8 from" in ensemble_text(found)
+    assert probe(tmp_path).point == found.point
+
+
 def members(rows: int = 600, sharpness: tuple[float, ...] = (1.0, 0.7, 0.0)) -> Any:
     """Log-probabilities of three members of which the last knows nothing, and the truth."""
     generator = np.random.default_rng(0)

@@ -208,6 +208,12 @@ def test_the_winner_keeps_its_operating_point(made) -> None:
     assert f"Operating point specificity=0.9: {name} from a probability of" in classify_text(found)
 
 
+def test_a_goal_without_its_class_is_refused_before_a_probe_runs(made, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="expected --positive CLASS beside it"):
+        classify({**made, "runs_dir": tmp_path}, at="sensitivity=0.9")
+    assert not list(tmp_path.iterdir())
+
+
 def test_predictions_answer_by_it_and_say_so(made, tmp_path: Path) -> None:
     found = classify(made, at="specificity=0.9", positive="digit 8")
     predictor = load_predictor(ModelsConfig(models=(NAME,), **made))

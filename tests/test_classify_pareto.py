@@ -43,6 +43,15 @@ def measured(folder: Path, backbone: str, rate: float, view: str = "") -> None:
     store_features(folder / "store", open_dataset(folder / "store", NAME), X, key, {"extraction": record})  # fmt: skip
 
 
+def test_what_was_only_carried_over_has_no_cost(tmp_path: Path) -> None:
+    data = digits()
+    write_features(tmp_path / "store", write_dataset(tmp_path / "store", data), data.X, "a")
+    measured(tmp_path, "a", 0.0)
+    folders = {"cache_dir": tmp_path / "store", "runs_dir": tmp_path / "runs"}
+    found = run_probes(ClassifyConfig(dataset=NAME, head=("ridge",), **folders))
+    assert found.costs[found.winner] is None and not found.front
+
+
 def test_costs_add_up_over_files_views_and_members(tmp_path: Path) -> None:
     data = digits()
     dataset = write_dataset(tmp_path / "store", data)

@@ -106,6 +106,14 @@ def test_any_other_layout_is_one_clear_error(names, why, place, tmp_path):
     assert place in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_folder_test_alone_holds_images_without_labels(tmp_path):
+    source = load(write(tmp_path / "new", ["test/1.png", "test/2.png"]))
+    source.check()
+    assert source.class_ids == [] and [item.split for item in source.items] == [TEST, TEST]
+    with pytest.raises(InvalidInputError, match="expected train/ beside test/"):
+        load(write(tmp_path / "classes", many("test/cat", "test/dog")))
+
+
 def test_a_source_has_to_be_named(tmp_path):
     with pytest.raises(UsageError, match="expected --source"):  # noqa: SIM117
         with open_source("folder", [Request(None, "", tmp_path)]):

@@ -76,4 +76,4 @@ def test_a_new_file_finds_the_row_that_it_became(places, tmp_path: Path, capsys)
         )
         == 1
     )
-    assert "nowhere.jpg: No such file" in capsys.readouterr().err
+    assert "nowhere.jpg: expected an image of" in capsys.readouterr().err

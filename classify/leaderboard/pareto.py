@@ -80,4 +80,7 @@ def _milliseconds(path: Path) -> float | None:
         extraction = ExtractionRecord.of(RowFile.open(path))
     except OnepassError:
         return None
-    return 1000 / extraction.rows_per_second if extraction else None
+    rate = (
+        extraction.rows_per_second if extraction else 0
+    )  # 0 also where every row was carried over
+    return 1000 / rate if rate else None

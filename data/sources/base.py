@@ -19,7 +19,7 @@ from onepass.data.download import Download, fetch
 from onepass.data.images import MAGIC_BYTES, image_suffixes, inspect_image, may_be_image
 from onepass.data.layout import splits_of
 from onepass.data.record import DatasetRecord, Origin
-from onepass.data.splits import TRAIN, UNDRAWN, check_classes
+from onepass.data.splits import TEST, TRAIN, UNDRAWN, check_classes
 
 KIND_SUFFIX = re.compile(
     r"\.(zip|tar|tar\.(?:gz|bz2|xz)|tgz|csv|tsv|jsonl|ndjson|parquet|npz)$", re.IGNORECASE
@@ -137,10 +137,11 @@ class Source:
         """Refuse what cannot be learnt, or told apart.
 
         Raises:
-            InvalidInputError: There are fewer than two classes, a class has no training image, or two images
-                have one name.
+            InvalidInputError: There are fewer than two classes, and not none with test images only; a class has
+                no training image; or two images have one name.
         """
-        if len(self.class_ids) < 2:
+        only_test = bool(self.items) and all(item.split == TEST for item in self.items)
+        if len(self.class_ids) < 2 and not (only_test and not self.class_ids):
             raise InvalidInputError(
                 f"{self.where}: expected at least two classes, found {', '.join(self.class_ids) or 'none'}"
             )

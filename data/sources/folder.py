@@ -41,7 +41,7 @@ def open_source(request: Request) -> Iterator[Source]:
         images, left_out = only_images(whole)
         tree = _below_wrappers(images)
         parts = _parts(tree, request.layout)
-        class_ids = _classes(tree, parts["train"])
+        class_ids = _classes(tree, parts["train"]) if "train" in parts else []
         splits = {"train": TRAIN if "val" in parts else UNDRAWN, "val": VAL, "test": TEST}
         items = [
             item
@@ -133,6 +133,8 @@ def _parts(tree: Tree, layout: str) -> dict[str, str]:
                 f"{tree.path}: expected one folder of the {split} split, found {'/ and '.join(folders)}/; "
                 f"rename or join them, or say {CLASSES} if each is a class"
             )
+    if list(found) == ["test"] and filled == found["test"] and not _filled(tree, filled[0]):
+        return {"test": filled[0]}  # images to predict, or to choose from what to label next
     if "train" not in found:
         names = "/, ".join(folders[0] for folders in found.values())
         raise InvalidInputError(
@@ -176,7 +178,8 @@ def _classes(tree: Tree, train: str) -> list[str]:
     loose = _loose(tree, train)
     if loose or not folders:
         found = (
-            f"{counted(len(loose), 'image')} outside of them, such as {loose[0]}"
+            f"{counted(len(loose), 'image')} outside of them, such as {loose[0]}; images without labels go into a "
+            "folder test"
             if loose
             else "none"
         )
