@@ -55,7 +55,7 @@ def suffix(kind: str) -> str:
 
 
 def write_pictures(folder: Path) -> None:
-    """Write train/<class> and val/<class>, ten kinds of file in each."""
+    """Write train/<class> and val/<class>, ten kinds of file in each; one picture lies in a wrong folder."""
     for split, rounds in (("train", 3), ("val", 1)):
         for label, name in enumerate(CLASSES):
             place = folder / split / name
@@ -63,7 +63,9 @@ def write_pictures(folder: Path) -> None:
             for number in range(rounds * len(KINDS)):
                 kind = KINDS[number % len(KINDS)]
                 seed = 1000 * (split == "val") + 100 * label + number
-                (place / f"{number} {kind}{suffix(kind)}").write_bytes(picture(kind, label, seed))
+                wrong = (split, label, number) == ("val", 0, 9)
+                content = picture(kind, 2 if wrong else label, seed)
+                (place / f"{number} {kind}{suffix(kind)}").write_bytes(content)
 
 
 @contextmanager
