@@ -20,6 +20,7 @@ from onepass.cache.features import FeatureKey, extract_flags, resolve_features
 from onepass.cache.rows import parts_folder
 from onepass.data.dataset import open_dataset
 from onepass.extract.backbones.registry import WeightsChoice, find_backbone
+from onepass.extract.backend import as_list
 from onepass.extract.config import ExtractConfig
 from onepass.extract.engines import openvino_engine
 from onepass.extract.engines.engine import Engine, compiler, distance, in_place_of
@@ -261,6 +262,18 @@ def test_bfloat16_keeps_the_resize_exact() -> None:
         for precision in ("float32", "openvino_bfloat16")
     )
     np.testing.assert_allclose(rounded, exact, atol=1e-5)
+
+
+def test_bfloat16_begins_where_the_map_is_narrowest_whatever_else_is_asked_for() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 20, 20, 3), np.uint8)
+    for outputs in ([("", "avg")], [("conv0", "avg"), ("", "avg"), ("", "gem")]):
+        model = build_extractor(find_backbone("tiny"), 16, (20, 20, 3), outputs, inference=True)
+        first, rest = openvino_engine._cut(model)
+        assert first.outputs[0].shape == (None, 8, 8, 8)
+        for found, whole in zip(
+            as_list(rest(as_list(first([pixels])))), as_list(model(pixels)), strict=True
+        ):
+            np.testing.assert_array_equal(np.asarray(found), np.asarray(whole))
 
 
 # ---- new pictures ----
