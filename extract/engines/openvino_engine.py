@@ -112,12 +112,16 @@ def _converted(model: keras.Model) -> "openvino.Model":
         input_signature=[tf.TensorSpec((None, *i.shape[1:]), i.dtype) for i in model.inputs],
     )
     try:
-        return openvino.convert_model(traced.get_concrete_function())
+        concrete = traced.get_concrete_function()
+        found = openvino.convert_model(concrete)
     except Exception as error:  # whatever a converter raises
         why = str(error).partition("\n")[0]
         raise ConversionError(
             f"{model.name}: OpenVINO cannot take it ({why}); use --engine keras"
         ) from error
+    # Activations with a gradient of their own, such as swish, are outputs as well in what the converter gives.
+    results = [found.output(tensor.name).node.input_value(0) for tensor in concrete.outputs]
+    return openvino.Model(results, found.get_parameters(), model.name)
 
 
 def _compiled(stages: Sequence[tuple["openvino.Model", str]], batch: int) -> Step:

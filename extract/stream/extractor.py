@@ -27,7 +27,7 @@ from onepass.extract.stream.engine import BatchStep, PixelBatch
 log = logging.getLogger(__name__)
 
 CPU_BATCH, ACCELERATOR_BATCH = 64, 256
-PILOT_STEPS = 3
+PILOT_STEPS = 2
 TUNING_PAYS = 120  # seconds of work from which it is worth trying other batch sizes
 # Seconds of work from which it is worth converting a network: that takes 2 to 4, and halves the work.
 CONVERTING_PAYS = 8
@@ -207,11 +207,15 @@ def _pilot_batch(pixels: np.ndarray, size: int) -> PixelBatch:
 
 
 def _rate(step: BatchStep, batch: PixelBatch) -> float:
-    """Return images per second, of the fastest of a few steps; the first one compiles."""
+    """Return images per second, of the faster of two trials; a step before them compiles.
+
+    A trial has `PILOT_STEPS` steps under way at a time, as the stream has.
+    """
     times = []
-    for _ in range(1 + PILOT_STEPS):
+    for steps in (1, PILOT_STEPS, PILOT_STEPS):
         begin = time.monotonic()
-        for array in step(batch):
-            np.asarray(array)
+        for arrays in [step(batch) for _ in range(steps)]:
+            for array in arrays:
+                np.asarray(array)
         times.append(time.monotonic() - begin)
-    return len(batch.pixels) / min(times[1:])
+    return PILOT_STEPS * len(batch.pixels) / min(times[1:])
