@@ -138,12 +138,12 @@ def choose_for_winner(
 
 
 def carry_point(
-    before: Leaderboard, board: Leaderboard, dataset: ImageDataset
+    before: Leaderboard | None, board: Leaderboard, dataset: ImageDataset
 ) -> OperatingPoint | None:
     """Choose for a new winner what the winner before it promised, so that a better probe does not drop the promise.
 
     Args:
-        before: The leaderboard as it was; it may be empty.
+        before: The leaderboard as it was, perhaps of the state before of the data set; None where there was none.
         board: The leaderboard as it is.
         dataset: Gives the labels.
 
@@ -153,10 +153,10 @@ def carry_point(
     """
     path = board.head_folder(board.winner) / OperatingPoint.NAME
     own = OperatingPoint.read_optional(path)
-    if own or not before.ranked:
+    if own or before is None or not before.ranked:
         return own
     kept = OperatingPoint.read_optional(before.head_folder(before.winner) / OperatingPoint.NAME)
-    if kept is None:
+    if kept is None or kept.positive not in dataset.class_ids:
         return None
     column = dataset.class_ids.index(kept.positive)
     try:

@@ -20,7 +20,12 @@ from onepass.classify.leaderboard.board import (
     ProbeResult,
     only_writer,
 )
-from onepass.classify.leaderboard.history import Correction, last_correction, open_board
+from onepass.classify.leaderboard.history import (
+    Correction,
+    last_correction,
+    open_board,
+    previous_board,
+)
 from onepass.classify.leaderboard.pareto import board_front, extraction_costs
 from onepass.classify.leaderboard.records import (
     ThrottledLog,
@@ -155,7 +160,7 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
             fresh=config.fresh,
         )
         _refuse_older_vectors(board, features)
-        before = board
+        before = board if board.ranked or config.fresh else previous_board(folder, dataset)
         for number, (inputs, head) in enumerate(probes, 1):
             label = f"[{number}/{len(probes)}] " + " · ".join(
                 filter(None, [inputs.text, head.kind])
@@ -185,9 +190,9 @@ def compare_best(board: Leaderboard, labels: np.ndarray) -> Comparison | None:
 
 
 def compare_by_metric(board: Leaderboard, dataset: ImageDataset) -> Difference | None:
-    """Compare the same two by the metric that the board ranks by; None where that is top-1."""
+    """Compare the same two by the metric that the board ranks by; None where that is top-1, or has no value on val."""
     rival, rows = _rival(board), dataset.rows("val")
-    if board.metric == "top1" or rival is None:
+    if board.metric == "top1" or rival is None or board.metric not in board.winner.scores:
         return None
     metric = find_metric(board.metric, find_positive(dataset, board.positive))
     first, second = (

@@ -159,7 +159,7 @@ def sweep_text(result: "SweepsResult") -> str:
         ]
         low, high = (100 * bound for bound in probe.val_interval)
         lines += [
-            *table([("#", "head", "training", "selection"), *rows]),
+            *table([("#", "head", "training top-1", "selection top-1"), *rows]),
             "",
             f"Chosen: {brief(probe.params)} ({probe.id}), refitted on all training rows: "
             f"val top-1 {percent(probe.val_top1)} ({low:.1f} … {high:.1f})",

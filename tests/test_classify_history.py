@@ -61,6 +61,16 @@ def test_the_leaderboard_before_is_kept_and_compared(tmp_path: Path, wrong: Imag
     )
 
 
+def test_what_was_promised_before_a_correction_is_promised_after(
+    tmp_path: Path, wrong: ImageDataset
+) -> None:
+    before = run(tmp_path, at="specificity=0.8", positive="digit 8").point
+    relabelled(tmp_path, np.flatnonzero(digits().split == 1)[:3])
+    after = run(tmp_path).point
+    assert before and after and (after.goal, after.name) == (before.goal, "digit 8")
+    assert after.threshold != before.threshold  # chosen anew
+
+
 def test_a_correction_that_is_taken_back_trains_nothing(
     tmp_path: Path, wrong: ImageDataset
 ) -> None:

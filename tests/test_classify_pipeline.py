@@ -131,6 +131,13 @@ class TestLeaderboard:
         board = Leaderboard.load(tmp_path / "runs" / NAME, NAME, dataset.digest)
         assert (board.seed, board.winner.id) == (0, first.winner)
 
+    def test_a_metric_without_a_value_on_val_is_compared_by_top1(self, tmp_path: Path) -> None:
+        data = digits()
+        data.split[(data.split == 1) & (data.labels == 3)] = 0  # no 3 is validated on
+        write_features(tmp_path / "store", write_dataset(tmp_path / "store", data), data.X)
+        found = run_probes(config(tmp_path, metric="average-precision", positive="digit 3"))
+        assert found.difference is None and "nan" not in classify_text(found)
+
     def test_another_metric_chooses_and_ranks(self, tmp_path: Path) -> None:
         data = rare_digits()
         made = write_dataset(tmp_path / "store", data)

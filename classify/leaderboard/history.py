@@ -137,6 +137,25 @@ def _write_validation(folder: Path, dataset: ImageDataset) -> None:
     write_atomic(folder / VALIDATION, pack_arrays(arrays))
 
 
+def previous_board(folder: Path, dataset: ImageDataset) -> Leaderboard | None:
+    """Return the leaderboard of the state before; None where there is none, or none that can be read.
+
+    Args:
+        folder: `runs/<data set>`.
+        dataset: As it is now.
+    """
+    kept = [path for path in folder.glob("history/*/leaderboard.json") if path.is_file()]
+    if not kept:
+        return None
+    latest = max(kept, key=lambda path: path.stat().st_mtime_ns)
+    try:
+        digest = LeaderboardFile.read(latest).dataset_digest
+        return Leaderboard.load(latest.parent, dataset.name, digest)
+    except OnepassError as error:
+        log.info(f"{error}; the state before is not compared")
+        return None
+
+
 def last_correction(board: Leaderboard, dataset: ImageDataset) -> Correction | None:
     """Compare a probe of today with the same one of the state before; None where there is none to compare.
 
@@ -144,21 +163,18 @@ def last_correction(board: Leaderboard, dataset: ImageDataset) -> Correction | N
         board: Of today.
         dataset: As it is now.
     """
-    kept = [path for path in board.folder.glob("history/*/leaderboard.json") if path.is_file()]
-    if not kept or not board.ranked:
+    before = previous_board(board.folder, dataset)
+    if before is None or not board.ranked:
         return None
-    latest = max(kept, key=lambda path: path.stat().st_mtime_ns)
     try:
-        return _compare(latest.parent, board, dataset)
+        return _compare(before, board, dataset)
     except OnepassError as error:
         log.info(f"{error}; the state before is not compared")
         return None
 
 
-def _compare(place: Path, board: Leaderboard, dataset: ImageDataset) -> Correction | None:
-    file = LeaderboardFile.read(leaderboard_path(place))
-    before = Leaderboard.load(place, dataset.name, file.dataset_digest)
-    contents, labels, class_ids = _read_validation(place)
+def _compare(before: Leaderboard, board: Leaderboard, dataset: ImageDataset) -> Correction | None:
+    contents, labels, class_ids = _read_validation(before.folder)
     rows = dataset.rows("val")
     then = find(contents, dataset.content[rows])
     now = np.array(dataset.class_ids)[dataset.labels[rows]]

@@ -84,7 +84,7 @@ class Trial:
 
     def __str__(self) -> str:
         words = brief(self.params)
-        return (words and words + ": ") + f"selection {100 * self.accuracy:.1f} %"
+        return (words and words + ": ") + f"selection top-1 {100 * self.accuracy:.1f} %"
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,7 @@ class SuccessiveHalving:
         if self.note:
             best = min(self.alive, key=self._rank)
             who = f"{len(self.alive)} heads, " if len(self.curves) > 1 else ""
-            self.note(f"{who}epoch {epoch:.3g}: selection {100 * evaluated[best, 1]:.1f} %")
+            self.note(f"{who}epoch {epoch:.3g}: selection top-1 {100 * evaluated[best, 1]:.1f} %")
 
     def _remember(self, member: int, epochs: int, figures: tuple[float, float, float]) -> None:
         """Keep a head's weights as they are now; where there are many heads, only the best of each.
