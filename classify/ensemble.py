@@ -141,7 +141,8 @@ def _candidates(board: Leaderboard, named: tuple[str, ...]) -> list[ProbeResult]
         )
     if len(probes) < 2:
         raise UsageError(
-            f"{board.path}: expected at least two probes to combine, received {len(probes)}",
+            f"{board.path}: expected at least two probes to combine, received {len(probes)}; those chosen by another "
+            f"metric than {board.metric} do not count",
             remedy=Remedy("classify", board.dataset),
         )
     return probes

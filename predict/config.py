@@ -102,7 +102,7 @@ class PredictConfig(ModelsConfig):
 
     models: tuple[str, ...] = flag(
         help=f"first {MODEL_HELP}; several are averaged. Then new pictures: files, folders, patterns such "
-        "as 'new/**/*.jpg', zips, http(s) addresses, a .csv or .parquet with a column of them, or - for "
+        "as 'new/**/*.jpg', zips, tars, http(s) addresses, a .csv or .parquet with a column of them, or - for "
         "names on standard input; without any, a split of the data set is predicted",
         positional=True,
         metavar="MODEL [IMAGES]",
@@ -225,7 +225,7 @@ class SimilarConfig(StoreConfig):
 
     dataset: str = flag(help="name of a prepared data set with features", positional=True)
     images: tuple[str, ...] = flag(
-        help="names of its images, or new pictures: files, folders, patterns, zips, http(s) addresses",
+        help="names of its images, or new pictures: files, folders, patterns, zips, tars, http(s) addresses",
         positional=True,
         metavar="IMAGE",
     )

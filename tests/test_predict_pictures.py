@@ -6,6 +6,7 @@ import io
 import json
 import os
 import struct
+import tarfile
 import threading
 import zipfile
 import zlib
@@ -138,12 +139,16 @@ def test_every_way_to_name_pictures_gives_the_same_answers(
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
         for file in files:
             archive.write(file, Path(file).relative_to(val))
+    with tarfile.open(tmp_path / "t.tar.gz", "w:gz") as packed:
+        for file in files:
+            packed.add(file, Path(file).relative_to(val))
     (val.parent / "list.csv").write_text(
         "number,file\n" + "".join(f'1,"val/{Path(file).relative_to(val)}"\n' for file in files)
     )
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{file}\n" for file in files)))
     for words in (
-        (val,), (f"{val}/**/*.*",), (tmp_path / "z.zip",), (val.parent / "list.csv",), ("-",),
+        (val,), (f"{val}/**/*.*",), (tmp_path / "z.zip",), (tmp_path / "t.tar.gz",),
+        (val.parent / "list.csv",), ("-",),
     ):  # fmt: skip
         assert predict(places, "birds", *words, "--out", tmp_path / "out.csv") == 0
         again = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
@@ -169,6 +174,16 @@ def test_a_parquet_file_in_and_out(places, val, tmp_path) -> None:
     assert predict(places, "birds", tmp_path / "in.parquet", "--out", tmp_path / "o.parquet") == 0
     found = parquet.read_table(tmp_path / "o.parquet").to_pydict()
     assert found["file"] == files and set(found["class_name"]) <= set(picture_store.CLASSES)
+
+
+def test_a_table_that_holds_the_pictures_themselves_is_refused(tmp_path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = {"image": [{"bytes": b"x", "path": "1.png"}], "label": [1]}
+    parquet.write_table(pyarrow.table(table), tmp_path / "in.parquet")
+    with ExitStack() as stack, pytest.raises(UsageError, match="the pictures themselves in image"):
+        find_pictures([str(tmp_path / "in.parquet")], "", stack)
 
 
 def png_header(width: int, height: int) -> bytes:

@@ -1,4 +1,4 @@
-"""What the words for new pictures mean: files, folders, patterns, zips, addresses, tables, standard input."""
+"""What the words for new pictures mean: files, folders, patterns, zips, tars, addresses, tables, standard input."""
 
 import glob
 import stat
@@ -12,7 +12,7 @@ from typing import IO
 
 from onepass.cache.errors import InvalidInputError, MissingFileError, OnepassError, UsageError
 from onepass.cache.progress import human_bytes
-from onepass.data.archive import open_tree
+from onepass.data.archive import TARS, open_tree
 from onepass.data.sources.base import only_images
 from onepass.data.sources.tabular import ROLES
 from onepass.data.tables import SUFFIXES, read_table, texts
@@ -60,7 +60,7 @@ def find_pictures(
     taken, by suffix or content, and what file managers leave there is passed over.
 
     Args:
-        words: Files, folders, patterns, zips, addresses, .csv and .parquet files, "-".
+        words: Files, folders, patterns, zips, tars, addresses, .csv and .parquet files, "-".
         column: Of the tables; "" takes the usual one.
         stack: Keeps zips open until it is closed.
         stdin: Gives the names of "-" (default: standard input).
@@ -88,7 +88,7 @@ def _expand(word: str, column: str, stack: ExitStack, stdin: IO[str]) -> Picture
         return _matches(word)
     if not on_disk(word):
         return Pictures(1, [_file(path, word)])
-    if path.is_dir() or (suffix == ".zip" and path.is_file()):
+    if path.is_dir() or (word.lower().endswith((".zip", *TARS)) and path.is_file()):
         return _tree(path, stack)
     if suffix in SUFFIXES and path.is_file():
         names = _column(path, column)
@@ -106,7 +106,7 @@ def _matches(pattern: str) -> Pictures:
 
 
 def _tree(path: Path, stack: ExitStack) -> Pictures:
-    """Return the images of a folder or a zip."""
+    """Return the images of a folder, a zip or a tar."""
     whole = stack.enter_context(open_tree(path))
     tree, _ = only_images(whole)
     if not tree.files:
@@ -163,14 +163,23 @@ def _column(path: Path, column: str) -> list[str]:
         OnepassError: It cannot be read.
     """
     table = read_table(path)
-    return [text for text in texts(table.cells(_chosen(path, table.names, column))) if text]
+    return [
+        text
+        for text in texts(table.cells(_chosen(path, table.names, [*table.images], column)))
+        if text
+    ]
 
 
-def _chosen(path: Path, names: list[str], column: str) -> str:
+def _chosen(path: Path, names: list[str], held: list[str], column: str) -> str:
     shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
     if column and column not in names:
         raise UsageError(f"--column {column}: {path} has no such column; it has {shown or 'none'}")
     usual = [name for name in ROLES["file"] if name in names]
+    if held and not column and not usual:
+        raise UsageError(
+            f"{path}: expected a column of file names, found the pictures themselves in {held[0]}, which only "
+            "`onepass data prepare` reads; name a column of files with --column"
+        )
     if not column and not usual and len(names) != 1:
         raise UsageError(f"{path}: name the column of the pictures with --column; it has {shown}")
     return column or (usual or names)[0]
