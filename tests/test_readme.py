@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import processes
 import pytest
 
 from conftest import ROOT
+from onepass.__main__ import commands_of
 from onepass.cache.commandline.command import main
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -31,7 +31,7 @@ POINTS = 2.0  # by how many points a share may differ
 
 
 def commands(package: str) -> list[Any]:
-    return import_module(package + ".__main__").COMMANDS
+    return commands_of(package)
 
 
 def flags_of(command: Any) -> set[str]:
