@@ -115,13 +115,15 @@ def _converted(model: keras.Model) -> "openvino.Model":
         concrete = traced.get_concrete_function()
         found = openvino.convert_model(concrete)
     except Exception as error:  # whatever a converter raises
-        why = str(error).partition("\n")[0]
-        raise ConversionError(
-            f"{model.name}: OpenVINO cannot take it ({why}); use --engine keras"
-        ) from error
+        raise _refused(model.name, error) from error
     # Activations with a gradient of their own, such as swish, are outputs as well in what the converter gives.
     results = [found.output(tensor.name).node.input_value(0) for tensor in concrete.outputs]
     return openvino.Model(results, found.get_parameters(), model.name)
+
+
+def _refused(name: str, error: Exception) -> ConversionError:
+    why = str(error).partition("\n")[0]
+    return ConversionError(f"{name}: OpenVINO cannot take it ({why}); use --engine keras")
 
 
 def _compiled(stages: Sequence[tuple["openvino.Model", str]], batch: int) -> Step:
@@ -133,7 +135,10 @@ def _compiled(stages: Sequence[tuple["openvino.Model", str]], batch: int) -> Ste
     for model, hint in stages:
         fixed = model.clone()
         shapes = [[batch, *one.partial_shape[1:]] for one in fixed.inputs]
-        fixed.reshape(dict(enumerate(map(openvino.PartialShape, shapes))))
+        try:
+            fixed.reshape(dict(enumerate(map(openvino.PartialShape, shapes))))
+        except RuntimeError as error:  # Swin's windows, for one, hold the number of images
+            raise _refused(fixed.friendly_name, error) from error
         options = {"INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": STREAMS}
         compiled.append(core.compile_model(fixed, "CPU", options))
     for _ in range(STREAMS):
