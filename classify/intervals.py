@@ -108,7 +108,13 @@ def estimate(
         other = float(stats.norm.ppf((1 + LEVEL) / 2) ** 2)
         other /= rows + other  # Wilson's upper end for 0 of `rows`
         return Estimate(value, value - other * value, value + other * (greatest - value))
-    least = min(_smallest_class(metric, truth, probabilities), _group_count(groups, len(truth)))
+    first = slice(None)  # rows of one class and group count once
+    if groups is not None:
+        first = np.unique(np.stack([_numbered(groups), truth]), axis=1, return_index=True)[1]
+    least = min(
+        _smallest_class(metric, truth[first], probabilities[first]),
+        _group_count(groups, len(truth)),
+    )
     half = float(stats.t.ppf((1 + LEVEL) / 2, max(least - 1, 1))) * error
     if greatest > 1:
         return Estimate(value, value * np.exp(-half / value), value * np.exp(half / value))

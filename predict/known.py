@@ -1,11 +1,13 @@
 """What novelty is measured by, of models whose data set is at hand: vectors and probabilities of its training rows."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from onepass.cache.arrays import pack_arrays, unpack_arrays
@@ -172,7 +174,11 @@ def _fitted_again(model: Any, arrays: Arrays, labels: np.ndarray, rows: np.ndarr
         members = tuple(_fitted_again(one, arrays, labels, rows) for one in model.members)
         return replace(model, members=members)
     views = tuple(side_by_side([arrays[spec] for spec in view]) for view in model.views)
-    head = clone(model.head).fit(stacked(views, rows), repeated(labels[rows], views))
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # the probe's record says it of its settings
+        head = clone(model.head).fit(stacked(views, rows), repeated(labels[rows], views))
     return replace(model, head=head)
 
 

@@ -61,13 +61,13 @@ def write_page(config: ReportConfig) -> PageResult:
         LockedError: Another process writes the page.
     """
     name = config.dataset or only_dataset(config)
-    context = open_context(config.store, config.runs, name)
-    sections = build_sections(context)
-    content = render(context, sections).encode()
     folder = config.runs / name
-    figures = [figure for section in sections for figure in [*section.figures, *section.files]]
+    context = open_context(config.store, config.runs, name)
     path = folder / "report.html"
     with exclusive(path):
+        sections = build_sections(context)  # may keep what it computed beside the page
+        content = render(context, sections).encode()
+        figures = [figure for section in sections for figure in [*section.figures, *section.files]]
         write_figures(folder / "figures", figures)
         write_atomic(path, content)
     if config.open:

@@ -255,22 +255,6 @@ def test_every_family_of_backbones_converts_or_says_that_it_does_not(
 
 
 @needs_openvino
-def test_bfloat16_keeps_the_resize_exact() -> None:
-    if Engine.of("openvino_bfloat16").obstacle:
-        pytest.skip("this processor does not compute in bfloat16")
-    model = build_extractor(find_backbone("tiny"), 16, (40, 40, 3))
-    import keras
-
-    sums = keras.layers.GlobalAveragePooling2D()(model.get_layer("preprocess").output)
-    images = keras.Model(model.inputs, sums)
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 40, 40, 3), np.uint8)
-    exact, rounded = (
-        np.asarray(compiler(images, precision)(2)(pixels)[0])
-        for precision in ("float32", "openvino_bfloat16")
-    )
-    np.testing.assert_allclose(rounded, exact, atol=1e-5)
-
-
 def test_bfloat16_begins_where_the_map_is_narrowest_whatever_else_is_asked_for() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 20, 20, 3), np.uint8)
     for outputs in ([("", "avg")], [("conv0", "avg"), ("", "avg"), ("", "gem")]):

@@ -59,7 +59,7 @@ def click_head(browser: Any, table: str, name: str) -> str | None:
     return browser.execute_script(script, name)
 
 
-BOARD = "#leaderboard table"
+BOARD = "#leaderboard table[data-filter]"
 
 
 def test_it_loads_without_a_message_and_without_a_request(browser: Any, page: Path) -> None:
