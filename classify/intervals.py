@@ -108,8 +108,8 @@ def estimate(
         other = float(stats.norm.ppf((1 + LEVEL) / 2) ** 2)
         other /= rows + other  # Wilson's upper end for 0 of `rows`
         return Estimate(value, value - other * value, value + other * (greatest - value))
-    first = slice(None)  # rows of one class and group count once
-    if groups is not None:
+    first = np.arange(len(truth))
+    if groups is not None:  # its rows of one class count once
         first = np.unique(np.stack([_numbered(groups), truth]), axis=1, return_index=True)[1]
     least = min(
         _smallest_class(metric, truth[first], probabilities[first]),
