@@ -98,23 +98,28 @@ def estimate(
     Returns:
         None where the metric has no meaning.
     """
+    return _estimate(metric, truth, probabilities, _numbered(groups))
+
+
+def _estimate(
+    metric: Metric, truth: np.ndarray, probabilities: np.ndarray, group: np.ndarray | None
+) -> Estimate | None:
     value = metric.value(truth, probabilities)
     if not np.isfinite(value):
         return None
-    error = standard_error(INFLUENCES[metric.name](truth, probabilities, metric.positive), truth, groups)  # fmt: skip
+    influence = INFLUENCES[metric.name](truth, probabilities, metric.positive)
+    error = standard_error(influence, truth, group)
+    units = len(truth) if group is None else int(group.max()) + 1  # that are resampled
     greatest = 1.0 if metric.name != "log-loss" else -np.log(SMALLEST)
     if error <= 1e-12 or not 0 < value < greatest:
-        rows = min(effective_rows(metric, truth, probabilities), _group_count(groups, len(truth)))
+        rows = min(effective_rows(metric, truth, probabilities), units)
         other = float(stats.norm.ppf((1 + LEVEL) / 2) ** 2)
         other /= rows + other  # Wilson's upper end for 0 of `rows`
         return Estimate(value, value - other * value, value + other * (greatest - value))
-    first = np.arange(len(truth))
-    if groups is not None:  # its rows of one class count once
-        first = np.unique(np.stack([_numbered(groups), truth]), axis=1, return_index=True)[1]
-    least = min(
-        _smallest_class(metric, truth[first], probabilities[first]),
-        _group_count(groups, len(truth)),
-    )
+    first: np.ndarray | slice = slice(None)
+    if group is not None:  # its rows of one class count once
+        first = np.unique(np.stack([group, truth]), axis=1, return_index=True)[1]
+    least = min(_smallest_class(metric, truth[first], probabilities[first]), units)
     half = float(stats.t.ppf((1 + LEVEL) / 2, max(least - 1, 1))) * error
     if greatest > 1:
         return Estimate(value, value * np.exp(-half / value), value * np.exp(half / value))
@@ -130,8 +135,9 @@ def estimates(
     groups: Sequence[str] | None = None,
 ) -> dict[str, Estimate]:
     """Return every metric that has a meaning, by its name; see `estimate`."""
+    group = _numbered(groups)
     found = {
-        name: estimate(find_metric(name, positive), truth, probabilities, groups)
+        name: _estimate(find_metric(name, positive), truth, probabilities, group)
         for name in METRICS
     }
     return {name: one for name, one in found.items() if one is not None}
@@ -155,7 +161,7 @@ def difference(
     one, other = (metric.value(truth, p) for p in (first, second))
     influence = INFLUENCES[metric.name]
     parted = influence(truth, first, metric.positive) - influence(truth, second, metric.positive)
-    error = standard_error(parted, truth, groups)
+    error = standard_error(parted, truth, _numbered(groups))
     half = float(stats.norm.ppf((1 + LEVEL) / 2)) * error
     gain = one - other
     p_value = float(2 * stats.norm.sf(abs(gain) / error)) if error else float(gain == 0)
@@ -163,18 +169,23 @@ def difference(
 
 
 def standard_error(
-    influence: np.ndarray, truth: np.ndarray, groups: Sequence[str] | None = None
+    influence: np.ndarray, truth: np.ndarray, group: np.ndarray | None = None
 ) -> float:
-    """Return the standard error of a mean of influences (n,), within classes or between groups."""
-    if groups is None:
+    """Return the standard error of a mean of influences (n,), within classes or between groups.
+
+    Args:
+        influence: (n,).
+        truth: Class of each row, (n,).
+        group: Number of each row's group, (n,), from 0.
+    """
+    if group is None:
         _, of_row = np.unique(truth, return_inverse=True)
         counts = np.bincount(of_row)
         centred = influence - (np.bincount(of_row, influence) / counts)[of_row]
         scale = counts / np.maximum(counts - 1, 1)
         squares = np.bincount(of_row, centred**2) @ scale
     else:
-        of_row = _numbered(groups)
-        sums = np.bincount(of_row, influence)
+        sums = np.bincount(group, influence)
         count = len(sums)
         squares = np.sum((sums - sums.mean()) ** 2) * count / max(count - 1, 1)
     return float(np.sqrt(squares)) / len(influence)
@@ -226,14 +237,12 @@ def _smallest_class(metric: Metric, truth: np.ndarray, probabilities: np.ndarray
     return int(counts[counts > 0].min())
 
 
-def _numbered(groups: Sequence[str]) -> np.ndarray:
+def _numbered(groups: Sequence[str] | None) -> np.ndarray | None:
     """Return the number of each row's group, (n,); rows without one are groups of their own."""
+    if groups is None:
+        return None
     texts = [group or f"\0{row}" for row, group in enumerate(groups)]
     return np.unique(texts, return_inverse=True)[1]
-
-
-def _group_count(groups: Sequence[str] | None, rows: int) -> int:
-    return rows if groups is None else int(_numbered(groups).max()) + 1
 
 
 # Influences: what a metric changes by, times n, when a row counts a little more; the mean is 0 ------

@@ -21,21 +21,14 @@ def join(sources: Sequence[Source]) -> Source:
         sources: At least one.
     """
     first = sources[0]
-    ids = [name for source in sources for name in source.class_ids]
-    in_order = all(source.class_ids == sorted(source.class_ids) for source in sources)
-    class_ids = sorted(set(ids)) if in_order else list(dict.fromkeys(ids))
-    shown: dict[str, str] = {}
-    for source in sources:
-        for class_id, name in zip(source.class_ids, source.class_names, strict=True):
-            if name != class_id:
-                shown.setdefault(class_id, name)
+    class_ids, class_names = _classes(sources)
     columns = set.intersection(*(set(source.side) for source in sources))
     notes = dict.fromkeys(note for source in sources for note in source.record.notes)
     return replace(
         first,
         where=", ".join(source.where for source in sources),
         class_ids=class_ids,
-        class_names=[shown.get(class_id, class_id) for class_id in class_ids],
+        class_names=class_names,
         items=list(_items(sources, class_ids)),
         origins=[origin for source in sources for origin in source.origins],
         record=replace(first.record, notes=list(notes)),
@@ -48,18 +41,31 @@ def join(sources: Sequence[Source]) -> Source:
     )
 
 
+def _classes(sources: Sequence[Source]) -> tuple[list[str], list[str]]:
+    """Return ids and names of the classes of all sources: sorted where each source's are, else as they come."""
+    ids = [class_id for source in sources for class_id in source.class_ids]
+    in_order = all(source.class_ids == sorted(source.class_ids) for source in sources)
+    class_ids = sorted(set(ids)) if in_order else list(dict.fromkeys(ids))
+    shown: dict[str, str] = {}
+    for source in sources:
+        for class_id, name in zip(source.class_ids, source.class_names, strict=True):
+            if name != class_id:
+                shown.setdefault(class_id, name)
+    return class_ids, [shown.get(class_id, class_id) for class_id in class_ids]
+
+
 def _items(sources: Sequence[Source], class_ids: list[str]) -> Iterator[Item]:
+    numbers = {class_id: number for number, class_id in enumerate(class_ids)}
     taken: set[str] = set()
     prefixes: set[str] = set()
     for origin, source in enumerate(sources):
-        labels = [class_ids.index(class_id) for class_id in source.class_ids] + [-1]
+        labels = [numbers[class_id] for class_id in source.class_ids] + [-1]
         prefix = _free(own_name(Path(source.where)), prefixes)
         prefixes.add(prefix)
-        names = [item.name for item in source.items]
-        own = set(names)
+        own = {item.name for item in source.items}
         for item in source.items:
             clash = item.name in taken
-            name = _free(f"{prefix}/{item.name}", taken | own) if clash else item.name
+            name = _free(f"{prefix}/{item.name}", taken, own) if clash else item.name
             yield replace(
                 item,
                 name=name,
@@ -71,10 +77,10 @@ def _items(sources: Sequence[Source], class_ids: list[str]) -> Iterator[Item]:
         taken |= own
 
 
-def _free(name: str, taken: set[str]) -> str:
-    """Return a name that nothing has yet: `images`, `images-2`, …"""
+def _free(name: str, *taken: set[str]) -> str:
+    """Return a name that none of the sets has yet: `images`, `images-2`, …"""
     number, free = 1, name
-    while free in taken:
+    while any(free in names for names in taken):
         number += 1
         free = f"{name}-{number}"
     return free
