@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from campaign import STAGES, contents, finished, stages
+from campaign import STAGES, Stage, Volatile, contents, finished, stages
 from common import ROOT, machine
 
 CALLS = (
@@ -319,46 +319,61 @@ def main() -> int:
         root = Path(temporary).resolve()
         known, volatile = stages(root, flags.stage)
         for stage, before, after, _ in known:
-            expected, work = contents(after), root / "x"
-            shutil.rmtree(work)
-            shutil.copytree(before, work)
-            disk = Disk(work)
-            recorded = calls(work, stage.words, root / "trace")
-            changes, seen, counts = 0, set(), {"resumed": 0, "refused": 0, "failed": 0}
-            for call in recorded:
-                if not disk.apply(call.name, call.arguments, call.result):
-                    continue
-                changes += 1
-                if changes % flags.every:
-                    continue
-                for which, state in disk.states():
-                    key = hash(frozenset(state.items()))
-                    if key in seen:
-                        continue
-                    seen.add(key)
-                    write_state(state, work)
-                    code, _, err, _ = finished(work, *stage.words)
-                    last = (err.strip().splitlines() or [""])[-1]
-                    told = volatile.differences(contents(work), expected) if not code else []
-                    bad = "Traceback" in err or code not in (0, 1) or bool(told)
-                    counts["failed" if bad else "refused" if code else "resumed"] += 1
-                    if bad or code:
-                        place = plain(call.arguments)[:160]
-                        print(
-                            f"{stage.name}, after change {changes} {call.name}({place}), {which}: {code} {last[:200]} {told[:3]}",
-                            file=sys.stderr,
-                            flush=True,
-                        )
-            _check_replay(disk, after, volatile, root)
-            print(
-                f"| {stage.name} | {changes} | {len(seen)} | {counts['resumed']} | {counts['refused']} | {counts['failed']} |",
-                flush=True,
-            )
-            failed += counts["failed"]
+            shutil.rmtree(root / "x")
+            shutil.copytree(before, root / "x")
+            failed += replay(stage, after, root, volatile, flags.every)
     return int(failed > 0)
 
 
-def _check_replay(disk: Disk, after: Path, volatile: Any, root: Path) -> None:
+def replay(stage: Stage, after: Path, root: Path, volatile: Volatile, every: int) -> int:
+    """Let the power go after the writes of a command in `root/x` and print a line; return how often it failed.
+
+    Args:
+        stage: The command.
+        after: The folder as it is after an undisturbed one.
+        root: Of the campaign.
+        volatile: What differs between undisturbed runs.
+        every: One write of so many.
+    """
+    expected, work = contents(after), root / "x"
+    disk = Disk(work)
+    changes, seen, counts = 0, set[int](), Counter[str]()
+    for call in calls(work, stage.words, root / "trace"):
+        if not disk.apply(call.name, call.arguments, call.result):
+            continue
+        changes += 1
+        if changes % every:
+            continue
+        for which, state in disk.states():
+            key = hash(frozenset(state.items()))
+            if key in seen:
+                continue
+            seen.add(key)
+            write_state(state, work)
+            end, told = ended(stage, work, expected, volatile)
+            counts[end] += 1
+            if end != "resumed":
+                place = (
+                    f"after change {changes} {call.name}({plain(call.arguments)[:160]}), {which}"
+                )
+                print(f"{stage.name}, {place}: {told}", file=sys.stderr, flush=True)
+    _check_replay(disk, after, volatile, root)
+    ends = " | ".join(str(counts[end]) for end in ("resumed", "refused", "failed"))
+    print(f"| {stage.name} | {changes} | {len(seen)} | {ends} |", flush=True)
+    return counts["failed"]
+
+
+def ended(stage: Stage, work: Path, expected: dict, volatile: Volatile) -> tuple[str, str]:
+    """Run a command on what a power loss left; return "resumed", "refused" or "failed", and what it said."""
+    code, _, err, _ = finished(work, *stage.words)
+    last = (err.strip().splitlines() or [""])[-1][:200]
+    told = volatile.differences(contents(work), expected) if not code else []
+    if "Traceback" in err or code not in (0, 1) or told:
+        return "failed", f"{code} {last} {told[:3]}"
+    return ("refused" if code else "resumed"), last
+
+
+def _check_replay(disk: Disk, after: Path, volatile: Volatile, root: Path) -> None:
     """Hold the replay against the disk: the last state is what the command left."""
     (_, state), *_ = disk.states()
     write_state(state, root / "replayed")

@@ -84,27 +84,17 @@ def prepare_job(job: ExtractionJob, dataset: ImageDataset, config: ExtractConfig
     existing = [Existing.look(config.store, dataset, key) for key in job.keys]
     new = len(np.unique(np.concatenate([one.new for one in existing])))  # one pass for all files
     begun = next((one.plan for one in existing if one.plan), None)
+    begun_with = int(begun.how.get("batch", 0)) if begun else 0
     extractor, rate, batch = None, 0.0, 0
     widths: tuple[int, ...] = tuple(one.width for one in existing)
     if new or not all(widths):
-        begin = time.monotonic()
-        kept = int(begun.how.get("batch", 0)) if begun else 0
-        fixed = kept or config.batch
-        extractor = Extractor.build(job, dataset.pixels, fixed)
-        if job.open:
-            job, extractor = settle_engine(job, extractor, dataset.pixels, new)
-        if not fixed and Engine.of(job.precision).name == "keras":
-            extractor = extractor.tuned(new)
-        took = human_seconds(time.monotonic() - begin)
-        log.info(f"{job}: model built and compiled in {took}, {extractor.batch} images a step")
+        job, extractor = _built(job, dataset, begun_with or config.batch, new)
         widths, batch = extractor.widths, extractor.batch
         rate = extractor.rate * len(extractor.devices)
-    kept_rows = begun is not None and begun.how.get("batch") == batch
-    shard_rows = (
-        begun.shard_rows
-        if begun and kept_rows
-        else default_shard_rows(job, widths, max(batch, 1), config.shard_rows)
-    )
+    if begun and begun.how.get("batch") == batch:
+        shard_rows = begun.shard_rows
+    else:
+        shard_rows = default_shard_rows(job, widths, max(batch, 1), config.shard_rows)
     columns = [columns_of(key, width) for key, width in zip(job.keys, widths, strict=True)]
     estimates = [
         Estimate(
@@ -123,6 +113,28 @@ def prepare_job(job: ExtractionJob, dataset: ImageDataset, config: ExtractConfig
         for key, one, own in zip(job.keys, existing, columns, strict=True)
     ]
     return PreparedJob(job, extractor, existing, columns, shard_rows, estimates)
+
+
+def _built(
+    job: ExtractionJob, dataset: ImageDataset, batch: int, new: int
+) -> tuple[ExtractionJob, Extractor]:
+    """Build and time the model, by the engine that the job's precision names or, where that is open, the best.
+
+    Args:
+        job: Its precision may be open.
+        dataset: Gives the pixels.
+        batch: Images of a step; 0: as many as are fastest.
+        new: Images to be computed.
+    """
+    begin = time.monotonic()
+    extractor = Extractor.build(job, dataset.pixels, batch)
+    if job.open:
+        job, extractor = settle_engine(job, extractor, dataset.pixels, new)
+    if not batch and Engine.of(job.precision).name == "keras":
+        extractor = extractor.tuned(new)
+    took = human_seconds(time.monotonic() - begin)
+    log.info(f"{job}: model built and compiled in {took}, {extractor.batch} images a step")
+    return job, extractor
 
 
 def plan_table(estimates: Sequence[Estimate]) -> str:
