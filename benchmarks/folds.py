@@ -34,7 +34,7 @@ def main() -> None:
     from onepass.cache.content import source_of
     from onepass.classify.baselines import make_head
     from onepass.classify.metrics import TOP1, corrected_t_test
-    from onepass.classify.resampling.folds import Fold, FoldedProbe, search_fold
+    from onepass.classify.resampling.folds import Fold, merits_of, search_fold
     from onepass.data.splits import fold_split
 
     print(machine())
@@ -55,10 +55,7 @@ def main() -> None:
                 for kind in HEADS:
                     settings = search_fold(make_head(kind, 0), (X,), labels, parts, TOP1, "quick")
                     found[kind].append(Fold(repeat, fold, *map(len, parts), settings, 0.0))
-        figures = {
-            kind: FoldedProbe((), (), "", kind, {}, 1, False, tuple(folds)).merits()
-            for kind, folds in found.items()
-        }
+        figures = {kind: merits_of(folds) for kind, folds in found.items()}
         for first, second in combinations(HEADS, 2):
             gains = figures[first] - figures[second]
             corrected.append(corrected_t_test(gains, ratio))

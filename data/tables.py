@@ -6,6 +6,7 @@ Cells are as the file has them: text in CSV, also numbers elsewhere, None where 
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -175,18 +176,14 @@ def _json_lines(path: Path) -> Table:
         if not line.strip():
             continue
         try:
-            if len(line) > MAX_LINE:
-                raise ValueError(f"more than {MAX_LINE:,} bytes")
-            row = parse_json(line.removeprefix(b"\xef\xbb\xbf"))
-            if not isinstance(row, dict):
-                raise ValueError(f"expected an object, found {str(row)[:40]}")
-            for name, value in row.items():
-                if name not in columns:
-                    check_names(path, [*columns, name])
-                    columns[name] = [None] * len(lines)
-                columns[name].append(json_cell(value))
+            row = json_cells(line.removeprefix(b"\xef\xbb\xbf"))
         except ValueError as error:
             raise InvalidInputError(f"{path}: line {number}: {error}") from error
+        if new := [name for name in row if name not in columns]:
+            check_names(path, [*columns, *new])
+            columns |= {name: [None] * len(lines) for name in new}
+        for name, cell in row.items():
+            columns[name].append(cell)
         lines.append(number)
         check_count(path, len(lines))
         for column in columns.values():
@@ -195,8 +192,21 @@ def _json_lines(path: Path) -> Table:
     return Table(path, list(columns), columns.__getitem__, lambda row: f"line {lines[row]}")
 
 
-def json_cell(value: Any) -> Any:
-    """Return a value of a JSON object as a cell; what is nested stays JSON."""
+def json_cells(content: bytes) -> dict[str, Any]:
+    """Return the values of a JSON object as cells by column; what is nested stays JSON.
+
+    Raises:
+        ValueError: It is no object, or longer than is allowed.
+    """
+    if len(content) > MAX_LINE:
+        raise ValueError(f"more than {MAX_LINE:,} bytes")
+    row = parse_json(content)
+    if not isinstance(row, dict):
+        raise ValueError(f"expected an object, found {str(row)[:40]}")
+    return {name: _json_cell(value) for name, value in row.items()}
+
+
+def _json_cell(value: Any) -> Any:
     is_plain = value is None or isinstance(value, str | int | float)
     return value if is_plain else json.dumps(value, ensure_ascii=False)
 
@@ -213,7 +223,8 @@ def check_names(path: Path, names: Sequence[str]) -> None:
         raise InvalidInputError(
             f"{path}: expected at most {MAX_COLUMNS:,} columns, found {len(names):,}"
         )
-    if twice := next((name for name in names if name and names.count(name) > 1), ""):
+    counts = Counter(names)
+    if twice := next((name for name in counts if name and counts[name] > 1), ""):
         raise InvalidInputError(
             f"{path}: expected columns of different names, found {twice!r} twice"
         )

@@ -1,5 +1,6 @@
 """The learning curve: nested rows, a power law that is found again, and a run that resumes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,14 @@ class TestCommand:
             for point in file["curves"][0]["points"]:
                 del point["seconds"]
         assert found == expected
+
+    def test_a_metric_without_meaning_on_a_fold_is_refused(self, tmp_path) -> None:
+        data, rare = digits(2), np.zeros(360, np.int32)
+        rare[np.flatnonzero(data.split == 0)[:2]] = rare[np.flatnonzero(data.split == 1)[:2]] = 1
+        data = replace(data, labels=rare[: len(data.labels)])
+        write_features(tmp_path, write_dataset(tmp_path, data), data.X)
+        with refused(InvalidInputError, r"AUROC has no meaning on \d of 4 held-out folds"):
+            run_curve(config(tmp_path, tmp_path / "runs", metric="auroc"))
 
     def test_too_few_images_are_refused(self) -> None:
         with refused(InvalidInputError, "at least 80 training images of 10 classes"):

@@ -109,6 +109,8 @@ def test_what_has_to_be_downloaded_first_is_said(tmp_path, monkeypatch):
         load("sklearn://iris")
     with refused(UsageError, "data prepare digits"):
         load("sklearn://digits")
+    with refused(InvalidInputError, "expected a data set of images"):
+        load("sklearn://openml")
     with refused(OnepassError, "no such file"):
         load(tmp_path / "no.npz")
     (tmp_path / "datasets").mkdir()

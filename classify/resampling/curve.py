@@ -28,7 +28,7 @@ from onepass.classify.leaderboard.result import features_text
 from onepass.classify.metrics import LEVEL, Metric, find_metric
 from onepass.classify.protocol.evaluate import find_positive, training_rows
 from onepass.classify.protocol.inputs import Inputs, feature_inputs
-from onepass.classify.resampling.folds import Fold, FoldedProbe, search_fold, side_by_side
+from onepass.classify.resampling.folds import Fold, merits_of, search_fold, side_by_side
 from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.data.splits import fold_split, nested_order
 
@@ -236,7 +236,11 @@ def measure(
     size: int,
     metric: Metric,
 ) -> CurvePoint:
-    """Let a head learn from the first `size` rows of each deal; return how it does on the rows held out."""
+    """Let a head learn from the first `size` rows of each deal; return how it does on the rows held out.
+
+    Raises:
+        InvalidInputError: The metric has no meaning on rows that are held out.
+    """
     start = time.monotonic()
 
     def one(deal: _Deal) -> Fold:
@@ -246,9 +250,14 @@ def measure(
 
     classes = int(labels.max() + 1)
     folds = [fold for some in side_by_side(one, deals, views, size, classes) for fold in some]
-    probe = FoldedProbe((), (), "", head.kind, {}, head.version, False, tuple(folds))
+    merits = merits_of(folds)
+    if not np.isfinite(merits).all():
+        raise InvalidInputError(
+            f"learning curve: {metric.label} has no meaning on {np.sum(~np.isfinite(merits))} of {len(merits)} held-out "
+            "folds, as they hold too few images of its class; add some, or take another --metric"
+        )
     sign = 1 if metric.greater_is_better else -1
-    figures = tuple(sign * float(merit) for merit in probe.merits())
+    figures = tuple((sign * merits).tolist())
     return CurvePoint(size, figures, round(time.monotonic() - start, 1))
 
 

@@ -118,17 +118,13 @@ class FoldedProbe:
         return sum(fold.seconds for fold in self.folds)
 
     def merits(self) -> np.ndarray:
-        """Return the merit in each fold, (folds,), with the setting that the other folds of its repeat choose."""
-        found = []
-        for fold in self.folds:
-            others = [f for f in self.folds if f.repeat == fold.repeat and f is not fold]
-            found.append(_setting(fold, _best(_common([fold, *others]), others)).merit)
-        return np.array(found, np.float64)
+        """Return the merit in each fold, (folds,); see `merits_of`."""
+        return merits_of(self.folds)
 
     def chosen(self) -> dict[str, Any]:
         """Return the setting that is best over all folds."""
-        setting: dict[str, Any] = json.loads(_best(_common(self.folds), self.folds))
-        return setting
+        first, *others = map(_by_params, self.folds)
+        return first[_best(_common([first, *others]), [first, *others])].params
 
 
 @record
@@ -497,25 +493,37 @@ def search_fold(
     )
 
 
-def _key(setting: Setting) -> str:
-    return json.dumps(setting.params)
+def merits_of(folds: Sequence[Fold]) -> np.ndarray:
+    """Return the merit in each fold, (folds,), with the setting that the other folds of its repeat choose.
+
+    NaN where the metric has no meaning.
+    """
+    tried = [_by_params(fold) for fold in folds]
+    found = []
+    for place, own in enumerate(tried):
+        others = [
+            settings
+            for other, settings in enumerate(tried)
+            if other != place and folds[other].repeat == folds[place].repeat
+        ]
+        found.append(own[_best(_common([own, *others]), others)].merit)
+    return np.array(found, np.float64)
 
 
-def _common(folds: Sequence[Fold]) -> list[str]:
+def _by_params(fold: Fold) -> dict[str, Setting]:
+    return {json.dumps(setting.params): setting for setting in fold.settings}
+
+
+def _common(folds: Sequence[dict[str, Setting]]) -> list[str]:
     """Return the settings that every fold has tried, in the order of the first: a search may end early."""
-    tried = [{_key(setting) for setting in fold.settings} for fold in folds]
-    return [key for key in map(_key, folds[0].settings) if all(key in keys for keys in tried)]
+    return [key for key in folds[0] if all(key in fold for fold in folds)]
 
 
-def _setting(fold: Fold, key: str) -> Setting:
-    return next(setting for setting in fold.settings if _key(setting) == key)
-
-
-def _best(keys: Sequence[str], folds: Sequence[Fold]) -> str:
+def _best(keys: Sequence[str], folds: Sequence[dict[str, Setting]]) -> str:
     """Return the setting of best mean merit over some folds; ties go to the lower log-loss, then the earlier."""
 
     def rank(key: str) -> tuple[float, float]:
-        settings = [_setting(fold, key) for fold in folds]
+        settings = [fold[key] for fold in folds]
         merits = [s.merit for s in settings if s.merit is not None]
         worst = -float(np.mean(merits)) if merits else 0.0
         return worst, float(np.mean([s.log_loss for s in settings]))

@@ -98,7 +98,7 @@ def _scikit_learn(name: str) -> Mapping[str, np.ndarray]:
     try:
         found = getattr(datasets, f"fetch_{name}")(download_if_missing=False)
         return {"images": found.images, "labels": found.target, "class_names": np.array(getattr(found, "target_names", []))}  # fmt: skip
-    except AttributeError as error:
+    except (AttributeError, TypeError) as error:  # as of fetch_openml, which fetches anything
         raise InvalidInputError(
             f"sklearn://{name}: expected a data set of images, such as olivetti_faces"
         ) from error

@@ -141,7 +141,8 @@ def source_of(
     where = origins[0].place if len(parts) == 1 else f"{origins[0].place} and {len(parts) - 1} more"
     labels = [texts(_named(part)) for part in parts]
     class_ids, as_class = _classes(where, parts, labels)
-    label_of = {text: class_ids.index(one) for text, one in as_class.items()}
+    number_of = {class_id: number for number, class_id in enumerate(class_ids)}
+    label_of = {text: number_of[one] for text, one in as_class.items()}
     listing = _Listing(where, label_of, _split_words(parts))
     for part, part_labels in zip(parts, labels, strict=True):
         listing.add(part, part_labels)
@@ -154,7 +155,7 @@ def source_of(
         items=listing.finish(),
         origins=list(origins),
         record=record or DatasetRecord(title=name),
-        side=listing.side(parts, columns),
+        side=listing.side(columns),
         left_out=listing.left_out(),
         name=name,
         said=[*said, *listing.said()],
@@ -280,6 +281,7 @@ class _Listing:
         self, where: str, label_of: Mapping[str, int], split_of: Mapping[str, int]
     ) -> None:
         self.where, self.label_of, self.split_of = where, label_of, split_of
+        self.shown = {label: repr(text) for text, label in label_of.items()}
         self.items: list[Item] = []
         self.rows: list[list[int]] = []  # of each part, that became items
         self.wrong: list[str] = []
@@ -322,9 +324,8 @@ class _Listing:
         if index == len(self.items):
             return False
         first, at = self.items[index], part.place(row)
-        if label != max(first.label, first.held_label):
-            classes = {label: repr(text) for text, label in self.label_of.items()}
-            here, there = (classes.get(k, "without a label") for k in (label, max(first.label, first.held_label)))  # fmt: skip
+        if label != (known := max(first.label, first.held_label)):
+            here, there = (self.shown.get(k, "without a label") for k in (label, known))
             self.wrong.append(f"{at}: {name} is {here}, but {there} in {self._place(index)}")
         elif split != first.split:
             self.wrong.append(f"{at}: {name} is in another split than in {self._place(index)}")
@@ -352,10 +353,10 @@ class _Listing:
             raise InvalidInputError(f"{self.where}: {'; '.join(self.wrong[:SHOWN])}{rest}")
         return self.items
 
-    def side(self, parts: Sequence[Rows], columns: Sequence[str]) -> dict[str, list[str]]:
+    def side(self, columns: Sequence[str]) -> dict[str, list[str]]:
         """Return the further columns as text, one entry an image."""
         side: dict[str, list[str]] = {stored_as(column): [] for column in columns}
-        for part, rows in zip(parts, self.rows, strict=True):
+        for part, rows in zip(self.parts, self.rows, strict=True):
             for column in columns:
                 found = texts(part.kept[column])
                 side[stored_as(column)] += [found[row] for row in rows]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError, UsageError
+from onepass.cache.errors import CorruptFileError, MissingFileError, UsageError
 from onepass.data.sources.base import Request, Source
 from onepass.data.sources.table import TableFile, open_tables
 from onepass.data.tables import ImageColumn, Table, check_count, check_names
@@ -143,8 +143,6 @@ def _reading(folder: Path) -> Iterator[None]:
     """Raise what the library meets in damaged files as an error that names their folder."""
     try:
         yield
-    except (InvalidInputError, GeneratorExit):
-        raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CorruptFileError(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from onepass.cache.errors import InvalidInputError, UsageError
-from onepass.cache.files import parse_json
 from onepass.data.archive import TARS, Tree, open_tree
 from onepass.data.images import image_suffixes
 from onepass.data.layout import one_form
@@ -19,7 +18,7 @@ from onepass.data.sources.base import (
     tree_origin,
 )
 from onepass.data.sources.tabular import Rows, choose_columns, columns_text, kept_cells, source_of
-from onepass.data.tables import MAX_COLUMNS, MAX_LINE, json_cell
+from onepass.data.tables import MAX_COLUMNS, MAX_LINE, json_cells
 
 TEXTS = ("cls", "txt", "text", "caption", "id")  # members that are one cell each
 
@@ -133,15 +132,13 @@ class _Shard:
             name = endings[ending]
             try:
                 content = self.tree.read(name, MAX_LINE + 1)
-                if len(content) > MAX_LINE:
+                if ending == "json":
+                    found = json_cells(content)
+                    cells |= {key: cell for key, cell in found.items() if key not in cells}
+                elif len(content) > MAX_LINE:
                     raise ValueError(f"more than {MAX_LINE:,} bytes")
-                if ending != "json":
+                else:
                     cells[ending] = content.decode().strip()
-                    continue
-                value = parse_json(content)
-                if not isinstance(value, dict):
-                    raise ValueError(f"expected an object, found {str(value)[:40]}")
-                cells |= {key: json_cell(cell) for key, cell in value.items() if key not in cells}
             except ValueError as error:
                 raise InvalidInputError(f"{self.tree.path}: {name}: {error}") from error
         return cells
