@@ -20,6 +20,11 @@ class RateGoal:
     kind: Rate
     share: float
 
+    @property
+    def whatever_the_mix(self) -> bool:
+        """Whether it stays reached where the positive class is rarer or more frequent."""
+        return self.kind != "precision"
+
     def __str__(self) -> str:
         return f"{self.kind}={self.share:g}"
 
@@ -30,6 +35,8 @@ class CostGoal:
 
     false_alarm: float
     miss: float
+
+    whatever_the_mix = False
 
     def __str__(self) -> str:
         return f"cost=FP:{self.false_alarm:g},FN:{self.miss:g}"

@@ -6,7 +6,7 @@ the model was not fitted on, the selection split, so that what is promised holds
 
 import logging
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.stats import beta
@@ -42,9 +42,12 @@ class OperatingPoint(Artifact):
         expected: Where the rate lies for new images of the same kind in 95 of 100 such choices, 0 … 1; None
             for a precision or a cost.
         validation: What it gives on the validation split; None where that has no rows.
+        prior_odds: What the odds of the positive class in the probabilities that it decides on were multiplied by
+            (`--prior`); the threshold is for probabilities of the training mix, so that the rates stay what they are.
     """
 
     NAME: ClassVar[str] = "operating_point.json"
+    FORMAT: ClassVar[int] = 2
 
     goal: Goal
     positive: str
@@ -54,6 +57,19 @@ class OperatingPoint(Artifact):
     negatives: int
     expected: tuple[float, float] | None
     validation: Detection | None
+    prior_odds: float = 1.0
+
+    @classmethod
+    def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
+        """Format 1 was always for the training mix."""
+        return value
+
+    @property
+    def threshold_in_use(self) -> float:
+        """The threshold of the probabilities that it decides on."""
+        threshold = min(self.threshold, 1.0)  # NEVER is above
+        weighed = threshold * self.prior_odds
+        return weighed / (weighed + 1 - threshold)
 
     def decide(self, probabilities: np.ndarray, class_ids: list[str]) -> np.ndarray:
         """Return the column that each row is given, (n,) int64.
@@ -65,9 +81,11 @@ class OperatingPoint(Artifact):
             class_ids: Of the K columns.
         """
         column = class_ids.index(self.positive)
-        others = probabilities.copy()
+        scores, others = probabilities[:, column], probabilities.copy()
+        if self.prior_odds != 1:  # back to the training mix
+            scores = scores / (scores + self.prior_odds * np.delete(others, column, 1).sum(axis=1))
         others[:, column] = -1
-        called = called_positive(probabilities[:, column], self.threshold)
+        called = called_positive(scores, self.threshold)
         return np.where(called, column, others.argmax(axis=1))
 
 
@@ -76,6 +94,7 @@ def operating_point(
     positive: tuple[str, str],
     selection: tuple[np.ndarray, np.ndarray],
     validation: tuple[np.ndarray, np.ndarray] | None,
+    prior_odds: float = 1.0,
 ) -> OperatingPoint:
     """Choose the threshold on the selection rows, and count what it gives on the validation rows.
 
@@ -85,15 +104,19 @@ def operating_point(
         selection: Probability of the positive class of each selection row, by a model that was not fitted on
             it, (n,), and whether it is positive, bool (n,).
         validation: The same of the validation rows, by the model as it is used; None where there are none.
+        prior_odds: How many times as many positive images, for each negative one, there are in use as among these
+            rows. Sensitivity and specificity do not depend on it; a precision and a cost are promised in use.
 
     Raises:
         InvalidInputError: There are too few rows to promise it, or no threshold reaches it.
     """
     scores, truth = stored(selection[0]), selection[1]
     positives, negatives = int(truth.sum()), int((~truth).sum())
-    threshold, expected = _threshold(goal, scores, truth)
+    threshold, expected = _threshold(goal, scores, truth, prior_odds)
     found = validation and detection(validation[1], called_positive(validation[0], threshold))
-    return OperatingPoint(goal, *positive, threshold, positives, negatives, expected, found)
+    return OperatingPoint(
+        goal, *positive, threshold, positives, negatives, expected, found, prior_odds
+    )
 
 
 def choose_point(
@@ -103,6 +126,7 @@ def choose_point(
     held_out: np.ndarray,
     selection: np.ndarray,
     val: np.ndarray,
+    prior_odds: float = 1.0,
 ) -> OperatingPoint:
     """Choose the operating point of a model of a data set.
 
@@ -113,6 +137,7 @@ def choose_point(
         held_out: Training rows that the model was not fitted on when it gave `selection`, (n,).
         selection: Their probabilities, (n, K).
         val: Probabilities of the validation rows, (m, K); m may be 0.
+        prior_odds: As in `operating_point`.
 
     Raises:
         InvalidInputError: As `operating_point`.
@@ -120,7 +145,8 @@ def choose_point(
     truth = dataset.labels == column
     validation = (val[:, column], truth[dataset.rows("val")]) if len(val) else None
     names = dataset.class_ids[column], dataset.class_names[column]
-    return operating_point(goal, names, (selection[:, column], truth[held_out]), validation)
+    scores = selection[:, column], truth[held_out]
+    return operating_point(goal, names, scores, validation, prior_odds)
 
 
 def choose_for_winner(
@@ -194,15 +220,16 @@ def called_positive(scores: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def _threshold(
-    goal: Goal, scores: np.ndarray, positive: np.ndarray
+    goal: Goal, scores: np.ndarray, positive: np.ndarray, prior_odds: float
 ) -> tuple[float, tuple[float, float] | None]:
-    if isinstance(goal, CostGoal):
-        return least_cost(goal, scores, positive), None
+    if isinstance(goal, CostGoal):  # a miss counts as often as there are positive images
+        in_use = CostGoal(goal.false_alarm, goal.miss * prior_odds)
+        return least_cost(in_use, scores, positive), None
     if goal.kind == "sensitivity":
         return conformal_sensitivity(goal, scores[positive])
     if goal.kind == "specificity":
         return conformal_specificity(goal, scores[~positive])
-    return precision_threshold(goal, scores, positive), None
+    return precision_threshold(goal, scores, positive, prior_odds), None
 
 
 def conformal_sensitivity(
@@ -264,7 +291,9 @@ def _beta_interval(n: int, k: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def precision_threshold(goal: RateGoal, scores: np.ndarray, positive: np.ndarray) -> float:
+def precision_threshold(
+    goal: RateGoal, scores: np.ndarray, positive: np.ndarray, prior_odds: float = 1.0
+) -> float:
     """Return the lowest threshold that keeps the share of false alarms among the rows called positive.
 
     The lowest threshold that just reaches a precision on some rows was lucky there and falls short on others.
@@ -277,12 +306,13 @@ def precision_threshold(goal: RateGoal, scores: np.ndarray, positive: np.ndarray
         goal: Its share is what is promised.
         scores: (n,) of all selection rows.
         positive: Whether each is positive, bool (n,).
+        prior_odds: As in `operating_point`: so many does each positive row stand for.
 
     Raises:
         InvalidInputError: No threshold does.
     """
     thresholds, true, false = _counts(scores, positive)
-    reached = true / (true + false + 1)
+    reached = prior_odds * true / (prior_odds * true + false + 1)
     precise = np.flatnonzero(reached >= goal.share - EPSILON)
     if not len(precise):
         raise InvalidInputError(
@@ -317,10 +347,11 @@ def least_cost(goal: CostGoal, scores: np.ndarray, positive: np.ndarray) -> floa
     return by_theory
 
 
-def mean_cost(goal: CostGoal, found: Detection) -> float:
-    """Return the cost per row."""
-    rows = found.sensitivity.rows + found.specificity.rows
-    return (goal.false_alarm * found.false_positive + goal.miss * found.false_negative) / rows
+def mean_cost(goal: CostGoal, found: Detection, prior_odds: float = 1.0) -> float:
+    """Return the cost per row, where each positive row stands for `prior_odds` of them."""
+    rows = prior_odds * found.sensitivity.rows + found.specificity.rows
+    misses = prior_odds * found.false_negative
+    return (goal.false_alarm * found.false_positive + goal.miss * misses) / rows
 
 
 def cross_fitted(

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from onepass.classify.metrics import Comparison, Share
     from onepass.classify.operating_points import OperatingPoint
     from onepass.classify.pipeline import ClassifyResult
+    from onepass.classify.prior import Prior
     from onepass.classify.search.sweep import SweepsResult
 
-SHOWN = 5  # heads of a sweep
+SHOWN = 5  # heads of a sweep, classes of a mix
 
 
 def classify_text(result: "ClassifyResult") -> str:
@@ -84,16 +85,21 @@ def operating_point_text(point: "OperatingPoint") -> str:
     from onepass.classify.goals import CostGoal
     from onepass.classify.operating_points import mean_cost
 
+    odds = point.prior_odds
     parts = [
-        f"Operating point {point.goal}: {point.name} from a probability of {point.threshold:.3g} on"
+        f"Operating point {point.goal}: {point.name} from a probability of {point.threshold_in_use:.3g} on"
     ]
     if found := point.validation:
+        precision = share_text(found.precision)
+        if odds != 1 and found.precision.rows:
+            true = odds * found.true_positive
+            precision = f"{percent(true / (true + found.false_positive))} at the mix in use"
         parts.append(
             f"on val {share_text(found.sensitivity)} are found, with {share_text(found.false_alarms)} false alarms "
-            f"among the others and a precision of {share_text(found.precision)}"
+            f"among the others and a precision of {precision}"
         )
         if isinstance(point.goal, CostGoal):
-            parts.append(f"mean cost {mean_cost(point.goal, found):.3g}")
+            parts.append(f"mean cost {mean_cost(point.goal, found, odds):.3g}")
     chosen = (
         f"chosen on {point.positives:,} positive and {point.negatives:,} negative selection rows"
     )
@@ -101,6 +107,20 @@ def operating_point_text(point: "OperatingPoint") -> str:
         low, high = point.expected
         chosen += f", which promise {percent(low)} to {percent(high)} for new images"
     return "; ".join([*parts, chosen]) + "."
+
+
+def prior_text(prior: "Prior", class_names: Sequence[str]) -> str:
+    """Return the mix of classes in use, and whence it is known, in a sentence; the commonest classes of many."""
+    if not prior.used:
+        return "The mix of classes in use is to be estimated."
+    order = sorted(range(len(prior.used)), key=lambda k: -prior.used[k])
+    parts = [f"{class_names[k]} {100 * prior.used[k]:.3g} %" for k in order[:SHOWN]]
+    more = f" and {len(order) - SHOWN:,} more" if len(order) > SHOWN else ""
+    origin = f"estimated on {counted(prior.estimated_on, 'image')}"
+    return (
+        f"Probabilities are for the mix of classes in use, {'as given' if not prior.estimated_on else origin}: "
+        f"{', '.join(parts)}{more}."
+    )
 
 
 def share_text(share: "Share") -> str:

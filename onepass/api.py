@@ -177,7 +177,7 @@ def load_predictor(*models: str, **options: Any) -> "Predictor":
             DATASET/HEAD or DATASET/RUN; several of one data set are averaged.
         **options: Fields of `onepass.predict.config.ModelsConfig`: `views`, `weights`, `temperature`,
             `batch_size` (1 answers a single picture soonest), `at` and `positive` (an operating point, such as
-            "sensitivity=0.95"), `cache_dir`, `runs_dir`.
+            "sensitivity=0.95"), `prior` (the mix of classes in use, such as "defective:0.02"), `cache_dir`, `runs_dir`.
 
     Returns:
         The predictor: a probe, an ensemble, a fine-tuned run, or an average of several.

@@ -18,6 +18,11 @@ ANSWER_FILES = (".csv", ".jsonl", ".parquet")
 MODEL_FORMATS = ("folder", "keras", "saved_model", "onnx", "litert", "openvino")
 OTHER_NAMES = {"tflite": "litert"}
 NO_POINT = "none"  # of --at
+ESTIMATE = "estimate"  # of --prior
+PRIOR_HELP = (
+    "the mix of classes in use, where it is another than in training: CLASS:SHARE,… such as defective:0.02 (the other "
+    "classes share what is left as they do in training)"
+)
 MODEL_FILE = "model.json"  # what makes a folder a model folder
 MODEL_HELP = (
     "DATASET (the leaderboard's winner), DATASET#LINE (of the leaderboard, as it is numbered), DATASET/PROBE "
@@ -67,6 +72,12 @@ class ModelsConfig(RunsConfig):
     )
     positive: str = flag(
         "", "with --at: the class that is to be found (default: the rarer of two)", metavar="CLASS"
+    )
+    prior: str = flag(
+        "",
+        f"{PRIOR_HELP}, or {ESTIMATE}: from all that is predicted. Probabilities are corrected to it (Saerens et al., "
+        "2002); --at keeps its promise; --abstain goes by the probabilities before",
+        metavar="MIX",
     )
     engine: str | None = flag(
         None,
@@ -164,6 +175,11 @@ class PredictConfig(ModelsConfig):
             raise UsageError(f"--header: expected two column names, received {len(self.header)}")
         if self.top < 1:
             raise UsageError(f"--top: expected 1 or more, received {self.top}")
+        if self.explain and self.prior == ESTIMATE:
+            raise UsageError(
+                f"--explain: expected --prior CLASS:SHARE,… beside it, as --prior {ESTIMATE} decides the classes when "
+                "the last picture has been seen"
+            )
         if self.link and not self.copy_to:
             raise UsageError("--link: expected --copy-to FOLDER beside it")
 
@@ -212,6 +228,13 @@ class ExportConfig(ModelsConfig):
         "folder to write into (default: export in the run's folder, else runs/DATASET/export)",
         metavar="FOLDER",
     )
+
+    def __post_init__(self) -> None:
+        ModelsConfig.__post_init__(self)
+        if self.prior == ESTIMATE:
+            raise UsageError(
+                f"--prior {ESTIMATE}: expected CLASS:SHARE,…, as an export sees no images to estimate it on"
+            )
 
     @property
     def formats(self) -> tuple[str, ...]:

@@ -122,7 +122,7 @@ def _export(
     if "folder" in config.formats:
         place = folder / f"{name}-folder"
         written.append(_write_folder(place, pictures, models, known, pixels, expected))
-    network = whole_network(pictures) if kinds else None
+    network = whole_network(pictures, predictor.prior) if kinds else None
     if kinds and any(Engine.of(spec.precision).name != "keras" for spec in _specs(pictures)):
         by_keras = _probabilities(pictures.by_keras(), pixels)
         apart = np.abs(by_keras - expected).max()
@@ -131,6 +131,7 @@ def _export(
             f"OpenVINO: their probabilities are apart by {apart:.2g} at most, of {len(pixels)} images"
         )
         expected = by_keras
+    expected = predictor.corrected(expected)
     for kind in kinds:
         path = folder / f"{name}{kind.ending}"
         written.append(

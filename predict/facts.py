@@ -6,7 +6,8 @@ from onepass.cache.artifacts import record
 from onepass.cache.provenance import made_by
 from onepass.classify.metrics import accuracy, confidence_interval, log_loss, log_probabilities
 from onepass.classify.operating_points import OperatingPoint
-from onepass.classify.text import operating_point_text
+from onepass.classify.prior import Prior, training_shares
+from onepass.classify.text import operating_point_text, prior_text
 from onepass.predict.pixel_classifier import PictureGeometry
 from onepass.predict.pixel_models import VectorSpec
 from onepass.predict.predictor import Predictor
@@ -81,6 +82,8 @@ class About:
         geometry: What a picture becomes before a network sees it.
         facts: What is known of training and data.
         point: By which the classes of its answers are decided; None: the most probable class is the answer.
+        shares: Share of each class among the training images; () where an earlier version exported it.
+        prior: The mix of classes that its answers are for; None: that of the training images.
     """
 
     name: str
@@ -90,6 +93,8 @@ class About:
     geometry: PictureGeometry
     facts: ModelFacts
     point: OperatingPoint | None = None
+    shares: tuple[float, ...] = ()
+    prior: Prior | None = None
 
 
 def about(predictor: Predictor, specs: list[VectorSpec]) -> About:
@@ -107,6 +112,8 @@ def about(predictor: Predictor, specs: list[VectorSpec]) -> About:
         geometry=predictor.on_pictures().geometry,
         facts=facts_of(predictor, specs),
         point=predictor.point,
+        shares=tuple(training_shares(predictor.dataset).tolist()),
+        prior=predictor.prior,
     )
 
 
@@ -147,13 +154,14 @@ def _score(predictor: Predictor) -> Score | None:
     rows = predictor.dataset.rows("val")
     if not len(rows):
         return None
-    truth, found = predictor.dataset.labels[rows], predictor.predict_split("val")
-    best = found.probabilities.argmax(axis=1)
+    # whose mix is that of training
+    truth, probabilities = predictor.dataset.labels[rows], predictor.compute("val")
+    best = probabilities.argmax(axis=1)
     return Score(
         len(rows),
         accuracy(truth, best),
         confidence_interval(best == truth),
-        log_loss(truth, log_probabilities(found.probabilities)),
+        log_loss(truth, log_probabilities(probabilities)),
     )
 
 
@@ -178,7 +186,7 @@ It gives each of {len(made.class_ids)} classes a probability: {classes}.
 
 A picture is turned as its EXIF orientation says, laid over white where it is transparent, made {colours} of 8
 bits, and brought to {geometry.side} x {geometry.side} px (fit: {geometry.fit}; bicubic). The probabilities are
-scaled by a temperature of {facts.temperature:.3g}, which is inside.
+scaled by a temperature of {facts.temperature:.3g}, which is inside.{_prior_text(made)}
 
 ## How good it is
 
@@ -211,6 +219,11 @@ def _score_text(score: Score | None) -> str:
         f"Validation split ({score.rows:,} images): top-1 {score.top1:.1%} (95 % interval {low:.1%} to "
         f"{high:.1%}), log-loss {score.log_loss:.3f}."
     )
+
+
+def _prior_text(made: About) -> str:
+    """Return the sentence of the mix in use; "" where it is that of the training images."""
+    return f" {_plain(prior_text(made.prior, made.class_names))}" if made.prior else ""
 
 
 def _point_text(made: About) -> str:

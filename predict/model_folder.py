@@ -114,7 +114,7 @@ class ModelRecord(Artifact):
         files: SHA-256 (hex) of every other file, by its name in the folder.
     """
 
-    FORMAT: ClassVar[int] = 2
+    FORMAT: ClassVar[int] = 3
 
     about: About
     model: ProbePart | EnsemblePart | RunPart | MeanPart
@@ -123,7 +123,7 @@ class ModelRecord(Artifact):
 
     @classmethod
     def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
-        """Format 1 had no operating point."""
+        """Format 2 knew of no mix of classes, format 1 of no operating point."""
         return value
 
 

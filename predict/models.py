@@ -21,20 +21,23 @@ from onepass.cache.errors import (
 from onepass.cache.keras_settings import check_keras
 from onepass.cache.rows import RowFile
 from onepass.cache.stores import AnyStore
-from onepass.classify.goals import parse_goal
+from onepass.classify.goals import Goal, parse_goal
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
 from onepass.classify.operating_points import OperatingPoint, choose_point, positive_column
-from onepass.data.dataset import open_dataset
+from onepass.classify.prior import Prior, parse_prior, training_shares
+from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.finetune.session.result import RESULT
 from onepass.finetune.session.runs import FinishedRun, open_run
 from onepass.predict.average import average, calibrate
 from onepass.predict.config import (
+    ESTIMATE,
     NO_POINT,
     ModelsConfig,
     check_models,
     is_model_folder,
     split_model,
 )
+from onepass.predict.facts import About
 from onepass.predict.known import learn_novelty
 from onepass.predict.model_folder import load_folder
 from onepass.predict.pixel_classifier import BATCH, PictureGeometry, PixelClassifier
@@ -74,6 +77,9 @@ def folder_predictor(folder: Path, config: ModelsConfig) -> Predictor:
         )
     loaded = load_folder(folder, config.batch_size or 0, config.abstain, config.chosen_engine)
     made = loaded.record.about
+    point, prior = None if config.at == NO_POINT else made.point, made.prior
+    if config.prior:
+        prior, point = _prior_of_folder(folder, made, point, config.prior)
 
     def compute(part: str) -> np.ndarray:
         raise UsageError(f"{folder}: a model folder predicts new pictures, not {part} rows")
@@ -89,8 +95,34 @@ def folder_predictor(folder: Path, config: ModelsConfig) -> Predictor:
         model=loaded.pictures.model,
         pictures=loaded.pictures,
         labels=(list(made.class_ids), list(made.class_names)),
-        point=None if config.at == NO_POINT else made.point,
+        point=point,
+        prior=prior,
     )
+
+
+def _prior_of_folder(
+    folder: Path, made: About, point: OperatingPoint | None, text: str
+) -> tuple[Prior, OperatingPoint | None]:
+    """Return the mix of classes that --prior asks for, and the operating point in it.
+
+    Raises:
+        UsageError: The mix is not known that the model learnt from, or the threshold depends on the mix.
+    """
+    if not made.shares:
+        raise UsageError(
+            f"{folder}: an earlier Onepass exported it without the mix of classes that it learnt from, which --prior "
+            "needs; export it again"
+        )
+    prior = _asked(text, made.class_ids, made.class_names, made.shares)
+    if point is None:
+        return prior, None
+    if not point.goal.whatever_the_mix:
+        raise UsageError(
+            f"{folder}: its operating point {point.goal} was chosen for another mix of classes; export it again with "
+            "--prior, or add --at none"
+        )
+    column, classes = made.class_ids.index(point.positive), len(made.class_ids)
+    return prior, replace(point, prior_odds=_prior_odds(point.goal, column, prior, classes))
 
 
 def make_predictor(models: Sequence[Model], config: ModelsConfig) -> Predictor:
@@ -105,12 +137,59 @@ def make_predictor(models: Sequence[Model], config: ModelsConfig) -> Predictor:
             f"{' '.join(model.name for model in models)}; a probe looks at the views it was trained on"
         )
     predictor = _combined(models, config)
-    point = _operating_point(predictor, models, config)
-    return replace(predictor, pictures=_on_pictures(predictor, models, config), point=point)
+    prior = _prior(predictor.dataset, models, config.prior)
+    point = _operating_point(predictor, models, config, prior)
+    pictures = _on_pictures(predictor, models, config)
+    return replace(predictor, pictures=pictures, point=point, prior=prior)
+
+
+def _prior(dataset: ImageDataset, models: Sequence[Model], text: str) -> Prior | None:
+    """Return the mix of classes that --prior asks for; None where it does not.
+
+    Raises:
+        UsageError: It cannot be had, or the probabilities of a model are of no mix.
+    """
+    if not text:
+        return None
+    for probe in (model for model in models if isinstance(model, Probe)):
+        lines = [probe.result, *map(probe.board.find, probe.result.members)]
+        if any(line.class_weight == "uncorrected" for line in lines):
+            raise UsageError(
+                f"--prior: {probe.name} was fitted with --class-weight uncorrected, and its probabilities are not "
+                "those of the training mix; name a model that was fitted with balanced or none"
+            )
+    return _asked(text, dataset.class_ids, dataset.class_names, training_shares(dataset).tolist())
+
+
+def _asked(
+    text: str, class_ids: Sequence[str], class_names: Sequence[str], learnt: Sequence[float]
+) -> Prior:
+    """Return the mix of classes that --prior stands for."""
+    if text == ESTIMATE:
+        return Prior(tuple(learnt), ())
+    return parse_prior(text, class_ids, class_names, learnt)
+
+
+def _prior_odds(goal: Goal, column: int, prior: Prior | None, classes: int) -> float:
+    """Return what a mix in use multiplies the odds of the positive class by; 1 where it is still to be estimated.
+
+    Raises:
+        UsageError: It will not be known when the threshold is chosen, or differs by image.
+    """
+    if prior is None:
+        return 1.0
+    if prior.used:
+        return prior.odds(column)
+    if classes > 2 or not goal.whatever_the_mix:
+        raise UsageError(
+            f"--prior {ESTIMATE} with the operating point {goal}: expected the share of its class, as this threshold "
+            "is chosen before the images are seen; or add --at none"
+        )
+    return 1.0
 
 
 def _operating_point(
-    predictor: Predictor, models: Sequence[Model], config: ModelsConfig
+    predictor: Predictor, models: Sequence[Model], config: ModelsConfig, prior: Prior | None
 ) -> OperatingPoint | None:
     """Return the point that --at asks for, else that on record for a probe; None where neither is.
 
@@ -118,19 +197,25 @@ def _operating_point(
         InvalidInputError: There are no selection rows to choose it on, or they are too few.
     """
     first, dataset = models[0], predictor.dataset
+    goal, column = None, 0
     if not config.at and len(models) == 1 and isinstance(first, Probe) and config.temperature:
-        return OperatingPoint.read_optional(first.folder / OperatingPoint.NAME)
-    if config.at in ("", NO_POINT):
+        kept = OperatingPoint.read_optional(first.folder / OperatingPoint.NAME)
+        if kept is None or prior is None:
+            return kept
+        goal, column = kept.goal, dataset.class_ids.index(kept.positive)
+    elif config.at not in ("", NO_POINT):
+        goal, column = parse_goal(config.at), positive_column(dataset, config.positive)
+    if goal is None:
         return None
-    column = positive_column(dataset, config.positive)
+    odds = _prior_odds(goal, column, prior, len(dataset.class_ids))
     if predictor.held_out is None:
         raise InvalidInputError(
-            f"--at {config.at}: a threshold is chosen on rows that the model was not trained on, but "
+            f"--at {goal}: a threshold is chosen on rows that the model was not trained on, but "
             f"{predictor.not_held_out}"
         )
     val = predictor.compute("val") if len(dataset.rows("val")) else np.zeros((0, column + 1))
     selection = predictor.compute(SELECTION)
-    return choose_point(parse_goal(config.at), column, dataset, predictor.held_out, selection, val)
+    return choose_point(goal, column, dataset, predictor.held_out, selection, val, odds)
 
 
 def _combined(models: Sequence[Model], config: ModelsConfig) -> Predictor:

@@ -15,6 +15,7 @@ from onepass.classify.heads.base import Head, LinearHead
 from onepass.classify.heads.ensembles.ensembler import Average, Stack
 from onepass.classify.heads.neural.mlp import Mlp
 from onepass.classify.metrics import SMALLEST
+from onepass.classify.prior import Prior
 from onepass.extract.backend import as_list
 from onepass.extract.network.model import Preprocess
 from onepass.extract.network.resize import random_seed
@@ -33,8 +34,12 @@ from onepass.predict.pixel_models import (
 from onepass.predict.views import with_view
 
 
-def whole_network(pictures: PixelClassifier) -> keras.Model:
+def whole_network(pictures: PixelClassifier, prior: Prior | None = None) -> keras.Model:
     """Return a model with all its networks as one network.
+
+    Args:
+        pictures: The model.
+        prior: The mix of classes that its probabilities are to be for; None: that of the training images.
 
     Returns:
         uint8 (B, H, W, C) named "pixels" → probabilities (B, K), with copies of the weights.
@@ -54,6 +59,9 @@ def whole_network(pictures: PixelClassifier) -> keras.Model:
         if isinstance(one, RunPass):
             tensors[one] = run_logits(with_view(built[one.run], one.view), pixels)
     probabilities = _probabilities(pictures.model, tensors)
+    if prior:
+        ratios = np.array(prior.used, np.float32) / np.array(prior.learnt, np.float32)
+        probabilities = _normalised(probabilities * ratios)
     # a layer of its own, so that every format calls the output so
     named = keras.layers.Activation("linear", dtype="float32", name="probabilities")(probabilities)
     return keras.Model(pixels, named, name="onepass")
@@ -160,7 +168,7 @@ def _probabilities(model: PixelModel, tensors: Mapping[Wanted, Any]) -> Any:
         return _at_temperature(_weighted(members, model.weights), model.temperature)
     if isinstance(model.head, Average):
         mean = _weighted(members, model.head.weights_)
-        return _at_temperature(mean / ops.sum(mean, axis=-1, keepdims=True), model.temperature)
+        return _at_temperature(_normalised(mean), model.temperature)
     assert isinstance(model.head, Stack)
     pooled = _weighted([_log(one) for one in members], model.head.weights_)
     pooled = pooled + np.asarray(model.head.bias_, np.float32)
@@ -211,6 +219,10 @@ def _weighted(arrays: Sequence[Any], weights: Sequence[float] | np.ndarray) -> A
 
 def _mean(arrays: Sequence[Any]) -> Any:
     return arrays[0] if len(arrays) == 1 else _weighted(arrays, [1 / len(arrays)] * len(arrays))
+
+
+def _normalised(x: Any) -> Any:
+    return x / ops.sum(x, axis=-1, keepdims=True)
 
 
 def _log(probabilities: Any) -> Any:

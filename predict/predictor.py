@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from PIL import Image
 
 from onepass.cache.errors import InvalidInputError, UsageError
 from onepass.classify.operating_points import OperatingPoint
-from onepass.classify.text import operating_point_text
+from onepass.classify.prior import Prior
+from onepass.classify.text import operating_point_text, prior_text
 from onepass.data.dataset import ImageDataset
 from onepass.predict.pixel_classifier import PixelClassifier
 from onepass.predict.pixel_models import PixelModel
@@ -30,6 +31,7 @@ class Prediction:
         class_names: Its name in words.
         probabilities: (n, K) float32; each row adds up to 1.
         point: By which the classes are decided; None: the most probable class is the answer.
+        prior: The mix of classes that the probabilities are for; None: that of the training images.
     """
 
     names: list[str]
@@ -38,6 +40,7 @@ class Prediction:
     class_names: list[str]
     probabilities: np.ndarray
     point: OperatingPoint | None = None
+    prior: Prior | None = None
 
     @property
     def classes(self) -> np.ndarray:
@@ -58,6 +61,7 @@ class PicturePrediction:
             where that is not known.
         open_because: Why each answer is left open, where `abstain` was asked for; "" where it is not.
         point: By which the classes are decided; None: the most probable class is the answer.
+        prior: The mix of classes that the probabilities are for; None: that of the training images.
     """
 
     names: list[str]
@@ -67,6 +71,7 @@ class PicturePrediction:
     novelty: np.ndarray | None
     open_because: list[str]
     point: OperatingPoint | None = None
+    prior: Prior | None = None
 
     @property
     def classes(self) -> np.ndarray:
@@ -121,6 +126,8 @@ class Predictor:
         pictures: The same with its networks, ready to be called.
         labels: Ids and names of the classes, of a model folder.
         point: By which the classes of its answers are decided; None: the most probable class is the answer.
+        prior: The mix of classes that answers are given for; None: that of the training images, which `compute` and
+            `model` always give probabilities for.
     """
 
     name: str
@@ -141,6 +148,7 @@ class Predictor:
     pictures: PixelClassifier | None = None
     labels: tuple[list[str], list[str]] = ([], [])
     point: OperatingPoint | None = None
+    prior: Prior | None = None
 
     @property
     def dataset(self) -> ImageDataset:
@@ -190,14 +198,17 @@ class Predictor:
             ]
         novelty = [part.novelty for part in parts if part.novelty is not None]
         empty = np.zeros((0, len(self.class_ids)), np.float32)
+        probabilities = np.concatenate([empty, *(part.probabilities for part in parts)])
+        used = self.for_use_on(probabilities)
         return PicturePrediction(
             names,
             self.class_ids,
             self.class_names,
-            np.concatenate([empty, *(part.probabilities for part in parts)]),
+            used.corrected(probabilities),
             np.concatenate(novelty) if novelty else None,
             [reason for part in parts for reason in part.open_because],
-            self.point,
+            used.point,
+            used.prior,
         )
 
     def on_pictures(self) -> PixelClassifier:
@@ -228,6 +239,32 @@ class Predictor:
         """The operating point in a sentence; "" where there is none."""
         return operating_point_text(self.point) if self.point else ""
 
+    @property
+    def prior_text(self) -> str:
+        """The mix of classes that answers are given for, in a sentence; "" where it is that of training."""
+        return prior_text(self.prior, self.class_names) if self.prior else ""
+
+    def for_use_on(self, probabilities: np.ndarray) -> "Predictor":
+        """Return the same with the mix of classes known that was to be estimated.
+
+        Args:
+            probabilities: (n, K) of all images in use, for the training mix.
+
+        Raises:
+            InvalidInputError: They are too few to estimate it.
+        """
+        if self.prior is None or self.prior.used:
+            return self
+        prior, point = self.prior.settled(probabilities), self.point
+        if point:
+            odds = prior.odds(self.class_ids.index(point.positive))
+            point = replace(point, prior_odds=odds)
+        return replace(self, prior=prior, point=point)
+
+    def corrected(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return probabilities (n, K) of the training mix for the mix of classes in use."""
+        return self.prior.corrected(probabilities) if self.prior else probabilities
+
     def predict_split(self, split: str) -> Prediction:
         """Return the probabilities of every image of a split of the data set, in row order.
 
@@ -239,13 +276,16 @@ class Predictor:
             OnepassError: Feature files or weights are missing, damaged or others than they were.
         """
         rows = split_rows(self.dataset, split)
+        probabilities = self.compute(split)
+        used = self.for_use_on(probabilities)
         return Prediction(
             names=[self.dataset.names[row] for row in rows],
             rows=rows,
             class_ids=self.dataset.class_ids,
             class_names=self.dataset.class_names,
-            probabilities=self.compute(split),
-            point=self.point,
+            probabilities=used.corrected(probabilities),
+            point=used.point,
+            prior=used.prior,
         )
 
 

@@ -1,7 +1,7 @@
 """The predictions of a split of the data set, as a file to hand in."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +38,14 @@ class PredictResult:
         record_path: The JSON beside it.
         record: What that holds.
         point: The operating point by which the classes were decided, in a sentence; "" where there is none.
+        prior: The mix of classes that the probabilities are for, in a sentence; "" where it is that of training.
     """
 
     path: Path
     record_path: Path
     record: PredictionRecord
     point: str = ""
+    prior: str = ""
 
 
 def predict_split(config: PredictConfig) -> PredictResult:
@@ -67,6 +69,7 @@ def predict_split(config: PredictConfig) -> PredictResult:
     predictor = make_predictor(models, config)
     truth = _truth(predictor.dataset, config)
     prediction = predictor.predict_split(config.rows)
+    predictor = replace(predictor, point=prediction.point, prior=prediction.prior)
     path = config.out or _default_path(config, models)
     record = _make_record(predictor, prediction, truth, config)
     with exclusive(path, instead="name another file with --out FILE"):
@@ -74,7 +77,9 @@ def predict_split(config: PredictConfig) -> PredictResult:
         record.write(record_path(path))
     if record.val_top1 is not None:
         _record_scoring(models, predictor, prediction, record.val_top1, config)
-    return PredictResult(path, record_path(path), record, predictor.point_text)
+    return PredictResult(
+        path, record_path(path), record, predictor.point_text, predictor.prior_text
+    )
 
 
 def _truth(dataset: ImageDataset, config: PredictConfig) -> np.ndarray | None:
@@ -138,6 +143,7 @@ def _make_record(
         learnt_on=predictor.learnt_on,
         note=predictor.note,
         point=predictor.point,
+        prior=predictor.prior,
         val_top1=top1 if is_val else None,
         val_interval=interval if is_val else None,
         test_top1=None if is_val else top1,
@@ -156,11 +162,12 @@ def _record_scoring(
 ) -> None:
     """Put on record that the validation split was scored; a model that was seen before counts once."""
     folder, first = config.runs / predictor.dataset.name, models[0]
-    if len(models) == 1 and isinstance(first, Probe):
+    if len(models) == 1 and isinstance(first, Probe) and predictor.prior is None:
         record_probe(folder, first.result, model_digest(load_head(first.folder)))
         return
     evidence = prediction.probabilities
-    if len(models) == len(predictor.views) == 1 and isinstance(first, FinishedRun):
+    alone = len(models) == len(predictor.views) == 1 and predictor.prior is None
+    if alone and isinstance(first, FinishedRun):
         evidence, _ = first.logits("val")  # by which the run itself was put on record
     views = f"views {view_text(predictor.views)}"
     record_scoring(

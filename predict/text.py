@@ -28,7 +28,7 @@ def predict_text(result: "PredictResult") -> str:
             f"{split.capitalize()} top-1: {100 * top1:.1f} % (95 % interval "
             f"{100 * low:.1f} % to {100 * high:.1f} %), log-loss {record.log_loss:.3f}"
         )
-    lines += [one_line(result.point)] if result.point else []
+    lines += [one_line(text) for text in (result.point, result.prior) if text]
     if learnt := _learnt(record):
         lines.append(f"{learnt}, learnt on {counted(record.learnt_on, 'selection row')}")
     lines += [f"Note: {one_line(record.note)}"] if record.note else []
@@ -52,7 +52,7 @@ def pictures_text(result: "PicturesResult") -> str:
         f"{counted(result.pictures, 'picture')} by {result.model}: {most or 'none classified'}"
         + (f" and {rest:,} more {'class' if rest == 1 else 'classes'}" if rest > 0 else "")
     )
-    lines += [one_line(result.point)] if result.point else []
+    lines += [one_line(text) for text in (result.point, result.prior) if text]
     lines += [f"Note: {one_line(result.note)}"] if result.note else []
     lines += [f"left open: {result.open:,}"] if result.open else []
     lines += [f"could not be read: {result.unread:,}"] if result.unread else []

@@ -1,5 +1,6 @@
 """Models that travel: the model folder, and networks for other programs, each with its example."""
 
+import csv
 import json
 import shutil
 import subprocess
@@ -17,9 +18,10 @@ from PIL import Image
 import onepass
 from conftest import fields_of
 from onepass.__main__ import run
-from onepass.cache.errors import CorruptFileError, UsageError
+from onepass.cache.errors import CorruptFileError, InvalidInputError, UsageError
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.predict.example import FITS, RUNTIMES, example_text
+from onepass.predict.model_files import FORMATS
 from onepass.predict.model_folder import ModelRecord
 from onepass.predict.pixel_classifier import PictureGeometry
 
@@ -101,6 +103,41 @@ def test_a_model_folder_answers_by_its_operating_point(places, files, tmp_path, 
     )
     with pytest.raises(UsageError, match="operating point of a model folder"):
         onepass.load_predictor(str(folder), **at)
+
+
+def test_models_that_travel_answer_for_the_mix_they_were_exported_for(
+    places, files, tmp_path, capsys
+) -> None:
+    """Probabilities of folder and network, card, and another mix in place of it."""
+    model, asked = "birds/logistic", {"prior": "jay:0.02"}
+    out = exported(places, tmp_path / "out", model, "--prior=jay:0.02", formats=("folder", "keras"))
+    (folder,), (network,) = out.glob("*-folder"), out.glob("*.keras")
+    expected = onepass.load_predictor(model, **asked, **places)
+    found = onepass.load_predictor(str(folder))
+    assert found.prior == expected.prior and found.prior.used[2] == 0.02
+    np.testing.assert_array_equal(
+        found(files[:40]).probabilities, expected(files[:40]).probabilities
+    )
+    split = expected.predict_split("val")
+    by_network = FORMATS["keras"].run(network, expected.dataset.pixels[split.rows])
+    np.testing.assert_allclose(by_network, split.probabilities, atol=1e-3)
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert "for the mix of classes in use, as given:" in card and "jay 2 %" in card
+    score = ModelRecord.read(folder / "model.json").about.facts.validation
+    plain = onepass.load_predictor(model, **places).predict_split("val")
+    right = plain.classes == expected.dataset.labels[split.rows]
+    assert score and score.top1 == right.mean()  # of the training mix, which that of validation is
+    words = ["predict", str(folder), *map(str, files), "--prior=estimate", "--copy-to"]
+    capsys.readouterr()
+    assert run([*words, str(tmp_path / "sorted"), f"--out={tmp_path / 'a.csv'}"]) == 0
+    assert "estimated on 200 images" in capsys.readouterr().out
+    rows = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
+    by_class = {row["class_name"]: float(row["prior"]) for row in rows}
+    assert sum(by_class.values()) == pytest.approx(1, abs=1e-5)
+    assert min(by_class.values()) > 0.1  # a third of each
+    assert all(list((tmp_path / "sorted" / name).iterdir()) for name in by_class)
+    with pytest.raises(InvalidInputError, match="expected at least 50 images"):
+        onepass.load_predictor(str(folder), prior="estimate")(files[:40])
 
 
 def test_the_command_takes_a_model_folder(places, files, tmp_path, capsys) -> None:

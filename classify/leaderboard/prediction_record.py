@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from onepass.cache.artifacts import Artifact, record
 from onepass.classify.operating_points import OperatingPoint
+from onepass.classify.prior import Prior
 
 
 @record
@@ -47,9 +48,10 @@ class PredictionRecord(Artifact):
         test_top1: Accuracy on the test split, 0 … 1; None where it was not asked for with --score.
         test_interval: Its 95 % interval.
         point: By which the classes were decided; None: the most probable class is the answer.
+        prior: The mix of classes that the probabilities are for; None: that of the training images.
     """
 
-    FORMAT: ClassVar[int] = 2
+    FORMAT: ClassVar[int] = 3
 
     dataset: str
     dataset_digest: str
@@ -68,14 +70,15 @@ class PredictionRecord(Artifact):
     test_top1: float | None = None
     test_interval: tuple[float, float] | None = None
     point: OperatingPoint | None = None
+    prior: Prior | None = None
 
     @classmethod
     def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
-        """Format 1 had no operating point.
+        """Format 2 had no prior, format 1 no operating point.
 
         In format 0 the file's format stood in "format", and the scores of unlabelled rows were left out.
         """
-        if found == 1:
+        if found:
             return value
         unscored = {"val_top1": None, "val_interval": None, "log_loss": None}
         kept = {name: item for name, item in value.items() if name != "format"}

@@ -40,6 +40,7 @@ class Answer:
             None where that is not known.
         reason: Why it could not be read, or why the answer was left open; else "".
         is_open: Whether the answer was left open.
+        prior: Share of its class in the mix that the probabilities are for (`--prior`); None: that of training.
     """
 
     file: str
@@ -48,6 +49,7 @@ class Answer:
     novelty: float | None = None
     reason: str = ""
     is_open: bool = False
+    prior: float | None = None
 
     @property
     def unread(self) -> bool:
@@ -100,7 +102,7 @@ def answer_file(path: Path, top: int) -> Iterator[Write]:
 
     Args:
         path: Its suffix is the format. A CSV or parquet file has the columns file, class_id, class_name,
-            probability, margin, novelty, reason, and class_id_2, class_name_2, probability_2 and so on;
+            probability, margin, novelty, reason, prior, and class_id_2, class_name_2, probability_2 and so on;
             the class is empty where an answer was left open. A line of a .jsonl file is one `Answer`.
         top: How many classes are named.
     """
@@ -133,7 +135,7 @@ def _parquet(path: Path, top: int) -> Iterator[Write]:
     import pyarrow
 
     columns = _columns(top)
-    numbers = ("probability", "margin", "novelty")
+    numbers = ("probability", "margin", "novelty", "prior")
     kinds = [pyarrow.float32() if c.startswith(numbers) else pyarrow.string() for c in columns]
     schema = pyarrow.schema(list(zip(columns, kinds, strict=True)))
     rows: list[list[Any]] = []
@@ -154,7 +156,16 @@ def _parquet(path: Path, top: int) -> Iterator[Write]:
 
 
 def _columns(top: int) -> list[str]:
-    first = ["file", "class_id", "class_name", "probability", "margin", "novelty", "reason"]
+    first = [
+        "file",
+        "class_id",
+        "class_name",
+        "probability",
+        "margin",
+        "novelty",
+        "reason",
+        "prior",
+    ]
     words = ("class_id", "class_name", "probability")
     return first + [f"{word}_{place}" for place in range(2, top + 1) for word in words]
 
@@ -165,7 +176,7 @@ def _cells(answer: Answer, top: int) -> list[Any]:
     identity, words = (decided.class_id, decided.class_name) if decided else (OPEN_CLASS,) * 2
     cells: list[Any] = [
         answer.file, identity, words, best and best.probability, answer.margin, answer.novelty,
-        answer.reason,
+        answer.reason, answer.prior,
     ]  # fmt: skip
     others = answer.top[1:] if decided else ()
     for place in range(top - 1):
@@ -187,6 +198,7 @@ def answer_json(answer: Answer) -> dict[str, Any]:
         "margin": answer.margin,
         "novelty": answer.novelty,
         "reason": answer.reason,
+        "prior": answer.prior,
     }
 
 

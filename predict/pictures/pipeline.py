@@ -13,7 +13,7 @@ from onepass.cache.progress import Progress
 from onepass.cache.provenance import digest_json
 from onepass.data.pack import quiet_bombs
 from onepass.extract.stream.engine import PixelBatch, Stream
-from onepass.predict.config import PredictConfig
+from onepass.predict.config import ESTIMATE, PredictConfig
 from onepass.predict.explain import Explainer
 from onepass.predict.models import load_predictor
 from onepass.predict.pictures.answers import (
@@ -26,6 +26,7 @@ from onepass.predict.pictures.answers import (
 from onepass.predict.pictures.batches import BAD_PICTURE, PictureBatch, decoded_batches
 from onepass.predict.pictures.sorting import Sorter
 from onepass.predict.pictures.sources import Picture, find_pictures
+from onepass.predict.pixel_classifier import Judgement
 from onepass.predict.predictor import Predictor, decided
 
 SHOWN = 20  # answers that a person is shown; more are written to a file
@@ -38,6 +39,7 @@ class PicturesResult:
     Attributes:
         model: By what they were classified.
         point: By which their classes were decided, in a sentence; "" where the most probable class is the answer.
+        prior: The mix of classes that the probabilities are for, in a sentence; "" where it is that of training.
         note: What else has to be known of it.
         pictures: How many there were.
         unread: How many of them could not be read.
@@ -59,6 +61,7 @@ class PicturesResult:
     copied_to: Path | None = None
     explained_in: Path | None = None
     point: str = ""
+    prior: str = ""
     note: str = ""
 
     @property
@@ -90,15 +93,14 @@ def predict_pictures(config: PredictConfig, predictor: Predictor | None = None) 
     """
     if config.out:
         check_answer_file(config.out)
-    predictor = predictor or load_predictor(config)
-    classifier = predictor.on_pictures()
-    path = config.out or _default_path(config, predictor)
+    model = predictor or load_predictor(config)
+    classifier = model.on_pictures()
+    path = config.out or _default_path(config, model)
     result = PicturesResult(
-        predictor.name,
+        model.name,
         copied_to=config.copy_to,
         explained_in=config.explain,
-        point=predictor.point_text,
-        note=predictor.note,
+        note=model.note,
     )
     _ = classifier.novelty  # learnt here, where its progress is seen
     sorter = Sorter(config.copy_to, config.link) if config.copy_to else None
@@ -107,54 +109,70 @@ def predict_pictures(config: PredictConfig, predictor: Predictor | None = None) 
         stack.enter_context(quiet_bombs())
         pictures = find_pictures(config.images, config.column, stack)
         written = _Written(path, config, stack)
-        progress = stack.enter_context(Progress(pictures.total, "pictures", predictor.name))
+        progress = stack.enter_context(Progress(pictures.total, "pictures", model.name))
+
+        held: list[tuple[PictureBatch, Judgement | None]] = []  # until the mix of classes is known
 
         def take(batch: PixelBatch, arrays: list[np.ndarray]) -> None:
             assert isinstance(batch, PictureBatch)
-            answers = list(answers_of(predictor, batch, arrays, config.top))
+            judged = classifier.judge(classifier.named(arrays)) if len(batch.rows) else None
+            if config.prior == ESTIMATE:
+                held.append((replace(batch, pixels=batch.pixels[:0]), judged))
+            else:
+                give(batch, judged)
+            progress.total = max(progress.total, progress.done + len(batch.pictures))
+            progress.advance(len(batch.pictures))
+
+        def give(batch: PictureBatch, judged: Judgement | None) -> None:
+            answers = list(answers_of(model, batch, judged, config.top))
             if explainer and len(batch.rows):
                 pairs = zip(batch.pictures, answers, strict=True)
                 usable = [(picture, answer) for picture, answer in pairs if not answer.unread]
-                explainer.write(batch.pixels[: len(usable)], usable, predictor.class_ids.index)
+                explainer.write(batch.pixels[: len(usable)], usable, model.class_ids.index)
             for picture, answer in zip(batch.pictures, answers, strict=True):
                 if sorter:
                     answer = sorted_in(sorter, picture, answer)
                 result.count(answer)
                 written.add(answer)
-            progress.total = max(progress.total, result.pictures)
-            progress.advance(len(batch.pictures))
 
         stream = Stream(lambda batch: classifier.forward(batch.pixels), take)
         progress.note = lambda: f"bound by {stream.bound()}"
         stream.run(decoded_batches(pictures.found, classifier.geometry, classifier.batch))
+        if held:
+            none = np.zeros((0, len(model.class_ids)), np.float32)
+            seen = [judged.probabilities for _, judged in held if judged]
+            model = model.for_use_on(np.concatenate([none, *seen]))
+        for batch, judged in held:
+            give(batch, judged)
+    result.point, result.prior = model.point_text, model.prior_text
     result.path = written.path
     return result
 
 
 def answers_of(
-    predictor: Predictor, batch: PictureBatch, arrays: list[np.ndarray], top: int
+    predictor: Predictor, batch: PictureBatch, judged: Judgement | None, top: int
 ) -> Iterator[Answer]:
     """Yield the answer to each picture of a batch.
 
     Args:
         predictor: Gives model and classes.
         batch: The pictures.
-        arrays: What the networks gave for those that can be used, in the order of their `wanted`.
+        judged: What the model says of those that can be used; None where there are none.
         top: How many classes are named.
     """
-    classifier = predictor.on_pictures()
-    judged = classifier.judge(classifier.named(arrays)) if len(batch.rows) else None
     ids, names = predictor.class_ids, predictor.class_names
-    classes = decided(judged.probabilities, ids, predictor.point) if judged else ()
+    probabilities = predictor.corrected(judged.probabilities) if judged else np.zeros((0, len(ids)))
+    classes = decided(probabilities, ids, predictor.point)
     number = 0  # among those that can be used
     for picture, reason in zip(batch.pictures, batch.reasons, strict=True):
         if reason or judged is None:
             yield Answer(picture.name, (), reason=reason)
             continue
-        row, why = judged.probabilities[number], judged.open_because[number]
+        row, why = probabilities[number], judged.open_because[number]
         novelty = None if judged.novelty is None else float(judged.novelty[number])
         best = top_classes(row, classes[number], ids, names, top)
-        yield Answer(picture.name, best, margin(row), novelty, why, bool(why))
+        prior = predictor.prior.used[classes[number]] if predictor.prior else None
+        yield Answer(picture.name, best, margin(row), novelty, why, bool(why), prior)
         number += 1
 
 
