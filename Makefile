@@ -27,8 +27,9 @@ demo: .venv/ready
 	$(BIN)/onepass finetune --dataset solar-cells --epochs 4
 	$(BIN)/onepass report --dataset solar-cells
 
+# One worker a core: BLAS threads that spin while they wait would take the cores from each other.
 test: .venv/ready
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 check: .venv/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

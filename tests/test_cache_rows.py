@@ -447,7 +447,7 @@ def test_killed_at_random_moments_the_bits_are_the_same(tmp_path: Path, carry_ov
         assert run_filler(tmp_path / "donor.h5").returncode == 0
     random = np.random.default_rng(0)
     path, committed, ended = tmp_path / "killed.h5", 0, 0
-    for number in range(20):
+    for number in range(8):
         process = subprocess.Popen(
             [sys.executable, "-c", FILLER, path, ROOT], stdout=subprocess.PIPE, text=True
         )
