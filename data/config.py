@@ -6,9 +6,11 @@ from pathlib import Path
 from onepass.cache.commandline.flags import StoreConfig, flag
 from onepass.cache.errors import UsageError
 from onepass.cache.names import check_new_dataset
+from onepass.data.record import SYMMETRIES
 from onepass.data.sources import OWN, SOURCES
 
 LARGEST_SIDE = 4096  # px
+NO_SYMMETRY = "none"
 ROLES = ("file", "label", "split", "group", "fold")  # of a table's columns
 MAX_SIDE = 320  # px
 DEFAULT_FIT = "stretch"  # measured: benchmarks/fit.py
@@ -74,6 +76,10 @@ class PrepareConfig(StoreConfig):
         "classes: every folder at the top is a class",
         choices=("auto", "classes"),
     )
+    symmetries: tuple[str, ...] = flag(
+        (), "changes that leave the class of every image what it is, for fine-tuning to use: "
+        f"{', '.join(SYMMETRIES)}, or {NO_SYMMETRY} (default: as before)", metavar="CHANGE",
+    )  # fmt: skip
     on_bad: str = flag(
         "refuse",
         "images that cannot be decoded: stop, or leave them out",
@@ -114,6 +120,11 @@ class PrepareConfig(StoreConfig):
             check_new_dataset("--name", self.name)
         if self.seed is not None and self.seed < 0:
             raise UsageError(f"--seed: expected 0 or more, received {self.seed}")
+        known = set(self.symmetries) <= {*SYMMETRIES, NO_SYMMETRY}
+        if not known or (NO_SYMMETRY in self.symmetries and len(self.symmetries) > 1):
+            raise UsageError(
+                f"--symmetries {' '.join(self.symmetries)}: expected some of {', '.join(SYMMETRIES)}, or {NO_SYMMETRY}"
+            )
         if self.group and self.group_by:
             raise UsageError("--group and --group-by: expected one of them, received both")
         if self.group_by:

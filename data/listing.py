@@ -158,6 +158,8 @@ def show_text(shown: Shown) -> str:
     lines += [f"  cite      {one_line(text)}" for text in record.citation]
     lines += [f"  published {p.accuracy} %  {p.method} ({p.source})" for p in record.published]
     lines += [f"  note      {one_line(note)}" for note in record.notes]
+    if record.symmetries is not None:
+        lines.append(f"  class     unchanged by {', '.join(record.symmetries) or 'no symmetry'}")
     lines += [f"  geometry  {record.geometry_note}"] if record.geometry_note else []
     lines += [f"  left out  {left_out_text(record.left_out)}"] if record.left_out else []
     lines += [f"  left out  {one_line(image.why)}" for image in record.skipped]

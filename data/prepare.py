@@ -55,7 +55,7 @@ from onepass.data.manifest import (
     Manifest,
     manifest_path,
 )
-from onepass.data.record import SkippedImage
+from onepass.data.record import SYMMETRIES, SkippedImage
 from onepass.data.sources import SOURCES, TABULAR, kind_of, open_source
 from onepass.data.sources.base import Item, Request, Source
 from onepass.data.summary import Prepared, left_out_by_kind, summarise
@@ -430,6 +430,7 @@ class _Preparation:
             geometry_note=self.geometry_note,
             skipped=skipped,
             left_out=left_out_by_kind(source.left_out, skipped),
+            symmetries=self._symmetries(),
         )
         columns: dict[str, Any] = {
             SOURCE: look.source[rows.order],
@@ -459,6 +460,13 @@ class _Preparation:
             history=before.history if before else [],
             pixels=before.pixels if before and same else "",
         )
+
+    def _symmetries(self) -> list[str] | None:
+        """Return what the flags say, else what was said before, else what the source says."""
+        if self.config.symmetries:
+            return [name for name in SYMMETRIES if name in self.config.symmetries]
+        before = self.before.record.symmetries if self.before else None
+        return self.source.record.symmetries if before is None else before
 
 
 def find_positions(positions: np.ndarray, wanted: np.ndarray) -> np.ndarray:

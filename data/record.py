@@ -4,6 +4,9 @@ from dataclasses import field
 
 from onepass.cache.artifacts import record
 
+# Changes of an image that leave its class what it is, named as the augmentation that makes them.
+SYMMETRIES = ("flip", "vertical_flip", "quarter_turns")
+
 
 @record
 class PublishedResult:
@@ -64,6 +67,7 @@ class DatasetRecord:
         geometry_note: What may surprise in the size of the rows; "" for nothing.
         skipped: Images that cannot be used and were left out.
         left_out: How many files of the source are no rows, by kind, these images among them.
+        symmetries: Which of `SYMMETRIES` leave every image's class what it is; None where nobody said.
     """
 
     title: str = ""
@@ -82,3 +86,4 @@ class DatasetRecord:
     geometry_note: str = ""
     skipped: list[SkippedImage] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
+    symmetries: list[str] | None = None

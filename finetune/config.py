@@ -1,6 +1,7 @@
 """The flags of `onepass finetune` and its further commands."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from onepass.cache.commandline.flags import RunsConfig, flag, parse_duration
 from onepass.cache.errors import UsageError
 from onepass.cache.names import check_name, check_run
 from onepass.classify.config import MetricName
-from onepass.finetune.recipes import RECIPES, Augmentation, Recipe
+from onepass.finetune.recipes import RECIPES, Augmentation, Recipe, recipe_for
 
 AUTO = "auto"
 # What `ablate` takes apart; None: the recipe's own augmentation.
@@ -96,15 +97,17 @@ class FinetuneConfig(RunsConfig):
             except ValueError as error:
                 raise UsageError(f"--learning-rate: {error}") from error
 
-    @property
-    def chosen_recipe(self) -> Recipe:
-        """The recipe with what the flags change of it; a rate that is still to be found is the recipe's."""
+    def recipe_for(self, symmetries: Collection[str] | None) -> Recipe:
+        """Return the recipe for images of these symmetries, with what the flags change of it.
+
+        A rate that is still to be found is the recipe's.
+        """
         given = {
             name: getattr(self, name) or AUTO for name in ("batch", "learning_rate", "batchnorm")
         }
         given["epochs"] = AUTO if self.epochs is None else self.epochs
         changes = [f"{name}={value}" for name, value in given.items() if value != AUTO]
-        return RECIPES[self.recipe].changed((*changes, *self.set))
+        return recipe_for(self.recipe, symmetries).changed((*changes, *self.set))
 
     @property
     def weights_source(self) -> Path | str:

@@ -116,6 +116,7 @@ def _log_layers(session: Session, classifier: Classifier) -> None:
     log.info(table(describe(groups, [*top.hidden, top.head], recipe.layer_decay)))
     norm = {"frozen": "frozen", "train": "of each batch"}[recipe.batchnorm]
     log.info(f"trained: {session.config.unfreeze}; BatchNorm statistics: {norm}")
+    log.info(f"augmentation: {', '.join(recipe.augmentation.parts) or 'none'}")
 
 
 def _result(

@@ -1,10 +1,12 @@
 """How the winner is trained: one frozen dataclass per recipe."""
 
+from collections.abc import Collection
 from dataclasses import fields, replace
 from typing import Any
 
 from onepass.cache.artifacts import record
 from onepass.cache.errors import InvalidInputError, UsageError, unknown_name
+from onepass.data.record import SYMMETRIES
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "constant", "inverse")
@@ -245,6 +247,24 @@ RECIPES = {
         batchnorm="train", dropout=0.2,
     ),
 }  # fmt: skip
+SYMMETRIC = ("default", "scratch")  # these mirror and turn as the images allow
+
+
+def recipe_for(name: str, symmetries: Collection[str] | None) -> Recipe:
+    """Return a recipe by its name, with the mirrorings and turns that the images allow if it is one that asks.
+
+    Args:
+        name: One of `RECIPES`.
+        symmetries: Of the data set, as its `onepass.data.record.DatasetRecord` has them; None: the recipe
+            keeps its own.
+    """
+    recipe = RECIPES[name]
+    if symmetries is None or name not in SYMMETRIC:
+        return recipe
+    allowed = {change: change in symmetries for change in SYMMETRIES}
+    return replace(recipe, augmentation=replace(recipe.augmentation, **allowed))
+
+
 FORMER_NAMES = {"report": "de2020", "report-dense2": "de2020-dense2", "report-sgd": "de2020-sgd"}
 
 

@@ -205,6 +205,19 @@ BAD = {
 }
 
 
+def test_symmetries_are_said_once_and_kept(prepare, data, tmp_path):
+    write_photos(tmp_path / "photos", photos())
+    assert prepare()[0] == 0 and opened(tmp_path).record.symmetries is None
+    assert prepare("--symmetries", "quarter_turns", "flip")[0] == 0
+    assert opened(tmp_path).record.symmetries == ["flip", "quarter_turns"]
+    assert "unchanged by flip, quarter_turns" in data("show", "photos")[1]
+    assert prepare("--rehash")[0] == 0
+    assert opened(tmp_path).record.symmetries == ["flip", "quarter_turns"]
+    assert prepare("--symmetries", "none")[0] == 0 and opened(tmp_path).record.symmetries == []
+    code, _, err = prepare("--symmetries", "none", "flip")
+    assert code == 2 and "--symmetries none flip: expected some of flip" in err
+
+
 def test_bad_images_are_refused_all_at_once_and_the_others_are_not_decoded_again(
     prepare, tmp_path, monkeypatch
 ):

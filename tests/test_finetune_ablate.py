@@ -1,10 +1,13 @@
 """What an ablation compares: the full augmentation."""
 
+from typing import Any
+
 import pytest
 
 from onepass.cache.errors import UsageError
+from onepass.data.record import SYMMETRIES
 from onepass.finetune.ablate import study
-from onepass.finetune.config import STUDIES, AblateConfig
+from onepass.finetune.config import STUDIES, AblateConfig, FinetuneConfig
 from onepass.finetune.recipes import RECIPES
 
 
@@ -12,9 +15,20 @@ from onepass.finetune.recipes import RECIPES
 def test_a_study_is_an_augmentation_and_set_has_the_last_word(name: str) -> None:
     full = study(AblateConfig(dataset="digits", augmentation=name, set=("rotation=3", "ema=0")))
     looks = STUDIES[name] or RECIPES["default"].augmentation
-    recipe = full.chosen_recipe
+    recipe = full.recipe_for(None)
     assert recipe.augmentation.rotation == 3 and recipe.ema == 0
     assert recipe.augmentation.flip == looks.flip and recipe.augmentation.crop == looks.crop
+
+
+def test_the_default_recipe_mirrors_and_turns_as_the_images_allow() -> None:
+    def parts(symmetries: list[str] | None, **flags: Any) -> tuple[str, ...]:
+        return FinetuneConfig(dataset="x", **flags).recipe_for(symmetries).augmentation.parts
+
+    assert parts(None) == parts(["flip"]) == ("flip",)
+    assert parts([]) == ()
+    assert parts(list(SYMMETRIES)) == SYMMETRIES
+    assert parts(list(SYMMETRIES), set=("vertical_flip=false",)) == ("flip", "quarter_turns")
+    assert parts([], recipe="de2020") == RECIPES["de2020"].augmentation.parts
 
 
 @pytest.mark.parametrize("wrong", [{"run": "a"}, {"select": False}, {"seeds": 0}])

@@ -72,5 +72,5 @@ def test_words_that_are_no_rate_are_refused() -> None:
 
 
 def test_a_rate_that_is_not_found_yet_leaves_the_recipe_as_it_is() -> None:
-    assert FinetuneConfig(dataset="x", learning_rate=AUTO).chosen_recipe == RECIPES["default"]
-    assert FinetuneConfig(dataset="x", learning_rate=3e-4).chosen_recipe.learning_rate == 3e-4
+    assert FinetuneConfig(dataset="x", learning_rate=AUTO).recipe_for(None) == RECIPES["default"]
+    assert FinetuneConfig(dataset="x", learning_rate=3e-4).recipe_for(None).learning_rate == 3e-4

@@ -20,6 +20,7 @@ RECORD = DatasetRecord(
     notes=[
         "Frozen ImageNet features lose to raw pixels here: good for tests, not for a demonstration."
     ],
+    symmetries=[],  # a 6 turned is a 9
 )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from onepass.cache.errors import CorruptFileError, MissingFileError
-from onepass.data.record import DatasetRecord, Origin, PublishedResult
+from onepass.data.record import SYMMETRIES, DatasetRecord, Origin, PublishedResult
 from onepass.data.sources.base import Item, Request, Source, refuse_location
 from onepass.data.splits import UNDRAWN
 
@@ -37,6 +37,7 @@ RECORD = DatasetRecord(
         PublishedResult("VGG19, fine-tuned", 88.42, "Deitsch et al. 2019, arXiv 1807.02894"),
         PublishedResult("ResNet152 with over-sampling", 90.1, "PMC12391306"),
     ],
+    symmetries=list(SYMMETRIES),  # a cell is a square without a top, and so are its defects
 )  # fmt: skip
 
 SPLIT_NOTE = (

@@ -48,6 +48,7 @@ RECORD = DatasetRecord(
         "Tiny ImageNet is cut out of ImageNet, which most backbones were trained on: "
         "its frozen features are better here than on images of another origin."
     ],
+    symmetries=["flip"],
 )
 
 

@@ -71,7 +71,7 @@ class Session:
     @property
     def recipe(self) -> Recipe:
         """How it trains."""
-        return self.config.chosen_recipe
+        return self.config.recipe_for(self.dataset.record.symmetries)
 
     @property
     def metric(self) -> Metric:
@@ -220,7 +220,7 @@ def open_session(config: FinetuneConfig) -> Session:
 
 def _choose_rows(config: FinetuneConfig, dataset: ImageDataset, start: Start) -> Rows:
     rows = protocol_rows(dataset, start.probe.seed)
-    select = config.select and config.chosen_recipe.epochs > 0
+    select = config.select and config.recipe_for(dataset.record.symmetries).epochs > 0
     head = rows.fit if select else rows.train
     fit = head
     if config.rows and config.rows < len(fit):
