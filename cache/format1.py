@@ -8,6 +8,7 @@ this process maps only the rows.
 import json
 import math
 import multiprocessing
+import os
 import resource
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,9 +23,10 @@ import numpy as np
 from onepass.cache.artifacts import Artifact, from_json, record, to_json
 from onepass.cache.errors import CorruptFileError, OnepassError, UnreadableFileError
 from onepass.cache.hdf5 import open_hdf5
+from onepass.cache.memory_map import RowMap, release
 from onepass.cache.provenance import digest_array, digest_bytes, digest_json
 from onepass.cache.rowfile import digest_side
-from onepass.cache.shards import RowLayout, release, shard_digest
+from onepass.cache.shards import RowLayout, shard_digest
 
 FORMAT = 1
 LEAST_SECONDS, BYTES_PER_SECOND = 60, 50_000_000  # the limit of time grows with the file
@@ -46,10 +48,11 @@ class MappedArray:
         Raises:
             CorruptFileError: The file has become shorter.
         """
-        nbytes = math.prod(self.shape) * self.dtype.itemsize
-        if self.offset + nbytes > self.path.stat().st_size:
-            raise CorruptFileError(f"{self.path}: became shorter while it was read")
-        return np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
+        with self.path.open("rb") as file:
+            nbytes = math.prod(self.shape) * self.dtype.itemsize
+            if self.offset + nbytes > os.fstat(file.fileno()).st_size:
+                raise CorruptFileError(f"{self.path}: became shorter while it was read")
+            return RowMap(self.path, file, self.dtype, self.offset, self.shape)
 
 
 @dataclass(frozen=True, slots=True)

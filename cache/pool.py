@@ -6,15 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
 from onepass.cache.content import ContentIndex
 from onepass.cache.errors import CorruptFileError, StaleError
+from onepass.cache.memory_map import RowMap, release
 from onepass.cache.progress import human_bytes
 from onepass.cache.rowfile import RowFile
-from onepass.cache.shards import ShardKind, read_shard, release
+from onepass.cache.shards import ShardKind, read_shard
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +67,9 @@ class _Shard:
             f"{self.path}: another process replaced it or took it away meanwhile; run the same command again"
         )
 
-    def _map(self, file: object, name: str) -> np.ndarray:
+    def _map(self, file: IO[bytes], name: str) -> np.ndarray:
         dtype, offset, shape = self.places[name]
-        return np.memmap(file, dtype, "r", offset, shape)  # type: ignore[call-overload]
+        return RowMap(self.path, file, dtype, offset, shape)
 
 
 class RowPool:

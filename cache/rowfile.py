@@ -37,8 +37,9 @@ from onepass.cache.hdf5 import (
     write_json,
     write_texts,
 )
+from onepass.cache.memory_map import release
 from onepass.cache.provenance import BLOCK, digest_array, digest_bytes, digest_json, made_by
-from onepass.cache.shards import Column, RowLayout, map_column, release, shard_digest
+from onepass.cache.shards import Column, RowLayout, map_column, shard_digest
 
 FORMAT = 2
 OURS = "onepass"  # the group of what is neither column nor side array

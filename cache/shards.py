@@ -5,7 +5,6 @@ other images, or in another order, finds in it what it needs.
 """
 
 import io
-import mmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from onepass.cache.hdf5 import (
     read_attribute,
     write_attribute,
 )
+from onepass.cache.memory_map import RowMap, release
 from onepass.cache.provenance import digest_array, digest_bytes, digest_json
 
 
@@ -179,21 +179,9 @@ def map_column(file: h5py.File, dataset: h5py.Dataset) -> np.ndarray:
     if not dataset.id.get_offset():
         raise ValueError(f"expected rows in {dataset.name}, found no place for them")
     with file_of(file) as raw:
-        return np.memmap(raw, dataset.dtype, "r", dataset.id.get_offset(), dataset.shape)
-
-
-def release(rows: np.ndarray) -> None:
-    """Let the system take back the memory of rows that were read through a memory map.
-
-    They stay readable: the next look fetches them again. Without this a process that reads a file from
-    end to end seems to hold all of it. Rows that are no memory map are left alone.
-    """
-    mapped = getattr(rows, "_mmap", None)
-    if mapped is None or not rows.size:
-        return
-    begin = rows.ctypes.data - np.frombuffer(mapped, np.uint8).ctypes.data
-    first = begin // mmap.PAGESIZE * mmap.PAGESIZE
-    mapped.madvise(mmap.MADV_DONTNEED, first, begin + rows.nbytes - first)
+        return RowMap(
+            Path(file.filename), raw, dataset.dtype, dataset.id.get_offset(), dataset.shape
+        )
 
 
 def _wrong_arrays(kind: ShardKind, arrays: dict[str, np.ndarray]) -> str:

@@ -1,12 +1,15 @@
 """Finished row files: what is written whole, and what is found when it is not what was written."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from conftest import ROOT
 from onepass.cache.errors import CorruptFileError, EarlierFormatError, InvalidInputError
 from onepass.cache.rowfile import RowFile, seal, write_rows, write_skeleton
 from onepass.cache.shards import Column, RowLayout, shard_digest
@@ -51,6 +54,36 @@ def test_a_file_reads_back_as_it_was_written_without_a_copy(tmp_path: Path) -> N
         rows.columns["features"][0] = 1
     assert [path.name for path in rows.path.parent.iterdir()] == ["a.h5"]
     rows.verify()
+
+
+CUT = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import numpy as np
+from onepass.cache.errors import CorruptFileError
+from onepass.cache.rowfile import RowFile, write_rows
+path = Path(sys.argv[1])
+rows = write_rows(path, {"x": np.zeros((5000, 100), np.float32)}, {}, {}, {}).columns["x"]
+half = rows[:2500]
+write_rows(path, {"x": np.ones((10, 100), np.float32)}, {}, {}, {})
+assert rows[4000].sum() == 0  # replaced, not cut: the map keeps what it has
+rows = RowFile.open(path).columns["x"]
+path.write_bytes(b"")
+for part in (rows, half):
+    try:
+        print(part[-1].sum())
+    except CorruptFileError as error:
+        print(error)
+"""
+
+
+def test_a_file_that_is_cut_while_it_is_mapped_is_an_error_and_no_signal(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    done = subprocess.run([sys.executable, "-c", CUT, path, ROOT], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr  # a map read all the same ends with SIGBUS
+    cut, whole = done.stdout.splitlines()
+    assert cut.startswith(f"{path}: expected at least ") and "found 0" in cut and whole == "0.0"
 
 
 def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -471,7 +471,7 @@ import sys; sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 import numpy as np
 from onepass.cache.rowfile import RowFile
-from onepass.cache.shards import release
+from onepass.cache.memory_map import release
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 rows = RowFile.open(Path(sys.argv[1])).columns["x"]

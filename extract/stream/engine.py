@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onepass.cache.shards import release
+from onepass.cache.memory_map import release
 
 DEPTH = 3  # batches read ahead, and results not yet written
 # Batches on the device at once: transfer overlaps compute, and each of OpenVINO's two streams has a next one.

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from onepass.cache.shards import release
+from onepass.cache.memory_map import release
 from onepass.classify.metrics import TOP1, Metric
 from onepass.extract.backend import on_accelerator
 from onepass.extract.stream.engine import Channel

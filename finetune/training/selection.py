@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from onepass.cache.shards import release
+from onepass.cache.memory_map import release
 from onepass.classify.metrics import TOP1, accuracy, log_loss, softmax
 from onepass.finetune.session.checkpoint import load_variables, named_variables, save_variables
 from onepass.finetune.session.history import SelectionScore
