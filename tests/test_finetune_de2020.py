@@ -1,8 +1,9 @@
-"""The recipe of De (2020), as written, on its three backbones, through the real commands."""
+"""The recipe of De (2020), as written, on the first blocks of its three backbones, through the real commands."""
 
 import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,23 @@ from onepass.classify.config import ClassifyConfig
 from onepass.classify.pipeline import run_probes
 
 # backbone, size, width of its vectors: Xception takes 71 px at least, the others 32
-BACKBONES = (("vgg16", 32, 512), ("resnet50", 32, 2048), ("xception", 71, 2048))
+BACKBONES = (("vgg16", 32, 256), ("resnet50", 32, 256), ("xception", 71, 256))
+# up to where a network is kept: what is in it, each of its kinds of layers and a branch, is all there
+LAST = {"VGG16": "block3_pool", "ResNet50": "conv2_block2_out", "Xception": "block3_sepconv2_bn"}
+
+
+@pytest.fixture
+def first_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Keras make no more than the first blocks of the three."""
+    import keras
+
+    for factory, last in LAST.items():
+
+        def cut(*, last: str = last, make: Any = getattr(keras.applications, factory), **options: Any) -> Any:  # fmt: skip
+            whole = make(**options)
+            return keras.Model(whole.input, whole.get_layer(last).output)
+
+        monkeypatch.setattr(keras.applications, factory, cut)
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +55,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("first_blocks")
 def test_the_recipe_runs_and_fills_the_three_tables(places, capsys, monkeypatch) -> None:
     from onepass.finetune.__main__ import COMMANDS
 
