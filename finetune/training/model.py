@@ -127,7 +127,9 @@ def assemble(
     augment = Augment(recipe.augmentation, extractor.get_layer("resize").size, name="augment")
     trainer = Trainer(augment, _network(extractor, statistics), top, statistics)
     draws = draw(recipe.augmentation, pixel_shape, seed, 0, 0, 2)
-    trainer([np.zeros((2, *pixel_shape), np.uint8), draws])
+    inputs = [np.zeros((2, *pixel_shape), np.uint8), draws]
+    # by shapes alone: JAX would compile each operation on its way through
+    trainer(keras.tree.map_structure(lambda a: keras.KerasTensor(a.shape, a.dtype.name), inputs))
     return Classifier(trainer, predictor, extractor, top.head)
 
 
