@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from onepass.cache.commandline.flags import RunsConfig, flag, parse_duration
 from onepass.cache.errors import UsageError
@@ -67,6 +68,10 @@ class FinetuneConfig(RunsConfig):
     )
     metric: MetricName | None = flag(
         None, "what epochs are chosen by, on the selection split (default: what the probe was)"
+    )
+    class_weight: Literal["none", "balanced"] = flag(
+        "none",
+        "balanced: the images of each class count the same in the loss; probabilities remain those of the training mix",
     )
     rows: int = flag(0, "train on this many rows only, drawn with the seed (default: all)")
     weights: str = flag(

@@ -75,7 +75,9 @@ def _range_test(session: Session) -> tuple[list[float], list[float]]:
     variables = trainer.trainable_variables
     factors = rate_factors(variables, depth_groups(classifier.backbone), recipe.layer_decay)
     optimizer = build_optimizer(recipe, factors, [False] * len(factors), lambda _: STEPS, schedule)
-    step = TrainStep(trainer, optimizer, recipe.label_smoothing, devices=devices_for(batch))
+    step = TrainStep(
+        trainer, optimizer, recipe.label_smoothing, devices=devices_for(batch), class_weights=session.class_weights,
+    )  # fmt: skip
     seen: list[float] = []
     with Progress(STEPS, "steps", "learning rate") as progress:
         for chosen, draws in islice(_batches(plan), STEPS):

@@ -117,6 +117,10 @@ def _log_layers(session: Session, classifier: Classifier) -> None:
     norm = {"frozen": "frozen", "train": "of each batch"}[recipe.batchnorm]
     log.info(f"trained: {session.config.unfreeze}; BatchNorm statistics: {norm}")
     log.info(f"augmentation: {', '.join(recipe.augmentation.parts) or 'none'}")
+    if (weights := session.class_weights) is not None:
+        log.info(
+            f"each class counts the same: an image {weights.min():.2g} to {weights.max():.2g} times"
+        )
 
 
 def _result(

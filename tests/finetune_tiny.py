@@ -72,9 +72,15 @@ def tiny_training(
     every: float = 1e9,
     start_counts: bool = True,
     metric: str = "top1",
+    uneven: str = "",
     **changes: Any,
 ) -> Any:
-    """Return a training of 160 images, evaluated on 40 others."""
+    """Return a training of 160 images, evaluated on 40 others.
+
+    Args:
+        uneven: A class weight, to train on all images of three classes but few of the other.
+    """
+    from onepass.classify.heads.class_weight import class_weights
     from onepass.classify.metrics import find_metric
     from onepass.finetune.training.batches import Examples
     from onepass.finetune.training.loop import Training
@@ -82,9 +88,13 @@ def tiny_training(
     pixels, labels = pixels_and_labels()
     recipe = tiny_recipe(**changes)
     rows = np.arange(len(labels))
+    fit, weights = rows[40:] if select else rows, None
+    if uneven:
+        fit = np.sort(np.concatenate([fit[labels[fit] != 0], fit[labels[fit] == 0][:6]]))
+        weights = class_weights(None if uneven == "none" else uneven, labels[fit], CLASSES)
     return Training(
         tiny_classifier(recipe),
-        Examples(pixels, labels, rows[40:] if select else rows, rows[:40] if select else None, find_metric(metric)),
+        Examples(pixels, labels, fit, rows[:40] if select else None, find_metric(metric), weights),
         recipe, 0, folder / "checkpoint.npz", every, start_counts,
     )  # fmt: skip
 

@@ -55,6 +55,7 @@ class RunIdentity:
         weights: Where the backbone's weights come from, as `--weights` takes it.
         seed: Of the order, the augmentation and the dropout.
         metric: What epochs are chosen by.
+        class_weight: "balanced" where the images of each class count the same in the loss, else "none".
     """
 
     dataset: str
@@ -68,13 +69,15 @@ class RunIdentity:
     weights: str
     seed: int
     metric: str = "top1"
+    class_weight: str = "none"
 
     @property
     def digest(self) -> str:
-        """Of all fields (hex); top-1 needs no word, as runs were before there were other metrics."""
+        """Of all fields (hex); top-1 and no weights need no word, as runs were before there were others."""
         value: dict[str, Any] = to_json(self)
-        if self.metric == "top1":
-            del value["metric"]
+        for name, usual in (("metric", "top1"), ("class_weight", "none")):
+            if value[name] == usual:
+                del value[name]
         return digest_json(value)
 
     @property
@@ -112,7 +115,7 @@ class RunConfig(Artifact):
         class_ids: Its classes.
     """
 
-    FORMAT: ClassVar[int] = 3
+    FORMAT: ClassVar[int] = 4
 
     identity: RunIdentity
     made_by: dict[str, Any]
@@ -124,9 +127,9 @@ class RunConfig(Artifact):
     def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
         """Format 0 had the first names of three recipes; format 1 the data set in the feature key.
 
-        Format 2 did not say which images and classes the data set had.
+        Format 2 did not say which images and classes the data set had; format 3 knew of no class weights.
         """
-        if found == 2:
+        if found >= 2:
             return value
         if search := value.get("found"):
             search["recipe"] = recipe_name_today(search["recipe"])

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 from sklearn.base import clone
 
-from onepass.cache.errors import UsageError
+from onepass.cache.errors import InvalidInputError, UsageError
+from onepass.classify.heads.class_weight import class_weights
 from onepass.classify.metrics import Metric, find_metric
 from onepass.classify.protocol.evaluate import find_positive, protocol_rows
 from onepass.classify.protocol.inputs import inputs_of
@@ -81,6 +82,23 @@ class Session:
         return find_metric(self.config.metric or probe.metric, column)
 
     @property
+    def class_weights(self) -> np.ndarray | None:
+        """What a training image of each class counts, (K,); None: all alike.
+
+        Raises:
+            InvalidInputError: The images of each class are to count the same, and a class has none.
+        """
+        if self.config.class_weight == "none":
+            return None
+        labels, classes = self.dataset.labels[self.rows.fit], self.dataset.class_ids
+        if missing := sorted({*range(len(classes))} - {*labels.tolist()}):
+            raise InvalidInputError(
+                f"--class-weight {self.config.class_weight}: expected training rows of each class, received none of "
+                f"{classes[missing[0]]}; train on more with --rows"
+            )
+        return class_weights(self.config.class_weight, labels, len(classes))
+
+    @property
     def identity(self) -> RunIdentity:
         """What the course of the training depends on."""
         config = self.config
@@ -88,7 +106,7 @@ class Session:
             dataset=config.dataset, dataset_digest=self.dataset.digest, probe=self.start.probe.id,
             features=self.start.key.recipe(), recipe=self.recipe, unfreeze=config.unfreeze,
             select=config.select, rows=config.rows, weights=config.weights, seed=config.seed,
-            metric=self.metric.name,
+            metric=self.metric.name, class_weight=config.class_weight,
         )  # fmt: skip
 
     @property
@@ -147,6 +165,7 @@ class Session:
             self.rows.fit,
             self.rows.selection,
             self.metric,
+            self.class_weights,
         )
         config = self.config
         return Training(

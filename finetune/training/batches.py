@@ -29,6 +29,7 @@ class Examples:
         selection: The rows, none of them among `fit`, on which epochs are chosen, ascending; with None
             all epochs are trained and the last weights kept.
         metric: What they are chosen by.
+        class_weights: As `onepass.finetune.training.step.TrainStep` takes them.
     """
 
     pixels: np.ndarray
@@ -36,6 +37,7 @@ class Examples:
     fit: np.ndarray
     selection: np.ndarray | None = None
     metric: Metric = TOP1
+    class_weights: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ class Training:
         every: float = 120.0, start_counts: bool = True,
     ) -> None:  # fmt: skip
         self.classifier, self.recipe, self.start_counts = classifier, recipe, start_counts
-        self.checkpoint, self.every = checkpoint, every
+        self.checkpoint, self.every, self.class_weights = checkpoint, every, examples.class_weights
         rows, shape = examples.fit, examples.pixels.shape[1:]
         batch = min(recipe.batch, len(rows))
         self.plan = StepPlan(rows, batch, seed, recipe.augmentation, shape)
@@ -208,7 +208,7 @@ class Training:
     def _compiled(self, parts: int) -> TrainStep:
         return TrainStep(
             self.classifier.trainer, self.optimizer, self.recipe.label_smoothing, parts,
-            devices_for(self.plan.batch // parts),
+            devices_for(self.plan.batch // parts), self.class_weights,
         )  # fmt: skip
 
     def _stepped(self, arrays: tuple[Any, Any, Any]) -> tuple[Any, Any]:

@@ -33,14 +33,21 @@ class TrainStep:
         parts: Into how many the batch is cut where the device's memory does not hold it; their
             gradients are added up, so that the step is that of the whole batch.
         devices: How many of this host share each part; see `onepass.finetune.training.parallel.devices_for`.
+        class_weights: What an image of each class counts, (K,), one on average over the images; None: all alike.
+            The loss is that of the mix which the weights make, and the logits remain those of the training mix: the
+            weights' logarithms are added to them for the loss alone (`onepass.classify.heads.class_weight`).
     """
 
     def __init__(
         self, trainer: Trainer, optimizer: LayerwiseAdam | LayerwiseSGD,
         smoothing: float = 0.0, parts: int = 1, devices: int = 1,
+        class_weights: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         self.trainer, self.optimizer = trainer, optimizer
         self.smoothing, self.parts, self.devices = smoothing, parts, devices
+        self.class_weights = (
+            None if class_weights is None else np.asarray(class_weights, np.float32)
+        )
         if not optimizer.built:
             optimizer.build(trainer.trainable_variables)
         self._state: Any = None
@@ -71,6 +78,15 @@ class TrainStep:
         targets = mixed_targets(labels, classes, draws, self.smoothing)
         return self.trainer.augment([pixels, draws]), targets, labels
 
+    def _loss_and_correct(self, targets: Any, labels: Any, logits: Any) -> tuple[Any, Any]:
+        right = ops.equal(ops.cast(ops.argmax(logits, -1), "int32"), ops.cast(labels, "int32"))
+        weights, each = self.class_weights, 1.0
+        if weights is not None:
+            mixed = (targets - self.smoothing / len(weights)) / (1 - self.smoothing)
+            each, logits = ops.matmul(mixed, weights), logits + np.log(weights)
+        losses = keras.losses.categorical_crossentropy(targets, logits, from_logits=True)
+        return ops.mean(each * losses), ops.sum(ops.cast(right, "int32"))
+
     def _part(self, arrays: tuple[Any, Any, Any], index: int) -> tuple[Any, ...]:
         count = arrays[0].shape[0] // self.parts
         return tuple(array[index * count : (index + 1) * count] for array in arrays)
@@ -84,7 +100,7 @@ class TrainStep:
         def gradients(images: Any, targets: Any, labels: Any) -> tuple[Any, Any, Any]:
             with tf.GradientTape() as tape:
                 logits = trainer.logits(images, training=True)
-                loss, correct = _loss_and_correct(targets, labels, logits)
+                loss, correct = self._loss_and_correct(targets, labels, logits)
             return loss, correct, tape.gradient(loss, variables)
 
         def step(pixels: Any, labels: Any, draws: Any) -> tuple[Any, Any]:
@@ -122,7 +138,7 @@ class TrainStep:
             with keras.StatelessScope(mapping) as scope:
                 logits = trainer.logits(images, training=True)
             fixed = [scope.get_current_value(v) for v in trainer.non_trainable_variables]
-            loss, correct = _loss_and_correct(targets, labels, logits)
+            loss, correct = self._loss_and_correct(targets, labels, logits)
             return loss, (correct, fixed)
 
         prepare = sharing.compile(self._images, divided=True)
@@ -204,12 +220,6 @@ def averaged(trainer: Trainer, optimizer: LayerwiseAdam | LayerwiseSGD) -> Any:
     finally:
         for variable, value in zip(variables, kept, strict=True):
             variable.assign(value)
-
-
-def _loss_and_correct(targets: Any, labels: Any, logits: Any) -> tuple[Any, Any]:
-    loss = ops.mean(keras.losses.categorical_crossentropy(targets, logits, from_logits=True))
-    right = ops.equal(ops.cast(ops.argmax(logits, -1), "int32"), ops.cast(labels, "int32"))
-    return loss, ops.sum(ops.cast(right, "int32"))
 
 
 def _of_backend(tensorflow: Any, jax: Any) -> Any:
