@@ -8,7 +8,10 @@ are multiplied by n / (n - 1), which a plain bootstrap leaves out (Rao and Wu, J
 many degrees of freedom as the smallest class or the groups give.
 
 Intervals of shares are symmetric in the logit, that of a log-loss in the logarithm: they stay in their range, and
-cover better where few rows are wrong (Boyd, Eng and Page, "Area Under the Precision-Recall Curve", ECML 2013).
+cover better where few rows are wrong (Boyd, Eng and Page, "Area Under the Precision-Recall Curve", ECML 2013). That of
+a mean of recalls adds the squares of the arms of their own intervals (Newcombe, "Interval estimation for the
+difference between independent proportions", Statistics in Medicine 17, 1998, method 10): of 10 rows of the rare class
+all may be right, and a variance says nothing then.
 """
 
 from collections.abc import Callable, Sequence
@@ -107,6 +110,8 @@ def _estimate(
     value = metric.value(truth, probabilities)
     if not np.isfinite(value):
         return None
+    if metric.name == "balanced" and group is None:
+        return _of_recalls(value, truth, probabilities)
     influence = INFLUENCES[metric.name](truth, probabilities, metric.positive)
     error = standard_error(influence, truth, group)
     units = len(truth) if group is None else int(group.max()) + 1  # that are resampled
@@ -126,6 +131,19 @@ def _estimate(
     half /= value * (1 - value)
     middle = special.logit(value)
     return Estimate(value, float(special.expit(middle - half)), float(special.expit(middle + half)))
+
+
+def _of_recalls(value: float, truth: np.ndarray, probabilities: np.ndarray) -> Estimate:
+    """Return the mean of the classes' recalls with the interval that theirs give."""
+    right, counts = probabilities.argmax(axis=1) == truth, np.bincount(truth)
+    known = np.flatnonzero(counts)
+    hits = np.bincount(truth, right)[known].astype(int)
+    ends = [
+        Share(int(hit), int(rows)).interval for hit, rows in zip(hits, counts[known], strict=True)
+    ]
+    arms = np.abs(np.array(ends) - (hits / counts[known])[:, None])
+    below, above = np.sqrt((arms**2).sum(axis=0)) / len(known)
+    return Estimate(value, float(value - below), float(value + above))
 
 
 def estimates(

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from onepass.classify.intervals import (
     INFLUENCES,
@@ -109,6 +110,23 @@ def test_recall_and_precision_of_each_class() -> None:
     assert (first.recall.count, first.recall.rows, first.precision.rows) == (2, 3, 3)
     assert (second.recall.value, second.precision.value) == (0.5, 0.5)
     assert is_uneven(np.repeat([0, 1], [10, 5])) and not is_uneven(np.repeat([0, 1], [9, 5]))
+
+
+@pytest.mark.parametrize("rare", [10, 20])
+@pytest.mark.parametrize(("first", "second"), [(0.9, 0.9), (0.97, 0.95)])
+def test_the_interval_of_balanced_accuracy_covers_where_a_class_is_rare(
+    rare: int, first: float, second: float
+) -> None:
+    metric, common = find_metric("balanced"), 100
+    truth = np.repeat([0, 1], [common, rare])
+    covered = 0.0
+    for wrong in range(25):  # of the common class; more have a probability below 1 in 10,000
+        for hits in range(rare + 1):
+            right = np.concatenate([np.arange(common) >= wrong, np.arange(rare) < hits])
+            found = estimate(metric, truth, np.eye(2)[np.where(right, truth, 1 - truth)])
+            if found.low <= (first + second) / 2 <= found.high:
+                covered += binom.pmf(wrong, common, 1 - first) * binom.pmf(hits, rare, second)
+    assert 0.92 < covered < 0.98
 
 
 @pytest.mark.slow
