@@ -16,6 +16,7 @@ import numpy as np
 from onepass.cache.artifacts import Artifact, record, to_json
 from onepass.cache.errors import MissingFileError, UsageError
 from onepass.cache.files import make_folder
+from onepass.extract.engines.openvino_engine import load_openvino
 from onepass.predict.pixel_classifier import PictureGeometry
 
 LABELS = "labels.json"
@@ -206,8 +207,7 @@ def _open_litert(path: Path) -> Reader:
 
 
 def _write_openvino(model: keras.Model, path: Path, labels: Labels, _: PictureGeometry) -> None:
-    import openvino
-
+    openvino = load_openvino()
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "saved_model"
         model.export(str(saved), format="tf_saved_model", verbose=False)
@@ -218,11 +218,9 @@ def _write_openvino(model: keras.Model, path: Path, labels: Labels, _: PictureGe
 
 
 def _open_openvino(path: Path) -> Reader:
-    import openvino
-
     # in float32, which a processor with bfloat16 would not choose by itself
     options = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(path / "model.xml", "CPU", options)
+    compiled = load_openvino().Core().compile_model(path / "model.xml", "CPU", options)
     return lambda pixels: compiled(pixels)[0]
 
 

@@ -1,5 +1,6 @@
 """OpenVINO on a CPU: the Keras model, converted in memory and compiled for its processor."""
 
+import sys
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -28,15 +29,25 @@ class ConversionError(OnepassError, ValueError):
     """OpenVINO cannot take a model."""
 
 
+def load_openvino() -> Any:
+    """Return the package `openvino`, without its telemetry.
+
+    Unless it is told not to, it reports every layer that it converts to Google Analytics: nobody's business, and up to
+    nine tenths of a conversion's time.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as if it were not installed
+    import openvino
+
+    return openvino
+
+
 def obstacle(numbers: str) -> str:
     """Return why OpenVINO cannot compute in float32 or bfloat16 here; "" where it can."""
     if find_spec("openvino") is None:
         return "OpenVINO is not installed (pip install openvino)"
     if keras.backend.backend() != "tensorflow":
         return f"Keras runs on {keras.backend.backend()}, and OpenVINO takes its models from TensorFlow"
-    import openvino
-
-    able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    able = load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if numbers == "bfloat16" and "BF16" not in able:
         return "this processor does not compute in bfloat16 (AVX512-BF16 or AMX)"
     return ""
@@ -104,9 +115,9 @@ def _vectors(model: keras.Model, maps: list[Any]) -> list[Any]:
 
 
 def _converted(model: keras.Model) -> "openvino.Model":
-    import openvino
     import tensorflow as tf
 
+    openvino = load_openvino()
     traced = tf.function(
         lambda *inputs: as_list(model(inputs if len(inputs) > 1 else inputs[0], training=False)),
         input_signature=[tf.TensorSpec((None, *i.shape[1:]), i.dtype) for i in model.inputs],
@@ -127,10 +138,9 @@ def _refused(name: str, error: Exception) -> ConversionError:
 
 
 def _compiled(stages: Sequence[tuple["openvino.Model", str]], batch: int) -> Step:
-    import openvino
-
+    openvino = load_openvino()
     core = openvino.Core()
-    requests: SimpleQueue[list[openvino.InferRequest]] = SimpleQueue()
+    requests: SimpleQueue[list[Any]] = SimpleQueue()
     compiled = []
     for model, hint in stages:
         fixed = model.clone()
