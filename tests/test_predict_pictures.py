@@ -53,9 +53,16 @@ def predict(places: dict[str, Path], *words: Any) -> int:
 
 
 def models(places: dict[str, Path]) -> list[str]:
+    """Ensembles, and probes of every kind of head and of all vectors, each once."""
     dataset = onepass.open_dataset("birds", cache_dir=places["cache_dir"])
     board = Leaderboard.load(places["runs_dir"] / "birds", "birds", dataset.digest)
-    return [f"birds/{line.id}" for line in board.results if line.keys or line.members]
+    seen, chosen = {""}, []
+    for line in board.results:
+        texts = {line.head, line.features_text} if line.keys else {line.id if line.members else ""}
+        if not texts <= seen:
+            chosen.append(f"birds/{line.id}")
+        seen |= texts
+    return chosen
 
 
 def test_a_picture_that_is_a_row_has_the_very_probabilities_of_the_split(places, val) -> None:
@@ -76,8 +83,9 @@ def test_a_picture_that_is_a_row_has_the_very_probabilities_of_the_split(places,
         np.testing.assert_array_equal(found.probabilities, split.probabilities, err_msg=model)
         turned = predictor(files[::-1])  # elsewhere in the batch
         np.testing.assert_array_equal(turned.probabilities[::-1], split.probabilities)
-        alone = onepass.load_predictor(model, batch_size=1, **places)(files[:2])
-        np.testing.assert_allclose(alone.probabilities, split.probabilities[:2], atol=1e-3)
+        if model in ("birds/logistic", "birds/r1", names[0]):  # each with networks of its own
+            alone = onepass.load_predictor(model, batch_size=1, **places)(files[:2])
+            np.testing.assert_allclose(alone.probabilities, split.probabilities[:2], atol=1e-3)
 
 
 def test_averages_and_views_are_those_of_the_split(places, val) -> None:
