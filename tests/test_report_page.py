@@ -4,12 +4,13 @@ import base64
 import csv
 import hashlib
 import html
+import io
 import json
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -41,7 +42,7 @@ from onepass.report.__main__ import COMMANDS
 from onepass.report.config import ReportConfig
 from onepass.report.context import open_context
 from onepass.report.feature_files import feature_files
-from onepass.report.page import write_page
+from onepass.report.page import PageResult, write_page
 
 
 class Parsed(HTMLParser):
@@ -70,10 +71,34 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.fixture
-def place(made: Place, tmp_path: Path) -> Iterator[Place]:
+def place(made: Place, tmp_path: Path) -> Place:
     """The same, to be changed: results of its own."""
-    shutil.copytree(made.runs, tmp_path / "runs")
-    yield Place(made.store, tmp_path / "runs", made.name)
+    return copy_of(made, tmp_path)
+
+
+def copy_of(made: Place, folder: Path) -> Place:
+    return Place(made.store, Path(shutil.copytree(made.runs, folder / "runs")), made.name)
+
+
+def words_for(place: Place) -> list[str]:
+    return ["--dataset", place.name, "--cache-dir", str(place.store), "--runs-dir", str(place.runs)]
+
+
+@pytest.fixture(scope="module")
+def written(made: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the command says as JSON of the page after classify alone."""
+    words = words_for(copy_of(made, tmp_path_factory.mktemp("written")))
+    with redirect_stdout(io.StringIO()) as out:
+        assert main("report", COMMANDS, [*words, "--json"]) == 0
+    return json.loads(out.getvalue())
+
+
+@pytest.fixture(scope="module")
+def hostile(made: Place, tmp_path_factory: pytest.TempPathFactory) -> PageResult:
+    """The page with a run whose name is hostile too."""
+    place = copy_of(made, tmp_path_factory.mktemp("hostile"))
+    add_run(place, "run" + HOSTILE.replace("/", ""))
+    return place.write()
 
 
 @pytest.fixture(scope="module")
@@ -84,26 +109,25 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return place
 
 
-def test_the_command_writes_one_file_and_says_where(
-    place: Place, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["report", "--dataset", place.name, "--cache-dir", str(place.store), "--runs-dir", str(place.runs)]  # fmt: skip
-    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, cwd=ROOT)
+def test_the_command_writes_one_file_and_says_where(place: Place) -> None:
+    words = ["-m", "report", *words_for(place)]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     page = place.folder / "report.html"
     assert f"Page: {page}" in done.stdout and done.stdout.startswith(f"{place.name}: 8 probes, 0 ")
     assert page.stat().st_size < 5_000_000 and not done.stderr
-    assert main("report", COMMANDS, [*words[1:], "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
-    assert result["path"] == str(page) and result["probes"] == 8 and result["notes"] == []
-    for name in result["figure_names"]:
-        assert (Path(result["figures"]) / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert (Path(result["figures"]) / f"{name}.csv").stat().st_size > 0
 
 
-def test_nothing_is_loaded_and_only_our_own_script_may_run(place: Place) -> None:
-    add_run(place, "tuned")
-    text = place.write().path.read_text(encoding="utf-8")
+def test_the_command_lists_what_it_wrote(written: dict[str, Any]) -> None:
+    assert Path(written["path"]).name == "report.html" and Path(written["path"]).exists()
+    assert written["probes"] == 8 and written["notes"] == []
+    for name in written["figure_names"]:
+        assert (Path(written["figures"]) / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (Path(written["figures"]) / f"{name}.csv").stat().st_size > 0
+
+
+def test_nothing_is_loaded_and_only_our_own_script_may_run(hostile: PageResult) -> None:
+    text = hostile.path.read_text(encoding="utf-8")
     page = Parsed(text)
     addresses = [a[name] for _, a in page.tags for name in ("src", "href", "data", "action", "srcset") if name in a]  # fmt: skip
     assert all(address.startswith(("data:", "#")) for address in addresses)
@@ -117,9 +141,8 @@ def test_nothing_is_loaded_and_only_our_own_script_may_run(place: Place) -> None
     assert not [a for _, a in page.tags for name in a if name.startswith("on") or name == "style"]
 
 
-def test_hostile_names_are_text_wherever_they_stand(place: Place) -> None:
-    add_run(place, "run" + HOSTILE.replace("/", ""))
-    text = place.write().path.read_text(encoding="utf-8")
+def test_hostile_names_are_text_wherever_they_stand(hostile: PageResult) -> None:
+    text = hostile.path.read_text(encoding="utf-8")
     page = Parsed(text)
     assert len(page.all("script")) == 1 and not page.all("i")
     assert all(image["src"].startswith("data:image/") and image["alt"] for image in page.all("img"))
@@ -127,7 +150,7 @@ def test_hostile_names_are_text_wherever_they_stand(place: Place) -> None:
     for name in [HOSTILE, NAMES[1], NAMES[2], "A note <script>alert(3)</script>", "Digits <b>bold</b>"]:  # fmt: skip
         assert name in words
     assert sum(HOSTILE in image["alt"] for image in page.all("img")) >= 5
-    with (place.folder / "figures" / "confusion.csv").open(newline="") as file:
+    with (hostile.figures / "confusion.csv").open(newline="") as file:
         cells = {cell for row in csv.reader(file) for cell in row}
     assert "'=1+1" in cells and "=1+1" not in cells
 
@@ -135,15 +158,14 @@ def test_hostile_names_are_text_wherever_they_stand(place: Place) -> None:
 def test_the_use_of_the_gpus_stands_beside_them_only_where_it_is_known(place: Place) -> None:
     add_run(place, "known", devices=["gpu:0"], gpu_use=0.968)
     add_run(place, "unknown", devices=["cpu:0"], gpu_use=None)
-    cells = " ".join(Parsed(place.write().path.read_text(encoding="utf-8")).texts)
-    assert "gpu:0, GPU use 96.8\u00a0%" in cells and cells.count("GPU use") == 1
+    cells = " ".join(Parsed(place.page()).texts)
+    assert "gpu:0, GPU use 96.8 %" in cells and cells.count("GPU use") == 1
 
 
-def test_the_page_holds_after_classify_alone(place: Place) -> None:
-    result = place.write()
-    assert result.runs == 0 and "finetuning" not in result.sections
-    assert {"headline", "leaderboard", "tradeoffs", "calibration", "mistakes", "embedding", "time", "reproduce"} == set(result.sections)  # fmt: skip
-    assert {"comparison", "accuracy-size", "accuracy-cost", "search-logistic", "search-ridge", "reliability", "risk-coverage", "confusion", "mistakes", "embedding", "time"} == set(result.figure_names)  # fmt: skip
+def test_the_page_holds_after_classify_alone(written: dict[str, Any]) -> None:
+    assert written["runs"] == 0 and "finetuning" not in written["sections"]
+    assert {"headline", "leaderboard", "tradeoffs", "calibration", "mistakes", "embedding", "time", "reproduce"} == set(written["sections"])  # fmt: skip
+    assert {"comparison", "accuracy-size", "accuracy-cost", "search-logistic", "search-ridge", "reliability", "risk-coverage", "confusion", "mistakes", "embedding", "time"} == set(written["figure_names"])  # fmt: skip
 
 
 def test_numbers_come_from_the_leaderboard(place: Place) -> None:
@@ -176,25 +198,25 @@ def test_numbers_come_from_the_run(place: Place) -> None:
     assert f"8 of {count} validation images" in place.page()
 
 
-def test_numbers_come_from_the_store(made: Place, place: Place) -> None:
-    files, notes = feature_files(place.store, place.dataset)
+def test_numbers_come_from_the_store(made: Place, written: dict[str, Any]) -> None:
+    files, notes = feature_files(made.store, made.dataset)
     assert notes == [] and sorted(file.rate for file in files) == [100.0, 400 / 3, 200.0, 400.0]
-    page = place.write().path.read_text(encoding="utf-8")
+    page = Path(written["path"]).read_text(encoding="utf-8")
     assert '<td class="n" data-v="400.0">400</td>' in page and '<td class="n" data-v="100.0">100</td>' in page  # fmt: skip
     rows = list(
-        csv.reader((place.folder / "figures" / "accuracy-cost.csv").read_text().splitlines())
+        csv.reader((Path(written["figures"]) / "accuracy-cost.csv").read_text().splitlines())
     )
     assert [float(row[2]) for row in rows[1:]] == pytest.approx([2.5, 5.0, 7.5, 10.0])
-    assert place.dataset.digest in page and all(file.digest in page for file in files)
+    assert made.dataset.digest in page and all(file.digest in page for file in files)
 
 
-def test_published_results_stand_beside_ours(place: Place) -> None:
+def test_published_results_stand_beside_ours(place: Place, written: dict[str, Any]) -> None:
     page = place.page()
     assert "91.2 %" in page  # 91.25; a line without a number is left out
     headline = page.split('id="leaderboard"')[0]
     assert "58.2 %" in headline and "Someone (2020): frozen features" in headline
     assert headline.count("not run yet") == 1  # fine-tuned, of which there is a published result
-    rows = (place.write().figures / "comparison.csv").read_text()
+    rows = (Path(written["figures"]) / "comparison.csv").read_text()
     assert 'published,"frozen features, Someone (2020)",58.2' in rows
 
 
