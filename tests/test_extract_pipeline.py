@@ -30,6 +30,8 @@ BASE = [
     "--shard-rows",
     "64",
 ]
+# Of 1,300 weights, in many small shards: where what counts is not what is computed.
+TINY = ["--dataset", "digits", "--backbone", "tiny", "--batch", "16", "--shard-rows", "16"]
 pytestmark = pytest.mark.slow
 
 
@@ -45,10 +47,10 @@ def extract(store: Path, *flags: str) -> dict:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with the digits and their vectors at 32 px, extracted without interruption."""
+    """A store with the digits and their vectors at 32 and 40 px, extracted without interruption."""
     folder = tmp_path_factory.mktemp("store")
     assert run(folder, "data", "prepare", "digits").returncode == 0
-    result = extract(folder, "--size", "32", "96")
+    result = extract(folder, "--size", "32", "40")
     assert [file["state"] for file in result["files"]] == ["computed", "computed"]
     return folder
 
@@ -61,8 +63,15 @@ def with_pixels(store: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def features(store: Path, key: str) -> np.ndarray:
-    return np.asarray(open_features(store / "digits" / "features" / f"{key}.h5").X)
+def store_some(store: Path, rows: slice) -> None:
+    """Store some of the digits as a data set of its own, `some`."""
+    whole = open_dataset(store, "digits")
+    labels, split, names = (column[rows] for column in (whole.labels, whole.split, whole.names))
+    store_dataset(store, "some", whole.pixels[rows], labels, split, names, whole.class_ids)
+
+
+def features(store: Path, key: str, name: str = "digits") -> np.ndarray:
+    return np.asarray(open_features(store / name / "features" / f"{key}.h5").X)
 
 
 def test_rows_are_what_the_model_gives_for_them_alone(store: Path) -> None:
@@ -134,25 +143,20 @@ def committed(path: Path) -> int:
 
 
 @pytest.mark.parametrize("carried", [0, 900])
-def test_twenty_kills_leave_the_same_bits_and_lose_a_shard_each_at_most(
+def test_kills_leave_the_same_bits_and_lose_a_shard_each_at_most(
     store: Path, tmp_path: Path, carried: int
 ) -> None:
-    """A backbone of 1,300 weights, so that the kills land while rows are computed, copied and committed."""
+    """They land while rows are computed, copied and committed."""
 
     def start(store: Path, name: str = "digits") -> processes.Process:
-        words = ["extract", "--dataset", name, "--backbone", "tiny", "--size", "32"]
-        flags = ["--batch", "16", "--shard-rows", "16", "--cache-dir", str(store), "--json"]
-        return processes.start(*words, *flags, TINY_BACKBONE="1")
+        words = ["extract", *TINY, "--dataset", name, "--size", "32", "--json"]
+        return processes.start(*words, "--cache-dir", str(store), TINY_BACKBONE="1")
 
     def fresh(folder: Path) -> Path:
         """A store with the digits, and with the vectors of some of them under another name."""
         place = with_pixels(store, folder)
         if carried:
-            some = open_dataset(place, "digits")
-            store_dataset(
-                place, "some", some.pixels[:carried][::-1], some.labels[:carried], some.split[:carried],
-                some.names[:carried], some.class_ids,
-            )  # fmt: skip
+            store_some(place, slice(carried - 1, None, -1))
             out, err = start(place, "some").communicate()
             assert json.loads(out)["files"][0]["state"] == "computed", err
         return place
@@ -171,7 +175,7 @@ def test_twenty_kills_leave_the_same_bits_and_lose_a_shard_each_at_most(
     path = killed / "digits" / "features" / "tiny@32.h5"
     random = np.random.default_rng(0)
     landed, there = [], 0
-    for number in range(20):
+    for number in range(6):
         process = start(killed)
         while "compiled" not in process.stderr.readline():
             assert process.poll() is None
@@ -185,7 +189,7 @@ def test_twenty_kills_leave_the_same_bits_and_lose_a_shard_each_at_most(
         assert now >= there  # nothing committed is ever lost
         landed.append(now > there)
         there = now
-    assert sum(landed) >= 10, "the kills did not land inside the extraction"
+    assert sum(landed) >= 3, "the kills did not land inside the extraction"
     assert ended(start(killed))["computed"] == new - there * 16  # only what was missing
     assert features(killed, "tiny@32").tobytes() == features(whole, "tiny@32").tobytes()
     RowFile.open(path).verify()
@@ -196,10 +200,10 @@ def test_asked_to_stop_it_ends_cleanly_and_resumes_later(
     store: Path, tmp_path: Path, how: str
 ) -> None:
     fresh = with_pixels(store, tmp_path)
-    words = [*BASE, "--size", "96", "--shard-rows", "64", "--json"]
-    path = fresh / "digits" / "features" / "efficientnet_lite0@96.h5"
+    path = fresh / "digits" / "features" / "tiny@128.h5"
+    words = ["extract", *TINY, "--size", "128", "--json", "--cache-dir", str(fresh)]
     limit = ["--time-limit", "0.01s"] if how == "time limit" else []
-    process = processes.start("extract", *words, *limit, "--cache-dir", str(fresh))
+    process = processes.start(*words, *limit, TINY_BACKBONE="1")
     while not limit and not committed(path):
         assert process.poll() is None
         time.sleep(0.02)
@@ -212,7 +216,9 @@ def test_asked_to_stop_it_ends_cleanly_and_resumes_later(
     listed = run(fresh, "cache", "list").stdout
     assert limit or ("unfinished" in listed and "the same command resumes" in listed)
     assert bool(result["files"][0]["rows"]) != bool(limit)
-    assert extract(fresh, "--size", "96")["files"][0]["state"] == "computed"
+    resumed = json.loads(processes.run(*words, TINY_BACKBONE="1").stdout)["files"][0]
+    assert resumed["state"] == "computed"
+    assert limit or resumed["computed"] <= 1797 - result["files"][0]["rows"]
 
 
 def test_changed_weights_are_noticed_before_more_is_computed(store: Path, tmp_path: Path) -> None:
@@ -243,15 +249,15 @@ def begin(fresh: Path, store: Path, key: str, factor: np.float16 = np.float16(1)
 
 def test_another_split_or_seed_computes_nothing(store: Path, tmp_path: Path) -> None:
     """Labels, splits and names are not part of a vector."""
-    assert run(tmp_path, "data", "prepare", "digits").returncode == 0
-    extract(tmp_path, "--size", "32")
-    before = open_dataset(tmp_path, "digits")
-    done = run(tmp_path, "data", "prepare", "digits", "--seed", "1", "--resplit")
+    fresh = with_pixels(store, tmp_path)
+    words = ["extract", *TINY, "--size", "16", "--json", "--cache-dir", str(fresh)]
+    assert processes.run(*words, TINY_BACKBONE="1").returncode == 0
+    before = open_dataset(fresh, "digits")
+    done = run(fresh, "data", "prepare", "digits", "--seed", "1", "--resplit")
     assert done.returncode == 0, done.stderr
-    after = open_dataset(tmp_path, "digits")
-    assert before.digest != after.digest
-    state = extract(tmp_path, "--size", "32")["files"][0]
-    assert state["computed"] == 0 and state["state"] in ("cached", "carried over")
+    assert before.digest != open_dataset(fresh, "digits").digest
+    (file,) = json.loads(processes.run(*words, TINY_BACKBONE="1").stdout)["files"]
+    assert file["computed"] == 0 and file["state"] in ("cached", "carried over")
 
 
 @pytest.mark.parametrize(
@@ -301,11 +307,14 @@ def test_loky_workers_give_the_same_bits(store: Path, tmp_path: Path) -> None:
 def test_jax_gives_the_vectors_of_tensorflow(store: Path, tmp_path: Path) -> None:
     """Within two units in the last place of float16, which is what rounding may do to nearly equal sums."""
     fresh = with_pixels(store, tmp_path)
-    command = [sys.executable, "-m", "extract", *BASE, "--size", "32", "--cache-dir", str(fresh)]
+    store_some(fresh, slice(200))
+    words = [*BASE, "--dataset", "some", "--size", "32", "--cache-dir", str(fresh)]
+    command = [sys.executable, "-m", "extract", *words]
     with_jax = {**os.environ, "KERAS_BACKEND": "jax"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=with_jax)
-    assert done.returncode == 0 and "computed, 1,797 of 1,797 rows" in done.stdout, done
-    ours, theirs = (features(place, "efficientnet_lite0@32") for place in (fresh, store))
+    assert done.returncode == 0 and "computed, 200 of 200 rows" in done.stdout, done
+    theirs = features(store, "efficientnet_lite0@32")[:200]
+    ours = features(fresh, "efficientnet_lite0@32", "some")
     np.testing.assert_allclose(
         ours.astype(np.float32), theirs.astype(np.float32), rtol=2e-3, atol=2e-3
     )
