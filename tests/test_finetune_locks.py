@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 import zipfile
@@ -19,13 +20,19 @@ ABLATE = ("finetune", "ablate", "--dataset", "colours", "--epochs", "2000", "--b
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("migrated")
     with zipfile.ZipFile(FIXTURE) as archive:
-        archive.extractall(tmp_path)
-    migrated = processes.run("cache", "migrate", cwd=tmp_path, ONEPASS_CACHE="store")
-    assert migrated.returncode == 0, migrated.stderr
-    return tmp_path
+        archive.extractall(folder)
+    done = processes.run("cache", "migrate", cwd=folder, ONEPASS_CACHE="store")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def place(migrated: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(migrated, tmp_path / "place"))
 
 
 def start(place: Path, *words: str) -> processes.Process:

@@ -23,7 +23,7 @@ found, updates = {}, []
 def work():
     here = {"cache_dir": sys.argv[1]}
     found["prepared"] = onepass.prepare_dataset("digits", progress=updates.append, **here).state
-    flags = {"size": 32, "batch": 32, "shard_rows": 64, "progress": updates.append, **here}
+    flags = {"size": 32, "batch": 256, "shard_rows": 64, "progress": updates.append, **here}
     stop = onepass.StopRequest()
     stop.ask("enough for today")
     stopped = onepass.extract_features("digits", "efficientnet_lite0", stop=stop, **flags)
