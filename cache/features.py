@@ -330,7 +330,8 @@ def check_fresh(features: FeatureSet, contents: str) -> None:
     if features.contents != contents:
         key = features.keys[0]
         raise StaleError(
-            f"{features.path}: of the images {features.contents[:8]}, but {features.dataset} now has {contents[:8]}; "
+            f"{features.path}: its {len(features.X):,} vectors are of other images than {features.dataset} has now, or in "
+            f"another order (digest {features.contents[:8]}, now {contents[:8]}); "
             "extract computes those that are new and copies the others",
             remedy=Remedy("extract", features.dataset, extract_flags(key)),
         )

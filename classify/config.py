@@ -10,11 +10,14 @@ from onepass.classify.goals import GOAL_HELP, parse_goal
 
 Budget = Literal["quick", "full"]
 Select = Literal["split", "folds"]
+SelectOrAuto = Literal["auto", "split", "folds"]
 NextRule = Literal["margin", "k-center", "both"]
 Method = Literal["average", "stack"]
 METHODS: tuple[Method, ...] = get_args(Method)
 MetricName = Literal["top1", "balanced", "macro-f1", "auroc", "average-precision", "log-loss"]
 ClassWeight = Literal["none", "balanced", "uncorrected"]
+
+FEW_ROWS = 2_000  # training rows: of fewer, a tenth is too small to choose on
 
 CLASS_WEIGHT_HELP = (
     "balanced: each class counts the same while a head learns, and its probabilities are brought back to the "
@@ -58,10 +61,10 @@ class ClassifyConfig(RunsConfig):
     positive: str = flag("", POSITIVE_HELP, metavar="CLASS")
     class_weight: ClassWeight = flag("none", CLASS_WEIGHT_HELP)
     budget: Budget = flag("quick", "how far hyper-parameters are searched")
-    select: Select = flag(
-        "split",
+    select: SelectOrAuto = flag(
+        "auto",
         "split: a tenth of the training rows is held out for every choice; folds: each of them once, five times the "
-        "work, for a few thousand rows",
+        f"work; auto: folds where there are fewer than {FEW_ROWS:,}",
     )
     folds: int = flag(
         0,
@@ -88,6 +91,10 @@ class ClassifyConfig(RunsConfig):
             )
         if self.repeats > 1 and not self.folds:
             raise UsageError(f"--repeats {self.repeats}: expected --folds as well")
+        if self.folds and self.select != "auto":
+            raise UsageError(
+                f"--select {self.select}: expected no --folds, which scores every head in the same folds and chooses none"
+            )
         if not all(self.views) or len(set(self.views)) < len(self.views):
             raise UsageError(f"--views {' '.join(self.views)!r}: expected each view once")
         if self.at:

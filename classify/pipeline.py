@@ -156,7 +156,7 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
             dataset,
             seed=config.seed,
             metric=metric,
-            select=config.select,
+            select=rows.select,
             fresh=config.fresh,
         )
         _refuse_older_vectors(board, features)
@@ -255,7 +255,7 @@ def _probe(
 ) -> tuple[Leaderboard, bool]:
     """Run one probe unless it has been run; return the leaderboard with it, and whether it ran."""
     seed, budget = config.seed, config.budget
-    how = budget if config.select == "split" else f"{budget} by folds"
+    how = budget if rows.select == "split" else f"{budget} by folds"
     identity = probe_id(inputs, head, seed, how, dataset.digest, metric)
     known = board.get(identity)
     if known and known.calibration and intact(board.head_folder(known), known):
@@ -304,7 +304,7 @@ def _result(
         published=dataset.record.published,
         notes=dataset.record.notes,
         series=series,
-        protocol=(DESCRIPTION if config.select == "split" else BY_FOLDS).format(
+        protocol=(DESCRIPTION if board.select == "split" else BY_FOLDS).format(
             seed=config.seed, **asdict(board.winner.rows)
         ),
         scorings=count_scorings(board.folder, dataset.digest),

@@ -156,6 +156,11 @@ def arrange(
         notes.append(note.format(fraction=FRACTION, seed=choices.seed))
     if drawn and before and not choices.resplit and wished.seed not in (None, choices.seed):
         said.append(f"the split stays as seed {choices.seed} drew it; --resplit draws it anew")
+    if drawn and source.class_ids and not np.any(split == VAL):
+        said.append(
+            "no validation images: all images of each class belong together (of one group, or equal), and stay in the "
+            "training split; classify needs a validation split"
+        )
     if drawn and groups is None:
         _say_series([item.name for item in items], split, len(source.class_ids), said)
     shared = _drop_leaks(content, split, choices.drop_leaks, said)

@@ -3,7 +3,7 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
-from onepass.cache.commandline.advice import command_of
+from onepass.cache.commandline.advice import command_of, onepass_command
 from onepass.cache.commandline.command import Command, OnSignal, main
 from onepass.cache.keras_settings import loading_keras
 from onepass.cache.progress import counted, human_seconds
@@ -74,8 +74,14 @@ def _result_text(result: "ExtractResult") -> str:
         lines.append(
             f"Stopped cleanly ({result.stopped}); {counted(left, 'row')} left. The same command resumes."
         )
-    else:
+    elif result.labelled:
         lines.append(f"Next: {command_of('classify', result.dataset)}")
+    else:
+        words = ("next", "--dataset", "LABELLED", "--from", result.dataset)
+        lines.append(
+            f"Next: {onepass_command('classify', *words)}, where LABELLED has labels and the same features: which "
+            "images to label next"
+        )
     return "\n".join(lines)
 
 

@@ -71,6 +71,7 @@ class ExtractResult:
         stopped: Why the run ended early; "" if it did not.
         plan: With --dry-run, the estimate of each file; else empty.
         plan_seconds: What all of them take together; files of one job share their time.
+        labelled: Whether the data set has classes, which heads can learn.
     """
 
     dataset: str
@@ -79,6 +80,7 @@ class ExtractResult:
     stopped: str
     plan: list[Estimate]
     plan_seconds: float
+    labelled: bool = True
 
 
 def extract_features(config: ExtractConfig, stop: StopRequest | None = None) -> ExtractResult:
@@ -116,7 +118,15 @@ def extract_features(config: ExtractConfig, stop: StopRequest | None = None) -> 
             files += _run_job(job, dataset, config, stop)
     dry = plan if config.dry_run else []
     seconds = sum(job.estimates[0].seconds for job in prepared)
-    return ExtractResult(config.dataset, len(dataset.labels), files, stop.reason, dry, seconds)
+    return ExtractResult(
+        config.dataset,
+        len(dataset.labels),
+        files,
+        stop.reason,
+        dry,
+        seconds,
+        bool(dataset.class_ids),
+    )
 
 
 def _cached_file(key: FeatureKey, store: AnyStore, dataset: ImageDataset) -> FileReport:

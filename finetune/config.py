@@ -64,7 +64,8 @@ class FinetuneConfig(RunsConfig):
     unfreeze: str = flag("all", "layers to train: all, last:N or from:LAYER", metavar="WHICH")
     batchnorm: str = flag("", "its statistics (default: the recipe's)", choices=("frozen", "train"))
     select: bool = flag(
-        True, "hold the selection split out and keep the weights that do best there"
+        True,
+        "hold the selection split out and keep the weights that do best there; where heads were chosen by folds too",
     )
     metric: MetricName | None = flag(
         None, "what epochs are chosen by, on the selection split (default: what the probe was)"

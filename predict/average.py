@@ -31,13 +31,24 @@ def average(members: Sequence[Predictor], *, learnt: bool) -> Predictor:
     if learnt and held_out is None:
         raise InvalidInputError(f"--weights learnt: {reason}; use --weights equal")
     weights = np.full(len(members), 1 / len(members))
+
+    def parts_of(part: str) -> list[np.ndarray]:
+        parts = [member.compute(part) for member in members]
+        if part == SELECTION and held_out is not None:  # one chosen by folds has more of them
+            own = [member.held_out for member in members]
+            parts = [
+                p[np.isin(o, held_out)] for p, o in zip(parts, own, strict=True) if o is not None
+            ]
+        return parts
+
     if learnt:
         truth = members[0].dataset.labels[held_out]
-        weights = learn_weights([member.compute(SELECTION) for member in members], truth)
+        weights = learn_weights(parts_of(SELECTION), truth)
 
     def compute(part: str) -> np.ndarray:
         # rounded as they were when the weights were learnt
-        parts = [member.compute(part).astype(member.precision) for member in members]
+        pairs = zip(members, parts_of(part), strict=True)
+        parts = [one.astype(member.precision) for member, one in pairs]
         return mix([part.astype(np.float32) for part in parts], weights)
 
     return Predictor(
@@ -87,14 +98,23 @@ def _mean_model(members: Sequence[Predictor], weights: tuple[float, ...]) -> Mea
 
 
 def _shared_rows(members: Sequence[Predictor]) -> tuple[np.ndarray | None, str]:
-    """Return the selection rows that no member was trained on, or why there are none."""
-    first = members[0]
+    """Return the selection rows that no member was trained on, or why there are none.
+
+    A member that was chosen by folds has an answer of nearly every training row from before it was trained on it.
+    """
+    rows = []
     for member in members:
         if member.held_out is None:
             return None, member.not_held_out
-        if first.held_out is None or not np.array_equal(member.held_out, first.held_out):
-            return None, f"{member.name} and {first.name} held out different selection rows"
-    return first.held_out, ""
+        rows.append(member.held_out)
+    fewest = min(range(len(rows)), key=lambda i: len(rows[i]))
+    for member, held_out in zip(members, rows, strict=True):
+        if not np.isin(rows[fewest], held_out).all():
+            return (
+                None,
+                f"{member.name} and {members[fewest].name} held out different selection rows",
+            )
+    return rows[fewest], ""
 
 
 def learn_weights(members: Sequence[np.ndarray], truth: np.ndarray) -> np.ndarray:

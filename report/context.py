@@ -18,6 +18,7 @@ from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
 from onepass.classify.leaderboard.pareto import extraction_costs
 from onepass.classify.leaderboard.prediction_record import PredictionRecord
 from onepass.classify.leaderboard.records import load_probabilities
+from onepass.classify.leaderboard.result import features_text
 from onepass.classify.metrics import softmax
 from onepass.classify.operating_points import OperatingPoint, choose_for_winner
 from onepass.classify.protocol.evaluate import find_positive
@@ -30,7 +31,7 @@ from onepass.finetune.errors import ERRORS, RunErrors
 from onepass.finetune.session.result import FinetuneResult
 from onepass.finetune.session.runs import Run, load_logits, logits_path, read_run, run_folders
 from onepass.report.feature_files import FeatureFile, feature_files
-from onepass.report.names import display_names
+from onepass.report.names import display_names, feature_words
 
 USUAL = RateGoal("sensitivity", 0.95)
 
@@ -171,7 +172,8 @@ def probe_name(probe: ProbeResult) -> str:
     if probe.members:
         return f"{probe.head} of {len(probe.members)} probes"
     if probe.features:
-        return f"{probe.features_text} + {probe.head}"
+        seen = features_text(tuple(map(feature_words, probe.features)), probe.views)
+        return f"{seen} + {probe.head}"
     return {"majority": "majority class", "guess": "random guess"}.get(probe.head, probe.head)
 
 

@@ -286,7 +286,8 @@ def test_vectors_of_other_images_are_stale(tmp_path: Path) -> None:
         check_fresh(features, contents_digest(contents(range(1, 11))))
     now = contents_digest(contents(range(1, 11)))[:8]
     assert str(error.value) == (
-        f"{key.file(tmp_path, 'digits')}: of the images {features.contents[:8]}, but digits now has {now}; "
+        f"{key.file(tmp_path, 'digits')}: its 10 vectors are of other images than digits has now, or in "
+        f"another order (digest {features.contents[:8]}, now {now}); "
         "extract computes those that are new and copies the others"
     )
     flags = ("--backbone", "vgg16", "--size", "64", "--layer", "block1", "--view", "flip", "--pooling", "max")  # fmt: skip

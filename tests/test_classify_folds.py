@@ -12,15 +12,22 @@ from stored import store_dataset
 from conftest import fields_of, refused
 from onepass.cache.commandline.command import STOPPED, main
 from onepass.cache.errors import InvalidInputError, UsageError
+from onepass.classify import config as classify_config
 from onepass.classify.__main__ import COMMANDS
 from onepass.classify.analysis.series import find_parted_series
-from onepass.classify.config import ClassifyConfig
+from onepass.classify.config import ClassifyConfig, EnsembleConfig
+from onepass.classify.ensemble import run_ensemble
 from onepass.classify.heads.neighbours.knn import Neighbours
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.metrics import METRICS, corrected_interval, corrected_t_test
 from onepass.classify.pipeline import run_probes
-from onepass.classify.protocol.evaluate import ProtocolRows, run_probe, selected_on
+from onepass.classify.protocol.evaluate import (
+    ProtocolRows,
+    protocol_rows,
+    run_probe,
+    selected_on,
+)
 from onepass.classify.resampling import folds as room
 from onepass.classify.resampling.folds import (
     CrossValidation,
@@ -257,6 +264,38 @@ class TestSelectionByFolds:
             assert right.mean() == pytest.approx(probe.selection_top1, abs=0.005)
             assert probe.selection_top1 == pytest.approx(max(t.accuracy for t in probe.trials))
             assert np.array_equal(selected_on(dataset, probe), train)
+
+    def test_few_rows_are_chosen_by_folds_unless_they_cannot_be_dealt(self, monkeypatch) -> None:
+        data = digits()
+        count = int((data.split == 0).sum())
+        monkeypatch.setattr(classify_config, "FEW_ROWS", count + 1)
+        dataset = data.opened()
+        for select, expected in (("auto", "folds"), ("split", "split"), ("folds", "folds")):
+            rows = protocol_rows(dataset, 0, select)
+            assert rows.select == rows.counts().select == expected
+        monkeypatch.setattr(classify_config, "FEW_ROWS", count)
+        assert protocol_rows(dataset, 0, "auto").select == "split"
+        monkeypatch.undo()
+        pairs = data.opened(groups=[f"g{row % 3}" for row in range(len(data.labels))])
+        monkeypatch.setattr(classify_config, "FEW_ROWS", count + 1)
+        assert protocol_rows(pairs, 0, "auto").select == "split"  # three groups are no five folds
+        with pytest.raises(InvalidInputError, match="5 folds: expected different"):
+            protocol_rows(pairs, 0, "folds")
+
+    def test_the_result_says_how_it_was_chosen_and_an_ensemble_follows(self, store, tmp_path, monkeypatch) -> None:  # fmt: skip
+        monkeypatch.setattr(classify_config, "FEW_ROWS", 2_000)
+        result = run_probes(config(store, tmp_path, folds=0, select="auto"))
+        assert (
+            "by five folds of the" in result.protocol and result.results[0].rows.select == "folds"
+        )
+        again = run_probes(config(store, tmp_path, folds=0, select="folds"))
+        assert again.ran == 0 and again.winner == result.winner
+        made = run_ensemble(EnsembleConfig(dataset=NAME, cache_dir=store, runs_dir=tmp_path))
+        assert {line.rows.select for line in (*made.members, *made.ensembles)} == {"folds"}
+
+    def test_folds_that_compare_choose_nothing(self, store, tmp_path) -> None:
+        with pytest.raises(UsageError, match=r"--select folds: expected no --folds"):
+            config(store, tmp_path, folds=5, select="folds")
 
     def test_out_of_fold_probabilities_are_of_heads_that_have_not_seen_the_row(self) -> None:
         """Labels that nothing can know: whoever has seen them is right, whoever has not is not."""

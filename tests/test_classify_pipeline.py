@@ -388,7 +388,7 @@ class TestRefusals:
         target = store / NAME / "features" / "foreign@8.h5"
         target.write_bytes(key.file(store, "others").read_bytes())
         line = refusal(tmp_path, capsys, "--features", "toy@8,foreign@8")
-        assert f"of the images {other.contents[:8]}" in line and "onepass extract" in line
+        assert f"(digest {other.contents[:8]}, now" in line and "onepass extract" in line
         assert not (tmp_path / "runs").exists()
 
     def test_leaderboard_of_an_older_extraction(self, tmp_path: Path, dataset, capsys) -> None:
@@ -415,7 +415,8 @@ class TestRefusals:
         target.write_bytes(key.file(store, "others").read_bytes())
         line = refusal(tmp_path, capsys)
         assert (
-            f"of the images {other.contents[:8]}, but {NAME} now has {dataset.contents[:8]}" in line
+            f"of other images than {NAME} has now, or in another order (digest {other.contents[:8]}, "
+            f"now {dataset.contents[:8]})" in line
         )
 
     def test_features_of_other_images(self, tmp_path: Path, dataset, capsys) -> None:

@@ -488,6 +488,14 @@ class TestSplits:
         assert all(place.sides()[key] == side for key, side in before.items())
         assert place.prepare().state == "cached" and place.dataset.groups is None
 
+    def test_one_group_of_all_has_no_validation_images_and_says_so(self, place):
+        images = {f"{c}/p{n}.png": png(10 * k + n) for k, c in enumerate(("cat", "dog")) for n in range(6)}  # fmt: skip
+        write(place.photos, images)
+        said = "no validation images: all images of each class belong together"
+        assert not any(said in line for line in place.prepare().said)
+        done = place.prepare(group_by="(p)", resplit=True)
+        assert not len(place.dataset.rows("val")) and said in prepared_text(done)
+
     def test_groups_that_a_split_has_parted_ask_for_a_new_draw(self, place):
         images = {f"{c}/p{n % 7}_{n}.png": png(100 * k + n) for k, c in enumerate(("cat", "dog")) for n in range(28)}  # fmt: skip
         write(place.photos, images)

@@ -4,6 +4,7 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,9 +22,10 @@ from onepass.data.config import RelabelConfig
 from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.data.relabel import relabel
 from onepass.predict.__main__ import COMMANDS
-from onepass.predict.average import learn_weights, mix
+from onepass.predict.average import average, learn_weights, mix
 from onepass.predict.config import PredictConfig
 from onepass.predict.models import load_predictor
+from onepass.predict.predictor import Predictor
 from onepass.predict.split import predict_split
 
 
@@ -122,6 +124,21 @@ def test_weights_and_temperature_come_from_the_selection_rows_alone(places, tmp_
     assert [member["weight"] for member in spoilt["members"]] == weights
     assert spoilt["temperature"] == record["temperature"]
     assert spoilt["val_top1"] < record["val_top1"]
+
+
+def test_a_member_that_was_chosen_by_folds_is_weighed_on_the_rows_that_all_held_out() -> None:
+    labels = np.random.default_rng(0).integers(0, 2, 40)
+    right, some = np.eye(2, dtype=np.float32)[labels] * 0.8 + 0.1, np.arange(3, 40, 4)
+    data = SimpleNamespace(labels=labels)
+    by_folds = Predictor("d/a", "", data, lambda part: right, np.arange(40))
+    run = Predictor("d/b", "", data, lambda part: 1 - right[some], some)
+    both = average([by_folds, run], learnt=True)
+    assert both.learnt_on == len(some) and both.weights[0] > 0.99
+    np.testing.assert_array_equal(both.held_out, some)
+    np.testing.assert_allclose(both.compute("selection"), right[some], atol=0.01)
+    other = replace(run, held_out=some + 40)
+    with pytest.raises(InvalidInputError, match="held out different selection rows"):
+        average([by_folds, other], learnt=True)
 
 
 def test_a_run_that_saw_all_rows_learns_nothing_and_says_so(places, capsys) -> None:

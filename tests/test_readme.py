@@ -171,7 +171,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(words: list[str], home: Path) -> str:
-    done = processes.run(*words, cwd=home)
+    done = processes.run(*words, cwd=home, FEW_ROWS="2000")  # as it is for users
     assert done.returncode == 0, f"{words}\n{done.stderr}"
     return done.stdout.replace(f"{home}/", "")
 

@@ -15,7 +15,8 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from onepass.cache.errors import InvalidInputError, unknown_name
-from onepass.classify.config import Budget, Select
+from onepass.classify import config
+from onepass.classify.config import Budget, Select, SelectOrAuto
 from onepass.classify.heads.base import Head
 from onepass.classify.leaderboard.result import ProbeResult, RowCounts
 from onepass.classify.metrics import (
@@ -82,6 +83,11 @@ class ProtocolRows:
                 f"{len(self.fit)}, {len(self.selection)} and {len(self.val)}"
             )
 
+    @property
+    def select(self) -> Select:
+        """How choices are made."""
+        return "split" if self.fold is None else "folds"
+
     def counts(self) -> RowCounts:
         """Return how many rows each step reads."""
         return RowCounts(**{f.name: len(getattr(self, f.name)) for f in fields(RowCounts)})
@@ -140,23 +146,28 @@ class Outcome:
         )
 
 
-def protocol_rows(dataset: ImageDataset, seed: int, select: Select = "split") -> ProtocolRows:
+def protocol_rows(dataset: ImageDataset, seed: int, select: SelectOrAuto = "split") -> ProtocolRows:
     """Return the rows of each step of the protocol.
 
     Args:
         dataset: Each of its classes needs a training row.
         seed: Of the selection split, or of the folds.
-        select: Whether a part of the training rows is held out for every choice, or each of them once.
+        select: Whether a part of the training rows is held out for every choice, or each of them once; "auto": each
+            once where they are few, and can be dealt into folds.
 
     Raises:
         InvalidInputError: As `training_rows`; or a validation row has no label.
     """
     train, val = training_rows(dataset), _labelled_rows(dataset, "val", "validate on")
-    if select == "folds":
-        fold = fold_split(
-            dataset.labels, train, dataset.content, dataset.groups, folds=FOLDS, seed=seed
-        )
-        return ProtocolRows(train, train[fold != KEPT], train, val, dataset.rows("test"), fold)
+    if select == "folds" or (select == "auto" and len(train) < config.FEW_ROWS):
+        try:
+            fold = fold_split(
+                dataset.labels, train, dataset.content, dataset.groups, folds=FOLDS, seed=seed
+            )
+            return ProtocolRows(train, train[fold != KEPT], train, val, dataset.rows("test"), fold)
+        except InvalidInputError:
+            if select == "folds":
+                raise
     fit, selection = selection_rows(dataset, seed)
     if not len(selection):
         raise InvalidInputError(

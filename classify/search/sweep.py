@@ -152,6 +152,11 @@ def run_sweeps(config: SweepConfig) -> SweepsResult:
     records, ran = [], 0
     with only_writer(folder):
         board = open_board(folder, dataset, seed=config.seed, metric=sweeps[0].metric)
+        if board.other_rows:
+            log.info(
+                "a sweep chooses on the selection split, and is ranked with probes that did; `onepass classify` ranks "
+                "those by folds again"
+            )
         for sweep, path in zip(sweeps, paths, strict=True):
             state = StateFile(path.with_suffix(".npz"), sweep.probe)
             if config.fresh:
