@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -82,6 +83,7 @@ class RowPool:
     def __init__(self, wanted: np.ndarray) -> None:
         self._index = ContentIndex(wanted)
         self._first = self._index.find(wanted)
+        self._adding = threading.Lock()
         self._parts: list[_File | _Shard | None] = []
         self._files: list[Path] = []  # which file each part is of, or will be
         self._part = np.full(len(wanted), -1)  # where the row of a first position lies: which part,
@@ -154,11 +156,13 @@ class RowPool:
     def _add(
         self, part: _File | _Shard | None, file: Path, rows: np.ndarray, positions: np.ndarray
     ) -> None:
-        # Written from the last to the first, so that of equal rows the first stays.
-        self._part[positions[::-1]] = len(self._parts)
-        self._row[positions[::-1]] = rows[::-1]
-        self._parts.append(part)
-        self._files.append(file)
+        with self._adding:  # several devices commit shards at a time
+            number = len(self._parts)
+            self._parts.append(part)
+            self._files.append(file)
+            # Written from the last to the first, so that of equal rows the first stays.
+            self._part[positions[::-1]] = number
+            self._row[positions[::-1]] = rows[::-1]
 
     def file_of(self, position: int) -> Path:
         """Return the file that a row which exists is of, finished or not."""

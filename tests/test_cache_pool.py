@@ -1,5 +1,7 @@
 """Rows that exist anywhere are found by what they are known by, and given only after they were checked."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +171,23 @@ def test_whatever_lies_where_every_row_is_of_its_image(
     have = [position for position, image in enumerate(wanted) if image in there]
     if have:
         assert images_of(pool, have) == [wanted[position] for position in have]
+
+
+class SlowList(list):
+    """Another thread always comes between a look at its length and what follows."""
+
+    def __len__(self) -> int:
+        length = super().__len__()
+        time.sleep(0.001)
+        return length
+
+
+def test_shards_may_be_added_by_several_threads(tmp_path: Path) -> None:
+    """As several devices commit theirs: each row is still given from its own shard."""
+    images = list(range(40))
+    paths = [write_shard(tmp_path / "a.parts", KIND, arrays([image])) for image in images]
+    pool = RowPool(contents(images))
+    pool._parts = SlowList()
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda path: pool.add_shard(path, KIND), paths))
+    assert images_of(pool, images) == images
