@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -160,7 +160,10 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
             fresh=config.fresh,
         )
         _refuse_older_vectors(board, features)
-        before = board if board.ranked or config.fresh else previous_board(folder, dataset)
+        chosen_otherwise = replace(board, select="folds" if rows.select == "split" else "split")
+        before = next((one for one in (board, chosen_otherwise) if one.ranked), None)
+        if before is None and not config.fresh:
+            before = previous_board(folder, dataset)
         for number, (inputs, head) in enumerate(probes, 1):
             label = f"[{number}/{len(probes)}] " + " · ".join(
                 filter(None, [inputs.text, head.kind])

@@ -208,6 +208,16 @@ def test_the_winner_keeps_its_operating_point(made) -> None:
     assert f"Operating point specificity=0.9: {name} from a probability of" in classify_text(found)
 
 
+def test_a_winner_that_is_chosen_by_folds_keeps_the_promise_of_the_one_before(
+    made, tmp_path: Path
+) -> None:
+    places = {**made, "runs_dir": tmp_path}
+    before = classify(places, at="specificity=0.9", positive="digit 8").point
+    after = classify(places, select="folds")
+    assert before and after.point and after.point.goal == before.goal
+    assert after.point.negatives > before.negatives and after.results[0].rows.select == "folds"
+
+
 def test_a_goal_without_its_class_is_refused_before_a_probe_runs(made, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="expected --positive CLASS beside it"):
         classify({**made, "runs_dir": tmp_path}, at="sensitivity=0.9")
