@@ -268,7 +268,10 @@ class RowWriter:
             raise InvalidInputError(
                 f"{self.path}: expected all of {len(order)} rows; missing rows {missing[:10].tolist()}"
             )
-        columns = self.plan.kind.columns
+        columns, keys = self.plan.kind.columns, self.column(self.plan.kind.key, order)
+        if not np.array_equal(keys, self.wanted[order]):
+            # No file can be the cause: this would be a fault of ours, and wrong rows of it for ever.
+            raise RuntimeError(f"{self.path}: the rows found are not those of the images asked for")
         meta = {
             "inputs": inputs_of(self.plan.kind.recipe, self.column("content", order)),
             "attributes": to_json(attributes or {}),

@@ -295,6 +295,16 @@ def test_rows_of_other_images_are_refused(tmp_path: Path) -> None:
         assert len(writer.missing) == 7
 
 
+def test_a_file_is_never_made_of_rows_that_were_mixed_up(tmp_path: Path) -> None:
+    """Whatever mistake is made with their places: two threads once gave two shards one number."""
+    with writer_of(tmp_path / "a.h5") as writer:
+        fill(writer)
+        writer.pool._part[16:32] = writer.pool._part[0]
+        with pytest.raises(RuntimeError, match="not those of the images asked for"):
+            writer.finish()
+        assert not writer.path.exists() and len(list(writer.folder.glob("shard-*.h5"))) == 7
+
+
 def test_a_chosen_order_and_a_key_that_is_not_the_content(tmp_path: Path) -> None:
     """Pixels are known by their encoded files until they are decoded; only then equal images show."""
     kind = ShardKind(
