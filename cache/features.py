@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")  # a row's split is the index of its name
 OPENVINO = "openvino_"  # begins the precision of what OpenVINO computes; all others are Keras's dtype policies
 LOGITS = "logits"  # the pooling of a file that holds the backbone's own ImageNet logits
+WHOLE_MAP = "map"  # the pooling of a file that holds a layer's whole map, which frozen layers hand to trained ones
 LOGITS_FILE = re.compile(rf"~{LOGITS}(?=$|[=!])")
 KEY_TEXT = re.compile(
     r"(?P<backbone>[^@#:+~=!/]+)@(?P<size>\d+)(#(?P<variant>\w+))?(:(?P<layer>[^+~=!]+))?"
@@ -359,7 +360,9 @@ def stored_precisions(store: AnyStore, dataset: str, key: FeatureKey) -> set[str
     return {
         parts.get("precision", "float32")
         for parts in found
-        if int(parts["size"]) == key.size and parts.get("variant", "") == key.variant
+        if int(parts["size"]) == key.size
+        and parts.get("variant", "") == key.variant
+        and parts.get("pooling") != WHOLE_MAP
     }
 
 

@@ -33,6 +33,10 @@ CROP_ASPECT = 4 / 3  # of a crop's sides at most, as in Inception's training
 ERASED = (0.02, 0.4)  # least and largest share of the area that is erased, and
 ERASED_ASPECT = 0.3  # the flattest rectangle: Zhong et al., section 3.2
 CORNERS = np.array([[-0.5, -0.5], [0.5, -0.5], [-0.5, 0.5], [0.5, 0.5]])
+# How an image may lie, as Pillow names it: bit 0 of the number upside down, bit 1 mirrored, bit 2 then transposed.
+ORIENTATIONS = (
+    "", "flip:vertical", "flip", "rotate:180", "transpose", "rotate:270", "rotate:90", "transverse",
+)  # fmt: skip
 # Keeps the inverse of a frame finite where next to nothing of an image is seen.
 SMALLEST_FRAME = 1e-3
 
@@ -121,6 +125,18 @@ def _orientation(
     # A turn by 90 degrees is a transposition after a mirroring; by 180, both mirrorings.
     upside, mirror = upside ^ (turns >= 2), mirror ^ ((turns + 1) % 4 >= 2)
     return {"transpose": turns % 2 == 1}, upside, mirror
+
+
+def orientations_of(draws: Mapping[str, np.ndarray], count: int) -> np.ndarray:
+    """Return the orientation (B,) of each image, a number of `ORIENTATIONS`, where nothing else is drawn."""
+    flips = draws.get("flips", np.zeros((count, 2), bool))
+    return flips[:, 0] + 2 * flips[:, 1] + 4 * draws.get("transpose", np.zeros(count, bool))
+
+
+def orientation_draws(orientation: int, count: int) -> dict[str, np.ndarray]:
+    """Return draws of one orientation for all of `count` images."""
+    upside, mirror, transpose = (np.full(count, bool(orientation & bit)) for bit in (1, 2, 4))
+    return {"flips": np.stack([upside, mirror], axis=1), "transpose": transpose}
 
 
 def _changes(augmentation: Augmentation, streams: _Streams) -> dict[str, np.ndarray]:

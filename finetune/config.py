@@ -62,6 +62,11 @@ class FinetuneConfig(RunsConfig):
         (), "other numbers of the recipe, such as weight_decay=0.05 ema=0 rotation=10", metavar="NAME=VALUE"
     )  # fmt: skip
     unfreeze: str = flag("all", "layers to train: all, last:N or from:LAYER", metavar="WHICH")
+    cache_frozen: bool = flag(
+        True,
+        "compute the outputs of layers that are not trained once an image and keep them in the store, where the "
+        "augmentation only mirrors or makes quarter turns, or there is none",
+    )
     batchnorm: str = flag("", "its statistics (default: the recipe's)", choices=("frozen", "train"))
     select: bool = flag(
         True,

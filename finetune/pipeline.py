@@ -77,11 +77,12 @@ def _trained(session: Session, folder: Path, stop: StopRequest) -> FinetuneResul
     record_run(folder, session.identity, found, session.dataset)
     apart = session.warm(classifier)
     _log_layers(session, classifier)
-    training = session.training(classifier, folder / CHECKPOINT)
-    stopped = training.run(lambda: stop.reason)
+    with session.frozen_rows(classifier) as frozen:
+        training = session.training(classifier, folder / CHECKPOINT, frozen=frozen)
+        stopped = training.run(lambda: stop.reason)
+        chosen = None if stopped else training.conclude()
     result = _result(session, folder, training, apart, stopped)
-    if not stopped:
-        chosen = training.conclude()
+    if chosen:
         result = replace(
             result, ended=training.ended, kept=chosen.why, kept_epochs=chosen.epochs,
             selection_top1=chosen.accuracy,

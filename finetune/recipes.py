@@ -71,6 +71,11 @@ class Augmentation:
         return tuple(f.name for f in fields(self) if getattr(self, f.name))
 
     @property
+    def beyond_orientations(self) -> tuple[str, ...]:
+        """Those of them that make more of an image than its eight orientations."""
+        return tuple(part for part in self.parts if part not in SYMMETRIES)
+
+    @property
     def turns(self) -> bool:
         """Whether rows of the stored image may end up slanted."""
         return bool(self.rotation or self.shear or self.randaugment)

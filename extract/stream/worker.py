@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from onepass.cache.rows import RowFile, RowWriter
 from onepass.cache.shards import ShardKind, write_shard
 from onepass.data.dataset import ImageDataset
 from onepass.extract.jobs import ExtractionJob
-from onepass.extract.stream.engine import PixelBatch, Stream, cut_batches
+from onepass.extract.stream.engine import BatchStep, PixelBatch, Stream, cut_batches
 from onepass.extract.stream.extractor import Extractor
 from onepass.extract.stream.gpu_use import GpuUse
 
@@ -30,6 +31,15 @@ TOLERANCE = {
 }
 
 Commit = Callable[[int, np.ndarray, dict[str, np.ndarray]], None]  # file, rows, columns
+
+
+class Compiled(Protocol):
+    """A compiled model: fields of an `Extractor`, which is one."""
+
+    @property
+    def steps(self) -> tuple[BatchStep, ...]: ...
+    @property
+    def batch(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +67,7 @@ class ShardTask:
 
 def compute_shards(
     task: ShardTask,
-    extractor: Extractor,
+    extractor: Compiled,
     commit: Commit,
     stop: Callable[[], str] = lambda: "",
     progress: Progress | None = None,
@@ -134,7 +144,7 @@ def _extractor(job: ExtractionJob, pixels: Path, batch: int) -> Extractor:
     return Extractor.build(job, RowFile.open(pixels).columns["pixels"], batch)
 
 
-def check_sentinel(extractor: Extractor, writers: list[RowWriter], dataset: ImageDataset) -> None:
+def check_sentinel(extractor: Compiled, writers: list[RowWriter], dataset: ImageDataset) -> None:
     """Compute a batch of rows that are stored already again, before hours are spent on the others.
 
     They are taken from all over the rows that earlier runs, or other files, have.

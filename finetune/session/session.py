@@ -1,6 +1,7 @@
 """What a fine-tuning run works on, and how its network is made and warm-started."""
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from onepass.finetune.session.checkpoint import load_variables, save_variables
 from onepass.finetune.session.run_identity import CONFIG, RunConfig, RunIdentity
 from onepass.finetune.session.start import Start, choose_start
 from onepass.finetune.training.batches import Examples
+from onepass.finetune.training.frozen_rows import FrozenRows, open_frozen_rows
 from onepass.finetune.training.loop import Training
 from onepass.finetune.training.model import Classifier, assemble, warm_start
 
@@ -149,15 +151,27 @@ class Session:
         classes = len(self.dataset.class_ids)
         return assemble(extractor, classes, self.recipe, config.seed, config.unfreeze)
 
+    def frozen_rows(self, classifier: Classifier) -> AbstractContextManager[FrozenRows | None]:
+        """Open what the network's frozen layers make of the images, where there are any and it may be kept."""
+        config = self.config
+        if config.unfreeze == "all" or not config.cache_frozen or not self.recipe.epochs:
+            return nullcontext()
+        seen = len(self.rows.fit) + (0 if self.rows.selection is None else len(self.rows.selection))
+        return open_frozen_rows(
+            classifier.trainer, self.recipe, self.start, config.store, self.dataset, seen
+        )
+
     def training(
-        self, classifier: Classifier, checkpoint: Path, start_counts: bool = True
-    ) -> Training:
+        self, classifier: Classifier, checkpoint: Path, start_counts: bool = True,
+        frozen: FrozenRows | None = None,
+    ) -> Training:  # fmt: skip
         """Return the training of a warm-started network; it resumes from the checkpoint, if there is one.
 
         Args:
             classifier: The network.
             checkpoint: The file.
             start_counts: Whether the network as it is now may be chosen, as epoch 0.
+            frozen: What its frozen layers make of the images; None: that is computed in each step.
         """
         examples = Examples(
             self.dataset.pixels,
@@ -166,6 +180,7 @@ class Session:
             self.rows.selection,
             self.metric,
             self.class_weights,
+            frozen,
         )
         config = self.config
         return Training(

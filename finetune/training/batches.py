@@ -1,7 +1,7 @@
 """Which images each step sees, in an order that depends on the seed only, and how they get there."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,9 @@ from onepass.cache.memory_map import release
 from onepass.classify.metrics import TOP1, Metric
 from onepass.extract.backend import on_accelerator
 from onepass.extract.stream.engine import Channel
-from onepass.finetune.augmentation import draw, draw_order
+from onepass.finetune.augmentation import draw, draw_order, orientations_of
 from onepass.finetune.recipes import Augmentation
+from onepass.finetune.training.frozen_rows import FrozenRows
 
 RESIDENT_BYTES = 8_000_000_000  # of pixels that may lie on an accelerator
 
@@ -30,6 +31,7 @@ class Examples:
             all epochs are trained and the last weights kept.
         metric: What they are chosen by.
         class_weights: As `onepass.finetune.training.step.TrainStep` takes them.
+        frozen: What frozen layers make of the images; None where that is computed in each step.
     """
 
     pixels: np.ndarray
@@ -38,6 +40,7 @@ class Examples:
     selection: np.ndarray | None = None
     metric: Metric = TOP1
     class_weights: np.ndarray | None = None
+    frozen: FrozenRows | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class StepPlan:
 class Feed:
     """Gives the steps of an epoch their arrays: (pixels, labels, draws).
 
-    On an accelerator all pixels that are trained on lie on the device, where they fit; elsewhere a
+    What frozen layers made of the images takes the place of pixels and draws, where it is kept. On an accelerator all pixels that are trained on lie on the device, where they fit; elsewhere a
     thread reads the next batches while the device computes.
 
     Args:
@@ -93,10 +96,24 @@ class Feed:
 
     def __init__(self, plan: StepPlan, examples: Examples) -> None:
         self.plan, self.pixels, self.labels = plan, examples.pixels, examples.labels
+        self.frozen = examples.frozen
         one = int(np.prod(self.pixels.shape[1:]))
         self.resident: Any = None
         if on_accelerator() and one * len(plan.rows) <= RESIDENT_BYTES:
             self.resident = keras.ops.convert_to_tensor(self.pixels[plan.rows])
+
+    def prepare(self, epoch: int, place: int, stop: Callable[[], str]) -> str:
+        """Compute what frozen layers make of the images of an epoch from the step `place` on, where that is kept.
+
+        Returns:
+            The reason to stop that `stop()` gave; "" if it gave none.
+        """
+        if self.frozen is None:
+            return ""
+        steps = self._steps(epoch, place)
+        rows = [self.plan.step_rows(epoch, step) for step in steps]
+        orientations = [self._orientations(epoch, step) for step in steps]
+        return self.frozen.compute(np.concatenate(rows), np.concatenate(orientations), stop)
 
     def epoch(self, epoch: int, place: int) -> Iterator[tuple[Any, np.ndarray, dict]]:
         """Yield the batches of an epoch from the step `place` on; closing the iterator ends the reader."""
@@ -111,12 +128,22 @@ class Feed:
 
     def _read(self, channel: Channel, epoch: int, place: int) -> None:
         try:
-            for step in range(place, self.plan.steps(epoch + 1) - self.plan.steps(epoch)):
+            for step in self._steps(epoch, place):
                 rows = self.plan.step_rows(epoch, step)
-                channel.put((self._pixels(rows), self.labels[rows], self.plan.draws(epoch, step)))
+                if self.frozen is None:
+                    seen, draws = self._pixels(rows), self.plan.draws(epoch, step)
+                else:
+                    seen, draws = self.frozen.maps(rows, self._orientations(epoch, step)), {}
+                channel.put((seen, self.labels[rows], draws))
             channel.close()
         except BaseException as error:
             channel.fail(error)
+
+    def _steps(self, epoch: int, place: int) -> range:
+        return range(place, self.plan.steps(epoch + 1) - self.plan.steps(epoch))
+
+    def _orientations(self, epoch: int, step: int) -> np.ndarray:
+        return orientations_of(self.plan.draws(epoch, step), self.plan.batch)
 
     def _pixels(self, rows: np.ndarray) -> Any:
         if self.resident is None:

@@ -69,6 +69,33 @@ def unfreeze(backbone: keras.Model, which: str) -> str:
     return f"{len(layers) - first} of {len(layers)} layers with weights, and the head"
 
 
+def frozen_end(network: keras.Model) -> Any:
+    """Return the last map below the first trained layer through which everything above passes.
+
+    Where a residual path goes past a layer, that is the map before the path parts.
+
+    Args:
+        network: Functional, of one input.
+
+    Returns:
+        The tensor of the network; None where it is the input, or there is none of a fixed shape.
+    """
+    depths = sorted(network._nodes_by_depth, reverse=True)
+    nodes = [node for depth in depths for node in network._nodes_by_depth[depth]]
+    last_read = {id(tensor): i for i, node in enumerate(nodes) for tensor in node.input_tensors}
+    last_read |= {id(tensor): len(nodes) for tensor in network.outputs}
+    end, open_until = None, 0  # until where a map of the nodes before is read
+    for i, node in enumerate(nodes):
+        if getattr(node.operation, "trainable_weights", ()):
+            break
+        made = node.output_tensors
+        fixed = len(made) == 1 and None not in made[0].shape[1:]
+        if fixed and open_until <= i and not node.is_input:
+            end = made[0]
+        open_until = max([open_until, *(last_read.get(id(tensor), 0) for tensor in made)])
+    return end
+
+
 def depth_groups(backbone: keras.Model) -> list[list[keras.layers.Layer]]:
     """Cut a backbone into `GROUPS` groups of layers, from the pixels upwards.
 

@@ -80,7 +80,7 @@ class Training:
         every: float = 120.0, start_counts: bool = True,
     ) -> None:  # fmt: skip
         self.classifier, self.recipe, self.start_counts = classifier, recipe, start_counts
-        self.checkpoint, self.every, self.class_weights = checkpoint, every, examples.class_weights
+        self.checkpoint, self.every, self.examples = checkpoint, every, examples
         rows, shape = examples.fit, examples.pixels.shape[1:]
         batch = min(recipe.batch, len(rows))
         self.plan = StepPlan(rows, batch, seed, recipe.augmentation, shape)
@@ -174,6 +174,8 @@ class Training:
         label = f"epoch {epoch + 1} of {self.recipe.epochs}"
         waiting: list[tuple[Any, Any]] = []
         self.clock = time.monotonic()
+        if reason := self.feed.prepare(epoch, self.place, stop):
+            return reason
         seen, reason, batch = self.place * self.plan.batch, "", self.plan.batch
         total = self.steps * batch
         with (
@@ -208,7 +210,7 @@ class Training:
     def _compiled(self, parts: int) -> TrainStep:
         return TrainStep(
             self.classifier.trainer, self.optimizer, self.recipe.label_smoothing, parts,
-            devices_for(self.plan.batch // parts), self.class_weights,
+            devices_for(self.plan.batch // parts), self.examples.class_weights, self.examples.frozen is not None,
         )  # fmt: skip
 
     def _stepped(self, arrays: tuple[Any, Any, Any]) -> tuple[Any, Any]:

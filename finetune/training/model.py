@@ -10,8 +10,8 @@ from onepass.cache.errors import InvalidInputError
 from onepass.extract.backend import as_list
 from onepass.finetune.augmentation import Augment, draw
 from onepass.finetune.recipes import Recipe
-from onepass.finetune.training.batchnorm_fusion import fuse_batchnorms
-from onepass.finetune.training.layers import unfreeze
+from onepass.finetune.training.batchnorm_fusion import FusedConvolution, fuse_batchnorms
+from onepass.finetune.training.layers import frozen_end, unfreeze
 
 SAME = 1e-3  # how far the logits before training may be from the probe's
 
@@ -25,23 +25,32 @@ class Trainer(keras.Model):
 
     Args:
         augment: Stored pixels to images of the backbone's size.
-        network: Those to vectors.
+        frozen: Those to what the trained layers begin with, named after the layer that gives it; None where
+            that is the images.
+        network: That to vectors.
         top: Vectors to logits.
         statistics: Whether BatchNorm takes its statistics from the batch and updates its own.
     """
 
     def __init__(
-        self, augment: keras.layers.Layer, network: keras.Model, top: "Top", statistics: bool
-    ) -> None:
+        self, augment: keras.layers.Layer, frozen: keras.Model | None, network: keras.Model,
+        top: "Top", statistics: bool,
+    ) -> None:  # fmt: skip
         super().__init__(name="trainer")
-        self.augment, self.network, self.top, self.statistics = augment, network, top, statistics
+        self.augment, self.frozen, self.network = augment, frozen, network
+        self.top, self.statistics = top, statistics
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         return self.logits(self.augment(inputs), training)
 
     def logits(self, images: Any, training: bool = False) -> Any:
         """Return the logits (B, K) of images (B, size, size, 3), 0 … 255."""
-        vectors = as_list(self.network(images, training=training and self.statistics))[0]
+        maps = images if self.frozen is None else self.frozen(images, training=False)
+        return self.logits_of_maps(maps, training)
+
+    def logits_of_maps(self, maps: Any, training: bool = False) -> Any:
+        """Return the logits (B, K) of what the frozen layers made of images."""
+        vectors = as_list(self.network(maps, training=training and self.statistics))[0]
         return self.top(vectors, training=training)
 
 
@@ -125,7 +134,7 @@ def assemble(
     predictor = keras.Model(pixels, top(as_list(extractor(pixels))[0]), name="predictor")
     statistics = recipe.batchnorm == "train"
     augment = Augment(recipe.augmentation, extractor.get_layer("resize").size, name="augment")
-    trainer = Trainer(augment, _network(extractor, statistics), top, statistics)
+    trainer = Trainer(augment, *_networks(extractor, statistics), top, statistics)
     draws = draw(recipe.augmentation, pixel_shape, seed, 0, 0, 2)
     inputs = [np.zeros((2, *pixel_shape), np.uint8), draws]
     # by shapes alone: JAX would compile each operation on its way through
@@ -133,13 +142,27 @@ def assemble(
     return Classifier(trainer, predictor, extractor, top.head)
 
 
-def _network(extractor: keras.Model, statistics: bool) -> keras.Model:
-    """Return the extractor's layers behind its resize: the trainer resizes in its own way."""
+def _networks(extractor: keras.Model, statistics: bool) -> tuple[keras.Model | None, keras.Model]:
+    """Return the extractor's layers behind its resize, cut where the trained ones begin.
+
+    The trainer resizes in its own way. With statistics of each batch nothing is frozen.
+    """
     images = keras.Input(extractor.get_layer("resize").output.shape[1:], name="images")
     x = extractor.get_layer("preprocess")(images)
-    backbone = extractor.get_layer("backbone")
-    maps = as_list((backbone if statistics else fuse_batchnorms(backbone))(x))
-    return keras.Model(images, extractor.get_layer("pool_0")(maps[0]), name="network")
+    backbone, pool = extractor.get_layer("backbone"), extractor.get_layer("pool_0")
+    fused = backbone if statistics else fuse_batchnorms(backbone)
+    end = None if statistics else frozen_end(fused)
+    if end is None:
+        return None, keras.Model(images, pool(as_list(fused(x))[0]), name="network")
+    last = end._keras_history.operation
+    name = last.norm.name if isinstance(last, FusedConvolution) else last.name
+    maps = keras.Input(end.shape[1:], dtype=end.dtype, name="maps")
+    top = fused.outputs[0]
+    trained = maps if end is top else as_list(keras.Model(end, top)(maps))[0]
+    return (
+        keras.Model(images, keras.Model(fused.inputs, end)(x), name=name),
+        keras.Model(maps, pool(trained), name="network"),
+    )
 
 
 def warm_start(

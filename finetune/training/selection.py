@@ -45,16 +45,19 @@ class Evaluator:
     def __init__(self, predictor: keras.Model, examples: Examples) -> None:
         assert examples.selection is not None
         self.pixels, self.labels, self.rows = examples.pixels, examples.labels, examples.selection
-        self.metric = examples.metric
-        self.step = EvalStep(predictor)
+        self.metric, self.frozen = examples.metric, examples.frozen
+        self.step = EvalStep(predictor if self.frozen is None else self.frozen.network)
 
     def __call__(self) -> SelectionScore:
         """Return how the network does as it is."""
         parts = []
+        if self.frozen:
+            self.frozen.compute(self.rows, np.zeros_like(self.rows))
         for first in range(0, len(self.rows), BATCH):
             rows = self.rows[first : first + BATCH]
             padded = np.concatenate([rows, np.repeat(rows[-1:], BATCH - len(rows))])
-            parts.append(np.asarray(self.step(self.pixels[padded]))[: len(rows)])
+            seen = self.frozen.maps(padded) if self.frozen else self.pixels[padded]
+            parts.append(np.asarray(self.step(seen))[: len(rows)])
             release(self.pixels[rows[0] : rows[-1] + 1])
         logits, truth = np.concatenate(parts), self.labels[self.rows]
         merit = None

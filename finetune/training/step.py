@@ -33,6 +33,7 @@ class TrainStep:
         parts: Into how many the batch is cut where the device's memory does not hold it; their
             gradients are added up, so that the step is that of the whole batch.
         devices: How many of this host share each part; see `onepass.finetune.training.parallel.devices_for`.
+        stored: Whether it is called with what the frozen layers made of the images, in place of pixels.
         class_weights: What an image of each class counts, (K,), one on average over the images; None: all alike.
             The loss is that of the mix which the weights make, and the logits remain those of the training mix: the
             weights' logarithms are added to them for the loss alone (`onepass.classify.heads.class_weight`).
@@ -41,9 +42,9 @@ class TrainStep:
     def __init__(
         self, trainer: Trainer, optimizer: LayerwiseAdam | LayerwiseSGD,
         smoothing: float = 0.0, parts: int = 1, devices: int = 1,
-        class_weights: np.ndarray | None = None,
+        class_weights: np.ndarray | None = None, stored: bool = False,
     ) -> None:  # fmt: skip
-        self.trainer, self.optimizer = trainer, optimizer
+        self.trainer, self.optimizer, self.stored = trainer, optimizer, stored
         self.smoothing, self.parts, self.devices = smoothing, parts, devices
         self.class_weights = (
             None if class_weights is None else np.asarray(class_weights, np.float32)
@@ -76,7 +77,11 @@ class TrainStep:
         """Return images, targets and labels of the whole batch: it is mixed before it is cut."""
         classes = self.trainer.top.head.units
         targets = mixed_targets(labels, classes, draws, self.smoothing)
-        return self.trainer.augment([pixels, draws]), targets, labels
+        return pixels if self.stored else self.trainer.augment([pixels, draws]), targets, labels
+
+    def _logits(self, images: Any) -> Any:
+        trainer = self.trainer
+        return (trainer.logits_of_maps if self.stored else trainer.logits)(images, training=True)
 
     def _loss_and_correct(self, targets: Any, labels: Any, logits: Any) -> tuple[Any, Any]:
         right = ops.equal(ops.cast(ops.argmax(logits, -1), "int32"), ops.cast(labels, "int32"))
@@ -99,7 +104,7 @@ class TrainStep:
 
         def gradients(images: Any, targets: Any, labels: Any) -> tuple[Any, Any, Any]:
             with tf.GradientTape() as tape:
-                logits = trainer.logits(images, training=True)
+                logits = self._logits(images)
                 loss, correct = self._loss_and_correct(targets, labels, logits)
             return loss, correct, tape.gradient(loss, variables)
 
@@ -136,7 +141,7 @@ class TrainStep:
             mapping = [*zip(trainer.trainable_variables, trained, strict=True),
                        *zip(trainer.non_trainable_variables, fixed, strict=True)]  # fmt: skip
             with keras.StatelessScope(mapping) as scope:
-                logits = trainer.logits(images, training=True)
+                logits = self._logits(images)
             fixed = [scope.get_current_value(v) for v in trainer.non_trainable_variables]
             loss, correct = self._loss_and_correct(targets, labels, logits)
             return loss, (correct, fixed)
