@@ -4,7 +4,8 @@
 
 Both run the loop of `onepass finetune --unfreeze last:33` (recipe `default` without mirroring, batches of 64), an epoch each in
 turn; the median of the rounds' ratios counts. `one_off` is what the rows cost: opening them and one forward
-pass an image of the frozen layers. The last line is JSON; `pays_after` are the epochs after which they have paid for themselves.
+pass an image of the frozen layers. The last line is JSON; `pays_after` are the epochs after which they have paid for themselves,
+`loss_apart` the largest difference between the two histories.
 """
 
 import argparse
@@ -84,13 +85,14 @@ def main() -> None:
         one_off = time.perf_counter() - begin
         each = (one_off - opened) / len(rows)
         kept = int(np.prod(frozen.network.input.shape[1:])) * 4
-        ways = {}
+        ways, trainings = {}, []
         for name, classifier, some in (
             ("uncached", classifier_of(size, dataset, recipe), examples),
             ("cached", cached, replace(examples, frozen=frozen)),
         ):
             training = Training(classifier, some, recipe, 0, folder / name / "checkpoint.npz")
             ways[name] = epoch_of(training)
+            trainings.append(training)
         print(machine(), source, f"size {size}, batch {BATCH}, {UNFREEZE}, frozen up to {cached.trainer.frozen.name}: {kept:,} bytes an image", sep="; ", flush=True)  # fmt: skip
         for way in ways.values():
             way()  # compiles
@@ -99,6 +101,8 @@ def main() -> None:
             for name, way in ways.items():
                 rates[name].append(way())
             print(number + 1, *(f"{n} {r[-1]:.1f} images/s" for n, r in rates.items()), flush=True)
+        pairs = zip(*(training.history for training in trainings), strict=True)
+        apart = max(abs(one.loss - other.loss) / one.loss for one, other in pairs)
     middle = {name: statistics.median(values) for name, values in rates.items()}
     ratio = statistics.median(b / a for a, b in zip(*rates.values(), strict=True))
     saved = 1 / middle["uncached"] - 1 / middle["cached"]
@@ -108,10 +112,12 @@ def main() -> None:
         "one_off": round(1 / each, 1),
         "opening_s": round(opened, 1),
         "pays_after": math.ceil(each / saved),
+        "loss_apart": float(f"{apart:.1g}"),
     }
     print(
         f"cached: {ratio:.2f} times the images/s; the rows cost {opened:.1f} s and then {1 / each:.0f} images/s once, "
-        f"which is made up for after {result['pays_after']} epochs of many images"
+        f"which is made up for after {result['pays_after']} epochs of many images; the losses of the epochs differ by at most "
+        f"{apart:.1g} of their values"
     )
     print(json.dumps(result))
 

@@ -20,12 +20,13 @@ from onepass.cache.errors import (
     raise_together,
     unknown_name,
 )
-from onepass.cache.features import ExtractionRecord, list_features
+from onepass.cache.features import WHOLE_MAP, ExtractionRecord, list_features
 from onepass.cache.files import TEMPORARY, leftovers
 from onepass.cache.locks import exclusive
 from onepass.cache.names import MANIFEST, NEXT_PIXELS, PIXELS
 from onepass.cache.progress import human_bytes, human_seconds
 from onepass.cache.rows import RowFile, parts_folder, read_plan
+from onepass.cache.shards import shard_keys
 from onepass.cache.stores import AnyStore, roots
 
 DIGESTS = ("content", "source")  # columns that a person does not look for
@@ -63,7 +64,7 @@ class Entry:
         key: `dataset/pixels`, `dataset/manifest` or `dataset/backbone@size…`; `dataset/pixels.next`
             where new pixels are on their way beside those that count.
         path: Where it lies.
-        state: "finished", "unfinished", "damaged", "earlier format", or "unreadable" where the system
+        state: "finished", "unfinished", "partial" where only the rows that are needed are ever stored, "damaged", "earlier format", or "unreadable" where the system
             refuses to read it.
         rows: Rows that are stored.
         shape: Shape of one row by column.
@@ -301,6 +302,10 @@ def _unfinished(key: str, path: Path) -> Entry:
             key, path, "unfinished", 0, {}, size, age, "no plan; the next run takes what fits"
         )
     shape = {name: list(column.shape) for name, column in plan.kind.columns.items()}
+    if plan.kind.recipe.get("pooling") == WHOLE_MAP:
+        rows = sum(len(shard_keys(shard, plan.kind.key)) for shard in shards)
+        said = "what frozen layers give, as far as finetune needed it"
+        return Entry(key, path, "partial", rows, shape, size, age, said)
     rows = min(len(shards) * plan.shard_rows, plan.rows)
     said = f"{len(shards)} shards of new rows; the same command resumes"
     return Entry(key, path, "unfinished", rows, shape, size, age, said)

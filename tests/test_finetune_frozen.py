@@ -129,6 +129,11 @@ def test_kept_outputs_give_the_same_history_and_are_computed_once(
     assert re.search(r"up to relu0, are computed once and kept: up to \d+ rows of 8.2 kB, ", said)
     shards = sorted((places[0] / "digits/features").glob("*~map*/shard-*"))
     assert len({shard.parent for shard in shards}) == len(ORIENTATIONS)
+    entries = json.loads(run(places, "cache", "list", "--json").stdout)["result"]
+    kept = [entry for entry in entries if "~map" in entry["key"]]
+    assert {entry["state"] for entry in kept} == {"partial"}
+    # of 150 images, three times in one of eight orientations, and of those that choose the epoch
+    assert 150 + result["selection_rows"] <= sum(entry["rows"] for entry in kept) <= 3 * 150 + 8 + result["selection_rows"]  # fmt: skip
     train(places, "again")
     assert sorted((places[0] / "digits/features").glob("*~map*/shard-*")) == shards
 
