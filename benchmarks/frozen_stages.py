@@ -26,14 +26,12 @@ BATCH, BACKBONE, UNFREEZE = 64, "efficientnet_lite0", "last:33"
 
 
 def classifier_of(size: int, dataset, recipe):
-    """Return the network; random weights are as fast as trained ones, and the same in both."""
-    from onepass.extract.backbones.registry import WeightsChoice, find_backbone
+    """Return the network with the published weights and a head at random, the same in both."""
+    from onepass.extract.backbones.registry import find_backbone
     from onepass.extract.network.model import build_extractor
     from onepass.finetune.training.model import assemble
 
-    shape = dataset.pixels.shape[1:]
-    spec, weights = find_backbone(BACKBONE), WeightsChoice("none")
-    extractor = build_extractor(spec, size, shape, weights=weights)
+    extractor = build_extractor(find_backbone(BACKBONE), size, dataset.pixels.shape[1:])
     return assemble(extractor, len(dataset.class_ids), recipe, which=UNFREEZE)
 
 
@@ -60,6 +58,7 @@ def main() -> None:
         source = write_jpegs(folder / "images", BATCH * options.steps)
         import onepass
         from onepass.cache.features import FeatureKey
+        from onepass.extract.backbones.registry import find_backbone
         from onepass.finetune.recipes import PLAIN, RECIPES
         from onepass.finetune.training.batches import Examples
         from onepass.finetune.training.frozen_rows import open_frozen_rows
@@ -72,7 +71,8 @@ def main() -> None:
         dataset = onepass.open_dataset("bench", cache_dir=store)
         rows = np.arange(len(dataset.labels))
         recipe = replace(RECIPES["default"], epochs=rounds + 1, augmentation=PLAIN)
-        start = SimpleNamespace(key=FeatureKey(BACKBONE, "none:0", size, "none0"), random=False)
+        key = FeatureKey(BACKBONE, find_backbone(BACKBONE).weights, size)
+        start = SimpleNamespace(key=key, random=False)
         examples = Examples(dataset.pixels, dataset.labels, rows)
 
         cached = classifier_of(size, dataset, recipe)
