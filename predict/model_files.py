@@ -16,7 +16,7 @@ import numpy as np
 from onepass.cache.artifacts import Artifact, record, to_json
 from onepass.cache.errors import MissingFileError, UsageError
 from onepass.cache.files import make_folder
-from onepass.extract.engines.openvino_engine import load_openvino
+from onepass.extract.engines.openvino_engine import load_openvino, openvino_core
 from onepass.predict.pixel_classifier import PictureGeometry
 
 LABELS = "labels.json"
@@ -220,7 +220,7 @@ def _write_openvino(model: keras.Model, path: Path, labels: Labels, _: PictureGe
 def _open_openvino(path: Path) -> Reader:
     # in float32, which a processor with bfloat16 would not choose by itself
     options = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = load_openvino().Core().compile_model(path / "model.xml", "CPU", options)
+    compiled = openvino_core().compile_model(path / "model.xml", "CPU", options)
     return lambda pixels: compiled(pixels)[0]
 
 

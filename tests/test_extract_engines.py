@@ -1,5 +1,6 @@
 """What computes a network: Keras or OpenVINO, chosen once for a file and kept."""
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -15,7 +16,7 @@ from test_extract_backbones_kerashub import TINY, _save
 from test_extract_carry_over import After, feature_file, prepare, run, vectors
 
 import onepass
-from conftest import refused
+from conftest import ROOT, refused
 from onepass.__main__ import run as main
 from onepass.cache.errors import UsageError
 from onepass.cache.features import FeatureKey, extract_flags, resolve_features
@@ -94,6 +95,27 @@ def test_what_cannot_be_computed_here_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("ONEPASS_ENGINE", "torch")
     with refused(UsageError, r"ONEPASS_ENGINE=torch: expected auto, keras, openvino"):
         ExtractConfig(dataset="a", backbone=("tiny",))
+
+
+SIGNALLED = """
+import os, signal, sys; sys.path[:0] = sys.argv[1:]
+import tiny_backbone, keras
+from onepass.extract.engines.openvino_engine import convert, obstacle
+assert not obstacle("float32")
+model = tiny_backbone.network(16)
+first, second = (convert(model, "float32")(size) for size in (2, 4))
+del first, second
+signal.signal(signal.SIGTERM, lambda number, frame: print("asked"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+@needs_openvino
+def test_a_signal_is_heard_after_several_networks_were_compiled() -> None:
+    """Python's handlers run on the stack that OpenVINO chose for signals."""
+    words = [sys.executable, "-X", "faulthandler", "-c", SIGNALLED, ROOT, ROOT / "tests"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "asked\n"), done.stderr
 
 
 # ---- the choice ----

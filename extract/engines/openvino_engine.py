@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -41,13 +41,23 @@ def load_openvino() -> Any:
     return openvino
 
 
+@cache
+def openvino_core() -> "openvino.Core":
+    """Return the one core of this process, which stays.
+
+    A core gives its thread another stack for signals, and the one before back when it goes. Two that go in another
+    order than they came leave the thread a stack that is freed, and Ctrl-C or SIGTERM end it with SIGSEGV.
+    """
+    return load_openvino().Core()
+
+
 def obstacle(numbers: str) -> str:
     """Return why OpenVINO cannot compute in float32 or bfloat16 here; "" where it can."""
     if find_spec("openvino") is None:
         return "OpenVINO is not installed (pip install openvino)"
     if keras.backend.backend() != "tensorflow":
         return f"Keras runs on {keras.backend.backend()}, and OpenVINO takes its models from TensorFlow"
-    able = load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    able = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if numbers == "bfloat16" and "BF16" not in able:
         return "this processor does not compute in bfloat16 (AVX512-BF16 or AMX)"
     return ""
@@ -139,7 +149,6 @@ def _refused(name: str, error: Exception) -> ConversionError:
 
 def _compiled(stages: Sequence[tuple["openvino.Model", str]], batch: int) -> Step:
     openvino = load_openvino()
-    core = openvino.Core()
     requests: SimpleQueue[list[Any]] = SimpleQueue()
     compiled = []
     for model, hint in stages:
@@ -150,7 +159,7 @@ def _compiled(stages: Sequence[tuple["openvino.Model", str]], batch: int) -> Ste
         except RuntimeError as error:  # Swin's windows, for one, hold the number of images
             raise _refused(fixed.friendly_name, error) from error
         options = {"INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": STREAMS}
-        compiled.append(core.compile_model(fixed, "CPU", options))
+        compiled.append(openvino_core().compile_model(fixed, "CPU", options))
     for _ in range(STREAMS):
         requests.put([one.create_infer_request() for one in compiled])
     pool = ThreadPoolExecutor(STREAMS, "openvino")
