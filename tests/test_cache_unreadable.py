@@ -49,7 +49,7 @@ def refuse(patch: pytest.MonkeyPatch, number: int, what: str) -> None:
     patch.setattr(
         {
             "open": "onepass.cache.hdf5.h5py.File",
-            "map": "onepass.cache.shards.np.memmap",
+            "map": "mmap.mmap",
             "json": "onepass.cache.files._open_now",
         }[what],
         refused,

@@ -171,14 +171,14 @@ def _tuples(depth: int) -> bytes:
 )
 def test_a_bomb_is_refused_at_once(content):
     tracemalloc.start()
-    begin = time.monotonic()
+    begin = time.process_time()
     try:
         with pytest.raises(CorruptFileError, match=r"^f\.pth: expected a PyTorch"):
             read_state_dict(content * 3, "f.pth")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert time.monotonic() - begin < 10 and peak < 300_000_000
+    assert time.process_time() - begin < 10 and peak < 300_000_000
 
 
 @pytest.mark.parametrize(
