@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from onepass.cache.locks import exclusive
 from onepass.cache.progress import Progress
@@ -107,6 +108,9 @@ def predict_pictures(config: PredictConfig, predictor: Predictor | None = None) 
     explainer = Explainer(config.explain, classifier) if config.explain else None
     with ExitStack() as stack:
         stack.enter_context(quiet_bombs())
+        stack.enter_context(
+            threadpool_limits(1)
+        )  # the network has the cores, and BLAS would spin on them
         pictures = find_pictures(config.images, config.column, stack)
         written = _Written(path, config, stack)
         progress = stack.enter_context(Progress(pictures.total, "pictures", model.name))
