@@ -108,9 +108,8 @@ def predict_pictures(config: PredictConfig, predictor: Predictor | None = None) 
     explainer = Explainer(config.explain, classifier) if config.explain else None
     with ExitStack() as stack:
         stack.enter_context(quiet_bombs())
-        stack.enter_context(
-            threadpool_limits(1)
-        )  # the network has the cores, and BLAS would spin on them
+        # the network has the cores: threads of BLAS that wait would spin on them
+        stack.enter_context(threadpool_limits(1, "blas"))
         pictures = find_pictures(config.images, config.column, stack)
         written = _Written(path, config, stack)
         progress = stack.enter_context(Progress(pictures.total, "pictures", model.name))
