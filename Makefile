@@ -17,7 +17,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 # or less is newer than the tree.
 .venv/ready: .venv/dependencies pyproject.toml $(FOLDERS)
 	rm -rf build
-	$(BIN)/pip install --quiet --no-deps --editable . --config-settings editable_mode=strict
+	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --no-deps --editable . --config-settings editable_mode=strict
 	touch $@
 
 demo: .venv/ready
