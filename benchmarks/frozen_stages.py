@@ -1,8 +1,8 @@
-"""Training the upper third of lite0, images per second: frozen layers computed in each step, and cached as rows.
+"""Training the upper layers of lite0, images per second: frozen ones computed in each step, and cached as rows.
 
-    python benchmarks/frozen_stages.py [--size 128] [--rounds 5] [--steps 16]
+    python benchmarks/frozen_stages.py [--size 128] [--unfreeze last:33] [--rounds 5] [--steps 16]
 
-Both run the loop of `onepass finetune --unfreeze last:33` (recipe `default` without mirroring, batches of 64), an epoch each in
+Both run the loop of `onepass finetune --unfreeze last:33`, a third of the layers with weights (recipe `default` without mirroring, batches of 64), an epoch each in
 turn; the median of the rounds' ratios counts. `one_off` is what the rows cost: opening them and one forward
 pass an image of the frozen layers. The last line is JSON; `pays_after` are the epochs after which they have paid for themselves,
 `loss_apart` the largest difference between the two histories.
@@ -22,17 +22,17 @@ from types import SimpleNamespace
 import numpy as np
 from common import machine, write_jpegs
 
-BATCH, BACKBONE, UNFREEZE = 64, "efficientnet_lite0", "last:33"
+BATCH, BACKBONE = 64, "efficientnet_lite0"
 
 
-def classifier_of(size: int, dataset, recipe):
+def classifier_of(size: int, dataset, recipe, unfreeze: str):
     """Return the network with the published weights and a head at random, the same in both."""
     from onepass.extract.backbones.registry import find_backbone
     from onepass.extract.network.model import build_extractor
     from onepass.finetune.training.model import assemble
 
     extractor = build_extractor(find_backbone(BACKBONE), size, dataset.pixels.shape[1:])
-    return assemble(extractor, len(dataset.class_ids), recipe, which=UNFREEZE)
+    return assemble(extractor, len(dataset.class_ids), recipe, which=unfreeze)
 
 
 def epoch_of(training):
@@ -49,10 +49,11 @@ def epoch_of(training):
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--unfreeze", default="last:33")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=16)
     options = parser.parse_args()
-    size, rounds = options.size, options.rounds
+    size, rounds, unfreeze = options.size, options.rounds, options.unfreeze
     with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
         folder = Path(place)
         source = write_jpegs(folder / "images", BATCH * options.steps)
@@ -75,7 +76,7 @@ def main() -> None:
         start = SimpleNamespace(key=key, random=False)
         examples = Examples(dataset.pixels, dataset.labels, rows)
 
-        cached = classifier_of(size, dataset, recipe)
+        cached = classifier_of(size, dataset, recipe, unfreeze)
         begin = time.perf_counter()
         frozen = stack.enter_context(
             open_frozen_rows(cached.trainer, recipe, start, store, dataset, len(rows))
@@ -87,13 +88,13 @@ def main() -> None:
         kept = int(np.prod(frozen.network.input.shape[1:])) * 4
         ways, trainings = {}, []
         for name, classifier, some in (
-            ("uncached", classifier_of(size, dataset, recipe), examples),
+            ("uncached", classifier_of(size, dataset, recipe, unfreeze), examples),
             ("cached", cached, replace(examples, frozen=frozen)),
         ):
             training = Training(classifier, some, recipe, 0, folder / name / "checkpoint.npz")
             ways[name] = epoch_of(training)
             trainings.append(training)
-        print(machine(), source, f"size {size}, batch {BATCH}, {UNFREEZE}, frozen up to {cached.trainer.frozen.name}: {kept:,} bytes an image", sep="; ", flush=True)  # fmt: skip
+        print(machine(), source, f"size {size}, batch {BATCH}, {unfreeze}, frozen up to {cached.trainer.frozen.name}: {kept:,} bytes an image", sep="; ", flush=True)  # fmt: skip
         for way in ways.values():
             way()  # compiles
         rates: dict[str, list[float]] = {name: [] for name in ways}

@@ -86,8 +86,9 @@ class StepPlan:
 class Feed:
     """Gives the steps of an epoch their arrays: (pixels, labels, draws).
 
-    What frozen layers made of the images takes the place of pixels and draws, where it is kept. On an accelerator all pixels that are trained on lie on the device, where they fit; elsewhere a
-    thread reads the next batches while the device computes.
+    On an accelerator all pixels that are trained on lie on the device, where they fit; elsewhere a
+    thread reads the next batches while the device computes. Where it is kept, what frozen layers made of the
+    images takes the place of pixels and draws.
 
     Args:
         plan: Which rows.
