@@ -117,7 +117,7 @@ def main() -> None:
     }
     print(
         f"cached: {ratio:.2f} times the images/s; the rows cost {opened:.1f} s and then {1 / each:.0f} images/s once, "
-        f"which is made up for after {result['pays_after']} epochs of many images; the losses of the epochs differ by at most "
+        f"which is made up for after {result['pays_after']} epochs; the losses of the epochs differ by at most "
         f"{apart:.1g} of their values"
     )
     print(json.dumps(result))
