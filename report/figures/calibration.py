@@ -169,7 +169,7 @@ def _curves_figure(
         legend.append((f"operating point, {point.goal}", POINT))
         caption += (
             f" Diamond: {evaluated[0].stage}, called {positive.name} from a probability of {point.threshold:.3g} "
-            "on, chosen on the selection split; bar: 95 % interval."
+            "on, chosen on held-out training images; bar: 95 % interval."
         )
     plot = Plot(x_title, y_title, legend, unit=True)
     rows: list[tuple[str, float, float]] = []

@@ -84,7 +84,7 @@ def _search_figure(head: str, searches: list[Search]) -> Figure:
     return Figure(
         f"search-{head.lower()}",
         f"{head}: accuracy by {name}",
-        f"Accuracy on the selection split for each {name} that was tried; hollow: chosen.",
+        f"Accuracy on held-out training images for each {name} that was tried; hollow: chosen.",
         plot.drawing(f"Line chart of selection accuracy by {name}. Chosen: {chosen_words}"),
         ("features", name, "selection top-1 (%)", "chosen"),
         rows,

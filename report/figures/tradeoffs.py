@@ -50,7 +50,7 @@ def size_figure(probes: Sequence[ProbeResult]) -> Figure | None:
     return Figure(
         "accuracy-size",
         "Accuracy against input size",
-        "For each backbone and size, the head that was best on the selection split; bars are 95 % intervals.",
+        "For each backbone and size, the head that was best on held-out training images; bars are 95 % intervals.",
         plot.drawing(f"Line chart of accuracy against input size. {words}"),
         ("backbone", "size (px)", "head", "val top-1 (%)", "low (%)", "high (%)"),
         rows,
@@ -103,7 +103,7 @@ def cost_figure(probes: Sequence[ProbeResult], costs: Mapping[str, float | None]
     return Figure(
         "accuracy-cost",
         "Accuracy against the cost of extraction",
-        "On the Pareto front: no cheaper features do as well on the selection split. Bars are 95 % intervals. "
+        "On the Pareto front: no cheaper features do as well on held-out training images. Bars are 95 % intervals. "
         "Times are of the machine that extracted; concatenated features cost the sum of their parts.",
         plot.drawing(
             f"Scatter plot of accuracy against milliseconds per image. Pareto front: {words}"

@@ -127,7 +127,7 @@ def _detection(context: ReportContext) -> str:
     return (
         f"at {rate} for {name}: {_with_interval(found.false_alarms)} false alarms among the other images, and "
         f"{_with_interval(found.sensitivity)} of {name} found; threshold {point.threshold:.3g}, chosen on the "
-        "selection split"
+        "held-out training images"
     )
 
 

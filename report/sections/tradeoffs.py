@@ -14,7 +14,7 @@ from onepass.report.sections.section import Section
 
 @dataclass(frozen=True, slots=True)
 class SweepLine:
-    """A sweep of many heads, and its best head by the selection split.
+    """A sweep of many heads, and its best head by the images held out.
 
     Attributes:
         head: Kind of head.
