@@ -4,6 +4,7 @@ import os
 import platform
 import sys
 import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,18 @@ def machine() -> str:
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{cpu or platform.processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}"
+
+
+def rates_in_turn(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Return the images per second of each way, round by round; the first, that compiles, does not count."""
+    for way in ways.values():
+        way()
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds):
+        for name, way in ways.items():
+            rates[name].append(way())
+        print(number + 1, *(f"{n} {r[-1]:.1f} images/s" for n, r in rates.items()), flush=True)
+    return rates
 
 
 def tiny_imagenet() -> Path | None:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from common import machine, write_jpegs
+from common import machine, rates_in_turn, write_jpegs
 
 BATCH, CLASSES = 64, 200
 
@@ -161,13 +161,7 @@ def main() -> None:
             "naive_generator": naive_generator(size, recipe, folder, steps),
         }
         print(machine(), source, f"size {size}, batch {BATCH}", sep="; ", flush=True)
-        for way in ways.values():
-            way()  # compiles
-        rates: dict[str, list[float]] = {name: [] for name in ways}
-        for number in range(rounds):
-            for name, way in ways.items():
-                rates[name].append(way())
-            print(number + 1, *(f"{n} {r[-1]:.1f} images/s" for n, r in rates.items()), flush=True)
+        rates = rates_in_turn(ways, rounds)
     middle = sorted(range(rounds), key=lambda i: rates["end_to_end"][i] / rates["bare"][i])
     chosen = middle[rounds // 2]
     result = {name: round(values[chosen], 1) for name, values in rates.items()}

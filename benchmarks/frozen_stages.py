@@ -20,7 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from common import machine, write_jpegs
+from common import machine, rates_in_turn, write_jpegs
 
 BATCH, BACKBONE = 64, "efficientnet_lite0"
 
@@ -95,13 +95,7 @@ def main() -> None:
             ways[name] = epoch_of(training)
             trainings.append(training)
         print(machine(), source, f"size {size}, batch {BATCH}, {unfreeze}, frozen up to {cached.trainer.frozen.name}: {kept:,} bytes an image", sep="; ", flush=True)  # fmt: skip
-        for way in ways.values():
-            way()  # compiles
-        rates: dict[str, list[float]] = {name: [] for name in ways}
-        for number in range(rounds):
-            for name, way in ways.items():
-                rates[name].append(way())
-            print(number + 1, *(f"{n} {r[-1]:.1f} images/s" for n, r in rates.items()), flush=True)
+        rates = rates_in_turn(ways, rounds)
         pairs = zip(*(training.history for training in trainings), strict=True)
         apart = max(abs(one.loss - other.loss) / one.loss for one, other in pairs)
     middle = {name: statistics.median(values) for name, values in rates.items()}

@@ -97,6 +97,19 @@ def run(*words: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProces
     return subprocess.CompletedProcess(words, process.wait(), out, err)
 
 
+def interrupted(how: str, line: str, *words: str, **env: str) -> tuple[Process, str]:
+    """Send `onepass WORDS` a signal once a line of its progress holds some words.
+
+    Returns:
+        The process, which has ended, and its standard output.
+    """
+    process = start(*words, **env)
+    while line not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(getattr(signal, how))
+    return process, process.communicate()[0]
+
+
 _lock = threading.Lock()
 _control: socket.socket | None = None
 

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
@@ -82,11 +81,9 @@ def test_interrupted_runs_have_the_same_history_and_weights(
 ) -> None:
     name = f"ended-by-{how}"
     words = [*TRAIN, "--epochs", "3", "--run", name]
-    process = processes.start(*command(places, *words), TINY_BACKBONE="1")
-    while "epoch 1 of 3: loss" not in process.stderr.readline():
-        assert process.poll() is None
-    process.send_signal(getattr(signal, how))
-    out, _ = process.communicate()
+    process, out = processes.interrupted(
+        how, "epoch 1 of 3: loss", *command(places, *words), TINY_BACKBONE="1"
+    )
     if how == "SIGTERM":
         assert process.returncode == STOPPED and json.loads(out)["stopped"] == "SIGTERM"
     again = run(places, *words)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import signal
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -152,11 +151,9 @@ def test_an_interrupted_run_goes_on_with_what_was_kept(
     places: tuple[Path, Path], uncached: dict, how: str
 ) -> None:
     words = [*TRAIN, "--run", f"ended-by-{how}"]
-    process = processes.start(*command(places, *words), TINY_BACKBONE="1")
-    while "epoch 1 of 3: loss" not in process.stderr.readline():
-        assert process.poll() is None
-    process.send_signal(getattr(signal, how))
-    out, _ = process.communicate()
+    process, out = processes.interrupted(
+        how, "epoch 1 of 3: loss", *command(places, *words), TINY_BACKBONE="1"
+    )
     if how == "SIGTERM":
         assert process.returncode == STOPPED and json.loads(out)["stopped"] == "SIGTERM"
     again = run(places, *words)
