@@ -5,7 +5,7 @@ Computation 14, 2002. It holds where the images of each class look the same, and
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -112,19 +112,19 @@ def parse_prior(
         if one["name"] not in known:
             raise unknown_name("class", one["name"], known)
     shares = {known[one["name"]]: float(one["share"]) for one in found}
-    total, rest = sum(shares.values()), 1 - sum(before[k] for k in shares)
-    complete = len(shares) == len(before)
-    if (
-        len(shares) < len(found)
-        or min(shares.values()) <= 0
-        or not (abs(total - 1) < EXACT if complete else total < 1)
-    ):
+    complete, total = len(shares) == len(before), sum(shares.values())
+    adds_up = abs(total - 1) < EXACT if complete else total < 1
+    if len(shares) < len(found) or min(shares.values()) <= 0 or not adds_up:
         raise UsageError(
             f"--prior {text}: expected each class once, shares above 0 that "
             + ("add up to 1" if complete else "leave some of 1 to the other classes")
         )
-    used = [
-        shares[k] / (total if complete else 1) if k in shares else before[k] / rest * (1 - total)
-        for k in range(len(before))
-    ]
-    return Prior(before, tuple(used))
+    return Prior(before, _filled_up(shares, before))
+
+
+def _filled_up(shares: Mapping[int, float], before: Sequence[float]) -> tuple[float, ...]:
+    """Return the share of every class, together 1; those that are not given keep their proportions."""
+    total, rest = sum(shares.values()), 1 - sum(before[k] for k in shares)
+    if len(shares) == len(before):
+        return tuple(shares[k] / total for k in range(len(before)))
+    return tuple(shares.get(k, share / rest * (1 - total)) for k, share in enumerate(before))

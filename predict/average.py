@@ -35,10 +35,8 @@ def average(members: Sequence[Predictor], *, learnt: bool) -> Predictor:
     def parts_of(part: str) -> list[np.ndarray]:
         parts = [member.compute(part) for member in members]
         if part == SELECTION and held_out is not None:  # one chosen by folds has more of them
-            own = [member.held_out for member in members]
-            parts = [
-                p[np.isin(o, held_out)] for p, o in zip(parts, own, strict=True) if o is not None
-            ]
+            shared = [np.isin(np.asarray(member.held_out), held_out) for member in members]
+            parts = [part[rows] for part, rows in zip(parts, shared, strict=True)]
         return parts
 
     if learnt:
