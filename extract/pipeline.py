@@ -68,7 +68,7 @@ class ExtractResult:
         dataset: Name of the data set.
         total_rows: Its images.
         files: One report for each key asked for.
-        stopped: Why the run ended early; "" if it did not.
+        stopped: Why the run ended early; "" if it did not, even where it was asked to.
         plan: With --dry-run, the estimate of each file; else empty.
         plan_seconds: What all of them take together; files of one job share their time.
         labelled: Whether the data set has classes, which heads can learn.
@@ -122,7 +122,7 @@ def extract_features(config: ExtractConfig, stop: StopRequest | None = None) -> 
         config.dataset,
         len(dataset.labels),
         files,
-        stop.reason,
+        stop.reason if any(file.state == "unfinished" for file in files) else "",
         dry,
         seconds,
         bool(dataset.class_ids),

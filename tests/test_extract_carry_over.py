@@ -416,3 +416,13 @@ def test_shards_of_another_state_of_the_data_set_wait_for_it(
     report = extract(tmp_path)
     assert (report.carried, report.computed) == (10, 60 - 42)
     assert check_rows(tmp_path, reference) == 60
+
+
+def test_who_is_asked_to_stop_when_all_is_done_has_not_stopped_early(tmp_path: Path) -> None:
+    prepare(tmp_path, range(40))
+    asked = StopRequest()
+    asked.ask("SIGTERM")
+    assert run(tmp_path, stop=asked).stopped == "SIGTERM"  # before the first row
+    run(tmp_path)
+    done = run(tmp_path, stop=asked)
+    assert (done.stopped, done.files[0].state) == ("", "cached")
