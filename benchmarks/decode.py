@@ -11,7 +11,6 @@ share of the numbers more than one grey level apart, and the largest difference.
 """
 
 import argparse
-import io
 import json
 import shutil
 import tempfile
@@ -23,28 +22,31 @@ from common import machine, prepare, write_jpegs
 from PIL import Image
 
 WIDTH, HEIGHT, ENLARGED = 4000, 3000, 5
-DIFFERENT = 20  # photographs; the others are copies of them with another last byte
+COLLAGES = 20  # that the photographs are made of
 
 
 def write_photographs(tiles: list[Path], folder: Path, count: int) -> None:
-    """Write train/<class>/<number>.jpg."""
-    random, step = np.random.default_rng(0), 64 * ENLARGED
-    noise = random.normal(0, 4, (HEIGHT, WIDTH, 1)).astype(np.float32)
-    contents = []
-    for _ in range(min(count, DIFFERENT)):
-        whole = Image.new("RGB", (WIDTH, HEIGHT))
-        for left in range(0, WIDTH, step):
-            for top in range(0, HEIGHT, step):
-                tile = Image.open(tiles[random.integers(len(tiles))])
-                whole.paste(tile.resize((step, step), Image.Resampling.BICUBIC), (left, top))
-        buffer = io.BytesIO()
-        noisy = np.clip(np.asarray(whole) + noise, 0, 255).astype(np.uint8)
-        Image.fromarray(noisy).save(buffer, "JPEG", quality=90)
-        contents.append(buffer.getvalue())
+    """Write train/<class>/<number>.jpg, each with pixels of its own: collages, moved to another place each time."""
+    random = np.random.default_rng(0)
+    collages = [_collage(tiles, random) for _ in range(min(count, COLLAGES))]
     for number in range(count):
+        turn, place = divmod(number, len(collages))
         path = folder / "train" / f"class{number % 10}" / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(contents[number % len(contents)] + number.to_bytes(4, "little"))
+        moved = np.roll(collages[place], (37 * turn, 53 * turn), (0, 1))
+        Image.fromarray(moved).save(path, quality=90)
+
+
+def _collage(tiles: list[Path], random: np.random.Generator) -> np.ndarray:
+    """Return enlarged pictures side by side, under the noise of a camera."""
+    step = 64 * ENLARGED
+    whole = Image.new("RGB", (WIDTH, HEIGHT))
+    for left in range(0, WIDTH, step):
+        for top in range(0, HEIGHT, step):
+            tile = Image.open(tiles[random.integers(len(tiles))])
+            whole.paste(tile.resize((step, step), Image.Resampling.BICUBIC), (left, top))
+    noise = random.normal(0, 4, (HEIGHT, WIDTH, 1)).astype(np.float32)
+    return np.clip(np.asarray(whole) + noise, 0, 255).astype(np.uint8)
 
 
 def pillow_rows(files: list[Path], side: int) -> np.ndarray:

@@ -23,7 +23,7 @@ from onepass.data.sources.base import Item, Survey
 
 # Raise when the same files would become other pixels: scaling, order, or decoding by more than a grey level changed.
 RULES = 1
-TASK_ROWS = 64  # images that a thread takes at a time
+TASK_ROWS = 8  # images that a thread takes at a time: a shard of large ones holds few, which all threads share
 USUAL = 0.95  # of the images decide the size of all
 # An image that the system refuses to read is none of these: it may be whole, so that it ends the work.
 BAD_IMAGE = (InvalidInputError, CorruptFileError, MissingFileError)

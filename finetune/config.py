@@ -108,8 +108,8 @@ class FinetuneConfig(RunsConfig):
             except ValueError as error:
                 raise UsageError(f"--learning-rate: {error}") from error
 
-    def recipe_for(self, symmetries: Collection[str] | None) -> Recipe:
-        """Return the recipe for images of these symmetries, with what the flags change of it.
+    def recipe_for(self, symmetries: Collection[str] | None, images: int | None = None) -> Recipe:
+        """Return the recipe for so many images of these symmetries, with what the flags change of it.
 
         A rate that is still to be found is the recipe's.
         """
@@ -118,7 +118,7 @@ class FinetuneConfig(RunsConfig):
         }
         given["epochs"] = AUTO if self.epochs is None else self.epochs
         changes = [f"{name}={value}" for name, value in given.items() if value != AUTO]
-        return recipe_for(self.recipe, symmetries).changed((*changes, *self.set))
+        return recipe_for(self.recipe, symmetries, images).changed((*changes, *self.set))
 
     @property
     def weights_source(self) -> Path | str:

@@ -1,5 +1,6 @@
 """How the winner is trained: one frozen dataclass per recipe."""
 
+import math
 from collections.abc import Collection
 from dataclasses import fields, replace
 from typing import Any
@@ -252,22 +253,34 @@ RECIPES = {
         batchnorm="train", dropout=0.2,
     ),
 }  # fmt: skip
-SYMMETRIC = ("default", "scratch")  # these mirror and turn as the images allow
+ADAPTIVE = ("default", "scratch")  # these mirror, turn and last as the images ask for
+LEAST_STEPS = 500  # of an adaptive recipe: of fewer images it makes more epochs,
+MOST_EPOCHS = 20  # up to so many
 
 
-def recipe_for(name: str, symmetries: Collection[str] | None) -> Recipe:
-    """Return a recipe by its name, with the mirrorings and turns that the images allow if it is one that asks.
+def recipe_for(name: str, symmetries: Collection[str] | None, images: int | None = None) -> Recipe:
+    """Return a recipe by its name; one of `ADAPTIVE` as the images ask for.
+
+    They say what they may be mirrored and turned by, and their number how long it takes: what a network
+    learns is a matter of steps, so that of few images an epoch is short and more of them are needed (BiT's
+    rule for schedules: Kolesnikov et al., "Big Transfer", ECCV 2020, section 3.3).
 
     Args:
         name: One of `RECIPES`.
         symmetries: Of the data set, as its `onepass.data.record.DatasetRecord` has them; None: the recipe
             keeps its own.
+        images: How many are trained on; None: the recipe keeps its own epochs.
     """
     recipe = RECIPES[name]
-    if symmetries is None or name not in SYMMETRIC:
+    if name not in ADAPTIVE:
         return recipe
-    allowed = {change: change in symmetries for change in SYMMETRIES}
-    return replace(recipe, augmentation=replace(recipe.augmentation, **allowed))
+    if symmetries is not None:
+        allowed = {change: change in symmetries for change in SYMMETRIES}
+        recipe = replace(recipe, augmentation=replace(recipe.augmentation, **allowed))
+    if images:
+        enough = math.ceil(LEAST_STEPS * recipe.batch / images)
+        recipe = replace(recipe, epochs=max(recipe.epochs, min(enough, MOST_EPOCHS)))
+    return recipe
 
 
 FORMER_NAMES = {"report": "de2020", "report-dense2": "de2020-dense2", "report-sgd": "de2020-sgd"}

@@ -74,7 +74,7 @@ class Session:
     @property
     def recipe(self) -> Recipe:
         """How it trains."""
-        return self.config.recipe_for(self.dataset.record.symmetries)
+        return self.config.recipe_for(self.dataset.record.symmetries, len(self.rows.fit))
 
     @property
     def metric(self) -> Metric:
