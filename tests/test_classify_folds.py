@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 from classify_store import NAME, digits, write_dataset, write_features
@@ -29,6 +30,7 @@ from onepass.classify.protocol.evaluate import (
     selected_on,
 )
 from onepass.classify.resampling import folds as room
+from onepass.classify.resampling import parallel
 from onepass.classify.resampling.folds import (
     CrossValidation,
     Fold,
@@ -158,7 +160,6 @@ class TestCommand:
             return real(*arguments)
 
         monkeypatch.setattr(room, "search_fold", interrupted)
-        monkeypatch.setattr(room, "cores", lambda: 1)
         words = ["--dataset", NAME, "--head", *HEADS, "--folds", "4"]
         words += ["--cache-dir", str(store), "--runs-dir", str(tmp_path)]
         assert main("classify", COMMANDS, words) == STOPPED
@@ -166,6 +167,18 @@ class TestCommand:
         assert main("classify", COMMANDS, words) == 0
         assert "10 of 16 fits run now" in capsys.readouterr().out
         assert without_times(tmp_path / NAME / "folds.json") == without_times(whole)
+
+    def test_any_number_of_processes_gives_the_same_figures(self, store, tmp_path, monkeypatch) -> None:  # fmt: skip
+        monkeypatch.setattr(parallel, "WORTH", 0)
+        started, real = [], joblib.Parallel
+        monkeypatch.setattr(joblib, "Parallel", lambda **how: started.append(how) or real(**how))
+        every = {"head": ("lda", "ridge", "logistic", "dense", "knn"), "folds": 3}
+        found = []
+        for workers in (1, 2):
+            monkeypatch.setattr(parallel, "cores", lambda workers=workers: workers)
+            result = run_folds(config(store, tmp_path / str(workers), **every))
+            found.append(without_times(result.path))
+        assert found[0] == found[1] and [how["n_jobs"] for how in started] == [2] * 6
 
     def test_the_table_and_the_protocol(self, store, tmp_path, capsys) -> None:
         words = ["--dataset", NAME, "--head", "lda", "centroid", "--folds", "3"]

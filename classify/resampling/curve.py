@@ -11,6 +11,7 @@ Empirically", 2017). Its interval comes from drawing the held-out folds with rep
 import logging
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,7 +29,8 @@ from onepass.classify.leaderboard.result import features_text
 from onepass.classify.metrics import LEVEL, Metric, find_metric
 from onepass.classify.protocol.evaluate import find_positive, training_rows
 from onepass.classify.protocol.inputs import Inputs, feature_inputs
-from onepass.classify.resampling.folds import Fold, merits_of, search_fold, side_by_side
+from onepass.classify.resampling.folds import Part, merits_of, run_fold
+from onepass.classify.resampling.parallel import side_by_side
 from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.data.splits import fold_split, nested_order
 
@@ -242,15 +244,9 @@ def measure(
         InvalidInputError: The metric has no meaning on rows that are held out.
     """
     start = time.monotonic()
-
-    def one(deal: _Deal) -> Fold:
-        parts = np.sort(deal.order[:size]), deal.held
-        settings = search_fold(head, views, labels, parts, metric, "quick")
-        return Fold(deal.seed, deal.fold, size, len(deal.held), settings, 0.0)
-
-    classes = int(labels.max() + 1)
-    folds = [fold for some in side_by_side(one, deals, views, size, classes) for fold in some]
-    merits = merits_of(folds)
+    work = partial(run_fold, head, labels, metric, "quick")
+    parts = [Part(one.seed, one.fold, np.sort(one.order[:size]), one.held) for one in deals]
+    merits = merits_of(list(side_by_side(work, parts, views, size, int(labels.max() + 1))))
     if not np.isfinite(merits).all():
         raise InvalidInputError(
             f"learning curve: {metric.label} has no meaning on {np.sum(~np.isfinite(merits))} of {len(merits)} held-out "

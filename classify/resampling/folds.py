@@ -8,8 +8,9 @@ fold is scored with is the best of the *other* folds of its repeat, so that no f
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +25,6 @@ from onepass.classify.analysis.series import PartedSeries, find_parted_series
 from onepass.classify.baselines import make_head
 from onepass.classify.config import Budget, ClassifyConfig
 from onepass.classify.heads.base import Head
-from onepass.classify.heads.threads import Item, Result, cores, parallel_map
 from onepass.classify.leaderboard.records import ThrottledLog
 from onepass.classify.leaderboard.result import features_text
 from onepass.classify.metrics import (
@@ -35,9 +35,10 @@ from onepass.classify.metrics import (
     find_metric,
     verdict,
 )
-from onepass.classify.protocol.evaluate import find_positive, is_small, training_rows
+from onepass.classify.protocol.evaluate import find_positive, training_rows
 from onepass.classify.protocol.inputs import Inputs, feature_inputs, no_inputs
 from onepass.classify.protocol.views import evaluated_together, split_of
+from onepass.classify.resampling.parallel import side_by_side
 from onepass.classify.search.search import Search
 from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.data.manifest import FOLD
@@ -47,7 +48,6 @@ log = logging.getLogger(__name__)
 
 VERSION = 1  # raised when the same folds would be scored otherwise
 SAVE_EVERY = 2.0  # seconds
-PARALLEL = 1 << 31  # bytes of vectors, as float32, that folds side by side may hold
 
 
 @record
@@ -83,6 +83,21 @@ class Fold:
     held: int
     settings: tuple[Setting, ...]
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The rows of a fold.
+
+    Attributes:
+        repeat, number: As in `Fold`.
+        fit, held: Rows that are fitted on, and rows held out, ascending.
+    """
+
+    repeat: int
+    number: int
+    fit: np.ndarray
+    held: np.ndarray
 
 
 @record
@@ -325,11 +340,11 @@ class _File:
         known = (p for p in self.found.probes if replace(p, folds=()) == empty)
         return next(known, empty)
 
-    def add(self, probe: FoldedProbe, folds: Iterable[Fold]) -> FoldedProbe:
-        """Keep more folds of a probe; now and then they are written."""
-        more = tuple(sorted([*probe.folds, *folds], key=lambda fold: (fold.repeat, fold.number)))
-        self.ran += len(more) - len(probe.folds)
-        grown = replace(probe, folds=more)
+    def add(self, probe: FoldedProbe, fold: Fold) -> FoldedProbe:
+        """Keep one more fold of a probe; now and then they are written."""
+        more = sorted([*probe.folds, fold], key=lambda one: (one.repeat, one.number))
+        self.ran += 1
+        grown = replace(probe, folds=tuple(more))
         others = (p for p in self.found.probes if p.name != probe.name)
         self.found = replace(self.found, probes=(*others, grown))
         if time.monotonic() > self._saved + SAVE_EVERY:
@@ -404,7 +419,7 @@ def _run(
     dealt: Sequence[np.ndarray],
     label: str,
 ) -> None:
-    """Run a head in the folds that are missing, several side by side where they are small.
+    """Run a head in the folds that are missing.
 
     Args:
         file: Where they are kept.
@@ -421,47 +436,28 @@ def _run(
     if not missing:
         log.info(f"{label}: cached")
         return
-    views, metric, note = inputs.all_views(), found.by, ThrottledLog(label)
-
-    def one(place: tuple[int, int]) -> Fold:
-        start, (repeat, number) = time.monotonic(), place
-        held = dealt[repeat] == number
-        settings = search_fold(
-            head, views, labels, (train[~held], train[held]), metric, found.budget
-        )
-        return Fold(
-            repeat,
-            number,
-            int(np.sum(~held)),
-            int(held.sum()),
-            settings,
-            round(time.monotonic() - start, 3),
-        )
-
-    for done_now in side_by_side(one, missing, views, len(train), int(labels.max() + 1)):
-        probe = file.add(probe, done_now)
+    note = ThrottledLog(label)
+    work = partial(run_fold, head, labels, found.by, found.budget)
+    parts = [Part(r, k, train[dealt[r] != k], train[dealt[r] == k]) for r, k in missing]
+    for fold in side_by_side(work, parts, inputs.all_views(), len(train), int(labels.max() + 1)):
+        probe = file.add(probe, fold)
         note(f"{len(probe.folds)} of {len(places)} folds")
     log.info(f"{label}: {len(missing)} folds · {human_seconds(probe.seconds)}")
 
 
-def side_by_side(
-    work: Callable[[Item], Result],
-    items: Sequence[Item],
+def run_fold(
+    head: Head,
+    labels: np.ndarray,
+    metric: Metric,
+    budget: Budget,
     views: tuple[np.ndarray, ...],
-    rows: int,
-    classes: int,
-) -> Iterator[list[Result]]:
-    """Yield the work of some items after the other, of several side by side where fits are small.
-
-    Args:
-        work, items: What is done to each item.
-        views: Vectors (N, D) in each view.
-        rows, classes: Of a fit, at most.
-    """
-    held = 4 * rows * len(views) * views[0].shape[1]
-    beside = min(cores(), PARALLEL // held) if is_small(views, rows, classes) else 1
-    for start in range(0, len(items), max(1, beside)):
-        yield parallel_map(work, items[start : start + max(1, beside)])
+    part: Part,
+) -> Fold:
+    """Search a head's hyper-parameters with one fold held out; see `search_fold`."""
+    start = time.monotonic()
+    settings = search_fold(head, views, labels, (part.fit, part.held), metric, budget)
+    seconds = round(time.monotonic() - start, 3)
+    return Fold(part.repeat, part.number, len(part.fit), len(part.held), settings, seconds)
 
 
 def search_fold(

@@ -82,7 +82,7 @@ def search_ridge(search: Search[Ridge]) -> list[Trial]:
 
 
 def search_lda(search: Search[Lda]) -> list[Trial]:
-    """Try shrinkages from strong to weak, all from one eigen-decomposition."""
+    """Try shrinkages from strong to weak, of one covariance."""
     head, X, numbers = search.prepare()
     covariance = head.covariance(X, numbers)
     prior = log_prior(head.class_weight, covariance.weights).astype(np.float32)

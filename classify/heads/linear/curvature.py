@@ -49,7 +49,7 @@ class Curvature:
         if wide:
             factor = cho_factor(matrix, overwrite_a=True, check_finite=False)
         else:
-            inverse = cholesky.inverse(matrix.astype(np.float32))
+            solved = cholesky.factored(matrix.astype(np.float32))
 
         def apply(gradient: np.ndarray) -> np.ndarray:
             out = np.empty_like(gradient)
@@ -58,7 +58,7 @@ class Curvature:
                 inner *= spread / len(self.rows)
                 out[:-1] = (gradient[:-1] - self.rows.T @ inner.astype(np.float32)) / penalty
             else:
-                np.matmul(inverse, gradient[:-1], out=out[:-1])
+                out[:-1] = solved(gradient[:-1])
             out[-1] = gradient[-1] / spread
             return out
 

@@ -1,4 +1,4 @@
-"""Linear discriminant analysis: every shrinkage from one eigen-decomposition."""
+"""Linear discriminant analysis with a shrunken covariance."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -8,6 +8,7 @@ import numpy as np
 from onepass.cache.errors import InvalidInputError
 from onepass.classify.heads.base import LinearHead
 from onepass.classify.heads.class_weight import class_weights, log_prior
+from onepass.classify.heads.linear.cholesky import solve
 from onepass.classify.heads.linear.moments import Moments
 
 
@@ -63,35 +64,34 @@ class Lda(LinearHead):
 
 @dataclass(frozen=True, slots=True)
 class WithinCovariance:
-    """The covariance within the classes, decomposed.
+    """The covariance within the classes, before it is shrunk.
+
+    A Cholesky decomposition per shrinkage takes a third of the time of an eigen-decomposition or less.
 
     Attributes:
         moments: Of the rows.
-        basis: (D, D) eigenvectors.
-        eigenvalues: (D,), not negative.
-        projected: (D, K) class means in the basis.
+        matrix: (D, D) float64.
         weights: What a row of each class counted, (K,); None: all alike.
     """
 
     moments: Moments
-    basis: np.ndarray
-    eigenvalues: np.ndarray
-    projected: np.ndarray
+    matrix: np.ndarray
     weights: np.ndarray | None = None
 
     @classmethod
     def of(cls, moments: Moments, weights: np.ndarray | None = None) -> "WithinCovariance":
-        """Decompose: what the class means explain of the second moments is subtracted first."""
+        """Subtract what the class means explain of the second moments."""
         assert moments.gram is not None
         within = moments.gram - (moments.means * moments.share) @ moments.means.T
-        eigenvalues, basis = np.linalg.eigh(within)  # SciPy's would hold the GIL
-        return cls(moments, basis, np.maximum(eigenvalues, 0), basis.T @ moments.means, weights)
+        return cls(moments, within, weights)
 
     def solve(self, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
         """Return weights (D, K) and bias (K,) float64 for standardised features."""
-        typical = float(self.eigenvalues.mean()) or 1.0
-        least = 1e-6 * typical  # rounding: the smallest eigenvalues are not known more exactly
-        variances = (1 - shrinkage) * self.eigenvalues + shrinkage * typical + least
-        scaled = self.projected / variances[:, None]
-        bias = np.log(self.moments.share) - np.einsum("dk,dk->k", self.projected, scaled) / 2
-        return self.basis @ scaled, bias
+        typical = float(np.trace(self.matrix)) / len(self.matrix)
+        typical = typical if typical > 0 else 1.0
+        least = 1e-6 * typical  # rounding: small variances are not known more exactly
+        shrunk = (1 - shrinkage) * self.matrix
+        shrunk[np.diag_indices_from(shrunk)] += shrinkage * typical + least
+        weights = solve(shrunk, self.moments.means)
+        bias = np.log(self.moments.share) - np.einsum("dk,dk->k", self.moments.means, weights) / 2
+        return weights, bias

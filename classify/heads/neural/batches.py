@@ -57,7 +57,7 @@ class FeatureBatch:
     Attributes:
         X: (B, D) float32.
         truth: (B,) class of each row.
-        partner: (B,) class of the row mixed into it.
+        partner: (B,) class of the row mixed into it; the row's own where none is.
         share: Of the row itself in the mixture, 0.5 … 1.
     """
 
@@ -102,7 +102,9 @@ def batches(
                 continue
             rows = order[step * size : (step + 1) * size]
             part, truth = X[rows], numbers[rows]
+            partner = truth
             if shared.mixup:
                 part *= np.float32(share)
                 part += np.float32(1 - share) * X[np.roll(rows, 1)]
-            yield FeatureBatch(part, truth, np.roll(truth, 1), share)
+                partner = np.roll(truth, 1)
+            yield FeatureBatch(part, truth, partner, share)
