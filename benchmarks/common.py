@@ -2,6 +2,8 @@
 
 import os
 import platform
+import shutil
+import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Mapping
@@ -25,7 +27,7 @@ LEVELS = ((4, 0.2), (16, 0.3), (64, 0.25), (200, 0.25))
 
 
 def machine() -> str:
-    """Return processor, cores and memory in one line."""
+    """Return processor, cores, memory and GPU in one line."""
     cpu = next(
         (
             line.split(":")[1].strip()
@@ -35,7 +37,11 @@ def machine() -> str:
         "",
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{cpu or platform.processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}"
+    smi = shutil.which("nvidia-smi")
+    query = [smi, "--query-gpu=name", "--format=csv,noheader"]
+    gpu = subprocess.run(query, check=False, capture_output=True, text=True).stdout if smi else ""  # type: ignore[list-item]
+    parts = [cpu or platform.processor(), f"{os.cpu_count()} cores", f"{memory:.0f} GiB"]
+    return ", ".join([*parts, *gpu.splitlines(), f"Python {platform.python_version()}"])
 
 
 def rates_in_turn(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:

@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -175,7 +176,7 @@ def summary(rounds: dict[str, list[float]]) -> dict:
         **{name: round(float(np.median(rates)), 1) for name, rates in rounds.items()},
         "engine_ratio": ratio("end_to_end", "bare"),
         "of_own_bare": {name: ratio(name, of) for name, of in own.items() if name in rounds},
-        "of_naive": {n: ratio("end_to_end", n) for n in ("naive_generator", "naive_tfdata")},
+        "of_naive": {n: ratio("end_to_end", n) for n in rounds if n.startswith("naive_")},
     }
 
 
@@ -201,7 +202,8 @@ def main() -> None:
             network = options.backbone, options.weights, size
             measures, uses = ours(store, *network)
             measures["naive_generator"] = naive_generator(folder, *network)
-            measures["naive_tfdata"] = naive_tfdata(folder, *network)
+            if find_spec("tensorflow"):
+                measures["naive_tfdata"] = naive_tfdata(folder, *network)
             rounds: dict[str, list[float]] = {name: [] for name in measures}
             for number in range(options.rounds):
                 for name, measure in measures.items():

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -63,6 +63,9 @@ class StepPlan:
     seed: int
     augmentation: Augmentation
     pixel_shape: tuple[int, ...]
+    _orders: dict[int, np.ndarray] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def steps(self, epochs: int) -> int:
         """Return how many steps this many epochs have in all."""
@@ -72,11 +75,20 @@ class StepPlan:
         """Return the rows (batch,) of a step: `place` counts from 0 in each epoch."""
         count = len(self.rows)
         first = (self.steps(epoch) + place) * self.batch - epoch * count
-        order = draw_order(self.rows, self.seed, epoch)
+        order = self._order(epoch)
         if first + self.batch <= count:
             return order[first : first + self.batch]
-        more = draw_order(self.rows, self.seed, epoch + 1)
-        return np.concatenate([order, more])[first : first + self.batch]
+        return np.concatenate([order, self._order(epoch + 1)])[first : first + self.batch]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """Return the rows in the order of an epoch, drawn once: for each step it took longer than a GPU's step."""
+        order = self._orders.get(epoch)
+        if order is None:
+            order = draw_order(self.rows, self.seed, epoch)
+            for former in [known for known in self._orders if known < epoch]:
+                self._orders.pop(former, None)
+            self._orders[epoch] = order
+        return order
 
     def draws(self, epoch: int, place: int) -> dict[str, np.ndarray]:
         """Return the random changes of a step's images."""
