@@ -27,9 +27,10 @@ from typing import Any
 
 import common  # noqa: F401  (finds the package in a checkout)
 
+from onepass.cache.artifacts import to_json
 from onepass.cache.errors import OnepassError
 from onepass.cache.files import write_json
-from onepass.cache.provenance import made_by
+from onepass.cache.made_by import MadeBy
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.search.sweep_record import SweepRecord
 from onepass.data.dataset import open_dataset
@@ -85,7 +86,7 @@ def make_tables(store: Path, runs: Path, name: str) -> dict[str, Any]:
         "dataset": dataset.name,
         **{word: theirs[word] for word in ("title", "source", "note")},
         **{table: beside(ours[table], theirs["tables"][table], TABLES[table][0]) for table in ours},
-        "made_by": made_by(),
+        "made_by": to_json(MadeBy.now()),
     }
     write_json(folder / "tables.json", tables)
     return tables

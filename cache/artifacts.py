@@ -28,6 +28,11 @@ def record(cls: type[T]) -> type[T]:
     return made
 
 
+def optional() -> Any:
+    """Return the default of a field that a file has only where it says something: None."""
+    return dataclasses.field(default=None, metadata={"optional": True})
+
+
 class Artifact:
     """Base of the dataclasses that are JSON files of their own; subclasses are made by `@record`.
 
@@ -174,8 +179,11 @@ def to_json(value: Any) -> Any:
     JSON has no NaN and no infinity: both become null.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field: getattr(value, field.name) for field in dataclasses.fields(value)}
         return {
-            field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)
+            field.name: to_json(item)
+            for field, item in fields.items()
+            if item is not None or not field.metadata.get("optional")
         }
     if isinstance(value, dict):
         return {str(key): to_json(item) for key, item in value.items()}

@@ -23,6 +23,7 @@ import numpy as np
 from onepass.cache.artifacts import Artifact, from_json, record, to_json
 from onepass.cache.errors import CorruptFileError, OnepassError, UnreadableFileError
 from onepass.cache.hdf5 import open_hdf5
+from onepass.cache.made_by import How, MadeBy
 from onepass.cache.memory_map import RowMap, release
 from onepass.cache.provenance import digest_array, digest_bytes, digest_json
 from onepass.cache.rowfile import digest_side
@@ -65,7 +66,7 @@ class EarlierRows:
         side: Arrays or lists of text with one entry a row, by name.
         inputs: What the rows depend on.
         attributes: What else was said of them.
-        made: Command, time, machine and versions of the making.
+        made_by: Who wrote it, when and with what.
         layout: Rows, columns and blocks.
         block_digests: SHA-256 (hex) of each block of rows.
         digest: SHA-256 (hex) over these.
@@ -77,7 +78,7 @@ class EarlierRows:
     side: dict[str, Any]
     inputs: dict[str, Any]
     attributes: dict[str, Any]
-    made: dict[str, Any]
+    made_by: MadeBy
     layout: RowLayout
     block_digests: list[str]
     digest: str
@@ -143,12 +144,14 @@ class EarlierPlan(Artifact):
 
     layout: RowLayout
     inputs: dict[str, Any]
-    how: dict[str, Any]
+    how: How
 
     @property
     def digest(self) -> str:
         """SHA-256 of the plan; every shard carries it."""
-        return digest_json({"layout": to_json(self.layout), "inputs": self.inputs, "how": self.how})
+        return digest_json(
+            {"layout": to_json(self.layout), "inputs": self.inputs, "how": to_json(self.how)}
+        )
 
     @classmethod
     def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
@@ -260,7 +263,7 @@ def _read_rows(path: Path) -> EarlierRows:
         side = {n: _side(file[n]) for n in file if n not in columns and n != "onepass"}
         rows = EarlierRows(
             path=path, columns=columns, side=side, inputs=meta["inputs"], attributes=meta["attributes"],
-            made=meta["made_by"], layout=layout, block_digests=list(file["onepass/shard_digests"].asstr()[()]),
+            made_by=from_json(MadeBy, meta["made_by"]), layout=layout, block_digests=list(file["onepass/shard_digests"].asstr()[()]),
             digest=str(file.attrs["digest"]), side_digest=str(file.attrs["side_digest"]),
         )  # fmt: skip
         if digest_bytes(*(d.encode() for d in rows.block_digests)) != rows.digest:

@@ -110,7 +110,7 @@ def show_entry(config: KeyConfig) -> dict[str, Any]:
         "side": {name: len(value) for name, value in rows.side.items()},
         "inputs": rows.inputs,
         "attributes": attributes,
-        "made_by": rows.made,
+        "made_by": rows.made_by,
         "shards": len(rows.shard_digests),
         "digest": rows.digest,
     }
@@ -276,7 +276,7 @@ def _finished(key: str, path: Path) -> Entry:
         shape,
         stat.st_size,
         age,
-        str(rows.made.get("command", "")),
+        rows.made_by.command,
         _carried(rows),
     )
 

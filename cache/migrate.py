@@ -9,7 +9,7 @@ same command goes on.
 import logging
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -32,9 +32,10 @@ from onepass.cache.errors import (
 from onepass.cache.features import key_of_format_1, list_features
 from onepass.cache.files import fsync_folder, leftovers
 from onepass.cache.locks import exclusive
+from onepass.cache.made_by import MadeBy
 from onepass.cache.names import MANIFEST, NEXT_PIXELS, PIXELS, check_name
 from onepass.cache.progress import Progress, counted
-from onepass.cache.provenance import digest_bytes, made_by
+from onepass.cache.provenance import digest_bytes
 from onepass.cache.rowfile import RowFile, write_rows
 from onepass.cache.rows import (
     Column,
@@ -211,7 +212,11 @@ def _write_pixels(old: format1.EarlierRows, following: Path, known: RowFile | No
         )
     arrays = {"pixels": columns["pixels"], "content": content, "source": np.zeros_like(content)}
     write_rows(
-        following, arrays, inputs=inputs, block_rows=old.layout.shard_rows, made=_made(old.made)
+        following,
+        arrays,
+        inputs=inputs,
+        block_rows=old.layout.shard_rows,
+        made_by=_migrated(old.made_by),
     )
 
 
@@ -228,7 +233,7 @@ def _write_manifest(old: format1.EarlierRows, pixels: RowFile, manifest: Path) -
         old.side,
         inputs={"kind": "manifest", "contents": pixels.inputs["contents"]},
         attributes={**kept, "pixels": old.digest, "history": []},
-        made=_made(old.made),
+        made_by=_migrated(old.made_by),
     )
 
 
@@ -264,7 +269,7 @@ def _migrate_features(folder: Path, path: Path) -> Migration | None:
             inputs=inputs_of(key_of_format_1(old.inputs), content),
             attributes={**kept, "digest": digest},
             block_rows=old.layout.shard_rows,
-            made=_made(old.made),
+            made_by=_migrated(old.made_by),
         )
     return Migration(key, "migrated", old.layout.rows)
 
@@ -334,6 +339,6 @@ def _earlier_plan(path: Path) -> format1.EarlierPlan | None:
         return None
 
 
-def _made(made: dict[str, Any]) -> dict[str, Any]:
+def _migrated(made_by: MadeBy) -> MadeBy:
     """Return what a file said of its making, and that it was migrated."""
-    return {**made, "migrated": made_by()}
+    return replace(made_by, migrated=MadeBy.now())

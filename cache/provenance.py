@@ -1,30 +1,14 @@
-"""Digests, what made a file, and why it is stale."""
+"""Digests, and why a file is stale."""
 
 import hashlib
 import json
-import platform
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 BLOCK = 1 << 22  # bytes read at a time
-PACKAGES = (
-    "tensorflow",
-    "jax",
-    "keras",
-    "keras-hub",
-    "openvino",
-    "numpy",
-    "h5py",
-    "scikit-learn",
-    "pillow",
-)
 
 
 def digest_bytes(*parts: bytes | memoryview) -> str:
@@ -54,44 +38,6 @@ def digest_file(path: Path) -> str:
         while block := file.read(BLOCK):
             total.update(block)
     return total.hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Return the installed version of each package that numbers may depend on."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-_command: ContextVar[str] = ContextVar("onepass_command", default="")
-
-
-@contextmanager
-def recorded_command(command: str) -> Iterator[None]:
-    """Let everything that is made in the block, in this thread, record this command line."""
-    token = _command.set(command)
-    try:
-        yield
-    finally:
-        _command.reset(token)
-
-
-def made_by() -> dict[str, Any]:
-    """Return what a reader of a result wants to know of its making: command, time, machine, versions.
-
-    The command is "" where a program or a notebook called the library: what stands in its `sys.argv`
-    says nothing of the work.
-    """
-    return {
-        "command": _command.get(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "versions": versions(),
-    }
 
 
 def differences(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

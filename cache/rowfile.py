@@ -37,8 +37,9 @@ from onepass.cache.hdf5 import (
     write_json,
     write_texts,
 )
+from onepass.cache.made_by import MadeBy
 from onepass.cache.memory_map import release
-from onepass.cache.provenance import BLOCK, digest_array, digest_bytes, digest_json, made_by
+from onepass.cache.provenance import BLOCK, digest_array, digest_bytes, digest_json
 from onepass.cache.shards import Column, RowLayout, map_column, shard_digest
 
 FORMAT = 2
@@ -58,7 +59,7 @@ class RowFile:
         side: Arrays or lists of text with one entry a row, by name.
         inputs: What the rows depend on.
         attributes: What else was said of them.
-        made: Command, time, machine and versions of the making.
+        made_by: Who wrote it, when and with what.
         layout: Rows, columns and shards.
         shard_digests: SHA-256 (hex) of each shard's rows.
         digest: SHA-256 (hex) over the shard digests: the identity of the rows' values.
@@ -70,7 +71,7 @@ class RowFile:
     side: dict[str, Any]
     inputs: dict[str, Any]
     attributes: dict[str, Any]
-    made: dict[str, Any]
+    made_by: MadeBy
     layout: RowLayout
     shard_digests: list[str]
     digest: str
@@ -109,7 +110,7 @@ class RowFile:
         digest = _hex(ours, "digest")
         if _digest_of(shard_digests) != digest:
             raise ValueError("its list of digests was changed")
-        inputs, attributes, made, layout = (read_json(ours, part) for part in JSON_PARTS)
+        inputs, attributes, made_by, layout = (read_json(ours, part) for part in JSON_PARTS)
         layout = from_json(RowLayout, layout)
         if len(shard_digests) != layout.shards:
             raise ValueError(f"expected {layout.shards} digests, found {len(shard_digests)}")
@@ -119,7 +120,7 @@ class RowFile:
         if wrong:
             raise ValueError(f"expected side arrays of {layout.rows} entries, found {wrong}")
         return cls(
-            path=path, columns=columns, side=side, inputs=inputs, attributes=attributes, made=made, layout=layout,
+            path=path, columns=columns, side=side, inputs=inputs, attributes=attributes, made_by=from_json(MadeBy, made_by), layout=layout,
             shard_digests=shard_digests, digest=digest, side_digest=_hex(ours, "side_digest"),
         )  # fmt: skip
 
@@ -168,7 +169,7 @@ def write_rows(
     attributes: dict[str, Any] | None = None,
     *,
     block_rows: int | None = None,
-    made: dict[str, Any] | None = None,
+    made_by: MadeBy | None = None,
 ) -> RowFile:
     """Write a whole file at once: reserved, written, verified, synced, renamed.
 
@@ -181,7 +182,7 @@ def write_rows(
         inputs: What the rows depend on (JSON).
         attributes: What else is to be said of them (JSON).
         block_rows: Rows that share a digest; about 16 MB of them where None.
-        made: What is recorded of the making; command, time, machine and versions of now where None.
+        made_by: What is recorded of the making; that it was made now where None.
 
     Raises:
         InvalidInputError: The arrays differ in length, or one is of a type that is not stored.
@@ -197,7 +198,7 @@ def write_rows(
     meta = {
         "inputs": inputs or {},
         "attributes": to_json(attributes or {}),
-        "made_by": made or made_by(),
+        "made_by": to_json(made_by or MadeBy.now()),
     }
     return write_blocks(
         path,

@@ -28,9 +28,10 @@ from onepass.cache.errors import (
 )
 from onepass.cache.files import TEMPORARY, leftovers, make_folder
 from onepass.cache.locks import exclusive
+from onepass.cache.made_by import How, MadeBy
 from onepass.cache.pool import RowPool
 from onepass.cache.progress import human_bytes
-from onepass.cache.provenance import differences, made_by
+from onepass.cache.provenance import differences
 from onepass.cache.rowfile import RowFile, write_blocks
 from onepass.cache.shards import (
     Column,
@@ -77,7 +78,7 @@ class RowFilePlan(Artifact):
     kind: ShardKind
     rows: int
     shard_rows: int
-    how: dict[str, Any]
+    how: How
 
     FORMAT = 2
 
@@ -158,7 +159,7 @@ class RowWriter:
             way are dropped, and that is said.
         wanted: (N, 16) uint8: what each row is known by, in row order.
         shard_rows: Rows of a shard.
-        how: What else their bits may depend on (JSON); see `read_plan`.
+        how: What else their bits may depend on; see `read_plan`.
         donors: Finished files whose rows may be copied: their recipe is the same, or as good.
         begun: Folders of shards of other files of the same recipe, which may be copied.
 
@@ -179,12 +180,12 @@ class RowWriter:
         wanted: np.ndarray,
         *,
         shard_rows: int,
-        how: dict[str, Any] | None = None,
+        how: How | None = None,
         donors: Sequence[RowFile] = (),
         begun: Sequence[Path] = (),
     ) -> None:
         self.path, self.folder, self.wanted = path, parts_folder(path), wanted
-        self.plan = RowFilePlan(kind, len(wanted), shard_rows, how or {})
+        self.plan = RowFilePlan(kind, len(wanted), shard_rows, how or How())
         self._donors = donors
         self._begun = [folder for folder in begun if folder != self.folder]
         self.pool = RowPool(wanted)
@@ -275,7 +276,7 @@ class RowWriter:
         meta = {
             "inputs": inputs_of(self.plan.kind.recipe, self.column("content", order)),
             "attributes": to_json(attributes or {}),
-            "made_by": {**made_by(), **self.plan.how},
+            "made_by": to_json(MadeBy.now(self.plan.how)),
         }
         rows = write_blocks(
             self.path,

@@ -1,7 +1,6 @@
 """What is prepared: a table, all that is known of one data set, and whether its bytes are right."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from onepass.cache.errors import (
     UnreadableFileError,
     raise_together,
 )
+from onepass.cache.made_by import MadeBy
 from onepass.cache.progress import counted
 from onepass.cache.rowfile import RowFile
 from onepass.data.config import ListConfig, ShowConfig, VerifyConfig
@@ -48,7 +48,7 @@ class Shown:
         class_names: Name for people by class id.
         names: The first image names of each split.
         record: Source, licence, citation, published results, what was skipped.
-        made_by: Command, time, machine and versions of its making.
+        made_by: Who prepared it, when and with what.
         history: What changed when, the oldest first, where that was asked for.
     """
 
@@ -57,7 +57,7 @@ class Shown:
     class_names: dict[str, str]
     names: dict[str, list[str]]
     record: DatasetRecord
-    made_by: dict[str, Any]
+    made_by: MadeBy
     history: list[Change] | None = None
 
 
@@ -98,7 +98,7 @@ def show_dataset(config: ShowConfig) -> Shown:
         class_names=dict(zip(dataset.class_ids, dataset.class_names, strict=True)),
         names=names,
         record=dataset.record,
-        made_by=RowFile.open(dataset.path).made,
+        made_by=RowFile.open(dataset.path).made_by,
         history=manifest_of(config.store, config.name).history if config.history else None,
     )
 
@@ -148,13 +148,13 @@ def show_text(shown: Shown) -> str:
     """Return all that is known of a data set, for a person."""
     if shown.history is not None:
         return _history_text(shown.summary.name, shown.history)
-    record, made = shown.record, shown.made_by
+    record, made_by = shown.record, shown.made_by
     lines = [f"{shown.summary.name}: {one_line(record.title)}", *summary_lines(shown.summary)]
     lines += [
         f"  source    {one_line(record.source)}",
         f"  licence   {record.licence or 'not stated'}",
     ]
-    lines += [f"  made by   {one_line(made['command'])} ({made['created']})"]
+    lines += [f"  made by   {one_line(made_by.command)} ({made_by.created})"]
     lines += [f"  cite      {one_line(text)}" for text in record.citation]
     lines += [f"  published {p.accuracy} %  {p.method} ({p.source})" for p in record.published]
     lines += [f"  note      {one_line(note)}" for note in record.notes]

@@ -78,7 +78,6 @@ class Manifest:
         columns: Further arrays or lists with one entry a row, such as `SOURCE` or `probability`.
         history: What changed when, the oldest first.
         pixels: Identity of the pixel rows that goes into the digest; "" for that of their contents.
-        made: Command, time, machine and versions of its writing.
     """
 
     path: Path
@@ -92,7 +91,6 @@ class Manifest:
     columns: dict[str, Any] = field(default_factory=dict)
     history: list[Change] = field(default_factory=list)
     pixels: str = ""
-    made: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def contents(self) -> str:
@@ -143,7 +141,6 @@ class Manifest:
                 columns=side,
                 history=[from_json(Change, change) for change in attributes["history"]],
                 pixels=attributes["pixels"],
-                made=rows.made,
             )
             digest, written = manifest.digest, attributes["digest"]
         except CorruptFileError as error:

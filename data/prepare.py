@@ -7,7 +7,6 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,9 @@ from onepass.cache.errors import (
 from onepass.cache.features import list_features
 from onepass.cache.files import fsync_folder
 from onepass.cache.locks import exclusive
+from onepass.cache.made_by import How, MadeBy
 from onepass.cache.names import DATASET, NEXT_PIXELS, PIXELS
 from onepass.cache.progress import counted
-from onepass.cache.provenance import made_by
 from onepass.cache.rowfile import RowFile, write_rows
 from onepass.cache.rows import RowWriter, parts_folder
 from onepass.cache.stopping import StopRequest
@@ -236,7 +235,7 @@ class _Preparation:
             kind,
             keys,
             shard_rows=each,
-            how={"decoder": DECODER},
+            how=How(decoder=DECODER),
             donors=donors,
         ) as writer:
             items = [self.source.items[position] for position in positions]
@@ -380,8 +379,8 @@ class _Preparation:
         manifest = self._manifest(rows, contents)
         what = changes_between(self.before, manifest, rows.before)
         if what or self.before is None:
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            change = Change(now, made_by()["command"], what, manifest.digest)
+            by = MadeBy.now()
+            change = Change(by.created, by.command, what, manifest.digest)
             manifest = replace(manifest, history=[*manifest.history, change])
         elsewhere = self.before is not None and self.before.path != manifest.path
         if elsewhere and self._as_before(rows, contents):

@@ -6,7 +6,6 @@ corrected here as long as the source says what it says now.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from onepass.cache.csv_text import FORMULA, csv_text
 from onepass.cache.errors import InvalidInputError, UsageError
 from onepass.cache.files import write_atomic
 from onepass.cache.locks import exclusive
-from onepass.cache.provenance import made_by
+from onepass.cache.made_by import MadeBy
 from onepass.data.config import ExportConfig, RelabelConfig
 from onepass.data.dataset import manifest_of
 from onepass.data.history import changes_between
@@ -92,8 +91,8 @@ def relabel(config: RelabelConfig) -> Relabelled:
         check_classes(str(config.labels), after.class_ids, trained)
         what = changes_between(before, after, np.arange(len(after.names)))
         if what:
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            change = Change(now, made_by()["command"], what, after.digest)
+            by = MadeBy.now()
+            change = Change(by.created, by.command, what, after.digest)
             after = replace(after, path=path, history=[*before.history, change])
             after.write()
     return Relabelled(config.name, len(wanted), what, after.digest, _copies(before, after))

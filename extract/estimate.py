@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onepass.cache.commandline.table import table
+from onepass.cache.made_by import How
 from onepass.cache.progress import human_bytes, human_seconds
 from onepass.cache.rows import Column
 from onepass.data.dataset import ImageDataset
@@ -71,9 +72,9 @@ class PreparedJob:
     estimates: list[Estimate]
 
     @property
-    def how(self) -> dict[str, int]:
+    def how(self) -> How:
         """What the bits depend on besides the recipe."""
-        return {"batch": self.extractor.batch} if self.extractor else {}
+        return How(batch=self.extractor.batch if self.extractor else None)
 
 
 def prepare_job(job: ExtractionJob, dataset: ImageDataset, config: ExtractConfig) -> PreparedJob:
@@ -84,14 +85,14 @@ def prepare_job(job: ExtractionJob, dataset: ImageDataset, config: ExtractConfig
     existing = [Existing.look(config.store, dataset, key) for key in job.keys]
     new = len(np.unique(np.concatenate([one.new for one in existing])))  # one pass for all files
     begun = next((one.plan for one in existing if one.plan), None)
-    begun_with = int(begun.how.get("batch", 0)) if begun else 0
+    begun_with = (begun.how.batch or 0) if begun else 0
     extractor, rate, batch = None, 0.0, 0
     widths: tuple[int, ...] = tuple(one.width for one in existing)
     if new or not all(widths):
         job, extractor = _built(job, dataset, begun_with or config.batch, new)
         widths, batch = extractor.widths, extractor.batch
         rate = extractor.rate * len(extractor.devices)
-    if begun and begun.how.get("batch") == batch:
+    if begun and begun.how.batch == batch:
         shard_rows = begun.shard_rows
     else:
         shard_rows = default_shard_rows(job, widths, max(batch, 1), config.shard_rows)

@@ -1,9 +1,7 @@
 """What is known of a model: how good it is, what it learnt from, whose licences apply. Facts only."""
 
-from typing import Any
-
 from onepass.cache.artifacts import record
-from onepass.cache.provenance import made_by
+from onepass.cache.made_by import MadeBy
 from onepass.classify.metrics import accuracy, confidence_interval, log_loss, log_probabilities
 from onepass.classify.operating_points import OperatingPoint
 from onepass.classify.prior import Prior, training_shares
@@ -54,7 +52,7 @@ class ModelFacts:
         citation: Publications to be cited.
         notes: What a reader of a result has to know.
         temperature: Divides the logarithms of the probabilities; it is inside.
-        made_by: Command, time, machine and versions of the export.
+        made_by: Who exported it, when and with what.
     """
 
     dataset: str
@@ -67,7 +65,7 @@ class ModelFacts:
     citation: tuple[str, ...]
     notes: tuple[str, ...]
     temperature: float
-    made_by: dict[str, Any]
+    made_by: MadeBy
 
 
 @record
@@ -145,7 +143,7 @@ def facts_of(predictor: Predictor, specs: list[VectorSpec]) -> ModelFacts:
         citation=tuple(dataset.record.citation),
         notes=(*dataset.record.notes, *filter(None, [predictor.note])),
         temperature=predictor.temperature,
-        made_by=made_by(),
+        made_by=MadeBy.now(),
     )
 
 
@@ -178,7 +176,7 @@ def model_card(made: About) -> str:
     notes = "".join(f"- {_plain(one)}\n" for one in facts.notes)
     return f"""# {_plain(made.name)}
 
-{_plain(made.description)}. Written by Onepass on {facts.made_by["created"]}.
+{_plain(made.description)}. Written by Onepass on {facts.made_by.created}.
 
 ## What it does
 

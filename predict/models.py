@@ -257,10 +257,10 @@ def stored_batches(models: Sequence[Model]) -> dict[VectorSpec, int]:
     for probe in (model for model in models if isinstance(model, Probe)):
         for key in probe.feature_keys():
             try:
-                made = RowFile.open(key.file(probe.store, probe.board.dataset)).made
+                made_by = RowFile.open(key.file(probe.store, probe.board.dataset)).made_by
             except OnepassError:  # gone: its head still knows what it learnt
                 continue
-            found[VectorSpec.of(key)] = int(made.get("batch", BATCH))
+            found[VectorSpec.of(key)] = made_by.batch or BATCH
     return found
 
 

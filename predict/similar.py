@@ -161,7 +161,7 @@ def _new(
         pictures = find_pictures(words, "", stack).found
         decoded = {one.name: geometry.pixels(one.read(), one.name) for one in pictures}
     spec = VectorSpec.of(features.keys[0])
-    batch = int(RowFile.open(features.path).made.get("batch", BATCH))
+    batch = RowFile.open(features.path).made_by.batch or BATCH
 
     def build(specs: Sequence[VectorSpec], shape: tuple[int, int, int]) -> Any:
         from onepass.predict.extractors import build_extractor

@@ -9,7 +9,8 @@ import numpy as np
 from onepass.cache.errors import InvalidInputError, UsageError
 from onepass.cache.files import write_atomic
 from onepass.cache.locks import exclusive
-from onepass.cache.provenance import digest_array, digest_json, made_by
+from onepass.cache.made_by import MadeBy
+from onepass.cache.provenance import digest_array, digest_json
 from onepass.classify.heads.storage import load_head
 from onepass.classify.leaderboard.prediction_record import (
     MemberRecord,
@@ -149,7 +150,7 @@ def _make_record(
         test_top1=None if is_val else top1,
         test_interval=None if is_val else interval,
         log_loss=loss,
-        made_by=made_by(),
+        made_by=MadeBy.now(),
     )
 
 

@@ -278,7 +278,7 @@ def _runs(place: Path, dataset: ImageDataset, notes: list[str]) -> list[Run]:
     """Return the runs of this state of the data set in the order they were started."""
     found = [_open_run(folder) for folder in run_folders(place)]
     runs = [run for run in found if _current(run.folder, run.identity, dataset, notes)]
-    return sorted(runs, key=lambda run: (str(run.config.made_by.get("created", "")), run.name))
+    return sorted(runs, key=lambda run: (run.config.made_by.created, run.name))
 
 
 def _open_run(folder: Path) -> Run:
@@ -330,7 +330,7 @@ def _ensembles(folder: Path, dataset: ImageDataset, notes: list[str]) -> list[Pr
         and record.val_top1 is not None
         and (len(record.members) > 1 or any(record.members[0].views))
     ]
-    return sorted(several, key=lambda record: str(record.made_by.get("created", "")))
+    return sorted(several, key=lambda record: record.made_by.created)
 
 
 def _evaluate_probe(dataset: ImageDataset, board: Leaderboard) -> EvaluatedModel:

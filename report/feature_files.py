@@ -7,6 +7,7 @@ from typing import Any
 
 from onepass.cache.errors import OnepassError
 from onepass.cache.features import ExtractionRecord, FeatureKey, list_features
+from onepass.cache.made_by import MadeBy
 from onepass.cache.rowfile import RowFile
 from onepass.cache.stores import AnyStore
 from onepass.data.dataset import ImageDataset
@@ -28,7 +29,7 @@ class FeatureFile:
         bound: What limited the extraction.
         devices: What it ran on, and how busy its GPUs were.
         digest: Of its vectors (hex).
-        made_by: Command, time, machine and versions.
+        made_by: Who wrote it, when and with what.
     """
 
     key: FeatureKey
@@ -41,7 +42,7 @@ class FeatureFile:
     bound: str
     devices: str
     digest: str
-    made_by: dict[str, Any]
+    made_by: MadeBy
 
     @property
     def seconds(self) -> float:
@@ -52,8 +53,7 @@ class FeatureFile:
     def forward_pass(self) -> tuple[Any, ...]:
         """What files that came out of the same forward passes have in common."""
         key = self.key
-        command = self.made_by.get("command")
-        return command, key.backbone, key.weights, key.size, key.view, key.precision
+        return self.made_by.command, key.backbone, key.weights, key.size, key.view, key.precision
 
     @classmethod
     def open(cls, path: Path) -> "FeatureFile":
@@ -75,7 +75,7 @@ class FeatureFile:
             bound=extraction.bound,
             devices=devices_text(extraction.devices, extraction.gpu_use),
             digest=rows.digest,
-            made_by=rows.made,
+            made_by=rows.made_by,
         )
 
 

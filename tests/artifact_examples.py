@@ -10,6 +10,7 @@ from typing import Any
 
 from conftest import ROOT
 from onepass.cache.artifacts import Artifact
+from onepass.cache.made_by import How, MadeBy
 from onepass.cache.shards import Column
 from onepass.finetune.recipes import RECIPES, Recipe
 
@@ -17,6 +18,7 @@ WORDS = {"id": "ridge-0123", "dataset": "digits"}  # fields whose text has to me
 FIXED: dict[Any, Any] = {  # what refuses values that mean nothing
     Recipe: RECIPES["de2020"],
     Column: Column((2, 3), "<f4"),
+    MadeBy: MadeBy.now(How(batch=64)),  # may hold another of its kind
 }
 
 

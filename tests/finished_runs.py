@@ -6,6 +6,7 @@ import numpy as np
 from classify_store import NAME, digits, write_dataset
 
 from onepass.cache.arrays import pack_arrays
+from onepass.cache.made_by import MadeBy
 from onepass.classify.protocol.evaluate import selection_rows
 from onepass.data.dataset import ImageDataset
 from onepass.finetune.recipes import RECIPES
@@ -44,7 +45,7 @@ def write_run(runs: Path, dataset: ImageDataset, name: str, noise: float, held_o
         NAME, dataset.digest, "gone-0", {}, RECIPES["default"], "all", held_out, 0, "none", 0
     )
     known = dataset.contents, tuple(dataset.class_ids)
-    RunConfig(identity, {}, None, *known).write(run / "config.json")
+    RunConfig(identity, MadeBy.now(), None, *known).write(run / "config.json")
     row = EpochRow(1, 1.0, 0.75, 1.0, selection_accuracy=0.5 if held_out else None)
     FinetuneResult(f"{NAME}/{name}", Path(name), "", None, (row,), "", 0.5).write(
         run / "result.json"

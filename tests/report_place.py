@@ -12,7 +12,7 @@ from stored import store_dataset, store_features
 from onepass.cache.arrays import pack_arrays
 from onepass.cache.features import FeatureKey
 from onepass.cache.files import write_atomic
-from onepass.cache.provenance import made_by
+from onepass.cache.made_by import MadeBy
 from onepass.classify.config import ClassifyConfig
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.leaderboard.prediction_record import (
@@ -160,9 +160,9 @@ def begin_run(place: Place, name: str, created: str = "", **identity: Any) -> Pa
         features=board.winner.keys[0].recipe(), recipe=Recipe(epochs=3, batch=32, learning_rate=1e-5),
         unfreeze="all", select=True, rows=0, weights="imagenet", seed=0,
     )  # fmt: skip
-    made = {**made_by(), "command": f"onepass finetune --run {name}"}
-    made |= {"created": created} if created else {}
-    RunConfig(replace(which, **identity), made).write(folder / CONFIG)
+    made_by = replace(MadeBy.now(), command=f"onepass finetune --run {name}")
+    made_by = replace(made_by, created=created or made_by.created)
+    RunConfig(replace(which, **identity), made_by).write(folder / CONFIG)
     return folder
 
 
@@ -172,6 +172,6 @@ def add_ensemble(place: Place, *members: MemberRecord, accuracy: float = 0.4321)
         dataset=place.name, dataset_digest=place.dataset.digest, split="val",
         rows=len(place.dataset.rows("val")), file_format="csv", members=members, weights="equal",
         temperature=1.25, learnt_on=0, note="", val_top1=accuracy, val_interval=(0.4, 0.46),
-        log_loss=1.0, made_by=made_by(),
+        log_loss=1.0, made_by=MadeBy.now(),
     )  # fmt: skip
     record.write(record_path(place.folder / "predictions" / "val-average.csv"))

@@ -10,6 +10,7 @@ import pytest
 from classify_store import NAME, digits, write_dataset, write_features
 
 from conftest import ROOT
+from onepass.cache.made_by import MadeBy
 from onepass.classify.config import ClassifyConfig, SweepConfig
 from onepass.classify.pipeline import run_probes
 from onepass.classify.search.sweep import run_sweeps
@@ -40,7 +41,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         identity = RunIdentity(
             NAME, digest, "gone", key.recipe(), RECIPES["de2020"], "all", True, 0, "none", 0
         )
-        RunConfig(identity, {}).write(place / "config.json")
+        RunConfig(identity, MadeBy.now()).write(place / "config.json")
         FinetuneResult(
             run=f"{NAME}/{run}", folder=Path(run), start="", warm_start_difference=None,
             history=(EpochRow(1, 1.0, 0.25, 1.0), EpochRow(2, 1.0, 0.75, 1.0)), stopped="",

@@ -32,6 +32,7 @@ from onepass.cache.errors import (
 )
 from onepass.cache.features import check_fresh, key_of_format_1, open_features
 from onepass.cache.locks import exclusive
+from onepass.cache.made_by import How
 from onepass.cache.migrate import MigrateConfig, Migration, migrate_store
 from onepass.cache.provenance import digest_bytes
 from onepass.cache.rowfile import RowFile
@@ -130,8 +131,8 @@ def test_rows_labels_and_digests_stay_what_they_were(
         earlier = old[key]
         assert open_features(rows.path).digest == digest_bytes(earlier.digest.encode(), earlier.side_digest.encode())  # fmt: skip
         assert rows.attributes["extraction"] == earlier.attributes["extraction"]
-        assert rows.made["command"] == earlier.made["command"] and rows.made["batch"] == 64
-        assert rows.made["migrated"]["created"] > rows.made["created"]
+        assert rows.made_by.command == earlier.made_by.command and rows.made_by.batch == 64
+        assert rows.made_by.migrated.created > rows.made_by.created
         assert "dataset" not in rows.inputs and rows.side == {}
 
 
@@ -381,7 +382,7 @@ def test_the_shards_of_an_unfinished_extraction_go_on_to_be_used(
     dataset = open_dataset(store, "colours")
     columns = {"features": Column((16,), "float16"), "content": Column((16,), "uint8")}
     kind = ShardKind(columns, "content", key_of_format_1(inputs))
-    with RowWriter(target, kind, dataset.content, shard_rows=40, how={"batch": 8}) as writer:
+    with RowWriter(target, kind, dataset.content, shard_rows=40, how=How(batch=8)) as writer:
         assert writer.stored == len(np.unique(dataset.content[:40], axis=0))
         for positions in writer.missing:
             rows = {"features": arrays["features"][positions], "content": dataset.content[positions]}  # fmt: skip

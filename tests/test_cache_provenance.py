@@ -1,25 +1,18 @@
 """Digests tell apart what differs, and what made a file is said so that it can be made again."""
 
 import hashlib
-import shlex
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from onepass.cache import provenance
-from onepass.cache.commandline.command import Command, main
-from onepass.cache.commandline.flags import flag
 from onepass.cache.provenance import (
     differences,
     digest_array,
     digest_bytes,
     digest_file,
     digest_json,
-    made_by,
-    versions,
 )
 
 
@@ -63,35 +56,6 @@ def test_digest_of_a_file_is_what_sha256sum_prints(
     content = bytes(range(256)) * 17
     (tmp_path / "a").write_bytes(content)
     assert digest_file(tmp_path / "a") == hashlib.sha256(content).hexdigest()
-
-
-def test_the_recorded_command_can_be_pasted_into_a_shell(capsys) -> None:
-    words = ["--source", "my images/a&b"]
-
-    @dataclass(frozen=True, kw_only=True)
-    class Config:
-        source: str = flag()
-
-    seen: list[str] = []
-    record = lambda config: seen.append(made_by()["command"])  # noqa: E731
-    assert main("demo", [Command("", "Records.", Config, record, str)], words) == 0
-    assert shlex.split(seen[0]) == ["onepass", "demo", *words]
-
-
-def test_a_program_that_calls_the_library_is_not_taken_for_a_command(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
-    assert made_by()["command"] == ""
-
-
-def test_versions_are_of_what_is_installed() -> None:
-    found = versions()
-    assert found["numpy"] == np.__version__
-    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert "tensorflow" not in sys.modules or found["tensorflow"]
-    made = made_by()
-    assert made["versions"] == found and made["created"].endswith("+00:00")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
+from onepass.cache.artifacts import to_json
 from onepass.cache.errors import CorruptFileError, EarlierFormatError, InvalidInputError
+from onepass.cache.made_by import MadeBy
 from onepass.cache.rowfile import RowFile, seal, write_rows, write_skeleton
 from onepass.cache.shards import Column, RowLayout, shard_digest
 
@@ -49,7 +51,7 @@ def test_a_file_reads_back_as_it_was_written_without_a_copy(tmp_path: Path) -> N
     np.testing.assert_array_equal(rows.side["labels"], side()["labels"])
     assert (rows.side["names"], rows.side["empty"]) == (side()["names"], side()["empty"])
     assert (rows.inputs, rows.attributes) == (INPUTS, {"licence": "none"})
-    assert rows.made["versions"] and rows.layout.shards == len(rows.shard_digests) == 7
+    assert rows.made_by.versions and rows.layout.shards == len(rows.shard_digests) == 7
     with pytest.raises(ValueError, match="read-only"):
         rows.columns["features"][0] = 1
     assert [path.name for path in rows.path.parent.iterdir()] == ["a.h5"]
@@ -87,8 +89,8 @@ def test_a_file_that_is_cut_while_it_is_mapped_is_an_error_and_no_signal(tmp_pat
 
 
 def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
-    made = {"command": "x"}
-    assert make(tmp_path / "a.h5", made=made).path.read_bytes() == make(tmp_path / "b.h5", made=made).path.read_bytes()  # fmt: skip
+    made_by = MadeBy.now()
+    assert make(tmp_path / "a.h5", made_by=made_by).path.read_bytes() == make(tmp_path / "b.h5", made_by=made_by).path.read_bytes()  # fmt: skip
 
 
 def test_rows_are_read_from_a_map_in_blocks_and_fit_others_by_default(tmp_path: Path) -> None:
@@ -102,7 +104,7 @@ def test_a_skeleton_is_no_file_until_it_is_sealed(tmp_path: Path) -> None:
     layout = RowLayout({"x": Column((2,), "float32")}, 5, 2)
     path = tmp_path / "a.h5"
     path.touch()
-    meta: dict = {"inputs": {}, "attributes": {}, "made_by": {}}
+    meta: dict = {"inputs": {}, "attributes": {}, "made_by": to_json(MadeBy.now())}
     offsets = write_skeleton(path, layout, {}, meta)
     x = np.arange(10, dtype="float32").reshape(5, 2)
     with path.open("r+b") as file:

@@ -22,6 +22,7 @@ from onepass.cache.errors import (
     OutOfSpaceError,
     StaleError,
 )
+from onepass.cache.made_by import How
 from onepass.cache.rows import (
     Column,
     RowFile,
@@ -121,21 +122,21 @@ def test_pickle_carries_the_path_and_not_the_rows(tmp_path: Path) -> None:
 
 
 def test_digest_depends_on_values_only(tmp_path: Path) -> None:
-    assert make(tmp_path / "a.h5").digest == make(tmp_path / "b.h5", how={"batch": 4}).digest
+    assert make(tmp_path / "a.h5").digest == make(tmp_path / "b.h5", how=How(batch=4)).digest
 
 
 def test_a_run_goes_on_with_the_missing_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
-    with writer_of(path, how={"batch": 4}) as writer:
+    with writer_of(path, how=How(batch=4)) as writer:
         shards = writer.missing
         assert [len(shard) for shard in shards] == [16] * 6 + [4]
         assert np.concatenate(shards).tolist() == list(range(100))
         for index in (0, 3, 6):
             writer.write(shards[index], arrays(shards[index]))
     plan = read_plan(path)
-    assert plan and plan.how == {"batch": 4} and plan.kind == KIND and plan.rows == 100
+    assert plan and plan.how == How(batch=4) and plan.kind == KIND and plan.rows == 100
     (parts_folder(path) / ".tmp-left-by-a-kill").write_bytes(b"half")
-    with writer_of(path, how={"batch": 4}) as writer:
+    with writer_of(path, how=How(batch=4)) as writer:
         assert (writer.stored, writer.carried) == (36, 0)
         missing = np.concatenate(writer.missing).tolist()
         assert missing == [*range(16, 48), *range(64, 96)]

@@ -18,6 +18,7 @@ from onepass.cache.errors import (
     UnknownNameError,
 )
 from onepass.cache.features import FeatureKey
+from onepass.cache.made_by import MadeBy
 from onepass.classify.leaderboard.board import Leaderboard, leaderboard_path
 from onepass.classify.leaderboard.result import ProbeResult, RowCounts, TrialRecord
 from onepass.classify.metrics import find_metric
@@ -44,7 +45,7 @@ def result(identity: str, selection: float = 0.5, loss: float = 1.0, **other: An
         "dataset_digest": "aaaa1111bbbb",
         "features_digest": "ffff",
         "rows": RowCounts(fit=90, selection=10, train=100, val=20, test=0),
-        "made_by": {"command": "onepass classify"},
+        "made_by": MadeBy.now(),
     }
     return ProbeResult(**{**fields, **other})
 

@@ -16,6 +16,7 @@ from stored import store_dataset
 from conftest import ROOT
 from onepass.cache.commandline.command import STOPPED
 from onepass.cache.features import open_features
+from onepass.cache.made_by import How
 from onepass.cache.progress import ProgressUpdate, progress_to
 from onepass.cache.rows import RowFile, RowWriter, ShardKind, parts_folder, recipe_of
 from onepass.data.dataset import open_dataset
@@ -240,7 +241,7 @@ def begin(fresh: Path, store: Path, key: str, factor: np.float16 = np.float16(1)
     kind = ShardKind(done.layout.columns, "content", recipe_of(done))
     content = np.asarray(done.columns["content"])
     path = fresh / "digits" / "features" / f"{key}.h5"
-    with RowWriter(path, kind, content, shard_rows=64, how={"batch": 32}) as writer:
+    with RowWriter(path, kind, content, shard_rows=64, how=How(batch=32)) as writer:
         rows = writer.missing[0]
         writer.write(
             rows, {"features": done.columns["features"][rows] * factor, "content": content[rows]}

@@ -12,8 +12,10 @@ from classify_store import NAME, digits, write_dataset
 from finished_runs import write_run, write_runs
 
 from onepass.cache.arrays import pack_arrays, unpack_arrays
+from onepass.cache.artifacts import to_json
 from onepass.cache.commandline.command import main
 from onepass.cache.errors import InvalidInputError, StaleError, UsageError
+from onepass.cache.made_by import MadeBy
 from onepass.cache.provenance import digest_array
 from onepass.classify.leaderboard.prediction_record import MemberRecord, PredictionRecord
 from onepass.classify.metrics import log_loss, log_probabilities, softmax
@@ -185,7 +187,7 @@ def test_a_record_of_the_format_before_is_read(tmp_path: Path) -> None:
     before = {
         "members": [{"name": "d/r1", "views": ["", "flip"], "weight": 1.0}], "weights": "equal",
         "temperature": 1.0, "learnt_on": 0, "note": "", "split": "test", "rows": 7,
-        "format": "kaggle", "dataset": "d", "dataset_digest": "0", "made_by": {"command": "x"},
+        "format": "kaggle", "dataset": "d", "dataset_digest": "0", "made_by": to_json(MadeBy.now()),
     }  # fmt: skip
     (tmp_path / "a.json").write_text(json.dumps(before))
     record = PredictionRecord.read(tmp_path / "a.json")

@@ -149,7 +149,7 @@ def test_the_command_takes_a_model_folder(places, files, tmp_path, capsys) -> No
     assert (
         f"top-1 {score.top1:.1%}" in card
         and "great tit" in card
-        and known.facts.made_by["created"] in card
+        and known.facts.made_by.created in card
     )
     capsys.readouterr()
     words = ["predict", str(folder), str(files[0].parent), f"--out={tmp_path / 'o.csv'}"]

@@ -21,6 +21,7 @@ from PIL import Image
 from report_place import HOSTILE
 
 from onepass.cache.features import FeatureKey
+from onepass.cache.made_by import MadeBy
 from onepass.classify.leaderboard.result import ProbeResult, RowCounts, TrialRecord
 from onepass.finetune.recipes import Recipe
 from onepass.finetune.session.history import EpochRow
@@ -53,7 +54,7 @@ def probe(backbone: str, size: int, val: float, head: str = "logistic", **other:
         "params": {"C": 0.01}, "trials": trials, "selection_top1": val, "selection_log_loss": 1.0,
         "val_top1": val, "val_interval": (val - 0.01, val + 0.01), "val_top5": None, "seconds": 1.0,
         "seed": 0, "budget": "quick", "converged": True, "baseline": False, "dataset_digest": "d",
-        "features_digest": "f", "rows": RowCounts(fit=9, selection=1, train=10, val=5, test=0), "made_by": {},
+        "features_digest": "f", "rows": RowCounts(fit=9, selection=1, train=10, val=5, test=0), "made_by": MadeBy.now(),
     }  # fmt: skip
     return ProbeResult(**{**values, **other})
 
@@ -105,7 +106,7 @@ def run(*history: EpochRow, name: str = "r") -> Run:
     recipe = Recipe(epochs=2, batch=32, learning_rate=1e-5)
     identity = RunIdentity("d", "0", "p", {}, recipe, "all", True, 0, "imagenet", 0)
     result = FinetuneResult("d/r", Path("r"), "a@8", None, history, "", 0.6, 0.65)
-    return Run(Path(name), RunConfig(identity, {}), result)
+    return Run(Path(name), RunConfig(identity, MadeBy.now()), result)
 
 
 def test_learning_curves_show_training_selection_and_the_two_validation_scores() -> None:

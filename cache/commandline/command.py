@@ -16,8 +16,8 @@ from onepass.cache.commandline.flags import make_parser
 from onepass.cache.commandline.signals import interrupt_on_signals, stop_on_signals
 from onepass.cache.commandline.terminal import Terminal, mute, printable, reserve_descriptors
 from onepass.cache.errors import OnepassError
+from onepass.cache.made_by import recorded_command
 from onepass.cache.progress import progress_to
-from onepass.cache.provenance import recorded_command
 from onepass.cache.stopping import StopRequest
 
 DONE, FAILED, USAGE, INCOMPLETE = 0, 1, 2, 3

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from onepass.cache.artifacts import Artifact, record
+from onepass.cache.made_by import MadeBy
 from onepass.cache.progress import human_seconds
-from onepass.cache.provenance import made_by
 from onepass.classify.analysis.duplicates import Pair, confirmed_pairs
 from onepass.classify.analysis.out_of_sample import leave_one_out
 from onepass.classify.analysis.suspects import Suspects, write_suspects
@@ -179,7 +179,7 @@ class Inspection(Artifact):
         classes: Every class, the worst on the validation rows first.
         confusions: The most confused pairs of classes, most first.
         seconds: Wall time.
-        made_by: Command, time, machine, versions.
+        made_by: Who wrote it, when and with what.
     """
 
     FORMAT: ClassVar[int] = 2
@@ -198,7 +198,7 @@ class Inspection(Artifact):
     classes: tuple[ClassReport, ...]
     confusions: tuple[Confusion, ...]
     seconds: float
-    made_by: dict[str, Any]
+    made_by: MadeBy
 
     @classmethod
     def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
@@ -275,7 +275,7 @@ def inspect_dataset(config: InspectConfig) -> InspectResult:
         classes=class_reports(dataset, mixed.argmax(axis=1), kept.val_predicted),
         confusions=confusions(dataset, kept.val_predicted, config.top),
         seconds=round(time.monotonic() - start, 1),
-        made_by=made_by(),
+        made_by=MadeBy.now(),
     )
     found.write(folder / Inspection.NAME)
     likely = [issue for report in reports for issue in report.worst]

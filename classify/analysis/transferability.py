@@ -12,8 +12,8 @@ from scipy.stats import kendalltau, spearmanr
 from onepass.cache.artifacts import Artifact, record
 from onepass.cache.errors import CorruptFileError, InvalidInputError, Remedy
 from onepass.cache.features import list_features, resolve_features
+from onepass.cache.made_by import MadeBy
 from onepass.cache.progress import human_seconds
-from onepass.cache.provenance import made_by
 from onepass.cache.stores import AnyStore
 from onepass.classify.analysis.transfer_scores import (
     Moments,
@@ -105,7 +105,7 @@ class Transferability(Artifact):
         scores: Best LogME first.
         agreement: One entry for each score that three probed sets of features have.
         seconds: Wall time of the last run.
-        made_by: Its command, time, machine, versions.
+        made_by: Who wrote it, when and with what.
     """
 
     FORMAT: ClassVar[int] = 2
@@ -119,7 +119,7 @@ class Transferability(Artifact):
     scores: tuple[FeatureScores, ...]
     agreement: tuple[Agreement, ...]
     seconds: float
-    made_by: dict[str, Any]
+    made_by: MadeBy
 
     @classmethod
     def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def score_features(config: TransferConfig) -> TransferResult:
     ranked = tuple(sorted(probed, key=lambda s: (-s.logme, s.features)))
     found = Transferability(
         VERSION, dataset.name, dataset.digest, len(dataset.class_ids), len(rows), ranked,
-        agreements(ranked), round(time.monotonic() - start, 1), made_by(),
+        agreements(ranked), round(time.monotonic() - start, 1), MadeBy.now(),
     )  # fmt: skip
     found.write(path)
     return TransferResult(path, found, ran)

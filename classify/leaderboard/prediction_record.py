@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from onepass.cache.artifacts import Artifact, record
+from onepass.cache.made_by import MadeBy
 from onepass.classify.operating_points import OperatingPoint
 from onepass.classify.prior import Prior
 
@@ -44,7 +45,7 @@ class PredictionRecord(Artifact):
         val_top1: Accuracy on the validation split, 0 … 1; None for another split.
         val_interval: Its 95 % interval.
         log_loss: Mean negative log-probability of the true classes (nats); None for rows without labels.
-        made_by: Command, time, machine, versions.
+        made_by: Who wrote it, when and with what.
         test_top1: Accuracy on the test split, 0 … 1; None where it was not asked for with --score.
         test_interval: Its 95 % interval.
         point: By which the classes were decided; None: the most probable class is the answer.
@@ -66,7 +67,7 @@ class PredictionRecord(Artifact):
     val_top1: float | None
     val_interval: tuple[float, float] | None
     log_loss: float | None
-    made_by: dict[str, Any]
+    made_by: MadeBy
     test_top1: float | None = None
     test_interval: tuple[float, float] | None = None
     point: OperatingPoint | None = None

@@ -12,8 +12,9 @@ from onepass.cache.arrays import pack_arrays, unpack_arrays
 from onepass.cache.artifacts import Artifact, record
 from onepass.cache.errors import CorruptFileError, OnepassError
 from onepass.cache.files import read_bytes, write_atomic
+from onepass.cache.made_by import MadeBy
 from onepass.cache.progress import human_seconds
-from onepass.cache.provenance import digest_array, digest_json, made_by
+from onepass.cache.provenance import digest_array, digest_json
 from onepass.classify.heads.base import Head
 from onepass.classify.heads.storage import load_head, save_head
 from onepass.classify.intervals import estimates
@@ -158,7 +159,7 @@ def probe_result(
         dataset_digest=dataset.digest,
         features_digest=inputs.digest,
         rows=rows.counts(),
-        made_by=made_by(),
+        made_by=MadeBy.now(),
         temperature=outcome.temperature,
         calibration=CalibrationErrors(calibration.before.error, calibration.after.error),
         metric=metric.name,

@@ -6,6 +6,7 @@ from typing import Any
 from onepass.cache.artifacts import record
 from onepass.cache.errors import InvalidInputError
 from onepass.cache.features import FeatureKey
+from onepass.cache.made_by import MadeBy
 from onepass.cache.names import check_name
 from onepass.classify.config import MetricName, Select
 from onepass.classify.intervals import Estimate
@@ -83,7 +84,7 @@ class ProbeResult:
         dataset_digest: Of the data set.
         features_digest: Of the vectors.
         rows: How many rows each step read.
-        made_by: Command, time, machine, versions.
+        made_by: Who wrote it, when and with what.
         views: Other views of the images that it was fitted on and whose mean it predicts.
         members: Weight of each probe of an ensemble, by its id; empty for a probe.
         temperature: Divides the logarithms of its probabilities (`onepass.classify.metrics.apply_temperature`).
@@ -116,7 +117,7 @@ class ProbeResult:
     dataset_digest: str
     features_digest: str
     rows: RowCounts
-    made_by: dict[str, Any]
+    made_by: MadeBy
     views: tuple[str, ...] = ()
     members: dict[str, float] = field(default_factory=dict)
     temperature: float = 1.0

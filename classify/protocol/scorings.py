@@ -23,7 +23,8 @@ from onepass.cache.files import (
     read_bytes,
 )
 from onepass.cache.locks import lock_file
-from onepass.cache.provenance import digest_bytes, digest_json, made_by
+from onepass.cache.made_by import MadeBy
+from onepass.cache.provenance import digest_bytes, digest_json
 from onepass.classify.leaderboard.board import ProbeResult
 
 CHAIN = "chain"  # digest of the line before and of this one
@@ -81,8 +82,8 @@ def record_scoring(folder: Path, scoring: Scoring) -> None:
     Raises:
         OutOfSpaceError: The disk is full.
     """
-    made = made_by()
-    line = to_json(replace(scoring, time=made["created"], command=made["command"]))
+    made_by = MadeBy.now()
+    line = to_json(replace(scoring, time=made_by.created, command=made_by.command))
     path = scorings_path(folder)
     make_folder(folder)
     try:

@@ -20,8 +20,8 @@ import numpy as np
 from onepass.cache.artifacts import Artifact, record
 from onepass.cache.errors import CorruptFileError, InvalidInputError
 from onepass.cache.locks import exclusive
+from onepass.cache.made_by import MadeBy
 from onepass.cache.progress import human_seconds
-from onepass.cache.provenance import made_by
 from onepass.classify.baselines import make_head
 from onepass.classify.config import CurveConfig
 from onepass.classify.heads.base import Head
@@ -132,7 +132,7 @@ class CurveFile(Artifact):
         metric: Name of the metric.
         positive: Column of the class that it is of, or None.
         curves: One for each set of features.
-        made_by: Command, time, machine, versions.
+        made_by: Who wrote it, when and with what.
     """
 
     NAME: ClassVar[str] = "curve.json"
@@ -146,7 +146,7 @@ class CurveFile(Artifact):
     metric: str
     positive: int | None
     curves: tuple[LabelCurve, ...]
-    made_by: dict[str, Any]
+    made_by: MadeBy
 
     @property
     def by(self) -> Metric:
@@ -331,7 +331,7 @@ def _opened(path: Path, dataset: ImageDataset, train: np.ndarray, config: CurveC
     """Return what the file holds of the same rows, or an empty one."""
     empty = CurveFile(
         VERSION, dataset.name, dataset.digest, len(dataset.class_ids), len(train), config.seeds,
-        config.metric, find_positive(dataset, config.positive), (), made_by(),
+        config.metric, find_positive(dataset, config.positive), (), MadeBy.now(),
     )  # fmt: skip
     try:
         known = None if config.fresh else CurveFile.read_optional(path)

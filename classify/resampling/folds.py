@@ -19,8 +19,8 @@ import numpy as np
 from onepass.cache.artifacts import Artifact, record
 from onepass.cache.errors import CorruptFileError, InvalidInputError, UsageError
 from onepass.cache.locks import exclusive
+from onepass.cache.made_by import MadeBy
 from onepass.cache.progress import human_seconds
-from onepass.cache.provenance import made_by
 from onepass.classify.analysis.series import PartedSeries, find_parted_series
 from onepass.classify.baselines import make_head
 from onepass.classify.config import Budget, ClassifyConfig
@@ -158,7 +158,7 @@ class CrossValidation(Artifact):
         kept: How many of them are never held out.
         together: What was never parted: "images", "groups", or "column" where the data set has its own folds.
         probes: In the order of features and heads.
-        made_by: Command, time, machine, versions.
+        made_by: Who wrote it, when and with what.
     """
 
     NAME: ClassVar[str] = "folds.json"
@@ -176,7 +176,7 @@ class CrossValidation(Artifact):
     kept: int
     together: str
     probes: tuple[FoldedProbe, ...]
-    made_by: dict[str, Any]
+    made_by: MadeBy
 
     @property
     def by(self) -> Metric:
@@ -353,7 +353,7 @@ class _File:
 
     def save(self) -> None:
         """Write the file."""
-        replace(self.found, made_by=made_by()).write(self.path)
+        replace(self.found, made_by=MadeBy.now()).write(self.path)
         self._saved = time.monotonic()
 
 
@@ -406,7 +406,7 @@ def _empty(
         kept=int(np.sum(fold == KEPT)),
         together="column" if FOLD in dataset.extra else together,
         probes=(),
-        made_by=made_by(),
+        made_by=MadeBy.now(),
     )
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Self
 
 from onepass.cache.errors import OnepassError
+from onepass.cache.made_by import MadeBy
 from onepass.cache.progress import human_seconds
-from onepass.cache.provenance import digest_json, made_by
+from onepass.cache.provenance import digest_json
 from onepass.classify.config import SweepConfig
 from onepass.classify.heads.neural.batches import steps_of
 from onepass.classify.heads.neural.dense import Dense
@@ -126,7 +127,7 @@ class FeatureSweep:
             seed=self.seed,
             rows=self.rows.counts(),
             seconds=round(seconds, 3),
-            made_by=made_by(),
+            made_by=MadeBy.now(),
         )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from onepass.cache.artifacts import Artifact, record
+from onepass.cache.made_by import MadeBy
 from onepass.classify.leaderboard.result import RowCounts
 from onepass.classify.search.learning_curve import CurvePoint, LearningCurve
 
@@ -89,7 +90,7 @@ class SweepRecord(Artifact):
     seed: int
     rows: RowCounts
     seconds: float
-    made_by: dict[str, Any]
+    made_by: MadeBy
 
     @property
     def best(self) -> HeadOfSweep:

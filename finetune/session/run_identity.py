@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 from onepass.cache.artifacts import Artifact, record, to_json
 from onepass.cache.errors import CorruptFileError, InvalidInputError
 from onepass.cache.features import FeatureKey, key_of_format_1
-from onepass.cache.provenance import differences, digest_json, made_by
+from onepass.cache.made_by import MadeBy
+from onepass.cache.provenance import differences, digest_json
 from onepass.data.dataset import ImageDataset
 from onepass.finetune.recipes import Recipe, recipe_name_today
 
@@ -108,7 +109,7 @@ class RunConfig(Artifact):
 
     Attributes:
         identity: What its course depends on.
-        made_by: Command, time, machine and versions.
+        made_by: Who began it, when and with what.
         found: What the search for its learning rate saw, where there was one (`--learning-rate auto`);
             the identity holds the rate itself, so that the search is done once.
         contents: Identity of the data set's images in their order (hex); "" in runs of an early version.
@@ -118,7 +119,7 @@ class RunConfig(Artifact):
     FORMAT: ClassVar[int] = 4
 
     identity: RunIdentity
-    made_by: dict[str, Any]
+    made_by: MadeBy
     found: RateSearch | None = None
     contents: str = ""
     class_ids: tuple[str, ...] = ()
@@ -168,5 +169,7 @@ def record_run(
 ) -> None:
     """Mark a free folder as this run's, with what the search for its learning rate saw."""
     if not (folder / CONFIG).exists():
-        config = RunConfig(identity, made_by(), found, dataset.contents, tuple(dataset.class_ids))
+        config = RunConfig(
+            identity, MadeBy.now(), found, dataset.contents, tuple(dataset.class_ids)
+        )
         config.write(folder / CONFIG)

@@ -18,6 +18,7 @@ import numpy as np
 from onepass.cache.errors import LockedError, OutOfSpaceError
 from onepass.cache.features import WHOLE_MAP, FeatureKey, features_folder, same_recipe
 from onepass.cache.files import make_folder
+from onepass.cache.made_by import How
 from onepass.cache.progress import Progress, human_bytes
 from onepass.cache.rows import RowWriter, ShardKind, cut_shards
 from onepass.cache.stores import AnyStore
@@ -211,7 +212,7 @@ def _opened(
             ShardKind(columns_of(own, width), "content", own.recipe()),
             dataset.content,
             shard_rows=default_shard_rows(job, [width], BATCH, SHARD_ROWS),
-            how={"batch": BATCH},
+            how=How(batch=BATCH),
             donors=donors,
             begun=begun,
         )

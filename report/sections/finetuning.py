@@ -53,9 +53,7 @@ def build(context: ReportContext) -> Section | None:
     facts = {
         "lines": [_line(run, run.result, context) for run in context.runs if run.result],
         "unfinished": [
-            (run.name, run.config.made_by.get("command", ""))
-            for run in context.runs
-            if not run.result
+            (run.name, run.config.made_by.command) for run in context.runs if not run.result
         ],
         "ensembles": context.ensembles,
         "ablation": ablation,

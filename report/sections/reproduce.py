@@ -1,9 +1,9 @@
 """What it takes to reproduce the results: commands, versions, digests, seeds, and the protocol."""
 
-from typing import Any
+from operator import attrgetter
 
 from onepass.cache.commandline.advice import onepass_command
-from onepass.cache.provenance import made_by
+from onepass.cache.made_by import MadeBy
 from onepass.cache.rowfile import RowFile
 from onepass.report.context import ReportContext
 from onepass.report.sections.section import Section
@@ -12,35 +12,36 @@ from onepass.report.sections.section import Section
 def build(context: ReportContext) -> Section:
     """Return what another person needs."""
     provenance = _provenance(context)
-    now = made_by()
+    now = MadeBy.now()
     facts = {
-        "commands": list(dict.fromkeys(made.get("command", "") for made in [*provenance, now])),
+        "commands": list(dict.fromkeys(made_by.command for made_by in [*provenance, now])),
         "versions": _versions(provenance),
-        "machines": sorted({made["machine"] for made in provenance if made.get("machine")}),
+        "machines": sorted({made_by.machine for made_by in provenance}),
         "digests": _digests(context),
         "seeds": _seeds(context),
         "rows": context.winner.rows,
         "record": context.dataset.record,
-        "created": now["created"],
+        "created": now.created,
         "missing": _missing(context),
         "notes": context.notes,
     }
     return Section("reproduce", "How to reproduce it", "Reproduce", facts)
 
 
-def _provenance(context: ReportContext) -> list[dict[str, Any]]:
+def _provenance(context: ReportContext) -> list[MadeBy]:
     """Return command, time, machine and versions of everything on the page, in order."""
+    created = attrgetter("created")
     extracted = [file.made_by for file in context.files]
-    classified = [dict(probe.made_by) for probe in context.board.results]
+    classified = [probe.made_by for probe in context.board.results]
     analysed = [
         found.made_by
         for found in (context.transferability, context.inspection, context.folds, context.curve)
         if found
     ]
     return [
-        RowFile.open(context.dataset.path).made,
-        *sorted(extracted, key=_created),
-        *sorted([*classified, *analysed], key=_created),
+        RowFile.open(context.dataset.path).made_by,
+        *sorted(extracted, key=created),
+        *sorted([*classified, *analysed], key=created),
         *(run.config.made_by for run in context.runs),
         *(ensemble.made_by for ensemble in context.ensembles),
     ]
@@ -70,15 +71,11 @@ def _missing(context: ReportContext) -> list[tuple[str, str]]:
     return missing
 
 
-def _created(made: dict[str, Any]) -> str:
-    return str(made.get("created", ""))
-
-
-def _versions(provenance: list[dict[str, Any]]) -> list[tuple[str, str]]:
+def _versions(provenance: list[MadeBy]) -> list[tuple[str, str]]:
     """Return every package with each of its versions that had a part in the results."""
     found: dict[str, dict[str, None]] = {}
-    for made in provenance:
-        for name, version in made.get("versions", {}).items():
+    for made_by in provenance:
+        for name, version in made_by.versions.items():
             found.setdefault(name, {})[version] = None
     return [(name, ", ".join(versions)) for name, versions in found.items()]
 

@@ -74,7 +74,6 @@ def _runs(context: ReportContext) -> list[RunSpeed]:
             epochs = len(result.history)
             images = trained_rows(run, context.dataset) * epochs
             rate = result.images_per_second or images / seconds
-            machine = str(run.config.made_by.get("machine", ""))
-            where = devices_text(result.devices, result.gpu_use) or machine
+            where = devices_text(result.devices, result.gpu_use) or run.config.made_by.machine
             runs.append(RunSpeed(run.name, epochs, rate, seconds, where))
     return runs
