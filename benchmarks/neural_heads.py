@@ -189,7 +189,7 @@ def with_numpy(split: Split, params: list[dict], epochs: int) -> tuple[float, fl
     """Return the same of `onepass.classify.search.successive_halving`."""
     begin = time.process_time()
     strategy = JointTraining(params, Schedule(epochs))
-    Search(Dense(), split, strategy=strategy).run()
+    strategy(Search(Dense(), split))
     seconds = time.process_time() - begin
     return seconds, max(p.selection_accuracy for c in strategy.curves for p in c.points)
 

@@ -69,7 +69,7 @@ def synthetic() -> Rows:
 def timed(rows: Rows, params: list[dict], epochs: int) -> tuple[float, list]:
     start = time.perf_counter()
     strategy = JointTraining(params, Schedule(epochs))
-    Search(Dense(), Split(*rows), strategy=strategy).run()
+    strategy(Search(Dense(), Split(*rows)))
     return time.perf_counter() - start, list(zip(params, strategy.curves, strict=True))
 
 

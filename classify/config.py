@@ -27,6 +27,10 @@ METRIC_HELP = (
     "what is chosen and ranked by, on the selection split: top1, balanced (accuracy), macro-f1, auroc, "
     "average-precision or log-loss"
 )
+SELECT_HELP = (
+    "split: a tenth of the training rows is held out for every choice; folds: each of them once, five times the "
+    f"work; auto: folds where there are fewer than {FEW_ROWS:,}"
+)
 POSITIVE_HELP = "class that auroc and average-precision are of (default: the rarer of two; the mean over all of more)"
 
 
@@ -61,11 +65,7 @@ class ClassifyConfig(RunsConfig):
     positive: str = flag("", POSITIVE_HELP, metavar="CLASS")
     class_weight: ClassWeight = flag("none", CLASS_WEIGHT_HELP)
     budget: Budget = flag("quick", "how far hyper-parameters are searched")
-    select: SelectOrAuto = flag(
-        "auto",
-        "split: a tenth of the training rows is held out for every choice; folds: each of them once, five times the "
-        f"work; auto: folds where there are fewer than {FEW_ROWS:,}",
-    )
+    select: SelectOrAuto = flag("auto", SELECT_HELP)
     folds: int = flag(
         0,
         "cross-validate on the training rows in so many folds, instead of scoring the validation split",
@@ -225,6 +225,7 @@ class SweepConfig(RunsConfig):
     metric: MetricName = flag("top1", METRIC_HELP)
     positive: str = flag("", POSITIVE_HELP, metavar="CLASS")
     class_weight: ClassWeight = flag("none", CLASS_WEIGHT_HELP)
+    select: SelectOrAuto = flag("auto", SELECT_HELP)
     seed: int = flag(0, "of the selection split, the order of the rows and the interval")
     fresh: bool = flag(False, "run again what was run before or was interrupted")
 

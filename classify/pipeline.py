@@ -258,8 +258,7 @@ def _probe(
 ) -> tuple[Leaderboard, bool]:
     """Run one probe unless it has been run; return the leaderboard with it, and whether it ran."""
     seed, budget = config.seed, config.budget
-    how = budget if rows.select == "split" else f"{budget} by folds"
-    identity = probe_id(inputs, head, seed, how, dataset.digest, metric)
+    identity = probe_id(inputs, head, seed, rows.how(budget), dataset.digest, metric)
     known = board.get(identity)
     if known and known.calibration and intact(board.head_folder(known), known):
         log.info(f"{label}: cached")

@@ -12,10 +12,14 @@ from conftest import fields_of
 from onepass.cache.artifacts import to_json
 from onepass.cache.commandline.command import main
 from onepass.cache.errors import UsageError
+from onepass.classify import config as classify_config
 from onepass.classify.__main__ import COMMANDS
-from onepass.classify.config import SweepConfig
+from onepass.classify.config import ClassifyConfig, SweepConfig
 from onepass.classify.heads.storage import load_head
 from onepass.classify.leaderboard.board import Leaderboard
+from onepass.classify.leaderboard.records import load_probabilities
+from onepass.classify.pipeline import run_probes
+from onepass.classify.protocol.evaluate import selected_on
 from onepass.classify.search.sweep import run_sweeps
 from onepass.classify.search.sweep_record import SweepRecord
 from onepass.classify.text import sweep_text
@@ -101,6 +105,30 @@ def test_a_sweep_never_looks_at_the_reported_split(tmp_path: Path, dataset: Imag
     assert blind.heads == spy.heads
     first, second = result.probes
     assert first.params == second.params and first.selection_top1 == second.selection_top1
+
+
+def test_few_rows_are_swept_by_folds_and_ranked_with_probes_by_folds(
+    tmp_path: Path, dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = run_sweeps(config(tmp_path))
+    monkeypatch.setattr(classify_config, "FEW_ROWS", 2_000)
+    places = {"dataset": NAME, "cache_dir": tmp_path / "store", "runs_dir": tmp_path / "runs"}
+    run_probes(ClassifyConfig(head=("ridge",), **places))
+    result = run_sweeps(config(tmp_path))
+    (probe,), (sweep,) = result.probes, result.sweeps
+    train = len(dataset.rows("train"))
+    assert probe.id != split.probes[0].id and result.ran == 1
+    assert probe.rows.select == "folds" and probe.rows.selection == sweep.rows.selection == train
+    assert [(rung.heads, rung.epoch) for rung in sweep.rungs] == [(16, 1), (4, 3), (1, 9)]
+    assert {**sweep.best.params, "epochs": sweep.best.best.epochs} == probe.params
+    board = Leaderboard.load(tmp_path / "runs" / NAME, NAME, dataset.digest)
+    assert {one.head for one in board.ranked} == {"dense", "ridge"} and board.select == "folds"
+    kept = load_probabilities(board.head_folder(probe), probe.rows)
+    truth = dataset.labels[selected_on(dataset, probe)]
+    right = kept.selection.astype(np.float32).argmax(axis=1) == truth
+    assert right.mean() == pytest.approx(probe.selection_top1, abs=0.005)
+    assert probe.selection_top1 == pytest.approx(sweep.best.best.accuracy, abs=1e-4)
+    assert run_sweeps(config(tmp_path)).ran == 0
 
 
 def test_mlp_through_the_command(tmp_path: Path, dataset: ImageDataset, capsys) -> None:

@@ -44,7 +44,7 @@ def train_together(
 ) -> tuple[JointTraining, list[Trial]]:
     """Return the strategy after its search on `halves`, and the trials."""
     strategy = JointTraining(params, schedule)
-    return strategy, Search(head, Split(*halves()), strategy=strategy).run()
+    return strategy, strategy(Search(head, Split(*halves())))
 
 
 def data(classes: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -162,16 +162,38 @@ def test_heads_trained_together_are_the_heads_trained_alone(head: TrainedHead) -
     X, y, V, v = halves()
     grid = Grid((1e-3, 1e-2), ((0.0, 0.0), (1e-4, 0.0), (0.0, 1e-3)), (0.0, 0.4), seed=(7,))
     head = clone(head).set_params(seed=7, label_smoothing=0.1)
-    search = Search(
-        head, Split(X, y, V, v), strategy=JointTraining(grid.params(), Schedule(3, keep=1))
-    )
-    trials = search.run()
+    search = Search(head, Split(X, y, V, v))
+    trials = JointTraining(grid.params(), Schedule(3, keep=1))(search)
     assert len(trials) == len(grid.params()) == 12
     for trial in trials[::3]:
         alone = clone(head).set_params(**trial.params).fit(X, y)
         np.testing.assert_allclose(alone.logits(V), trial.head.logits(V), atol=1e-4)
         assert trial.accuracy == pytest.approx(alone.score(V, v))
         assert trial.log_loss == pytest.approx(search.evaluate(alone, {}).log_loss, abs=1e-5)
+
+
+def test_in_folds_the_same_heads_stay_and_each_learns_from_the_rows_of_its_fold() -> None:
+    X, y, V, v = halves()
+    halves_of_it = [Split(X, y, V, v), Split(V, v, X, y)]
+    params = Grid((1e-5, 1e-3, 1e-2), dropout=(0.0, 0.4), seed=(7,)).params()
+    head = Dense(seed=7)
+    together = JointTraining(params, Schedule(9, keep=2))
+    first, second = together.in_folds([Search(head, split) for split in halves_of_it])
+    figures = [[(t.params, t.accuracy, t.log_loss, t.merit) for t in fold] for fold in (first, second)]  # fmt: skip
+    assert figures[0] == figures[1] and len(first) > 1
+    for pair in zip(first, second, strict=True):
+        alone = [
+            Search(head, split).evaluate(clone(head).set_params(**pair[0].params).fit(split.X, split.y), {})
+            for split in halves_of_it
+        ]  # fmt: skip
+        weights = [len(split.y_selection) for split in halves_of_it]
+        mean = np.average([one.log_loss for one in alone], weights=weights)
+        assert pair[0].log_loss == pytest.approx(mean, abs=1e-5)
+        for trial, one, split in zip(pair, alone, halves_of_it, strict=True):
+            logits = trial.head.logits(split.X_selection)
+            np.testing.assert_allclose(one.head.logits(split.X_selection), logits, atol=1e-4)
+    lasted = [len(curve.points) for curve in together.curves]
+    assert lasted.count(max(lasted)) == 1  # one head was trained to the end, the same in both
 
 
 def test_seeds_differ_and_repeat() -> None:

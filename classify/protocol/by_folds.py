@@ -5,7 +5,7 @@ every training row has a probability by a head that has not seen it.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,24 +39,22 @@ def setting_of(head: Head, params: dict[str, Any]) -> str:
 
 
 def choose_by_folds(
-    search: Callable[[np.ndarray, np.ndarray], list[Trial]],
+    searched: Sequence[Sequence[Trial]],
     views: tuple[Any, ...],
     labels: np.ndarray,
     parts: Sequence[tuple[np.ndarray, np.ndarray]],
     metric: Metric,
 ) -> Chosen:
-    """Search in every fold, and choose one setting for all.
+    """Choose one setting for all folds.
 
     Args:
-        search: Returns the trials of a head that learns from some rows, evaluated on others.
+        searched: The trials of each fold: of a head that learnt from its rows, evaluated on those held out.
         views: Vectors of all rows, in each view.
         labels: (N,) of all rows.
         parts: Rows that are fitted on and rows that are held out, fold by fold.
         metric: What is chosen by.
     """
-    found = [
-        {setting_of(trial.head, trial.params): trial for trial in search(*part)} for part in parts
-    ]
+    found = [{setting_of(trial.head, trial.params): trial for trial in fold} for fold in searched]
     common = [key for key in found[0] if all(key in fold for fold in found)]
     weights = [len(held) for _, held in parts]
     trials = [_mean([fold[key] for fold in found], weights) for key in common]

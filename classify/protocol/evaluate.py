@@ -8,7 +8,7 @@ before the last step of `run_probe` reads a validation row.
 import time
 import warnings
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -36,9 +36,12 @@ from onepass.classify.protocol.views import (
     split_of,
     stacked,
 )
-from onepass.classify.search.search import Note, Search, Strategy, Trial, best_trial
+from onepass.classify.search.search import Note, Search, Trial, best_trial
 from onepass.data.dataset import ImageDataset
 from onepass.data.splits import KEPT, fold_split, selection_split
+
+if TYPE_CHECKING:
+    from onepass.classify.search.neural import JointTraining
 
 VERSION = 1  # raised when the same inputs would be scored otherwise
 SELECTION_FRACTION = 0.1
@@ -87,6 +90,16 @@ class ProtocolRows:
     def select(self) -> Select:
         """How choices are made."""
         return "split" if self.fold is None else "folds"
+
+    def parts(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the rows to fit candidates on and those to choose among them, fold by fold where there are folds."""
+        if self.fold is None:
+            return [(self.fit, self.selection)]
+        return [(self.train[self.fold != k], self.train[self.fold == k]) for k in range(FOLDS)]
+
+    def how(self, budget: str) -> str:
+        """Return a search's budget and how its choice is made, as they are part of a probe's identity."""
+        return budget if self.fold is None else f"{budget} by folds"
 
     def counts(self) -> RowCounts:
         """Return how many rows each step reads."""
@@ -292,7 +305,7 @@ def run_probe(
     rows: ProtocolRows,
     *,
     budget: Budget = "quick",
-    strategy: Strategy | None = None,
+    together: "JointTraining | None" = None,
     note: Note | None = None,
     metric: Metric = TOP1,
 ) -> Outcome:
@@ -305,7 +318,7 @@ def run_probe(
         labels: (N,) int, from 0.
         rows: What each step may read.
         budget: How far the hyper-parameters are searched: "quick" or "full".
-        strategy: How they are searched, instead of as the head's kind is.
+        together: Trains many heads at once, instead of the search of the head's kind.
         note: Called with each step as text.
         metric: What is chosen by.
     """
@@ -313,24 +326,24 @@ def run_probe(
     views = as_views(X)
     small = is_small(views, len(rows.train), int(labels.max() + 1))
     with threadpool_limits(limits=1 if small else None):
-
-        def search(fit: np.ndarray, held: np.ndarray) -> list[Trial]:
-            split = split_of(views, labels, fit, held)
-            trials = Search(head, split, budget, note, strategy, metric).run()
-            return (
-                trials
-                if len(views) == 1
-                else evaluated_together(trials, views, held, labels[held], metric)
-            )
-
+        parts = rows.parts()
+        searches = (
+            Search(head, split_of(views, labels, *part), budget, note, metric=metric)
+            for part in parts
+        )
+        found = together.in_folds(list(searches)) if together else [one.run() for one in searches]
+        if len(views) > 1:
+            found = [
+                evaluated_together(trials, views, held, labels[held], metric)
+                for trials, (_, held) in zip(found, parts, strict=True)
+            ]
         if rows.fold is None:
-            trials = search(rows.fit, rows.selection)
+            (trials,) = found
             chosen = best_trial(trials)
             selection = mean_probabilities(chosen.head, views, rows.selection)
         else:
-            parts = [(rows.train[rows.fold != k], rows.train[rows.fold == k]) for k in range(FOLDS)]
-            found = choose_by_folds(search, views, labels, parts, metric)
-            trials, chosen, selection = found.trials, found.best, found.probabilities
+            by_folds = choose_by_folds(found, views, labels, parts, metric)
+            trials, chosen, selection = by_folds.trials, by_folds.best, by_folds.probabilities
         if note:
             note(f"chosen {chosen}; refitting on {len(rows.train):,} rows")
         with warnings.catch_warnings():

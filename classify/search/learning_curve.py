@@ -45,7 +45,7 @@ class Snapshot:
         accuracy: Top-1 on the selection rows, 0 … 1.
         loss: Log-loss there (nats).
         merit: What is chosen by, the greatest the best.
-        arrays: Weights and biases, layer by layer.
+        arrays: Weights and biases, layer by layer; where it was trained in folds, those of one after the other.
     """
 
     epochs: int

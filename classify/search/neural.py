@@ -1,5 +1,6 @@
 """How networks are searched: the epochs of one head, or a grid of heads that are trained together."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -14,7 +15,7 @@ from onepass.classify.heads.neural.trained_head import TrainedHead
 from onepass.classify.heads.scaler import Scaler
 from onepass.classify.search.learning_curve import LearningCurve
 from onepass.classify.search.search import Search, Trial
-from onepass.classify.search.successive_halving import Schedule, SuccessiveHalving
+from onepass.classify.search.successive_halving import Part, Schedule, SuccessiveHalving
 from onepass.classify.search.sweep_state import StateFile
 
 QUICK_STEPS = 2_600  # training steps of a quick search
@@ -78,7 +79,7 @@ class JointTraining:
     """A strategy: many heads are trained at once, and what became of each is remembered.
 
     They see the rows in the order of the searched head's seed, whatever their own: one read of each
-    batch serves them all.
+    batch serves them all. In several folds they are trained side by side, and compared by the means over these.
 
     Attributes:
         params: What differs from the searched head: any of learning_rate, l1, l2, dropout, seed.
@@ -93,37 +94,54 @@ class JointTraining:
     curves: list[LearningCurve] = field(default_factory=list)
 
     def __call__(self, search: Search[TrainedHead]) -> list[Trial]:
-        """Return the heads as they were at their checkpoints, in the order of `params`.
+        """Return the heads as they were at their checkpoints, in the order of `params`; see `in_folds`."""
+        (trials,) = self.in_folds([search])
+        return trials
+
+    def in_folds(self, searches: Sequence[Search[TrainedHead]]) -> list[list[Trial]]:
+        """Return the heads of each fold as they were at the same checkpoints, in the order of `params`.
+
+        The figures of a trial are the means over all folds.
+
+        Args:
+            searches: That of each fold; they differ in their rows only.
 
         Raises:
             InvalidInputError: Hyper-parameters make no sense, or every head diverged.
         """
-        heads = [clone(search.head).set_params(**own) for own in self.params]
+        first = searches[0]
+        heads = [clone(first.head).set_params(**own) for own in self.params]
         for one in heads:
             one.check_params()
-        head, X, numbers = search.prepare()
-        scaler, split = Scaler.fit(X), search.split
-        truth = np.searchsorted(head.classes_, split.y_selection)
+        parts, prepared = [], []
+        for search in searches:
+            head, X, numbers = search.prepare()
+            scaler, split = Scaler.fit(X), search.split
+            truth = np.searchsorted(head.classes_, split.y_selection)
+            held = scaler.apply(split.X_selection)
+            parts.append(Part((scaler.apply(X), numbers), (held, truth)))
+            prepared.append((head, scaler))
         self.curves = SuccessiveHalving(
             [one.head_settings() for one in heads],
-            head.shared_settings(),
+            first.head.shared_settings(),
             self.schedule,
-            fit=(scaler.apply(X), numbers),
-            selection=(scaler.apply(split.X_selection), truth),
+            parts,
             classes=len(head.classes_),
-            note=search.note,
-            metric=search.metric,
+            note=first.note,
+            metric=first.metric,
             state=self.state,
         ).run()
-        trials = []
+        trials: list[list[Trial]] = [[] for _ in searches]
         for own, curve in zip(self.params, self.curves, strict=True):
             for one in curve.snapshots:
-                params = {**own, "epochs": one.epochs}
-                trained = head.with_params(**params).adopt_arrays(scaler, one.arrays)
-                trials.append(Trial(params, one.accuracy, one.loss, one.merit, trained))
-        if not trials:
+                params, layers = {**own, "epochs": one.epochs}, len(one.arrays) // len(searches)
+                for fold, (head, scaler) in enumerate(prepared):
+                    arrays = one.arrays[fold * layers : (fold + 1) * layers]
+                    trained = head.with_params(**params).adopt_arrays(scaler, arrays)
+                    trials[fold].append(Trial(params, one.accuracy, one.loss, one.merit, trained))
+        if not trials[0]:
             raise InvalidInputError(
-                f"{head.kind}: no head came through with finite weights; expected lower learning "
+                f"{first.head.kind}: no head came through with finite weights; expected lower learning "
                 f"rates than {brief(self.params[0])}"
             )
         return trials

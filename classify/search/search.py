@@ -96,7 +96,6 @@ class Search(Generic[AnyHead]):
         split: Rows to fit on and rows to compare on.
         budget: "quick" or "full": how far and how finely the strategy of the head's kind searches.
         note: Called with each trial as text.
-        strategy: Used instead of the strategy of the head's kind.
         metric: What the settings are compared by.
     """
 
@@ -104,7 +103,6 @@ class Search(Generic[AnyHead]):
     split: Split
     budget: Budget = "quick"
     note: Note | None = None
-    strategy: "Strategy | None" = None
     metric: Metric = TOP1
 
     def __post_init__(self) -> None:
@@ -115,8 +113,7 @@ class Search(Generic[AnyHead]):
 
     def run(self) -> list[Trial]:
         """Return the trials, the most regularised first."""
-        strategy = self.strategy or find_strategy(self.head.kind)
-        return strategy(self)
+        return find_strategy(self.head.kind)(self)
 
     def prepare(self) -> tuple[AnyHead, np.ndarray, np.ndarray]:
         """Check the rows to fit on.

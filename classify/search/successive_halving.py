@@ -1,5 +1,7 @@
 """Successive halving: all heads for a little while, the better ones for longer.
 
+Heads that are compared by folds are trained in all of them at once, and stay or go in all of them.
+
 Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization",
 AISTATS 2016. At the end of a rung the heads are evaluated on the selection rows; one of `keep` stays.
 """
@@ -65,6 +67,19 @@ class Schedule:
         return [(c, max(1, round(total / GROWTH ** (last - k)))) for k, c in enumerate(counts)]
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows that heads are trained and compared on: of the selection split, or of a fold.
+
+    Attributes:
+        fit: Standardised rows (n, D) float32 and their classes (n,).
+        selection: Rows that they are evaluated on, in the same form.
+    """
+
+    fit: tuple[np.ndarray, np.ndarray]
+    selection: tuple[np.ndarray, np.ndarray]
+
+
 class SuccessiveHalving:
     """Heads that are trained together until one is left; see `run`.
 
@@ -72,8 +87,7 @@ class SuccessiveHalving:
         settings: One for each head.
         shared: What the heads share.
         schedule: How long they are trained, and how many stay.
-        fit: Standardised rows (n, D) float32 and their classes (n,).
-        selection: Rows that they are evaluated on, in the same form.
+        parts: One, or those of all folds; figures are then means by the rows that are held out.
         classes: K.
         note: Called with the state of the best head as text.
         metric: What they are compared by.
@@ -81,40 +95,45 @@ class SuccessiveHalving:
             `SAVE_EVERY` seconds have passed.
     """
 
-    def __init__(  # noqa: PLR0913  a run, and what it is compared by
+    def __init__(
         self,
         settings: list[HeadSettings],
         shared: SharedSettings,
         schedule: Schedule,
-        fit: tuple[np.ndarray, np.ndarray],
-        selection: tuple[np.ndarray, np.ndarray],
+        parts: list[Part],
         classes: int,
         note: Callable[[str], None] | None = None,
         metric: Metric = TOP1,
         state: StateFile | None = None,
     ) -> None:
-        self.schedule, self.fit, self.selection = schedule, fit, selection
+        self.schedule, self.parts = schedule, parts
         self.shared, self.note, self.metric, self.state = shared, note, metric, state
-        self.networks = Networks(settings, shared, fit[0].shape[1], classes, fit[1])
+        self.networks = [
+            Networks(settings, shared, X.shape[1], classes, numbers)
+            for X, numbers in (part.fit for part in parts)
+        ]
         self.curves = [LearningCurve() for _ in settings]
-        self.epoch_steps = steps_of(len(fit[0]), shared.batch_size)
+        self.epoch_steps = min(steps_of(len(part.fit[0]), shared.batch_size) for part in parts)
         self.alive = set(range(len(settings)))
         self.step = 0
 
     def run(self) -> list[LearningCurve]:
         """Train and evaluate; return what became of each head, in the order of the settings."""
         self._resume()
-        source = batches(*self.fit, self.shared, self.step)
+        sources = [
+            batches(*part.fit, self.shared, self.step, self.epoch_steps) for part in self.parts
+        ]
         for heads, end in self.schedule.rungs(len(self.curves), self.epoch_steps):
             if heads < len(self.alive):
                 self.alive = set(sorted(self.alive, key=self._rank)[:heads])
-                self.networks.keep(self.alive)
+                for networks in self.networks:
+                    networks.keep(self.alive)
             if 0 < self.step < end:
                 self._save()
             written = time.monotonic()
             while self.step < end and not self._past_peak():
                 self._train(
-                    source, min(end, (self.step // self.epoch_steps + 1) * self.epoch_steps)
+                    sources, min(end, (self.step // self.epoch_steps + 1) * self.epoch_steps)
                 )
                 if self.step < end and time.monotonic() > written + SAVE_EVERY:
                     self._save()
@@ -133,10 +152,14 @@ class SuccessiveHalving:
         if self.state:
             self.state.save(self.networks, self.curves, self.alive, self.step)
 
-    def _train(self, source: Iterator[FeatureBatch], stop: int) -> None:
+    def _train(self, sources: list[Iterator[FeatureBatch]], stop: int) -> None:
         """Train until step `stop`, evaluate the heads, and extend their curves."""
-        trained = self.networks.train(source, stop - self.step)
-        evaluated = self.networks.evaluate(*self.selection, self.metric)
+        trained, evaluated = np.zeros((len(self.curves), 2)), np.zeros((len(self.curves), 3))
+        rows = sum(len(part.selection[1]) for part in self.parts)
+        for networks, source, part in zip(self.networks, sources, self.parts, strict=True):
+            share = len(part.selection[1]) / rows
+            trained += share * networks.train(source, stop - self.step)
+            evaluated += share * networks.evaluate(*part.selection, self.metric)
         self.step = stop
         whole, rest = divmod(stop, self.epoch_steps)
         epoch = stop / self.epoch_steps if rest else whole
@@ -177,7 +200,8 @@ class SuccessiveHalving:
             if curve.best and (-curve.best.merit, curve.best.loss) <= (-merit, loss):
                 return
             curve.snapshots.clear()
-        curve.snapshots.append(Snapshot(epochs, *figures, self.networks.arrays(member)))
+        arrays = [array for networks in self.networks for array in networks.arrays(member)]
+        curve.snapshots.append(Snapshot(epochs, *figures, arrays))
 
     def _past_peak(self) -> bool:
         """Say whether the only head left is clearly past its best."""

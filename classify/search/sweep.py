@@ -1,7 +1,7 @@
 """Many heads in one pass: `onepass classify sweep`.
 
 `runs/<data set>/sweeps/<id>.json` (`SweepRecord`) holds what became of every head. The best head goes
-on the leaderboard as a probe, chosen on the selection split, refitted and scored once like any other.
+on the leaderboard as a probe, chosen on the selection split or by folds, refitted and scored once like any other.
 The same sweep is not run again. `<id>.npz` is there while a sweep is under way: one that was
 interrupted resumes from its last rung or epoch and ends with the same bits.
 """
@@ -89,26 +89,32 @@ class FeatureSweep:
         head.set_params(class_weight=None if config.class_weight == "none" else config.class_weight)
         head.check_params()
         grid = Grid(config.learning_rate, config.penalties, config.dropout, config.seeds)
-        rows = protocol_rows(dataset, config.seed)
+        rows = protocol_rows(dataset, config.seed, config.select)
         schedule = Schedule(config.epochs, config.keep)
         metric = metric_of(dataset, rows, config.metric, config.positive)
         return cls(head, grid, schedule, dataset, inputs, rows, config.seed, metric)
 
     @property
     def budget(self) -> str:
-        """Digest of grid and schedule: the probe's budget on the leaderboard and in its id."""
+        """Digest of grid and schedule: the probe's budget on the leaderboard."""
         return f"sweep-{digest_json([asdict(self.grid), asdict(self.schedule)])[:12]}"
 
     @property
     def probe(self) -> str:
         """Id of the resulting probe, which is also that of the sweep."""
         return probe_id(
-            self.inputs, self.head, self.seed, self.budget, self.dataset.digest, self.metric
+            self.inputs,
+            self.head,
+            self.seed,
+            self.rows.how(self.budget),
+            self.dataset.digest,
+            self.metric,
         )
 
     def record(self, found: JointTraining, seconds: float) -> SweepRecord:
         """Return what the sweep found, to be stored."""
-        steps = steps_of(len(self.rows.fit), self.head.batch_size)
+        fewest = min(len(fit) for fit, _ in self.rows.parts())
+        steps = steps_of(fewest, self.head.batch_size)
         rungs = self.schedule.rungs(len(found.params), steps)
         searched = {*found.params[0], "epochs"}
         fixed = self.head.get_params(deep=False)
@@ -152,12 +158,13 @@ def run_sweeps(config: SweepConfig) -> SweepsResult:
     paths = tuple(folder / "sweeps" / f"{sweep.probe}.json" for sweep in sweeps)
     records, ran = [], 0
     with only_writer(folder):
-        board = open_board(folder, dataset, seed=config.seed, metric=sweeps[0].metric)
-        if board.other_rows:
-            log.info(
-                "a sweep chooses on the selection split, and is ranked with probes that did; `onepass classify` ranks "
-                "those by folds again"
-            )
+        board = open_board(
+            folder,
+            dataset,
+            seed=config.seed,
+            metric=sweeps[0].metric,
+            select=sweeps[0].rows.select,
+        )
         for sweep, path in zip(sweeps, paths, strict=True):
             state = StateFile(path.with_suffix(".npz"), sweep.probe)
             if config.fresh:
@@ -193,15 +200,15 @@ def _run(
     board: Leaderboard, sweep: FeatureSweep, state: StateFile
 ) -> tuple[Leaderboard, SweepRecord]:
     """Search, choose, refit, score; keep the probe."""
-    strategy = JointTraining(sweep.grid.params(), sweep.schedule, state)
-    label = " · ".join([*sweep.inputs.features, f"{len(strategy.params)} {sweep.head.kind}"])
+    together = JointTraining(sweep.grid.params(), sweep.schedule, state)
+    label = " · ".join([*sweep.inputs.features, f"{len(together.params)} {sweep.head.kind}"])
     labels = sweep.dataset.labels
     outcome = run_probe(
         sweep.head,
         sweep.inputs.all_views(),
         labels,
         sweep.rows,
-        strategy=strategy,
+        together=together,
         note=ThrottledLog(label),
         metric=sweep.metric,
     )
@@ -217,4 +224,4 @@ def _run(
     )
     board, result = keep(board, result, outcome, labels[sweep.rows.val])
     log.info(f"{label}: {outcome.chosen} · {human_seconds(result.seconds)}")
-    return board, sweep.record(strategy, outcome.seconds)
+    return board, sweep.record(together, outcome.seconds)

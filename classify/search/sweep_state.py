@@ -12,7 +12,7 @@ from onepass.cache.arrays import pack_arrays, unpack_arrays
 from onepass.cache.artifacts import Artifact, record
 from onepass.cache.errors import CorruptFileError
 from onepass.cache.files import leftovers, parse_json, read_bytes, write_atomic
-from onepass.classify.heads.neural.network import Networks
+from onepass.classify.heads.neural.network import Group, Networks
 from onepass.classify.search.learning_curve import CurvePoint, LearningCurve, Snapshot
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class SweepState(Artifact):
         id: Of everything that the sweep depends on.
         step: Steps that were taken.
         alive: The heads that are still trained.
-        groups: In the order of the networks' groups.
+        groups: In the order of the networks' groups, fold by fold.
         curves: Of all heads.
     """
 
@@ -86,12 +86,12 @@ class StateFile:
     identity: str
 
     def save(
-        self, networks: Networks, curves: list[LearningCurve], alive: set[int], step: int
+        self, networks: list[Networks], curves: list[LearningCurve], alive: set[int], step: int
     ) -> None:
         """Write the sweep as it is after `step` steps."""
         groups = tuple(
             SavedGroup(group.optimizer.steps, dict(group.noise.bit_generator.state))
-            for group in networks.groups
+            for group in _groups(networks)
         )
         saved = tuple(
             SavedCurve(
@@ -106,7 +106,7 @@ class StateFile:
         state = SweepState(self.identity, step, tuple(sorted(alive)), groups, saved)
         text = json.dumps(state.sealed()).encode()
         arrays = {FACTS: np.frombuffer(text, np.uint8)}
-        for number, group in enumerate(networks.groups):
+        for number, group in enumerate(_groups(networks)):
             for place, array in enumerate(group.optimizer.all_arrays()):
                 arrays[f"group {number} {place}"] = array
         for member, curve in enumerate(curves):
@@ -116,7 +116,7 @@ class StateFile:
         write_atomic(self.path, pack_arrays(arrays))
 
     def restore(
-        self, networks: Networks, curves: list[LearningCurve]
+        self, networks: list[Networks], curves: list[LearningCurve]
     ) -> tuple[set[int], int] | None:
         """Bring untrained networks and empty curves to where the sweep was.
 
@@ -144,15 +144,17 @@ class StateFile:
 
     def _resume(
         self,
-        networks: Networks,
+        networks: list[Networks],
         curves: list[LearningCurve],
         state: SweepState,
         arrays: dict[str, np.ndarray],
     ) -> tuple[set[int], int]:
         """Put a state into networks and curves; whatever does not fit is one of several plain errors."""
         alive = set(state.alive)
-        networks.keep(alive)
-        for number, (group, saved) in enumerate(zip(networks.groups, state.groups, strict=True)):
+        for fold in networks:
+            fold.keep(alive)
+        groups = zip(_groups(networks), state.groups, strict=True)
+        for number, (group, saved) in enumerate(groups):
             group.optimizer.steps, group.noise.bit_generator.state = saved.steps, saved.noise
             for place, array in enumerate(group.optimizer.all_arrays()):
                 array[...] = arrays[f"group {number} {place}"]
@@ -180,3 +182,7 @@ class StateFile:
     def remove(self) -> None:
         """Delete the file; what the sweep found is kept elsewhere."""
         self.path.unlink(missing_ok=True)
+
+
+def _groups(networks: list[Networks]) -> list[Group]:
+    return [group for fold in networks for group in fold.groups]

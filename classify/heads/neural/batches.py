@@ -73,7 +73,11 @@ def steps_of(rows: int, batch_size: int) -> int:
 
 
 def batches(
-    X: np.ndarray, numbers: np.ndarray, shared: SharedSettings, skip: int = 0
+    X: np.ndarray,
+    numbers: np.ndarray,
+    shared: SharedSettings,
+    skip: int = 0,
+    steps: int | None = None,
 ) -> Iterator[FeatureBatch]:
     """Yield the steps of one epoch after the other, without end.
 
@@ -87,9 +91,10 @@ def batches(
         numbers: (n,) classes.
         shared: Batch size, mixup, seed.
         skip: Steps that were taken before: their random draws are repeated, their rows are not read.
+        steps: Of an epoch (default: `steps_of` them).
     """
     generator = np.random.default_rng(shared.order)
-    steps = steps_of(len(X), shared.batch_size)
+    steps = steps or steps_of(len(X), shared.batch_size)
     size, share = len(X) // steps, 1.0
     while True:
         order = generator.permutation(len(X))
