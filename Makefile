@@ -28,8 +28,9 @@ demo: .venv/ready
 	$(BIN)/onepass report --dataset solar-cells
 
 # One worker a core: BLAS threads that spin while they wait would take the cores from each other.
+# The order of the files is that of tests/conftest.py: slow ones first.
 test: .venv/ready
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: .venv/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

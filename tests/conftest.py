@@ -1,10 +1,12 @@
 """What several tests share."""
 
+import fcntl
 import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,12 @@ os.environ["ONEPASS_ENGINE"] = (
 classify_config.FEW_ROWS = 0
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files of slow tests: a worker that comes to one last works alone on it."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def tiny_imagenet_zip() -> Path:
     """The real Tiny ImageNet archive; tests that need it are skipped where it is absent."""
@@ -51,6 +59,21 @@ def randomise(model: Any, seed: int = 0) -> None:
         if type(layer).__name__ == "BatchNormalization":
             for variable in layer.weights:
                 variable.assign(random.uniform(0.5, 1.5, variable.shape))
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a folder that is filled once for all workers; whoever changes it makes a copy."""
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, whole = base / name, base / f"{name}.whole"
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not whole.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker whose attempt failed
+            folder.mkdir()
+            make(folder)
+            whole.touch()
+    return folder
 
 
 def fields_of(path: Path) -> Any:

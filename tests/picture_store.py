@@ -1,13 +1,17 @@
 """A data set made of picture files of every kind, with probes, an ensemble and a fine-tuned run, by a tiny backbone."""
 
 import io
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tiny_backbone
 from PIL import Image
+
+from conftest import made_once
 
 SIDE, CLASSES = 24, ("crow", "great tit", "jay")
 # What a camera, a scanner or a phone leaves: all of it becomes rows, and all of it is predicted.
@@ -69,23 +73,32 @@ def write_pictures(folder: Path) -> None:
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[dict[str, Path]]:
-    """Make the store, and let the backbone be known that its models stand on; see `make_store`."""
-    with tiny_backbone.installed():
-        yield make_store(folder)
+def opened(factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """Let a test file use a store of its own, and know the backbone that its models stand on.
 
+    All workers together make it once, which takes as long as some of the files that use it.
 
-def make_store(folder: Path) -> dict[str, Path]:
-    """Prepare, extract, classify, put together and fine-tune; the tiny backbone must be known.
-
-    Returns:
-        `cache_dir` and `runs_dir`.
+    Yields:
+        `cache_dir` and `runs_dir`; the pictures lie in `birds` beside them.
     """
+    with tiny_backbone.installed():
+        copy = factory.mktemp("pictures") / "copy"
+        shutil.copytree(made_once(factory, "picture-store", make_store), copy)
+        yield places_in(copy)
+
+
+def places_in(folder: Path) -> dict[str, Path]:
+    """Return where the store and its results lie in a folder."""
+    return {"cache_dir": folder / "store", "runs_dir": folder / "runs"}
+
+
+def make_store(folder: Path) -> None:
+    """Prepare, extract, classify, put together and fine-tune; the tiny backbone must be known."""
     import onepass
     from onepass.classify.config import EnsembleConfig
     from onepass.classify.ensemble import run_ensemble
 
-    places = {"cache_dir": folder / "store", "runs_dir": folder / "runs"}
+    places = places_in(folder)
     store = {"cache_dir": places["cache_dir"]}
     write_pictures(folder / "birds")
     onepass.prepare_dataset(
@@ -104,4 +117,3 @@ def make_store(folder: Path) -> dict[str, Path]:
     onepass.finetune_network(
         "birds", epochs=1, run="r1", from_="tiny@16", set=("learning_rate=0.01",), **places
     )
-    return places

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
-    with picture_store.opened(tmp_path_factory.mktemp("known")) as found:
+    with picture_store.opened(tmp_path_factory) as found:
         yield found
 
 

@@ -35,7 +35,7 @@ PACKAGES = {
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
-    with picture_store.opened(tmp_path_factory.mktemp("travel")) as found:
+    with picture_store.opened(tmp_path_factory) as found:
         yield found
 
 

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     """Store and results of the data set birds, whose files lie in `birds` beside them."""
-    with picture_store.opened(tmp_path_factory.mktemp("pictures")) as found:
+    with picture_store.opened(tmp_path_factory) as found:
         yield found
 
 

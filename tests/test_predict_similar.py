@@ -36,7 +36,7 @@ def test_blocks_give_what_one_sort_gives(block: int, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
-    with picture_store.opened(tmp_path_factory.mktemp("similar")) as found:
+    with picture_store.opened(tmp_path_factory) as found:
         yield found
 
 
