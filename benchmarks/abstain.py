@@ -23,7 +23,7 @@ from onepass.classify.heads.storage import load_head
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.metrics import calibration_temperature
 from onepass.data.splits import fold_split, selection_split
-from onepass.predict.known import ENOUGH, FOLDS, left_out_confidences
+from onepass.predict.known import ENOUGH, FOLDS, left_out_probabilities
 from onepass.predict.novelty import REFERENCE, Novelty, sample_rows
 from onepass.predict.pixel_models import ProbeModel, VectorSpec
 
@@ -67,17 +67,17 @@ def main() -> None:
             temperature = calibration_temperature(y[selection], held)
             model = ProbeModel(((SPEC,),), clone(head).fit(Xt[SPEC], y), temperature)
             if len(selection) < min(ENOUGH, n_train):
-                known, sure = places, left_out_confidences(model, Xt, y, fold)
+                known, sure = places, left_out_probabilities(model, Xt, y, fold)
             else:
                 chosen = replace(chosen, temperature=temperature)
                 known = selection
-                sure = chosen.probabilities({SPEC: Xt[SPEC][selection]}).max(axis=1)
+                sure = chosen.probabilities({SPEC: Xt[SPEC][selection]})
             novelty = Novelty.learn(
-                (SPEC,), Xt[SPEC], sample_rows(places, REFERENCE), known, places, sure
+                (SPEC,), Xt[SPEC], sample_rows(places, REFERENCE), known, places, sure, y[known]
             )
             new = {SPEC: np.asarray(X[val])}
-            reasons = novelty.reasons(
-                novelty.distance(new), model.probabilities(new).max(axis=1), RATE
+            reasons = novelty.abstention(RATE).reasons(
+                novelty.distance(new), model.probabilities(new).max(axis=1)
             )
             found[line.head].append(100 * np.mean([bool(reason) for reason in reasons]))
         print(

@@ -76,7 +76,7 @@ class ModelsConfig(RunsConfig):
     prior: str = flag(
         "",
         f"{PRIOR_HELP}, or {ESTIMATE}: from all that is predicted. Probabilities are corrected to it (Saerens et al., "
-        "2002); --at keeps its promise; --abstain goes by the probabilities before",
+        "2002); --at and --abstain keep their promises",
         metavar="MIX",
     )
     engine: str | None = flag(

@@ -62,9 +62,10 @@ def learn_novelty(
     train = dataset.rows("train")
     computed = any(isinstance(one, RunPass) for one in wanted)
     try:
-        known, confidences = _known_rows(predictor, models, classifier)
+        known, probabilities = _known_rows(predictor, models, classifier)
         some = sample_rows(np.arange(len(known)), RUN_ROWS if computed else len(known))
-        known, confidences = known[some], confidences[some] if len(confidences) else confidences
+        known = known[some]
+        probabilities = probabilities[some] if len(probabilities) else probabilities
         reference = sample_rows(train, REFERENCE)
         rows = np.union1d(reference, known)
         if computed:
@@ -79,19 +80,19 @@ def learn_novelty(
     groups = dataset.groups and [dataset.groups[row] for row in rows.tolist()]
     units = belonging_together(dataset.content[rows], groups)
     places = np.searchsorted(rows, reference), np.searchsorted(rows, known)
-    return Novelty.learn(wanted, vectors, *places, units, confidences)
+    return Novelty.learn(wanted, vectors, *places, units, probabilities, dataset.labels[known])
 
 
 def _known_rows(
     predictor: Predictor, models: Sequence[Probe | FinishedRun], classifier: PixelClassifier
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return training rows (s,), ascending, and the highest probability of each by a model not fitted on it.
+    """Return training rows (s,), ascending, and the probabilities (s, K) of each by a model not fitted on it.
 
     Where no row was held out, the probabilities are of length 0.
     """
     dataset, held_out = predictor.dataset, predictor.held_out
     if held_out is None:
-        return selection_rows(dataset, seed=0)[1], np.zeros(0, np.float32)
+        return selection_rows(dataset, seed=0)[1], np.zeros((0, len(dataset.class_ids)), np.float32)
     probes = [model for model in models if isinstance(model, Probe)]
     few = len(held_out) < min(ENOUGH, len(dataset.rows("train")))
     if few and len(probes) == len(models):
@@ -99,7 +100,7 @@ def _known_rows(
             return _in_folds(predictor, probes, classifier)
         except InvalidInputError:
             pass  # too few different images for folds
-    return held_out, predictor.compute(SELECTION).max(axis=1)
+    return held_out, predictor.compute(SELECTION)
 
 
 def _in_folds(
@@ -120,27 +121,28 @@ def _in_folds(
     try:
         kept = unpack_arrays(path.read_bytes())
         if np.array_equal(kept["key"], key):
-            return rows, kept["confidences"]
+            return rows, kept["probabilities"]
     except (OSError, ValueError, KeyError):
         pass  # none yet, or damaged
     arrays = _stored(model.wanted, train, probes, predictor, classifier)
-    confidences = left_out_confidences(model, arrays, dataset.labels[train], fold)[fold != KEPT]
-    write_atomic(path, pack_arrays({"key": key, "confidences": confidences}))
-    return rows, confidences
+    found = left_out_probabilities(model, arrays, dataset.labels[train], fold)
+    probabilities = found[fold != KEPT].astype(np.float16)
+    write_atomic(path, pack_arrays({"key": key, "probabilities": probabilities}))
+    return rows, probabilities
 
 
-def left_out_confidences(
+def left_out_probabilities(
     model: Any, arrays: Arrays, labels: np.ndarray, fold: np.ndarray
 ) -> np.ndarray:
-    """Return the highest probability of each row by heads that were fitted on the other folds, (n,) float32.
+    """Return the probabilities of each row by heads that were fitted on the other folds, (n, K) float32.
 
     Args:
         model: Of probes.
         arrays: What it wants, of n rows.
         labels: (n,).
-        fold: (n,), from 0; a row of none is always fitted on, and has 0.
+        fold: (n,), from 0; a row of none is always fitted on, and has zeros.
     """
-    confidences = np.zeros(len(labels), np.float32)
+    probabilities = np.zeros((len(labels), int(labels.max()) + 1), np.float32)
     numbers = range(fold.max() + 1)
     with (
         Progress(len(numbers), "folds", "what is known, once for this model") as progress,
@@ -150,9 +152,9 @@ def left_out_confidences(
             held = np.flatnonzero(fold == number)
             again = _fitted_again(model, arrays, labels, np.flatnonzero(fold != number))
             left_out = {one: array[held] for one, array in arrays.items()}
-            confidences[held] = again.probabilities(left_out).max(axis=1)
+            probabilities[held] = again.probabilities(left_out)
             progress.advance(1)
-    return confidences
+    return probabilities
 
 
 def _heads(model: Any) -> list[Head]:

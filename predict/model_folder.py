@@ -161,7 +161,8 @@ class FolderWriter:
         if novelty := pictures.novelty:
             reference = novelty.reference.astype(np.float16)  # to which it is rounded
             arrays = {"reference": reference, "distances": novelty.distances}
-            self._put(NOVELTY, pack_arrays({**arrays, "confidences": novelty.confidences}))
+            arrays |= {"probabilities": novelty.probabilities.astype(np.float16)}
+            self._put(NOVELTY, pack_arrays({**arrays, "truth": novelty.truth}))
         self._put(CARD, model_card(about).encode())
         ModelRecord(about, part, backbones, self.files).write(self.folder / MODEL_FILE)
 
@@ -333,6 +334,9 @@ def _network(path: Path, part: RunPart, shape: tuple[int, int, int], classes: in
 def _novelty(folder: Path, model: PixelModel) -> Novelty:
     try:
         arrays = unpack_arrays(read_bytes(folder / NOVELTY))
+        if "confidences" in arrays:  # as an earlier Onepass wrote it
+            highest = arrays.pop("confidences")[:, None]
+            arrays |= {"probabilities": highest, "truth": np.zeros(len(highest), np.int64)}
         return Novelty(model.novelty_vectors, **arrays)
     except (OSError, ValueError, TypeError) as error:
         raise CorruptFileError(

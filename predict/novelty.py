@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onepass.cache.errors import UsageError
 from onepass.classify.heads.neighbours.nearest import nearest, unit_length
+from onepass.classify.prior import Prior
 from onepass.predict.pixel_models import Arrays, Wanted, side_by_side
 
 # Whose distance counts: measured on held-out classes of Tiny ImageNet, of 1, 5, 10 and 50.
@@ -32,19 +34,21 @@ class Novelty:
         wanted: The vectors, side by side, that distances are measured between.
         reference: (m, D) float32, of training rows, of length 1, rounded to float16.
         distances: (s,) float32, of the known rows.
-        confidences: (s,) float32, highest probability of each known row by the model before it was
-            fitted on it; of length 0 where there is no such model.
+        probabilities: (s, K) float32, of each known row by the model before it was fitted on it; (s, 1), the highest
+            only, of an older model folder; of length 0 where there is no such model.
+        truth: (s,) int64, column of the class of each known row.
     """
 
     wanted: tuple[Wanted, ...]
     reference: np.ndarray
     distances: np.ndarray
-    confidences: np.ndarray
+    probabilities: np.ndarray
+    truth: np.ndarray
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "reference", self.reference.astype(np.float32)
-        )  # once, not each time
+        for name in ("reference", "probabilities"):  # once; rounded as they are stored
+            rounded = getattr(self, name).astype(np.float16).astype(np.float32)
+            object.__setattr__(self, name, rounded)
 
     @classmethod
     def learn(
@@ -54,7 +58,8 @@ class Novelty:
         reference: np.ndarray,
         known: np.ndarray,
         units: np.ndarray,
-        confidences: np.ndarray,
+        probabilities: np.ndarray,
+        truth: np.ndarray,
     ) -> "Novelty":
         """Measure the known rows, each to the reference rows of other units.
 
@@ -64,12 +69,12 @@ class Novelty:
             reference: (m,) places among them of the reference rows.
             known: (s,) places of the known rows, which may be the same.
             units: (n,) int64 from 0; rows of one unit belong together, and a new picture belongs to none.
-            confidences: See the class.
+            probabilities, truth: See the class.
         """
         unit = unit_length(vectors[reference].astype(np.float32))
         kept = unit.astype(np.float16).astype(np.float32)
         distances = _left_out_distances(kept, units[reference], vectors[known], units[known])
-        return cls(wanted, kept, distances, confidences.astype(np.float32))
+        return cls(wanted, kept, distances, probabilities, truth)
 
     def distance(self, arrays: Arrays) -> np.ndarray:
         """Return the distances (n,) float32 of n >= 1 images, 0 … 2."""
@@ -80,31 +85,90 @@ class Novelty:
         ranks = np.searchsorted(np.sort(self.distances), distances, side="left")
         return (ranks / len(self.distances)).astype(np.float32)
 
-    def reasons(
-        self, distances: np.ndarray, confidences: np.ndarray, false_alarms: float
-    ) -> list[str]:
-        """Return why each answer is to be left open; "" where it is not.
+    def abstention(self, false_alarms: float, prior: Prior | None = None) -> "Abstention":
+        """Return when answers are left open.
 
-        Distance and probability are ranked among those of the known rows: how many of these lie as far
+        Distance and probability of a picture are ranked among those of the known rows: how many of these lie as far
         out, or are as unsure. The lower of both ranks is held against the one that `false_alarms` of the
-        known rows fall to, so that this share of known pictures is left open by both together.
+        known rows fall to, so that this share of known pictures is left open by both together. In another mix of
+        classes each known row counts as its class does there (Podkopaev and Ramdas, "Distribution-free uncertainty
+        quantification for classification under label shift", UAI 2021).
 
         Args:
-            distances: (n,), from `distance`.
-            confidences: (n,) highest probability of each image.
             false_alarms: Share of known pictures whose answer may be left open, 0 … 1.
+            prior: The mix of classes in use; None: that of the training images.
+
+        Raises:
+            UsageError: An earlier Onepass kept too little of the known rows for another mix.
         """
-        sure = self.confidences
-        if not len(sure):  # none is known: no answer is too unsure
-            sure, confidences = np.zeros(len(self.distances)), np.zeros(len(distances))
-        ranks = np.minimum(_at_least(self.distances, self.distances), _at_least(-sure, -sure))
-        allowed = int(false_alarms * (len(ranks) + 1))
-        limit = np.sort(ranks)[allowed - 1] if allowed else 0
+        count, probabilities = len(self.distances), self.probabilities
+        weights = np.ones(count)
+        if prior:
+            if len(probabilities) and probabilities.shape[1] != len(prior.used):
+                raise UsageError(
+                    "--abstain beside --prior: an earlier Onepass exported the model, with the highest probability of "
+                    "each known picture only; export it again"
+                )
+            probabilities = prior.corrected(probabilities)
+            weights = (np.array(prior.used) / np.array(prior.learnt))[self.truth]
+            weights *= count / weights.sum()
+        sure = probabilities.max(axis=1) if len(probabilities) else np.zeros(count)
+        far, unsure = _Tail.of(self.distances, weights), _Tail.of(-sure, weights)
+        ranks = np.minimum(far.at_least(self.distances), unsure.at_least(-sure))
+        order = np.argsort(ranks)
+        total = np.cumsum(weights[order])
+        allowed = int(np.searchsorted(total, false_alarms * (count + 1), side="right"))
+        limit = float(ranks[order[allowed - 1]]) if allowed else 0.0
+        return Abstention(far, unsure if len(probabilities) else None, limit)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tail:
+    """Known values, ascending, and what the rows from each on count together; none at the end."""
+
+    values: np.ndarray
+    weights: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray, weights: np.ndarray) -> "_Tail":
+        order = np.argsort(values)
+        return cls(values[order], np.append(np.cumsum(weights[order][::-1])[::-1], 0.0))
+
+    def at_least(self, values: np.ndarray) -> np.ndarray:
+        """Return what the known rows count whose value is at least as great as each value."""
+        return self.weights[np.searchsorted(self.values, values, side="left")]
+
+
+@dataclass(frozen=True, slots=True)
+class Abstention:
+    """When an answer is left open; see `Novelty.abstention`.
+
+    Attributes:
+        far: Distances of the known rows.
+        unsure: Their highest probabilities, negative; None where no answer is too unsure.
+        limit: The rank up to which an answer is left open.
+    """
+
+    far: _Tail
+    unsure: _Tail | None
+    limit: float
+
+    def reasons(self, distances: np.ndarray, confidences: np.ndarray) -> list[str]:
+        """Return why each answer is to be left open; "" where it is not.
+
+        Args:
+            distances: (n,), from `Novelty.distance`.
+            confidences: (n,) highest probability of each image, in the mix in use.
+        """
         # one more: the picture itself
-        far = _at_least(self.distances, distances) + 1
-        unsure = _at_least(-sure, -np.asarray(confidences)) + 1
+        far = self.far.at_least(distances) + 1
+        unsure = (
+            np.full(len(far), np.inf)
+            if self.unsure is None
+            else self.unsure.at_least(-np.asarray(confidences)) + 1
+        )
         return [
-            "" if min(f, u) > limit else UNLIKE if f <= u else UNSURE
+            "" if min(f, u) > self.limit else UNLIKE if f <= u else UNSURE
             for f, u in zip(far, unsure, strict=True)
         ]
 
@@ -135,8 +199,3 @@ def _left_out_distances(
     cosines[units[rows] == own[:, None]] = -1
     kth = min(NEIGHBOUR, k) - 1
     return (1 - -np.sort(-cosines, axis=1)[:, kth]).astype(np.float32)
-
-
-def _at_least(known: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return how many known values are at least as great as each value."""
-    return len(known) - np.searchsorted(np.sort(known), values, side="left")

@@ -10,11 +10,12 @@ import numpy as np
 from onepass.cache.artifacts import record
 from onepass.cache.content import content_of
 from onepass.cache.keras_settings import check_keras
+from onepass.classify.prior import Prior
 from onepass.classify.protocol.pixels import pixel_features
 from onepass.data.config import DEFAULT_FIT
 from onepass.data.images import decode_row
 from onepass.extract.network.resize import draw_boxes, random_seed
-from onepass.predict.novelty import Novelty
+from onepass.predict.novelty import Abstention, Novelty
 from onepass.predict.pixel_models import (
     PIXELS,
     PixelModel,
@@ -89,15 +90,14 @@ class Judgement:
     """What a model says of n images.
 
     Attributes:
-        probabilities: (n, K) float32.
-        novelty: (n,) float32: the share of known images that are nearer to what was learnt; None where
-            that is not known.
-        open_because: Why each answer is left open; "" where it is not.
+        probabilities: (n, K) float32, for the mix of classes of the training images.
+        distances: (n,) float32, from what was learnt; None where that is not known.
+        novelty: (n,) float32: the share of known images that are nearer; None where that is not known.
     """
 
     probabilities: np.ndarray
+    distances: np.ndarray | None
     novelty: np.ndarray | None
-    open_because: list[str]
 
 
 class PixelClassifier:
@@ -133,6 +133,7 @@ class PixelClassifier:
         self.wanted = tuple(dict.fromkeys((*model.wanted, *also)))
         self._learn_novelty = novelty
         self._novelty: Novelty | None = None
+        self._abstention: tuple[Prior | None, Abstention] | None = None  # of the last mix
         self.build_extractor, self._batches, self._batch = build_extractor, batches, batch
         self.engine = engine
         self._networks: list[_Network] = []
@@ -206,12 +207,39 @@ class PixelClassifier:
     def judge(self, arrays: Mapping[Wanted, np.ndarray]) -> Judgement:
         """Return what is said of n >= 1 images, from their `arrays`."""
         probabilities, novelty = self.model.probabilities(arrays), self.novelty
-        nothing = [""] * len(probabilities)
         if novelty is None:
-            return Judgement(probabilities, None, nothing)
+            return Judgement(probabilities, None, None)
         distances = novelty.distance(arrays)
-        reasons = novelty.reasons(distances, probabilities.max(axis=1), self.abstain)
-        return Judgement(probabilities, novelty.novelty(distances), reasons)
+        return Judgement(probabilities, distances, novelty.novelty(distances))
+
+    def abstention(self, prior: Prior | None) -> Abstention | None:
+        """Return when answers are left open in a mix of classes; None where they never are.
+
+        Raises:
+            UsageError: An older model folder cannot say it for another mix.
+        """
+        novelty = self.novelty
+        if not self.abstain or novelty is None:
+            return None
+        with self._lock:
+            if self._abstention is None or self._abstention[0] != prior:
+                self._abstention = prior, novelty.abstention(self.abstain, prior)
+            return self._abstention[1]
+
+    def open_because(
+        self, distances: np.ndarray | None, probabilities: np.ndarray, prior: Prior | None
+    ) -> list[str]:
+        """Return why each answer is left open; "" where it is not.
+
+        Args:
+            distances: As in `Judgement`.
+            probabilities: (n, K) in the mix of classes in use.
+            prior: That mix; None: that of the training images.
+        """
+        rule = self.abstention(prior)
+        if rule is None or distances is None:
+            return [""] * len(probabilities)
+        return rule.reasons(distances, probabilities.max(axis=1))
 
     def _compiled(self) -> list[_Network]:
         groups: dict[Any, list[Wanted]] = {}

@@ -197,16 +197,19 @@ class Predictor:
                 for batch in _batches(rows, classifier.batch)
             ]
         novelty = [part.novelty for part in parts if part.novelty is not None]
+        distances = [part.distances for part in parts if part.distances is not None]
         empty = np.zeros((0, len(self.class_ids)), np.float32)
         probabilities = np.concatenate([empty, *(part.probabilities for part in parts)])
         used = self.for_use_on(probabilities)
+        probabilities = used.corrected(probabilities)
+        far = np.concatenate(distances) if distances else None
         return PicturePrediction(
             names,
             self.class_ids,
             self.class_names,
-            used.corrected(probabilities),
+            probabilities,
             np.concatenate(novelty) if novelty else None,
-            [reason for part in parts for reason in part.open_because],
+            classifier.open_because(far, probabilities, used.prior),
             used.point,
             used.prior,
         )

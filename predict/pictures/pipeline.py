@@ -27,7 +27,7 @@ from onepass.predict.pictures.answers import (
 from onepass.predict.pictures.batches import BAD_PICTURE, PictureBatch, decoded_batches
 from onepass.predict.pictures.sorting import Sorter
 from onepass.predict.pictures.sources import Picture, find_pictures
-from onepass.predict.pixel_classifier import Judgement
+from onepass.predict.pixel_classifier import Judgement, PixelClassifier
 from onepass.predict.predictor import Predictor, decided
 
 SHOWN = 20  # answers that a person is shown; more are written to a file
@@ -103,7 +103,7 @@ def predict_pictures(config: PredictConfig, predictor: Predictor | None = None) 
         explained_in=config.explain,
         note=model.note,
     )
-    _ = classifier.novelty  # learnt here, where its progress is seen
+    _learn(classifier, model)
     sorter = Sorter(config.copy_to, config.link) if config.copy_to else None
     explainer = Explainer(config.explain, classifier) if config.explain else None
     with ExitStack() as stack:
@@ -152,6 +152,13 @@ def predict_pictures(config: PredictConfig, predictor: Predictor | None = None) 
     return result
 
 
+def _learn(classifier: PixelClassifier, model: Predictor) -> None:
+    """Learn what is known before the pictures are read, where its progress is seen."""
+    _ = classifier.novelty
+    if model.prior is None or model.prior.used:
+        classifier.abstention(model.prior)
+
+
 def answers_of(
     predictor: Predictor, batch: PictureBatch, judged: Judgement | None, top: int
 ) -> Iterator[Answer]:
@@ -166,12 +173,14 @@ def answers_of(
     ids, names = predictor.class_ids, predictor.class_names
     probabilities = predictor.corrected(judged.probabilities) if judged else np.zeros((0, len(ids)))
     classes = decided(probabilities, ids, predictor.point)
+    distances = judged.distances if judged else None
+    left_open = predictor.on_pictures().open_because(distances, probabilities, predictor.prior)
     number = 0  # among those that can be used
     for picture, reason in zip(batch.pictures, batch.reasons, strict=True):
         if reason or judged is None:
             yield Answer(picture.name, (), reason=reason)
             continue
-        row, why = probabilities[number], judged.open_because[number]
+        row, why = probabilities[number], left_open[number]
         novelty = None if judged.novelty is None else float(judged.novelty[number])
         best = top_classes(row, classes[number], ids, names, top)
         prior = predictor.prior.used[classes[number]] if predictor.prior else None
