@@ -23,7 +23,7 @@ from onepass.cache.errors import (
 from onepass.cache.features import WHOLE_MAP, ExtractionRecord, list_features
 from onepass.cache.files import TEMPORARY, leftovers
 from onepass.cache.locks import exclusive
-from onepass.cache.names import MANIFEST, NEXT_PIXELS, PIXELS
+from onepass.cache.names import HELD_OUT, MANIFEST, NEXT_PIXELS, PIXELS
 from onepass.cache.progress import human_bytes, human_seconds
 from onepass.cache.rows import RowFile, parts_folder, read_plan
 from onepass.cache.shards import shard_keys
@@ -171,6 +171,8 @@ def delete_entry(config: KeyConfig) -> Deleted:
             for found in (file, *leftovers(file)):
                 found.unlink(missing_ok=True)
             shutil.rmtree(parts_folder(file), ignore_errors=True)
+        if is_dataset:
+            shutil.rmtree(folder / HELD_OUT, ignore_errors=True)
     features = list_features(config.store.path, dataset) if is_dataset else []
     keys = [f"{dataset}/{file.stem}" for file in features]
     return Deleted(path, dataset if is_dataset else "", keys)

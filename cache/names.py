@@ -6,6 +6,7 @@ from onepass.cache.errors import OnepassError, UsageError
 
 # Files of a data set's folder in the store.
 PIXELS, MANIFEST = "pixels.h5", "manifest.h5"
+HELD_OUT = "held-out"  # folder of the images that are no rows
 NEXT_PIXELS = "pixels.next.h5"  # new pixel rows, until the manifest that belongs to them is written
 
 DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a new one

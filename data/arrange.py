@@ -5,7 +5,7 @@ What was decided about an image before stays decided, for the image is known by 
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import regex
@@ -31,6 +31,7 @@ from onepass.data.splits import (
     VAL,
     check_classes,
     follow,
+    held_out_rows,
     parted_groups,
     shared_images,
     validation_split,
@@ -56,6 +57,7 @@ class Choices:
         group_column: The column that says what belongs together; "" for none, None as it was.
         group_pattern: A regular expression that finds it in a file name: its first group, or the whole match; ""
             for none, None as it was.
+        hold_back: How many images are held out of the data set; None for no further ones.
     """
 
     seed: int | None = None
@@ -63,6 +65,7 @@ class Choices:
     drop_leaks: str = ""
     group_column: str | None = None
     group_pattern: str | None = None
+    hold_back: int | None = None
 
     def after(self, before: Manifest | None, source: Source) -> "Choices":
         """Return the choices with what they leave open taken from the data set as it was, or from its source."""
@@ -74,7 +77,7 @@ class Choices:
                 column, pattern = record.group_column, record.group_pattern
         kept = record.seed if record else None
         seed = self.seed if kept is None or (self.resplit and self.seed is not None) else kept
-        return Choices(seed or 0, self.resplit, self.drop_leaks, column or "", pattern or "")
+        return replace(self, seed=seed or 0, group_column=column or "", group_pattern=pattern or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,7 @@ class Rows:
         shared: As `shared_images` says.
         said: What a person is told.
         notes: What a reader of a result has to know.
+        held_out: (n,) int64, which images are held out, and are no rows.
     """
 
     order: np.ndarray
@@ -106,6 +110,7 @@ class Rows:
     shared: dict[str, int]
     said: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    held_out: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 def arrange(
@@ -144,9 +149,16 @@ def arrange(
         said.append(
             f"column {source.group_column} says what belongs together, and is not used: --group takes it"
         )
+    groups = _groups(source, positions, items, choices, said)
+    held = _held_out(source, positions, content, groups, row, before, choices.hold_back or 0)
+    held_out = positions[held]
+    if len(held):
+        stays = np.delete(np.arange(len(positions)), held)
+        positions, content, row = positions[stays], content[stays], row[stays]
+        items = [items[index] for index in stays.tolist()]
+        groups = groups and [groups[index] for index in stays.tolist()]
     labels, columns = _labels(source, items, row, before, said)
     _say_what_went(row, before, said)
-    groups = _groups(source, positions, items, choices, said)
     split, remembered, drawn = _splits(
         source, positions, content, labels, groups, row, before, choices
     )
@@ -181,6 +193,7 @@ def arrange(
         shared=shared,
         said=said,
         notes=notes,
+        held_out=held_out,
     )
 
 
@@ -329,6 +342,33 @@ def _groups(
         + (f"; images in none, each for itself: {alone:,}" if alone else "")
     )
     return groups
+
+
+def _held_out(
+    source: Source,
+    positions: np.ndarray,
+    content: np.ndarray,
+    groups: list[str] | None,
+    row: np.ndarray,
+    before: Manifest | None,
+    count: int,
+) -> np.ndarray:
+    """Return which images are held out, as indices: of those with a label that may be trained on."""
+    if not count:
+        return np.zeros(0, np.int64)
+    items = [source.items[position] for position in positions]
+    may_be = np.array([item.label >= 0 and item.split in (UNDRAWN, TRAIN) for item in items])
+    if before is not None:
+        may_be &= (row < 0) | (before.split[row] != EXCLUDED)
+    rows = np.flatnonzero(may_be)
+    if count >= len(rows):
+        raise UsageError(
+            f"--hold-back {count:,}: expected fewer than the {len(rows):,} labelled images of the training split"
+        )
+    strata = np.array([item.label for item in items])
+    if source.strata is not None:
+        strata = source.strata[positions]
+    return np.sort(held_out_rows(strata, rows, content, groups, count=count))
 
 
 def _matched(pattern: regex.Pattern, name: str) -> regex.Match | None:

@@ -27,6 +27,14 @@ def _check_pattern(pattern: str) -> None:
         ) from error
 
 
+def _check_columns(columns: tuple[str, ...]) -> None:
+    for word in columns:
+        if word.partition("=")[0] not in ROLES or "=" not in word:
+            raise UsageError(
+                f"--columns {word}: expected ROLE=COLUMN, where ROLE is one of {', '.join(ROLES)}"
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareConfig(StoreConfig):
     """Flags of `onepass data prepare`."""
@@ -80,6 +88,11 @@ class PrepareConfig(StoreConfig):
         (), "changes that leave the class of every image what it is, for fine-tuning to use: "
         f"{', '.join(SYMMETRIES)}, or {NO_SYMMETRY} (default: as before)", metavar="CHANGE",
     )  # fmt: skip
+    hold_back: int | None = flag(
+        None, "hold N labelled images out of the data set, of each class (and whole groups) in its proportion, and write "
+        "them into its folder held-out, as new pictures for predict; 0: none (default: those held out before)",
+        metavar="N",
+    )  # fmt: skip
     on_bad: str = flag(
         "refuse",
         "images that cannot be decoded: stop, or leave them out",
@@ -118,8 +131,9 @@ class PrepareConfig(StoreConfig):
             raise UsageError(f"--pad {self.pad}: expected --fit pad, received --fit {self.fit}")
         if self.name is not None:
             check_new_dataset("--name", self.name)
-        if self.seed is not None and self.seed < 0:
-            raise UsageError(f"--seed: expected 0 or more, received {self.seed}")
+        for name, value in (("--seed", self.seed), ("--hold-back", self.hold_back)):
+            if value is not None and value < 0:
+                raise UsageError(f"{name}: expected 0 or more, received {value}")
         known = set(self.symmetries) <= {*SYMMETRIES, NO_SYMMETRY}
         if not known or (NO_SYMMETRY in self.symmetries and len(self.symmetries) > 1):
             raise UsageError(
@@ -129,11 +143,7 @@ class PrepareConfig(StoreConfig):
             raise UsageError("--group and --group-by: expected one of them, received both")
         if self.group_by:
             _check_pattern(self.group_by)
-        for word in self.columns:
-            if word.partition("=")[0] not in ROLES or "=" not in word:
-                raise UsageError(
-                    f"--columns {word}: expected ROLE=COLUMN, where ROLE is one of {', '.join(ROLES)}"
-                )
+        _check_columns(self.columns)
 
     @property
     def fit_and_pad(self) -> str:

@@ -20,13 +20,14 @@ def changes_between(before: Manifest | None, after: Manifest, row: np.ndarray) -
     """
     if before is None:
         return [f"{len(after.names):,} images of {len(after.class_ids):,} classes"]
-    what = []
     known = np.flatnonzero(row >= 0)
     was = row[known]
-    if added := len(row) - len(known):
-        what.append(f"images added: {added:,}")
-    if removed := len(before.names) - len(known):
-        what.append(f"images removed: {removed:,}")
+    counts = {
+        "added": len(row) - len(known),
+        "removed": len(before.names) - len(known),
+        "held out": len(after.record.held_out) - len(before.record.held_out),
+    }
+    what = [f"images {word}: {count:,}" for word, count in counts.items() if count > 0]
     for verb, more, fewer in (("added", after, before), ("removed", before, after)):
         if names := [n for n in more.class_ids if n not in set(fewer.class_ids)]:
             what.append(f"classes {verb}: {', '.join(names[:SHOWN])}{', …' * (len(names) > SHOWN)}")
@@ -39,7 +40,7 @@ def changes_between(before: Manifest | None, after: Manifest, row: np.ndarray) -
     renamed = sum(before.names[b] != after.names[a] for b, a in zip(was, known, strict=True))
     if renamed:
         what.append(f"names changed: {renamed:,}")
-    if not (added or removed):
+    if not (counts["added"] or counts["removed"]):
         what += _columns(before, after)
     if not what and before.digest != after.digest:
         what.append("order, or names of classes")

@@ -161,6 +161,8 @@ def show_text(shown: Shown) -> str:
     if record.symmetries is not None:
         lines.append(f"  class     unchanged by {', '.join(record.symmetries) or 'no symmetry'}")
     lines += [f"  geometry  {record.geometry_note}"] if record.geometry_note else []
+    if record.held_out:
+        lines.append(f"  held out  {counted(len(record.held_out), 'image')}, which no model sees")
     lines += [f"  left out  {left_out_text(record.left_out)}"] if record.left_out else []
     lines += [f"  left out  {one_line(image.why)}" for image in record.skipped]
     for split, names in shown.names.items():

@@ -4,6 +4,7 @@ import logging
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from onepass.cache.content import contents_digest, find, first_of_each
+from onepass.cache.content import CONTENT_BYTES, contents_digest, find, first_of_each
 from onepass.cache.errors import (
     CorruptFileError,
     EarlierFormatError,
@@ -26,7 +27,7 @@ from onepass.cache.features import list_features
 from onepass.cache.files import fsync_folder
 from onepass.cache.locks import exclusive
 from onepass.cache.made_by import How, MadeBy
-from onepass.cache.names import DATASET, NEXT_PIXELS, PIXELS
+from onepass.cache.names import DATASET, HELD_OUT, NEXT_PIXELS, PIXELS
 from onepass.cache.progress import counted
 from onepass.cache.rowfile import RowFile, write_rows
 from onepass.cache.rows import RowWriter, parts_folder
@@ -54,10 +55,10 @@ from onepass.data.manifest import (
     Manifest,
     manifest_path,
 )
-from onepass.data.record import SYMMETRIES, SkippedImage
+from onepass.data.record import SYMMETRIES, HeldOutImage, SkippedImage
 from onepass.data.sources import SOURCES, TABULAR, kind_of, open_source
 from onepass.data.sources.base import Item, Request, Source
-from onepass.data.summary import Prepared, left_out_by_kind, summarise
+from onepass.data.summary import SHOWN_CLASSES, Prepared, left_out_by_kind, summarise
 
 log = logging.getLogger(__name__)
 
@@ -154,6 +155,7 @@ class _Preparation:
 
     Attributes:
         before: The data set as it was.
+        held_out: The images that are held out of it.
         own: The pixels that belong to it.
         look: What is known of each image of the source.
         geometry: What the rows are to look like.
@@ -166,6 +168,7 @@ class _Preparation:
         self.config, self.source, self.name = config, source, name
         self.folder = root(config.store) / name
         self.before = _existing(config.store, source, name)
+        self.held_out = self.before.record.held_out if self.before else []
         self.own = self._own_pixels()
         self.look = look_at(source.items, self.before, rehash=config.rehash, alike=source.survey)
         survey = source.survey or self.look.survey(source.where)
@@ -265,9 +268,12 @@ class _Preparation:
         return self._finish(rows, contents, new=new, carried=len(order) - new)
 
     def _usable(self) -> np.ndarray:
-        """Return the images without those that are known to be bad, (n,) int64."""
-        names = (item.name for item in self.source.items)
-        return np.flatnonzero([name not in self.bad for name in names])
+        """Return the images without those that are known to be bad, or are held out and stay so, (n,) int64."""
+        usable = np.array([item.name not in self.bad for item in self.source.items], bool)
+        if self.config.hold_back is None and self.held_out:
+            held = np.frombuffer(bytes.fromhex("".join(i.source for i in self.held_out)), np.uint8)
+            usable &= find(held.reshape(-1, CONTENT_BYTES), self.look.source) < 0
+        return np.flatnonzero(usable)
 
     def _own_pixels(self) -> RowFile | None:
         if self.before is None:
@@ -370,12 +376,15 @@ class _Preparation:
             config.drop_leaks or "",
             config.group,
             config.group_by,
+            config.hold_back,
         )
         files = self.look.source[positions]
         return arrange(self.source, positions, content, files, self.before, wished)
 
     def _finish(self, rows: Rows, contents: np.ndarray, *, new: int, carried: int) -> Prepared:
         """Write the manifest, which makes the new pixels count, and give them their name."""
+        if self.config.hold_back is not None:
+            self.held_out = self._hold_out(rows)
         manifest = self._manifest(rows, contents)
         what = changes_between(self.before, manifest, rows.before)
         if what or self.before is None:
@@ -430,6 +439,7 @@ class _Preparation:
             skipped=skipped,
             left_out=left_out_by_kind(source.left_out, skipped),
             symmetries=self._symmetries(),
+            held_out=self.held_out,
         )
         columns: dict[str, Any] = {
             SOURCE: look.source[rows.order],
@@ -459,6 +469,22 @@ class _Preparation:
             history=before.history if before else [],
             pixels=before.pixels if before and same else "",
         )
+
+    def _hold_out(self, rows: Rows) -> list[HeldOutImage]:
+        """Write the files of the images that are held out, and return what is noted of them."""
+        from onepass.data.held_out import write_held_out
+
+        items = [self.source.items[position] for position in rows.held_out]
+        digests, ids = self.look.source[rows.held_out], self.source.class_ids
+        folder = self.folder / HELD_OUT
+        held = write_held_out(folder, items, digests, ids, self.held_out)
+        if held:
+            counts = Counter(image.class_id for image in held)
+            each = ", ".join(f"{counts[class_id]:,} {class_id}" for class_id in ids[:SHOWN_CLASSES])
+            rows.said.append(
+                f"held out: {counted(len(held), 'image')} ({each}), which no model sees, in {folder}"
+            )
+        return held
 
     def _symmetries(self) -> list[str] | None:
         """Return what the flags say, else what was said before, else what the source says."""

@@ -34,6 +34,23 @@ class SkippedImage:
 
 
 @record
+class HeldOutImage:
+    """An image that is held out of the data set, and lies in its folder of held-out pictures.
+
+    Attributes:
+        file: Its name there, which says nothing of its class.
+        name: Its name in the source.
+        class_id: Its class.
+        source: Digest of its encoded file (hex), by which it is known again.
+    """
+
+    file: str
+    name: str
+    class_id: str
+    source: str
+
+
+@record
 class Origin:
     """Where images of a data set came from.
 
@@ -67,6 +84,7 @@ class DatasetRecord:
         geometry_note: What may surprise in the size of the rows; "" for nothing.
         skipped: Images that cannot be used and were left out.
         left_out: How many files of the source are no rows, by kind, these images among them.
+        held_out: Images that are no rows, so that no model sees them before it is asked what they are.
         symmetries: Which of `SYMMETRIES` leave every image's class what it is; None where nobody said.
     """
 
@@ -87,3 +105,4 @@ class DatasetRecord:
     skipped: list[SkippedImage] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     symmetries: list[str] | None = None
+    held_out: list[HeldOutImage] = field(default_factory=list)

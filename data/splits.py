@@ -95,6 +95,32 @@ def validation_split(
     return _draw(np.asarray(labels), content, groups, given, fraction, f"validation {seed}")
 
 
+def held_out_rows(
+    labels: np.ndarray,
+    rows: np.ndarray,
+    content: np.ndarray,
+    groups: Sequence[str] | None = None,
+    *,
+    count: int,
+) -> np.ndarray:
+    """Draw the rows that are held out of a data set; the same rows draw the same.
+
+    Args:
+        labels: (N,) integer >= 0; classes, or finer strata, of which each gives its proportion.
+        rows: Those that may be drawn, indices into `labels`.
+        content: (N, 16) uint8, digest of each row's pixels; equal images stay together.
+        groups: N texts; rows of one group stay together.
+        count: How many, as nearly as whole groups allow; fewer than there are.
+
+    Returns:
+        (about `count`,) int64, in the order of `rows`.
+    """
+    keep = [groups[row] for row in rows.tolist()] if groups is not None else None
+    given = np.full(len(rows), UNDRAWN, np.int8)
+    split = _draw(labels[rows], content[rows], keep, given, count / len(rows), "held out")
+    return rows[split == VAL]
+
+
 def fold_split(
     labels: np.ndarray,
     rows: np.ndarray,

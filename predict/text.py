@@ -59,6 +59,9 @@ def pictures_text(result: "PicturesResult") -> str:
     lines += [f"File: {result.path}"] if result.path else []
     lines += [f"Copied to: {result.copied_to}"] if result.copied_to else []
     lines += [f"Explained in: {result.explained_in}"] if result.explained_in else []
+    if result.kept:
+        lines.append(f"Record: {result.kept} (these pictures were held out of the data set)")
+        lines.append(f"Next: {onepass_command('report', '--dataset', result.kept.parent.name)}")
     return "\n".join(lines)
 
 

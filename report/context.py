@@ -1,6 +1,7 @@
 """What the page is made of, opened once: data set, leaderboard, runs, feature files, other artifacts."""
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from onepass.cache.artifacts import Artifact
 from onepass.cache.commandline.advice import onepass_command
-from onepass.cache.errors import CorruptFileError, InvalidInputError
+from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError
 from onepass.cache.features import open_features
 from onepass.cache.stores import AnyStore
 from onepass.classify.analysis.inspection import Inspection
@@ -20,7 +21,7 @@ from onepass.classify.leaderboard.prediction_record import PredictionRecord
 from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.leaderboard.result import features_text
 from onepass.classify.metrics import softmax
-from onepass.classify.operating_points import OperatingPoint, choose_for_winner
+from onepass.classify.operating_points import OperatingPoint, choose_for_winner, choose_point
 from onepass.classify.protocol.evaluate import find_positive
 from onepass.classify.resampling.curve import CurveFile
 from onepass.classify.resampling.folds import CrossValidation
@@ -30,6 +31,7 @@ from onepass.finetune.ablation import ABLATION, Ablation
 from onepass.finetune.errors import ERRORS, RunErrors
 from onepass.finetune.session.result import FinetuneResult
 from onepass.finetune.session.runs import Run, load_logits, logits_path, read_run, run_folders
+from onepass.predict.pictures.held_out import HeldOutAnswers
 from onepass.report.feature_files import FeatureFile, feature_files
 from onepass.report.names import display_names, feature_words
 
@@ -105,8 +107,9 @@ class ReportContext:
         sweeps: Searches over many neural heads.
         transferability, inspection, folds, curve, ablation: What those commands found; None where they were not run.
         notes: What was left out, and why.
-        point: Operating point of the winner: that on record, else USUAL where one class is to be found; None where
-            neither is possible.
+        points: Operating points by the model's stage, where one class is to be found and enough rows were held out:
+            that of the winner on record, else USUAL; of the compared run for the same goal.
+        held_out: What a model says of the held-out pictures; None where none was asked.
         vectors: (N, D) of every image, those that the winner looks at first; None where they are gone.
     """
 
@@ -128,8 +131,14 @@ class ReportContext:
     curve: CurveFile | None
     ablation: Ablation | None
     notes: list[str]
-    point: OperatingPoint | None = None
+    points: dict[str, OperatingPoint] = field(default_factory=dict)
+    held_out: HeldOutAnswers | None = None
     vectors: np.ndarray | None = None
+
+    @property
+    def point(self) -> OperatingPoint | None:
+        """The operating point of the model to use, else of the winner; None where neither has one."""
+        return self.points.get(self.chosen.stage) or self.points.get(self.frozen.stage)
 
     @property
     def positive(self) -> int | None:
@@ -199,6 +208,7 @@ def open_context(store: AnyStore, runs_root: Path, name: str) -> ReportContext:
     )
     curve = _read(CurveFile, folder / CurveFile.NAME, "classify", "curve", *dataset_flag)
     inspection = _read(Inspection, folder / Inspection.NAME, "classify", "inspect", *dataset_flag)
+    held_out = _read(HeldOutAnswers, folder / HeldOutAnswers.NAME, "predict", name)
     return ReportContext(
         store=store,
         dataset=dataset,
@@ -220,20 +230,36 @@ def open_context(store: AnyStore, runs_root: Path, name: str) -> ReportContext:
             Ablation, folder / "finetune" / ABLATION, "finetune", "ablate", *dataset_flag
         ),
         notes=notes,
-        point=_operating_point(dataset, board),
+        points=_operating_points(dataset, board, compared),
+        held_out=_current(folder / HeldOutAnswers.NAME, held_out, dataset, notes),
         vectors=_vectors(store, dataset, board),
     )
 
 
-def _operating_point(dataset: ImageDataset, board: Leaderboard) -> OperatingPoint | None:
+def _operating_points(
+    dataset: ImageDataset, board: Leaderboard, compared: ComparedRun | None
+) -> dict[str, OperatingPoint]:
+    """Return the operating points by stage; without one where too few rows were held out to promise it."""
     kept = OperatingPoint.read_optional(board.head_folder(board.winner) / OperatingPoint.NAME)
     column = find_positive(dataset, board.positive)
-    if kept or column is None:
-        return kept
-    try:
-        return choose_for_winner(board, dataset, USUAL, column)
-    except InvalidInputError:  # too few selection rows to promise it
-        return None
+    if kept:
+        column = dataset.class_ids.index(kept.positive)
+    if column is None:
+        return {}
+    points = {"frozen": kept} if kept else {}
+    with suppress(InvalidInputError):
+        if not kept:
+            points["frozen"] = choose_for_winner(board, dataset, USUAL, column)
+    with suppress(InvalidInputError, MissingFileError):  # a run of --no-select held no rows out
+        if compared:
+            folder, goal = compared.run.folder, kept.goal if kept else USUAL
+            size = len(dataset.class_ids), len(dataset.labels)
+            logits, rows = load_logits(logits_path(folder, "selection"), *size)
+            val, _ = load_logits(logits_path(folder, "val"), *size)
+            points["fine-tuned"] = choose_point(
+                goal, column, dataset, rows, softmax(logits), softmax(val)
+            )
+    return points
 
 
 def _vectors(store: AnyStore, dataset: ImageDataset, board: Leaderboard) -> np.ndarray | None:

@@ -25,6 +25,7 @@ from onepass.predict.pictures.answers import (
     top_classes,
 )
 from onepass.predict.pictures.batches import BAD_PICTURE, PictureBatch, decoded_batches
+from onepass.predict.pictures.held_out import HeldOutAnswers, are_held_out
 from onepass.predict.pictures.sorting import Sorter
 from onepass.predict.pictures.sources import Picture, find_pictures
 from onepass.predict.pixel_classifier import Judgement, PixelClassifier
@@ -50,6 +51,7 @@ class PicturesResult:
         path: The file of all of them; None where there were few and none was asked for.
         copied_to: The folder that they were sorted into.
         explained_in: The folder of the overlays.
+        kept: What was kept for the report of the answers to held-out pictures; None where these are others.
     """
 
     model: str
@@ -64,6 +66,7 @@ class PicturesResult:
     point: str = ""
     prior: str = ""
     note: str = ""
+    kept: Path | None = None
 
     @property
     def incomplete(self) -> bool:
@@ -111,7 +114,8 @@ def predict_pictures(config: PredictConfig, predictor: Predictor | None = None) 
         # the network has the cores: threads of BLAS that wait would spin on them
         stack.enter_context(threadpool_limits(1, "blas"))
         pictures = find_pictures(config.images, config.column, stack)
-        written = _Written(path, config, stack)
+        held_out = are_held_out(config.images, model, config.store)
+        written = _Written(path, config, stack, held_out)
         progress = stack.enter_context(Progress(pictures.total, "pictures", model.name))
 
         held: list[tuple[PictureBatch, Judgement | None]] = []  # until the mix of classes is known
@@ -149,6 +153,7 @@ def predict_pictures(config: PredictConfig, predictor: Predictor | None = None) 
             give(batch, judged)
     result.point, result.prior = model.point_text, model.prior_text
     result.path = written.path
+    result.kept = written.keep(model, config)
     return result
 
 
@@ -200,10 +205,11 @@ def sorted_in(sorter: Sorter, picture: Picture, answer: Answer) -> Answer:
 class _Written:
     """The file of answers: begun at once where it was asked for, else when there are more than a person is shown."""
 
-    def __init__(self, path: Path, config: PredictConfig, stack: ExitStack) -> None:
+    def __init__(self, path: Path, config: PredictConfig, stack: ExitStack, held_out: bool) -> None:
         self.path: Path | None = None
         self._place, self._top, self._stack = path, config.top, stack
         self._waiting: list[Answer] = []
+        self._all: list[Answer] | None = [] if held_out else None
         if config.out:
             self._begin()
 
@@ -213,6 +219,8 @@ class _Written:
         self.path = self._place
 
     def add(self, answer: Answer) -> None:
+        if self._all is not None:
+            self._all.append(answer)
         if self.path is None:
             self._waiting.append(answer)
             if len(self._waiting) <= SHOWN:
@@ -223,6 +231,14 @@ class _Written:
             self._waiting.clear()
             return
         self._write(answer)
+
+    def keep(self, model: Predictor, config: PredictConfig) -> Path | None:
+        """Keep the answers to held-out pictures for the report, and return where; None where these are others."""
+        if self._all is None:
+            return None
+        path = config.runs / model.dataset.name / HeldOutAnswers.NAME
+        HeldOutAnswers.of(model, self._all).write(path)
+        return path
 
 
 def _default_path(config: PredictConfig, predictor: Predictor) -> Path:

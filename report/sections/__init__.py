@@ -10,6 +10,7 @@ from onepass.report.sections import (
     embedding,
     finetuning,
     headline,
+    held_out,
     leaderboard,
     mistakes,
     reproduce,
@@ -21,7 +22,7 @@ from onepass.report.sections import (
 from onepass.report.sections.section import Section
 
 ORDER = (
-    headline, leaderboard, resampling, tradeoffs, transferability, finetuning, calibration, mistakes, embedding,
+    headline, held_out, leaderboard, resampling, tradeoffs, transferability, finetuning, calibration, mistakes, embedding,
     data, time, reproduce,
 )  # fmt: skip
 

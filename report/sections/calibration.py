@@ -48,13 +48,14 @@ def build(context: ReportContext) -> Section:
     calibration = [found for model in evaluated for found in _calibration(context, model)]
     figures = [reliability_figure(calibration), risk_coverage_figure(evaluated)]
     facts: dict[str, Any] = {"calibration": calibration, "detections": [], "positive": ""}
-    positive, point = _positive(context), context.point
+    positive, point = _positive(context), context.points.get(context.frozen.stage)
     if positive:
-        lines = [detection_line(model, positive.column) for model in evaluated]
-        if point and point.validation:
-            lines.insert(
-                1, DetectionLine(f"{context.frozen.stage}, {point.goal}", point.validation)
-            )
+        lines = []
+        for model in evaluated:
+            lines.append(detection_line(model, positive.column))
+            point = context.points.get(model.stage)
+            if point and point.validation:
+                lines.append(DetectionLine(f"{model.stage}, {point.goal}", point.validation))
         facts |= {"detections": lines, "positive": positive.name}
         figures += [
             roc_figure(evaluated, positive, point),

@@ -37,6 +37,21 @@ class Number:
     published: Sequence[PublishedResult] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """What the operating point gives on the validation split.
+
+    Attributes:
+        lead: The rate that is not promised: false alarms where a sensitivity is, else what is found.
+        words: What it is a share of.
+        rest: The other rate, of which model, and the threshold.
+    """
+
+    lead: Share
+    words: str
+    rest: str
+
+
 def build(context: ReportContext) -> Section:
     """Return the first screen."""
     numbers = headline_numbers(context)
@@ -116,19 +131,30 @@ def _verdict(context: ReportContext) -> str:
     return f"{ahead}: {test.verdict} (McNemar, {p_value(test.p_value)})"
 
 
-def _detection(context: ReportContext) -> str:
-    """Say what the operating point finds, at how many false alarms; "" where there is none."""
+def _detection(context: ReportContext) -> Detected | None:
+    """Return what an inspector asks first: how many are found, at how many false alarms."""
     point = context.point
     if point is None or point.validation is None:
-        return ""
-    found, goal = point.validation, point.goal
-    rate = f"{100 * goal.share:g}\u00a0% {goal.kind}" if isinstance(goal, RateGoal) else str(goal)
-    name = context.class_names[context.dataset.class_ids.index(point.positive)]
-    return (
-        f"at {rate} for {name}: {_with_interval(found.false_alarms)} false alarms among the other images, and "
-        f"{_with_interval(found.sensitivity)} of {name} found; threshold {point.threshold:.3g}, chosen on the "
-        "held-out training images"
-    )
+        return None
+    found, alarms = point.validation.sensitivity, point.validation.false_alarms
+    if found.value is None or alarms.value is None:
+        return None
+    names, column = context.class_names, context.dataset.class_ids.index(point.positive)
+    name, others = names[column], names[1 - column] if len(names) == 2 else "all others"
+    kind, rate = "", str(point.goal)
+    if isinstance(point.goal, RateGoal):
+        kind, rate = point.goal.kind, f"{100 * point.goal.share:g}\u00a0%"
+    lead, words = found, f"of {name} are found at {rate} {kind}".rstrip()
+    rest = f"false alarms: {_with_interval(alarms)} of {others}"
+    if kind == "sensitivity":
+        lead, words = (
+            alarms,
+            f"of {others} raise a false alarm where {rate} of {name} are to be found",
+        )
+        rest = f"found: {_with_interval(found)} of {name}"
+    stage = next(stage for stage, its in context.points.items() if its is point)
+    chosen = f"{stage}, threshold {point.threshold:.3g}, chosen on the held-out training images"
+    return Detected(lead, words, f"{rest}; {chosen}")
 
 
 def _with_interval(share: Share) -> str:
