@@ -16,12 +16,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from report_place import HOSTILE, NAMES, Place, add_ensemble, add_run, begin_run, make_place
 
 from conftest import ROOT, refused
+from onepass.cache.arrays import pack_arrays
 from onepass.cache.commandline.command import main
 from onepass.cache.errors import CorruptFileError, MissingFileError, StaleError, UsageError
+from onepass.cache.files import write_atomic
 from onepass.classify.analysis.inspection import inspect_dataset
 from onepass.classify.analysis.transferability import Transferability, score_features
 from onepass.classify.config import InspectConfig, SweepConfig, TransferConfig
@@ -37,6 +40,7 @@ from onepass.classify.search.sweep import run_sweeps
 from onepass.finetune.ablation import ABLATION, Ablation, AblationLine
 from onepass.finetune.recipes import DE2020_AUGMENTATION
 from onepass.finetune.session.history import EpochRow, SelectionScore
+from onepass.finetune.session.runs import logits_path
 from onepass.report import context
 from onepass.report.__main__ import COMMANDS
 from onepass.report.config import ReportConfig
@@ -299,18 +303,41 @@ def test_the_operating_point_of_the_winner_stands_on_the_first_screen(
 
     board = Leaderboard.load(two.folder, two.name, two.dataset.digest)
     column = positive_column(two.dataset)
-    assert "<dt>Detection</dt>" not in shown()
+    assert "<dt>Detection</dt>" not in shown() and "raise a false alarm" not in shown()
     usual = parse_goal("sensitivity=0.8")
     monkeypatch.setattr(context, "USUAL", usual)
     point = choose_for_winner(board, two.dataset, usual, column)
     assert point.validation
     alarms = point.validation.false_alarms.value or 0
-    assert f"at 80 % sensitivity for {point.name}: {100 * alarms:.1f} % (" in shown()
+    first = shown()
+    assert f'<p class="huge">{100 * alarms:.1f} %</p>' in first
+    sound = two.dataset.class_names[1 - column]
+    assert f"of {sound} raise a false alarm where 80 % of {point.name} are to be found;" in first
+    assert "<dt>Accuracy</dt>" in first and "; frozen, threshold" in first
     other = choose_for_winner(board, two.dataset, parse_goal("cost=FP:1,FN:3"), 1 - column)
     place = board.head_folder(board.winner) / OperatingPoint.NAME
     other.write(place)
-    assert f"at cost=FP:1,FN:3 for {other.name}: " in shown()
+    assert f"of {other.name} are found at cost=FP:1,FN:3;" in shown()
     place.unlink()
+
+
+def test_the_first_screen_is_that_of_the_model_to_use(
+    two: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that held the selection split out has an operating point of its own."""
+    monkeypatch.setattr(context, "USUAL", parse_goal("sensitivity=0.8"))
+    dataset, folder = two.dataset, two.folder / "finetune" / "tuned"
+    rows = dataset.rows("train")[::3]
+    logits = 4 * np.eye(2, dtype=np.float32)[dataset.labels[rows]]
+    path = logits_path(folder, "selection")
+    write_atomic(path, pack_arrays({"logits": logits, "rows": rows}))
+    points = open_context(two.store, two.runs, two.name).points
+    path.unlink()
+    assert set(points) == {"frozen", "fine-tuned"}
+    assert points["fine-tuned"].positives == int(
+        (dataset.labels[rows] == positive_column(dataset)).sum()
+    )
+    assert set(open_context(two.store, two.runs, two.name).points) == {"frozen"}
 
 
 def test_the_commands_versions_and_the_protocol_are_there(place: Place) -> None:

@@ -147,11 +147,8 @@ def _detection(context: ReportContext) -> Detected | None:
     lead, words = found, f"of {name} are found at {rate} {kind}".rstrip()
     rest = f"false alarms: {_with_interval(alarms)} of {others}"
     if kind == "sensitivity":
-        lead, words = (
-            alarms,
-            f"of {others} raise a false alarm where {rate} of {name} are to be found",
-        )
-        rest = f"found: {_with_interval(found)} of {name}"
+        lead, rest = alarms, f"found: {_with_interval(found)} of {name}"
+        words = f"of {others} raise a false alarm where {rate} of {name} are to be found"
     stage = next(stage for stage, its in context.points.items() if its is point)
     chosen = f"{stage}, threshold {point.threshold:.3g}, chosen on the held-out training images"
     return Detected(lead, words, f"{rest}; {chosen}")
