@@ -91,6 +91,10 @@ class OutOfSpaceError(OnepassError, OSError):
     """The disk has, or will have, no room."""
 
 
+class DeviceError(OnepassError, RuntimeError):
+    """The accelerator itself failed, or its driver; what was finished is kept."""
+
+
 class LockedError(OnepassError, BlockingIOError):
     """Another process is writing the same file."""
 

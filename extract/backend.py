@@ -1,9 +1,12 @@
 """The one place that knows which backend Keras runs on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
+
+from onepass.cache.errors import DeviceError
 
 Step = Callable[..., list[Any]]
 
@@ -43,6 +46,29 @@ def is_out_of_memory(error: BaseException) -> bool:
         or "RESOURCE_EXHAUSTED" in text
         or "ResourceExhausted" in text
     )
+
+
+@contextmanager
+def device_failures() -> Iterator[None]:
+    """Turn a failure of the accelerator, a kernel that died or a device that is gone, into a `DeviceError`."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_device_failure(error):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise DeviceError(
+            f"{', '.join(device_names())}: failed ({reason}); what was finished is kept: run the same command again"
+        ) from error
+
+
+def _is_device_failure(error: BaseException) -> bool:
+    """Say whether an error comes from the runtime of a GPU or TPU: our own errors and full memory do not."""
+    runtime = any(
+        base.__name__ in ("JaxRuntimeError", "OpError") for base in type(error).__mro__
+    )  # JAX's and TensorFlow's
+    makers = ("CUDA", "cuDNN", "CUDNN", "CUBLAS", "ROCm", "HIP", "TPU")
+    return runtime and not is_out_of_memory(error) and any(maker in str(error) for maker in makers)
 
 
 def as_list(outputs: Any) -> list[Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from onepass.cache.errors import DeviceError
 from onepass.extract.stream.engine import PixelBatch, Stream, cut_batches
 
 PIXELS = np.arange(10 * 4, dtype=np.uint8).reshape(10, 2, 2, 1)
@@ -92,3 +93,26 @@ def test_an_error_anywhere_ends_all_and_is_raised_here(where: str) -> None:
     with pytest.raises(RuntimeError, match="on purpose"):
         stream.run(reader() if where == "read" else endless())  # type: ignore[arg-type]
     assert no_thread_is_left()
+
+
+@pytest.mark.parametrize("backend", ["jax", "tensorflow"])
+def test_a_device_that_fails_is_one_line_and_our_own_mistakes_are_not(backend: str) -> None:
+    said = "INTERNAL: CUDA error: : CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure\nmore"
+
+    def failing(error: Exception):
+        def step(batch: PixelBatch) -> list:
+            raise error
+
+        return Stream(step, lambda b, a: None)
+
+    def error_of(text: str) -> Exception:
+        if backend == "jax":
+            return pytest.importorskip("jax").errors.JaxRuntimeError(text)
+        return pytest.importorskip("tensorflow").errors.InternalError(None, None, text)
+
+    with pytest.raises(DeviceError, match=r"LAUNCH_FAILED.*run the same command again") as caught:
+        failing(error_of(said)).run(endless())
+    assert "\n" not in str(caught.value) and type(caught.value.__cause__) is type(error_of(said))
+    wrong = error_of("INVALID_ARGUMENT: expected 3 arguments, received 2")
+    with pytest.raises(type(wrong)):
+        failing(wrong).run(endless())

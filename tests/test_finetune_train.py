@@ -15,7 +15,7 @@ import pytest
 from finetune_tiny import CLASSES, first_losses, tiny_classifier, tiny_recipe, tiny_training
 
 from conftest import ROOT
-from onepass.cache.errors import OnepassError
+from onepass.cache.errors import DeviceError, OnepassError
 from onepass.finetune.recipes import Augmentation
 from onepass.finetune.session.history import SelectionScore
 from onepass.finetune.training.batches import StepPlan
@@ -286,6 +286,49 @@ def test_a_full_memory_halves_the_batch_and_keeps_the_step(
     (tmp_path / "checkpoint.npz").unlink()
     with pytest.raises(OnepassError, match="smaller --size"):
         tiny_training(tmp_path, epochs=1).run(lambda: "")
+
+
+def test_a_device_that_fails_keeps_the_last_checkpoint_and_training_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorflow as tf
+
+    whole = tiny_training(tmp_path / "whole", epochs=2)
+    whole.run(lambda: "")
+    training = tiny_training(tmp_path / "failing", epochs=2)
+    training.run(lambda: "", until=1)
+    step, steps = training.step, []
+
+    def failing(*arrays: Any) -> Any:
+        steps.append(1)
+        if len(steps) == 3:
+            raise tf.errors.InternalError(None, None, "CUDA_ERROR_LAUNCH_FAILED: unspecified")
+        return step(*arrays)
+
+    monkeypatch.setattr(training, "step", failing)
+    with pytest.raises(DeviceError, match="LAUNCH_FAILED"):
+        training.run(lambda: "")
+    resumed = tiny_training(tmp_path / "failing", epochs=2)
+    assert resumed.run(lambda: "") == ""
+    assert [e.loss for e in resumed.history] == pytest.approx([e.loss for e in whole.history])
+
+
+def test_the_order_of_an_epoch_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from onepass.finetune.training import batches
+
+    drawn: list[int] = []
+    real = batches.draw_order
+    monkeypatch.setattr(
+        batches,
+        "draw_order",
+        lambda rows, seed, epoch: (drawn.append(epoch), real(rows, seed, epoch))[1],
+    )
+    plan = StepPlan(np.arange(0, 100, 2), 8, 3, Augmentation(), (4, 4, 1))
+    counts = [plan.steps(epoch + 1) - plan.steps(epoch) for epoch in range(3)]
+    seen = [plan.step_rows(e, place) for e, count in enumerate(counts) for place in range(count)]
+    assert drawn == [0, 1, 2, 3][: len(drawn)] and len(drawn) >= 3
+    fresh = StepPlan(plan.rows, 8, 3, Augmentation(), (4, 4, 1))
+    np.testing.assert_array_equal(seen[counts[0]], fresh.step_rows(1, 0))
 
 
 def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(tmp_path: Path) -> None:

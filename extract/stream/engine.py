@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from onepass.cache.memory_map import release
+from onepass.extract.backend import device_failures
 
 DEPTH = 3  # batches read ahead, and results not yet written
 # Batches on the device at once: transfer overlaps compute, and each of OpenVINO's two streams has a next one.
@@ -136,7 +137,8 @@ class Stream:
         """Read the batches in a thread of its own, compute, write, and return when all is written.
 
         Raises:
-            BaseException: Whatever reader, step or sink raised; both threads have ended then.
+            DeviceError: The accelerator failed.
+            BaseException: Whatever else reader, step or sink raised; both threads have ended then.
         """
         self.started = time.monotonic()
         threads = [
@@ -152,7 +154,8 @@ class Stream:
             self.results.fail(error)
         for thread in threads:
             thread.join()
-        list(self.results)  # raises what ended the run early
+        with device_failures():
+            list(self.results)  # raises what ended the run early
 
     def end(self) -> None:
         """Make `run` raise soon: another device of the same job has failed."""

@@ -11,7 +11,7 @@ from typing import Any
 from onepass.cache.artifacts import from_json, record, to_json
 from onepass.cache.errors import CorruptFileError, OnepassError
 from onepass.cache.progress import Progress
-from onepass.extract.backend import device_names, is_out_of_memory
+from onepass.extract.backend import device_failures, device_names, is_out_of_memory
 from onepass.extract.stream.gpu_use import watch_gpus
 from onepass.finetune.recipes import Recipe
 from onepass.finetune.session.checkpoint import (
@@ -140,15 +140,17 @@ class Training:
 
         Raises:
             DivergedError: The loss is not finite; the last checkpoint stays.
+            DeviceError: The accelerator failed; the last checkpoint stays.
         """
-        if not (self.history or self.place or self.start):
-            self._evaluate_start()
-        while not self.ended and (until is None or len(self.history) < until):
-            reason = self._run_epoch(len(self.history), stop)
-            if reason:
-                self.save()
-                return reason
-            self._finish_epoch()
+        with device_failures():
+            if not (self.history or self.place or self.start):
+                self._evaluate_start()
+            while not self.ended and (until is None or len(self.history) < until):
+                reason = self._run_epoch(len(self.history), stop)
+                if reason:
+                    self.save()
+                    return reason
+                self._finish_epoch()
         return ""
 
     def conclude(self) -> Chosen:
@@ -222,9 +224,9 @@ class Training:
                     float(loss)  # an error of the device comes when it is waited for
                 return loss, correct
             except Exception as error:
-                parts = self.step.parts * 2
                 if not is_out_of_memory(error):
                     raise
+                parts = self.step.parts * 2
                 if self.plan.batch % parts:
                     raise OnepassError(
                         f"the device's memory does not hold {self.plan.batch // self.step.parts} images per step; "
