@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
@@ -36,10 +37,19 @@ COMMANDS = [
 ]  # fmt: skip
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def files_of(room: str) -> list[Path]:
+    return [path for path in FILES if path.relative_to(ROOT).parts[0] == room]
+
+
 def imported(path: Path) -> set[str]:
     """Top-level names that a file imports anywhere, also inside its functions."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -58,11 +68,11 @@ def room_of(module: str) -> str:
     return room if first == "onepass" and room in FLOORS else first
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_package_imports_only_from_floors_below(path: Path) -> None:
-    room = path.relative_to(ROOT).parts[0]
-    others = imported(path) & FLOORS.keys() - {room}
-    assert all(FLOORS[other] < FLOORS[room] for other in others), f"{room} imports {others}"
+@pytest.mark.parametrize("room", FLOORS)
+def test_a_package_imports_only_from_floors_below(room: str) -> None:
+    for path in files_of(room):
+        others = imported(path) & FLOORS.keys() - {room}
+        assert all(FLOORS[other] < FLOORS[room] for other in others), f"{path} imports {others}"
 
 
 def test_the_cache_needs_h5py_and_numpy_only() -> None:
@@ -71,10 +81,10 @@ def test_the_cache_needs_h5py_and_numpy_only() -> None:
         assert foreign <= {"h5py", "numpy", "pydantic"}, f"{path}: {foreign}"
 
 
-def running_foreign_code(source: str) -> set[str]:
+def running_foreign_code(tree: ast.Module) -> set[str]:
     """The calls in a module by which a file would become a program."""
     forbidden = {"pickle.load", "pickle.loads", "joblib.load", "torch.load", "eval", "exec"}
-    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     bad = {
         name
         for name in (ast.unparse(c.func) for c in calls)
@@ -99,18 +109,19 @@ def running_foreign_code(source: str) -> set[str]:
     ],
 )
 def test_foreign_code_would_be_noticed(line: str) -> None:
-    assert running_foreign_code(f"def f():\n    return [{line}]")
+    assert running_foreign_code(ast.parse(f"def f():\n    return [{line}]"))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_module_runs_foreign_code(path: Path) -> None:
-    assert running_foreign_code(path.read_text()) == set()
+@pytest.mark.parametrize("room", FLOORS)
+def test_no_module_runs_foreign_code(room: str) -> None:
+    for path in files_of(room):
+        assert running_foreign_code(tree_of(path)) == set(), path
 
 
 def imported_at_once(path: Path) -> set[str]:
     """Our modules that a module imports while it is itself imported."""
     found: set[str] = set()
-    waiting: list[ast.AST] = [ast.parse(path.read_text())]
+    waiting: list[ast.AST] = [tree_of(path)]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.FunctionDef | ast.Lambda):
@@ -144,52 +155,48 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     )  # raises CycleError, which names the circle
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_signals_and_printing_belong_to_the_command_line(path: Path) -> None:
-    tree = ast.parse(path.read_text())
-    found = {
-        ast.unparse(node)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import | ast.ImportFrom)
-    }
-    found |= {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    found |= {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    if path.parent != ROOT / "cache" / "commandline":
-        assert not {name for name in found if "import signal" in name or name.startswith("signal.")}
-        assert "print" not in found
-        assert "sys.argv" not in found or path.name == "__main__.py"
+def names_in(path: Path) -> set[str]:
+    """What a module imports, calls and takes out of something, as it is written."""
+    kinds = (ast.Import, ast.ImportFrom, ast.Attribute)
+    nodes = list(ast.walk(tree_of(path)))
+    found = {ast.unparse(node) for node in nodes if isinstance(node, kinds)}
+    return found | {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
 
 
-def loaded_after(code: str, names: tuple[str, ...] = HEAVY) -> set[str]:
-    """Which of these modules a fresh process has loaded after running `code`."""
-    probe = f"import sys\ntry:\n    {code}\nexcept SystemExit: pass\nprint('LOADED', [m for m in {names!r} if m in sys.modules])"
+@pytest.mark.parametrize("room", FLOORS)
+def test_signals_and_printing_belong_to_the_command_line(room: str) -> None:
+    for path in files_of(room):
+        if path.parent == ROOT / "cache" / "commandline":
+            continue
+        found = names_in(path)
+        signals = {name for name in found if "import signal" in name or name[:7] == "signal."}
+        assert not signals, path
+        assert "print" not in found, path
+        assert "sys.argv" not in found or path.name == "__main__.py", path
+
+
+def ran(code: str, names: tuple[str, ...] = HEAVY) -> tuple[str, set[str]]:
+    """What a fresh process prints that runs `code`, and which of these modules it has loaded then."""
+    probe = f"import sys\ntry:\n    {code}\nexcept SystemExit as end: assert not end.code\nprint('LOADED', [m for m in {names!r} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=ROOT)
-    last = run.stdout.strip().splitlines()[-1]
-    assert last.startswith("LOADED"), run.stderr
-    return set(ast.literal_eval(last.removeprefix("LOADED ")))
+    printed, _, loaded = run.stdout.rpartition("LOADED ")
+    assert loaded, run.stderr
+    return printed, set(ast.literal_eval(loaded))
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_help_is_there_and_loads_nothing_heavy(words: tuple[str, ...]) -> None:
     argv = [f"onepass {words[0]}", *words[1:], "--help"]
     code = f"import runpy; sys.argv = {argv!r}; runpy.run_module({words[0]!r}, run_name='__main__', alter_sys=False)"
-    assert loaded_after(code, HEAVY + SLOW) == set()
-    run = subprocess.run(
-        [sys.executable, "-m", words[0], *words[1:], "--help"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert run.returncode == 0 and run.stdout.startswith("usage: onepass " + words[0]), run
+    printed, loaded = ran(code, HEAVY + SLOW)
+    assert loaded == set() and printed.startswith("usage: onepass " + words[0])
 
 
 @pytest.mark.parametrize("word", FROM_ABOVE)
 def test_commands_from_the_floor_above_answer_at_once(word: str) -> None:
     for command in commands_of(word)[len(import_module(f"onepass.{word}.__main__").COMMANDS) :]:
         argv = [word, command.name, "--help"]
-        assert (
-            loaded_after(f"from onepass.__main__ import run; run({argv!r})", HEAVY + SLOW) == set()
-        )
+        assert ran(f"from onepass.__main__ import run; run({argv!r})", HEAVY + SLOW)[1] == set()
 
 
 @pytest.mark.parametrize(
@@ -202,4 +209,4 @@ def test_commands_from_the_floor_above_answer_at_once(word: str) -> None:
     ],
 )
 def test_light_work_loads_nothing_heavy(code: str) -> None:
-    assert loaded_after(code) == set()
+    assert ran(code)[1] == set()
