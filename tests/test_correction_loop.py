@@ -9,6 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import processes
 import pytest
 
 from conftest import ROOT
@@ -49,18 +50,18 @@ def test_ten_wrong_labels_are_found_and_corrected(tiny_imagenet_zip: Path, tmp_p
         right[f"{wrong}/{path.name}"] = path.parent.name
         path.rename(tmp_path / "photos" / wrong / path.name)
     places = ["--cache-dir", str(tmp_path / "store"), "--runs-dir", str(tmp_path / "runs")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-
-    def call(*command: str) -> None:
-        done = subprocess.run(
-            [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )  # fmt: skip
+    for words in (
+        ("data", "prepare", "folder", "--source", "photos"),
+        ("extract", "--dataset", "photos", "--backbone", "efficientnet_lite0", "--size", "128"),
+    ):
+        done = processes.run(*words, *places[:2], cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-
-    call("-m", "onepass", "data", "prepare", "folder", "--source", "photos", *places[:2])
-    call("-m", "onepass", "extract", "--dataset", "photos", "--backbone", "efficientnet_lite0", "--size", "128", *places[:2])  # fmt: skip
     table = tmp_path / "runs" / "photos" / "suspects.csv"
-    call("-c", LOOP, json.dumps(right), str(table), *places)
+    loop = subprocess.run(
+        [sys.executable, "-c", LOOP, json.dumps(right), str(table), *places],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert loop.returncode == 0, loop.stderr
     with table.open(encoding="utf-8", newline="") as file:
         suspects = list(csv.DictReader(file))
     likely = [row["file"] for row in suspects if not row["why"].startswith("possibly")]
