@@ -1,11 +1,12 @@
 """Pictures that were held out of the data set: what a model says of each, beside what it is."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onepass.cache.errors import InvalidInputError, UnreadableFileError
+from onepass.cache.errors import InvalidInputError, MissingFileError, UnreadableFileError
 from onepass.cache.files import read_bytes
 from onepass.classify.metrics import Share, detection
 from onepass.data.held_out import held_out_folder
@@ -46,7 +47,13 @@ def build(context: ReportContext) -> Section | None:
         return None
     ids = context.dataset.class_ids
     answers = {answer.file: answer for answer in found.answers}
-    images = [image for image in context.dataset.record.held_out if image.file in answers]
+    images = [
+        image
+        for image in context.dataset.record.held_out
+        if image.file in answers and image.class_id in ids
+    ]
+    if not images:
+        return None
     truth = np.array([ids.index(image.class_id) for image in images])
     given = np.array([_column(answers[image.file], ids) for image in images])
     facts: dict[str, Any] = {
@@ -76,11 +83,11 @@ def _column(answer: HeldOutAnswer, class_ids: list[str]) -> int:
     return class_ids.index(answer.class_id) if answer.class_id else -1
 
 
-def _picture(path: Any) -> tuple[str, bool]:
+def _picture(path: Path) -> tuple[str, bool]:
     """Return a picture as a data URI, and whether it is tiny; "" where it cannot be read."""
     try:
         image = decode_image(read_bytes(path), path.name)
-    except (InvalidInputError, UnreadableFileError, FileNotFoundError):
+    except (InvalidInputError, UnreadableFileError, MissingFileError):
         return "", False
     pixels = np.atleast_3d(np.asarray(image))
     return thumbnail(pixels), is_tiny(pixels)
