@@ -5,7 +5,8 @@ learns from more and more of the other four, the same images and further ones. A
 are best on the other one (`onepass.classify.resampling.folds`).
 
 The loss is taken as `floor + scale · n^-power` of n images (Hestness et al., "Deep Learning Scaling is Predictable,
-Empirically", 2017). Its interval comes from drawing the held-out folds with replacement.
+Empirically", 2017). Its interval has two sources: the held-out folds, drawn with replacement, and how far the
+law moves where the smallest sizes are left out, as it does when the loss follows none.
 """
 
 import logging
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy import stats
 
 from onepass.cache.artifacts import Artifact, record
 from onepass.cache.errors import CorruptFileError, InvalidInputError
@@ -41,6 +43,7 @@ FOLDS, HELD = 5, (0, 1)  # folds that are dealt, and those that are held out
 MOST = 7  # sizes, each half of the next
 FEWEST = 3  # sizes that a power law is fitted to
 RESAMPLES = 2_000
+TAIL = (1 - LEVEL) / 2  # of an interval
 POWERS = np.linspace(0.02, 2.0, 100)
 
 
@@ -267,20 +270,33 @@ def extrapolate(points: tuple[CurvePoint, ...], metric: Metric, rows: int) -> Ex
     """
     losses = as_loss(metric, np.array([point.figures for point in points]).T)  # (folds, sizes)
     sizes = np.array([point.rows for point in points], float)
-    drawn = np.random.default_rng(0).integers(0, len(losses), (RESAMPLES, len(losses)))
-    laws = fit_power_law(sizes, np.vstack([losses.mean(axis=0), losses[drawn].mean(axis=1)]))
-    now, doubled = (laws[:, 0] + laws[:, 1] * n ** -laws[:, 2] for n in (rows, 2 * rows))
-    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    gains = now - doubled
-    floor, scale, power = map(float, laws[0])
-    low, high = sorted(as_loss(metric, np.quantile(doubled[1:], tails)).tolist())
+    folds, mean, random = len(losses), losses.mean(axis=0), np.random.default_rng(0)
+
+    def expected(laws: np.ndarray) -> np.ndarray:
+        """Return the loss now, the loss with twice as many and the gain, (m, 3)."""
+        now, doubled = (laws[:, 0] + laws[:, 1] * n ** -laws[:, 2] for n in (rows, 2 * rows))
+        return np.stack([now, doubled, now - doubled], axis=1)
+
+    law = fit_power_law(sizes, mean[None])
+    found = expected(law)
+    drawn = losses[random.integers(0, folds, (RESAMPLES, folds))].mean(axis=1)
+    # a few folds, drawn with replacement, differ too little: as Student's t differs from the normal distribution
+    wider = np.sqrt(folds / (folds - 1)) * stats.t.isf(TAIL, folds - 1) / stats.norm.isf(TAIL)
+    spread = wider * (expected(fit_power_law(sizes, drawn)) - found)
+    fewer = [fit_power_law(sizes[k:], mean[None, k:]) for k in range(1, len(sizes) - FEWEST + 1)]
+    if fewer:
+        misfit = np.sqrt(np.mean((expected(np.concatenate(fewer)) - found) ** 2, axis=0))
+        spread += misfit * random.normal(size=(RESAMPLES, 1))
+    low, high = np.quantile(found + spread, [TAIL, 1 - TAIL], axis=0)
+    (floor, scale, power), (now, doubled, gain) = law[0].tolist(), found[0].tolist()
+    ends = sorted(as_loss(metric, np.maximum([low[1], high[1]], 0)).tolist())
     return Extrapolation(
         floor, scale, power, rows,
-        now=as_loss(metric, float(now[0])),
-        doubled=as_loss(metric, float(doubled[0])),
-        doubled_interval=(low, high),
-        gain=float(gains[0]),
-        gain_interval=tuple(map(float, np.quantile(gains[1:], tails))),  # type: ignore[arg-type]
+        now=as_loss(metric, now),
+        doubled=as_loss(metric, doubled),
+        doubled_interval=(ends[0], ends[1]),
+        gain=gain,
+        gain_interval=(float(low[2]), float(high[2])),
     )  # fmt: skip
 
 
