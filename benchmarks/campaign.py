@@ -5,8 +5,12 @@ it at once for as long as it is told. The commands are real processes on a backb
 """
 
 import json
+import os
+import re
 import shutil
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,8 +22,11 @@ from common import ROOT
 
 sys.path.insert(0, str(ROOT / "tests"))
 
+# What differs between any two runs: times, and the digest that a JSON file with a time in it carries of itself.
+TIMES = re.compile(r"\.(seconds|created|command|file_digest)$")
 KEY = "tiny@16!float32"
 HANG = 10.0  # seconds that a command may take over its usual time
+LIMIT = 300.0  # seconds after which a command is killed: it hangs
 SIDE = 16  # px
 
 
@@ -73,7 +80,7 @@ class Stage:
 
 PREPARE = ("data", "prepare", "folder", "--source", "images", "--name", "x")
 EXTRACT = ("extract", "--dataset", "x", "--backbone", "tiny", "--size", "16", "--dtype", "float32", "--batch", "4", "--shard-rows", "4")  # fmt: skip
-CLASSIFY = ("classify", "--dataset", "x", "--head", "centroid", "ridge", "logistic", "dense")
+CLASSIFY = ("classify", "--dataset", "x", "--head", "centroid", "ridge", "logistic")
 STAGES = (
     Stage("prepare", PREPARE, _first),
     Stage("extract", EXTRACT),
@@ -86,6 +93,8 @@ STAGES = (
     Stage("predict", ("predict", "x", "new", "--out", "answers.csv")),
     Stage("predict split", ("predict", "x/a", "--split", "val")),
     Stage("export", ("predict", "export", "x/a")),
+    Stage("folds", ("classify", "--dataset", "x", "--head", "ridge", "--folds", "3")),
+    Stage("curve", ("classify", "curve", "--dataset", "x", "--head", "ridge", "--seeds", "1")),
     Stage("report", ("report", "--dataset", "x")),
     Stage("grow", PREPARE, _grow),
     Stage("carry over", EXTRACT),
@@ -94,20 +103,29 @@ STAGES = (
 )  # fmt: skip
 
 
-def onepass(folder: Path, *words: str) -> Any:
+def onepass(folder: Path, *words: str, **env: str) -> Any:
     """Start a command in a folder; return its process."""
     import processes
 
     places = {"ONEPASS_CACHE": "store", "ONEPASS_RUNS": "runs"}
-    return processes.start(*words, cwd=folder, TINY_BACKBONE="1", **places)
+    return processes.start(*words, cwd=folder, TINY_BACKBONE="1", **places, **env)
 
 
 def finished(folder: Path, *words: str) -> tuple[int, str, str, float]:
     """Run a command to its end; return its exit code, output, errors and seconds."""
     start = time.monotonic()
-    process = onepass(folder, *words)
-    out, err = process.communicate()
-    return process.wait(), out, err, time.monotonic() - start
+    return *ended(onepass(folder, *words)), time.monotonic() - start
+
+
+def ended(process: Any) -> tuple[int, str, str]:
+    """Wait for a command, and kill it after `LIMIT`; return its exit code, output and errors."""
+    limit = threading.Timer(LIMIT, os.kill, (process.pid, signal.SIGKILL))
+    limit.start()
+    try:
+        out, err = process.communicate()
+    finally:
+        limit.cancel()
+    return process.wait(), out, err
 
 
 def stages(
@@ -154,12 +172,13 @@ def up_to(wanted: list[str] | None) -> tuple[Stage, ...]:
     return STAGES[: last + 1]
 
 
-def contents(folder: Path) -> dict[str, Any]:
+def contents(folder: Path, *, without: str = "", only: str = "") -> dict[str, Any]:
     """Return what each file below a folder holds, by its name: values of JSON, digests of everything else."""
+    files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*"))}
     return {
-        str(path.relative_to(folder)): _content(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".lock"
+        name: _content(path)
+        for name, path in files.items()
+        if path.is_file() and name != without and only in ("", name)
     }
 
 
@@ -196,7 +215,7 @@ class Volatile:
     """What differs between two undisturbed runs, so that a third may differ there as well."""
 
     def __init__(self) -> None:
-        self.values: set[tuple[str, str]] = {("", ".digest")}
+        self.values: set[tuple[str, str]] = set()
 
     def learn(self, one: dict[str, Any], other: dict[str, Any]) -> None:
         """Take note of all that differs; both must have the same files."""
@@ -214,6 +233,6 @@ class Volatile:
         for name in found.keys() & expected.keys():
             for key in found[name].keys() | expected[name].keys():
                 same = found[name].get(key) == expected[name].get(key)
-                if not same and (name, key) not in self.values:
+                if not (same or TIMES.search(key) or (name, key) in self.values):
                     told.append(f"{name}{key}: {found[name].get(key)} instead of {expected[name].get(key)}")  # fmt: skip
         return told

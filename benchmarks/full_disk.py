@@ -35,21 +35,21 @@ def outcome(
 ) -> str:
     """Let one call of a command fail, then run it again; return in a word or a line how that ended."""
     inject = f"inject={call.name}:error={error}:when={call.number}"
-    done, made = traced(work, stage.words, work.parent / "trace", "-e", inject)
+    (code, err), made = traced(work, stage.words, work.parent / "trace", "-e", inject)
     if not any(
         one.name == call.name and one.result == -1 and one.number == call.number for one in made
     ):
         return "missed"
-    last = (done.stderr.strip().splitlines() or [""])[-1]
-    if "Traceback" in done.stderr or done.returncode not in (0, 1):
-        return f"exit code {done.returncode}: {last}"
-    if done.returncode and not any(word in last.lower() for word in ("full", "space", "read-only")):
+    last = (err.strip().splitlines() or [""])[-1]
+    if "Traceback" in err or code not in (0, 1):
+        return f"exit code {code}: {last}"
+    if code and not any(word in last.lower() for word in ("full", "space", "read-only")):
         return f"another reason is given: {last}"
-    code, _, err, _ = finished(work, *stage.words)
-    if code or "Traceback" in err:
-        return f"again: exit code {code}: {(err.strip().splitlines() or [''])[-1]}"
+    again, _, err, _ = finished(work, *stage.words)
+    if again or "Traceback" in err:
+        return f"again: exit code {again}: {(err.strip().splitlines() or [''])[-1]}"
     told = volatile.differences(contents(work), expected)
-    return f"again: {told[:3]}" if told else "said" if done.returncode else "did without"
+    return f"again: {told[:3]}" if told else "said" if code else "did without"
 
 
 def main() -> int:

@@ -57,10 +57,12 @@ def main() -> int:
         root = Path(folder)
         known, volatile = stages(root, flags.stage)
         for stage, before, after, usual in known:
-            expected, kills, bad, tries = contents(after), 0, 0, 0
+            expected, kills, bad, tries, span = contents(after), 0, 0, 0, usual
             while kills < flags.kills and tries < 5 * flags.kills:
                 tries += 1
-                if not kill_once(stage, before, root / "x", draw.uniform(0, usual)):
+                landed = kill_once(stage, before, root / "x", draw.uniform(0, span))
+                span *= 1.01 if landed else 0.95  # with the load of the machine
+                if not landed:
                     continue
                 kills += 1
                 told = wrong(stage, root / "x", expected, volatile, usual)

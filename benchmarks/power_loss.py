@@ -13,30 +13,24 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from campaign import STAGES, Stage, Volatile, contents, finished, stages
-from common import ROOT, machine
+from campaign import STAGES, Stage, Volatile, contents, ended, finished, onepass, stages
+from common import machine
 
 CALLS = (
     "openat,creat,write,pwrite64,writev,ftruncate,truncate,fsync,fdatasync,lseek,rename,renameat,renameat2,"
     "unlink,unlinkat,mkdir,mkdirat,rmdir,sendfile,copy_file_range,link,linkat,symlink,symlinkat"
 )
-PROGRAM = """
-import sys; sys.path[:0] = [{root!r}, {root!r} + "/tests"]
-import tiny_backbone
-from onepass.extract.backbones import lite
-tiny_backbone.install(lite)
-from onepass.__main__ import run
-sys.exit(run())
-"""
 CALL = re.compile(r"(?P<time>[\d.]+) (?P<name>\w+)\((?P<arguments>.*)\)\s+= (?P<result>-?\d+)")
 HEX = re.compile(r"(?:\\x[0-9a-f]{2})+")
 FD = re.compile(r"(\d+)<(.*?)>")
@@ -252,26 +246,24 @@ class Call:
 
 def traced(
     work: Path, words: tuple[str, ...], trace: Path, *more: str
-) -> tuple[subprocess.CompletedProcess, list[Call]]:
-    """Run a command under strace, with more of its options; return how it ended and its calls in their order."""
-    options = (
-        "-ff",
-        "-ttt",
-        "-y",
-        "-xx",
-        "-s",
-        "100000000",
-        "-e",
-        f"trace={CALLS}",
-        "-e",
-        "signal=none",
-    )
-    program = PROGRAM.format(root=str(ROOT))
-    places = {"ONEPASS_CACHE": "store", "ONEPASS_RUNS": "runs", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        ["strace", *options, *more, "-o", str(trace), sys.executable, "-c", program, *words],
-        cwd=work, env={**os.environ, **places}, capture_output=True, text=True, check=False,
+) -> tuple[tuple[int, str], list[Call]]:
+    """Run a command under strace, with more of its options.
+
+    Returns:
+        Its exit code and what it said on standard error; its calls in their order.
+    """
+    process = onepass(work, *words, STOPPED="1")
+    while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        time.sleep(0.001)
+    options = ("-ff", "-ttt", "-y", "-xx", "-s", "100000000", "-e", f"trace={CALLS}", "-e", "signal=none")  # fmt: skip
+    tracer = subprocess.Popen(
+        ["strace", *options, *more, "-o", str(trace), "-p", str(process.pid)],
+        stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+    assert "attached" in (said := tracer.stderr.readline()), said  # type: ignore[union-attr]
+    os.kill(process.pid, signal.SIGCONT)
+    code, _, err = ended(process)
+    tracer.communicate()
     found = []
     for path in trace.parent.glob(f"{trace.name}.*"):
         counts = Counter[str]()
@@ -281,14 +273,14 @@ def traced(
                 call = Call(match["name"], match["arguments"], int(match["result"]), counts[match["name"]])  # fmt: skip
                 found.append((float(match["time"]), len(found), call))
         path.unlink()
-    return done, [call for _, _, call in sorted(found)]
+    return (code, err), [call for _, _, call in sorted(found)]
 
 
 def calls(work: Path, words: tuple[str, ...], trace: Path) -> list[Call]:
     """Run a command and return the calls that succeeded, in their order."""
-    done, found = traced(work, words, trace)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(words)}: exit code {done.returncode}: {done.stderr[-500:]}")
+    (code, err), found = traced(work, words, trace)
+    if code:
+        raise SystemExit(f"{' '.join(words)}: exit code {code}: {err[-500:]}")
     return [call for call in found if call.result >= 0]
 
 
@@ -350,7 +342,7 @@ def replay(stage: Stage, after: Path, root: Path, volatile: Volatile, every: int
                 continue
             seen.add(key)
             write_state(state, work)
-            end, told = ended(stage, work, expected, volatile)
+            end, told = outcome(stage, work, expected, volatile)
             counts[end] += 1
             if end != "resumed":
                 place = (
@@ -363,7 +355,7 @@ def replay(stage: Stage, after: Path, root: Path, volatile: Volatile, every: int
     return counts["failed"]
 
 
-def ended(stage: Stage, work: Path, expected: dict, volatile: Volatile) -> tuple[str, str]:
+def outcome(stage: Stage, work: Path, expected: dict, volatile: Volatile) -> tuple[str, str]:
     """Run a command on what a power loss left; return "resumed", "refused" or "failed", and what it said."""
     code, _, err, _ = finished(work, *stage.words)
     last = (err.strip().splitlines() or [""])[-1][:200]

@@ -168,7 +168,10 @@ class Soak:
 
     def conclude(self) -> None:
         """Bring everything to its end once more, and look for what is lost or left over."""
-        for words in (PREPARE, EXTRACT, OTHER_SIZE, CLASSIFY, ("cache", "verify")):
+        again = [
+            words for words, _ in WORK if words[0] != "finetune"
+        ]  # its run is of an earlier state
+        for words in (PREPARE, EXTRACT, OTHER_SIZE, *again, ("cache", "verify")):
             code, _, err, _ = finished(self.folder, *words)
             if code:
                 self.count("ended wrongly")
@@ -181,7 +184,7 @@ class Soak:
         left = [
             p
             for p in self.folder.rglob("*")
-            if p.name.startswith(".tmp-") or p.name.endswith(".parts")
+            if p.name.startswith(".tmp-") or p.name.endswith((".parts", ".lock"))
         ]
         left = [p for p in left if "finetune" not in p.parts]
         self.count("left over", len(left))

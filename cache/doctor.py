@@ -12,7 +12,8 @@ from onepass.cache.commandline.advice import onepass_command
 from onepass.cache.commandline.flags import RunsConfig, flag
 from onepass.cache.content import find
 from onepass.cache.errors import OnepassError
-from onepass.cache.locks import exclusive, is_held, leftovers_below
+from onepass.cache.flock import is_held
+from onepass.cache.locks import exclusive, leftovers_below
 from onepass.cache.progress import human_bytes
 from onepass.cache.rowfile import RowFile
 from onepass.cache.rows import read_plan

@@ -6,18 +6,20 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from onepass.cache.errors import (
     CorruptFileError,
     MissingFileError,
+    OnepassError,
     OutOfSpaceError,
     UnreadableFileError,
     refused_by_system,
     unreadable,
 )
+from onepass.cache.flock import is_held, is_named, lock_file
 
 TEMPORARY = ".tmp-"
 MAX_JSON = 32_000_000  # bytes; in memory it may become twenty times as much
@@ -46,15 +48,16 @@ def make_folder(folder: Path) -> None:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success sync it and rename it into place.
 
+    Those that killed writers of the same path left are deleted.
+
     Raises:
         OutOfSpaceError: The disk is full; `path` is as it was before.
     """
     make_folder(path.parent)
-    descriptor, name = tempfile.mkstemp(
-        prefix=TEMPORARY, suffix="-" + path.name[-80:], dir=path.parent
-    )
-    os.close(descriptor)
-    temporary = Path(name)
+    for left in leftovers(path):
+        if not is_held(left):
+            left.unlink(missing_ok=True)
+    held, temporary = _temporary_beside(path)
     try:
         yield temporary
         descriptor = os.open(temporary, os.O_RDONLY)
@@ -71,6 +74,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(held)
+
+
+def _temporary_beside(path: Path) -> tuple[int, Path]:
+    """Make a temporary file; its lock, held while it is open, tells others that it is being written."""
+    while True:
+        descriptor, name = tempfile.mkstemp(
+            prefix=TEMPORARY, suffix="-" + path.name[-80:], dir=path.parent
+        )
+        with suppress(OSError, OnepassError):  # where there are no locks, nobody deletes it either
+            lock_file(descriptor, wait=True)  # for one who asks in this moment whether it is held
+        if is_named(descriptor, Path(name)):  # who asked before it was locked has deleted it
+            return descriptor, Path(name)
+        os.close(descriptor)
 
 
 def leftovers(path: Path) -> list[Path]:

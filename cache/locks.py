@@ -11,11 +11,7 @@ from pathlib import Path
 
 from onepass.cache.errors import LockedError, OnepassError
 from onepass.cache.files import TEMPORARY, leftovers, make_folder
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from onepass.cache.flock import is_held, is_named, lock_file
 
 
 @contextmanager
@@ -70,43 +66,13 @@ def leftovers_below(folder: Path) -> list[Path]:
     ]
 
 
-def is_held(lock: Path) -> bool:
-    """Tell whether a process holds the lock of this file now."""
-    try:
-        descriptor = os.open(lock, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        lock_file(descriptor, wait=False)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
-def lock_file(descriptor: int, *, wait: bool) -> None:
-    """Lock an open file until it is closed, against every other process that asks.
-
-    Raises:
-        BlockingIOError: Another one holds it, and `wait` is false.
-        OnepassError: The system has no such locks.
-    """
-    if fcntl is None:
-        raise OnepassError(
-            "this system has no POSIX file locks, without which two processes could write one file; use "
-            "Linux, macOS, or WSL on Windows"
-        )
-    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-
-
 def _acquire(lock: Path, path: Path, instead: str) -> int:
     """Lock the file that has the name now: a former holder may have unlinked the one we opened."""
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             lock_file(descriptor, wait=False)
-            if os.path.samestat(os.fstat(descriptor), lock.stat()):
+            if is_named(descriptor, lock):
                 return descriptor
         except BlockingIOError as error:
             holder = os.pread(descriptor, 20, 0).decode(errors="replace") or "unknown"
@@ -115,8 +81,6 @@ def _acquire(lock: Path, path: Path, instead: str) -> int:
                 f"{path}: process {holder} is writing it now; wait until it ends, or end it, and run "
                 f"this again{f'; or {instead}' if instead else ''}"
             ) from error
-        except FileNotFoundError:
-            pass
         except OnepassError:
             os.close(descriptor)
             raise

@@ -269,9 +269,16 @@ def _labels(predictor: Predictor) -> Labels:
 
 @contextmanager
 def _placed(path: Path) -> Iterator[Path]:
-    """Yield a path of the same name in a temporary folder; on success it takes its place, whole."""
+    """Yield a path of the same name in a temporary folder; on success it takes its place, whole.
+
+    What libraries write meanwhile for themselves lies in the same folder. Those that killed processes left are
+    deleted; whoever calls is the only writer.
+    """
     make_folder(path.parent)
+    for left in path.parent.glob(f"{TEMPORARY}????????"):
+        shutil.rmtree(left)
     workshop = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
+    elsewhere, tempfile.tempdir = tempfile.tempdir, str(workshop)
     try:
         yield workshop / path.name
         for file in workshop.rglob("*"):
@@ -281,6 +288,7 @@ def _placed(path: Path) -> Iterator[Path]:
         (workshop / path.name).rename(path)
         fsync_folder(path.parent)
     finally:
+        tempfile.tempdir = elsewhere
         shutil.rmtree(workshop)
 
 

@@ -6,6 +6,7 @@ TensorFlow has run in it before. What a *start* costs or imports is tested with 
 """
 
 import atexit
+import gc
 import json
 import os
 import signal
@@ -19,7 +20,13 @@ from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = ("onepass.extract.pipeline", "onepass.finetune.pipeline", "onepass.classify.pipeline")
+ROOMS = ("cache", "classify", "data", "extract", "finetune", "predict", "report")
+MODULES = (
+    "onepass.extract.pipeline", "onepass.finetune.pipeline", "onepass.classify.pipeline", "onepass.predict.runs",
+    "onepass.predict.pictures.pipeline", "onepass.report.page", "onepass.classify.heads.linear.logistic",
+    "onepass.data.prepare", "onepass.data.relabel", "onepass.data.listing", "onepass.predict.split", "cleanlab.filter",
+    *(f"onepass.{room}.__main__" for room in ROOMS),
+)  # fmt: skip
 
 
 class Process:
@@ -85,7 +92,7 @@ class Process:
 def start(*words: str, cwd: Path = ROOT, **env: str) -> Process:
     """Start `onepass WORDS` in a process of its own, with these environment variables besides.
 
-    With `TINY_BACKBONE="1"` it knows the backbone `tiny`.
+    With `TINY_BACKBONE="1"` it knows the backbone `tiny`; with `STOPPED="1"` it waits for SIGCONT.
     """
     return Process(words, cwd, env)
 
@@ -181,6 +188,8 @@ def _command(request: dict, out: int, err: int) -> None:
         from onepass.classify import config as classify_config
 
         classify_config.FEW_ROWS = int(os.environ.get("FEW_ROWS", "0"))  # 0: as in conftest.py
+        if "STOPPED" in os.environ:
+            os.kill(os.getpid(), signal.SIGSTOP)
         code = onepass()
     except SystemExit as end:  # argparse
         code = end.code
@@ -198,4 +207,13 @@ if __name__ == "__main__":
 
     for module in MODULES:
         import_module(module)
+    from artifact_examples import kinds
+
+    from onepass.cache.artifacts import _adapter
+
+    for kind in kinds():
+        _adapter(kind)
+    import_module("onepass.extract.engines.openvino_engine").load_openvino()
+    import_module("PIL.Image").init()
+    gc.freeze()  # a child that collects garbage would copy all pages of what lies here
     _serve(socket.socket(fileno=int(sys.argv[1])))

@@ -217,3 +217,23 @@ def test_only_one_place_makes_folders() -> None:
     files = [path for room in rooms for path in (ROOT / room).rglob("*.py")]
     making = [path for path in files if re.search(r"mkdir\(|makedirs\(", path.read_text())]
     assert [str(path.relative_to(ROOT)) for path in making] == ["cache/files.py"]
+
+
+def test_the_next_writer_takes_away_what_a_killed_one_left_and_nothing_of_a_living_one(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.json"
+    write = "import sys, pathlib, os, signal\nsys.path.insert(0, sys.argv[1])\nfrom onepass.cache.files import atomic_path\nwith atomic_path(pathlib.Path(sys.argv[2])):\n    print('writing', flush=True)\n    sys.stdin.read()\n"  # fmt: skip
+    command = [sys.executable, "-c", write, str(ROOT), str(path)]
+    killed, living = (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)
+    )
+    for process in (killed, living):
+        assert process.stdout and process.stdout.readline() == b"writing\n"
+    killed.kill()
+    killed.communicate()
+    assert len(leftovers(path)) == 2
+    write_atomic(path, b"{}")
+    assert len(leftovers(path)) == 1  # the living one's
+    living.communicate(b"")
+    assert living.returncode == 0 and names(tmp_path) == ["a.json"]

@@ -93,7 +93,7 @@ def test_a_file_whose_name_was_taken_away_meanwhile_is_no_lock(
 def test_a_system_without_locks_is_one_clear_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("onepass.cache.locks.fcntl", None)
+    monkeypatch.setattr("onepass.cache.flock.fcntl", None)
     with pytest.raises(OnepassError, match=r"no POSIX file locks.*WSL"), exclusive(tmp_path / "a"):
         pytest.fail("not locked")
 

@@ -30,7 +30,7 @@ def test_killed_commands_end_as_if_nothing_had_been() -> None:
 
 def test_a_turned_bit_is_refused_or_without_effect() -> None:
     rows = campaign("flips.py", "--flips", "3", "--kind", "pixels.h5", "--kind", "manifest.h5")
-    assert [(row[0], row[5]) for row in rows] == [("pixels.h5", "0"), ("manifest.h5", "0")]
+    assert [(row[0], row[6]) for row in rows] == [("pixels.h5", "0"), ("manifest.h5", "0")]
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")

@@ -1,6 +1,7 @@
 """Views and export of a small network that has all that a real one has: resize, preprocessing, pooling, a head."""
 
 import json
+import tempfile
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -188,9 +189,12 @@ def test_a_file_takes_its_place_whole_or_not_at_all(tmp_path: Path) -> None:
     from onepass.predict.export import _placed
 
     path = tmp_path / "model"
+    left = tmp_path / ".tmp-abcdefgh"  # by a process that was killed
+    (left / "model").mkdir(parents=True)
     for content in ("first", "second"):
         with _placed(path) as temporary:
             temporary.mkdir()
+            assert not left.exists() and tempfile.gettempdir() == str(temporary.parent)
             (temporary / "weights").write_text(content)
     with pytest.raises(RuntimeError), _placed(path) as temporary:
         temporary.mkdir()

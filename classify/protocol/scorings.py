@@ -22,7 +22,7 @@ from onepass.cache.files import (
     parse_json,
     read_bytes,
 )
-from onepass.cache.locks import lock_file
+from onepass.cache.flock import lock_file
 from onepass.cache.made_by import MadeBy
 from onepass.cache.provenance import digest_bytes, digest_json
 from onepass.classify.leaderboard.board import ProbeResult

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from onepass.cache.errors import InvalidInputError
-from onepass.extract.backend import Step, as_list, on_accelerator
+from onepass.extract.backend import Step, as_list, on_accelerator, tensorflow_graph
 
 
 def compile_step(model: keras.Model, batch: int) -> Step:
@@ -35,7 +35,7 @@ def _tensorflow_step(model: keras.Model, batch: int) -> Step:
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     signature = [tf.TensorSpec((batch, *i.shape[1:]), i.dtype) for i in model.inputs]
-    traced = tf.function(
+    traced = tensorflow_graph(
         lambda *inputs: model(inputs if len(inputs) > 1 else inputs[0], training=False),
         input_signature=signature,
         jit_compile=on_accelerator(),

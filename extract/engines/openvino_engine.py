@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from onepass.cache.errors import OnepassError
-from onepass.extract.backend import Step, as_list
+from onepass.extract.backend import Step, as_list, tensorflow_graph
 
 if TYPE_CHECKING:
     import openvino
@@ -128,7 +128,7 @@ def _converted(model: keras.Model) -> "openvino.Model":
     import tensorflow as tf
 
     openvino = load_openvino()
-    traced = tf.function(
+    traced = tensorflow_graph(
         lambda *inputs: as_list(model(inputs if len(inputs) > 1 else inputs[0], training=False)),
         input_signature=[tf.TensorSpec((None, *i.shape[1:]), i.dtype) for i in model.inputs],
     )

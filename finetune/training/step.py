@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from onepass.cache.errors import InvalidInputError
-from onepass.extract.backend import on_accelerator
+from onepass.extract.backend import on_accelerator, tensorflow_graph
 from onepass.finetune.augmentation import mixed_targets
 from onepass.finetune.training.model import Trainer
 from onepass.finetune.training.optimizer import LayerwiseAdam, LayerwiseSGD
@@ -115,10 +115,11 @@ class TrainStep:
 
         fast = on_accelerator()
         if self.parts == 1:
-            whole = tf.function(step, jit_compile=fast)
+            whole = tensorflow_graph(step, jit_compile=fast)
             return lambda *arrays: whole(*tf.nest.map_structure(tf.convert_to_tensor, arrays))
-        prepare, part = tf.function(self._images), tf.function(gradients, jit_compile=fast)
-        update = tf.function(lambda found: optimizer.apply(found, variables))
+        prepare = tensorflow_graph(self._images)
+        part = tensorflow_graph(gradients, jit_compile=fast)
+        update = tensorflow_graph(lambda found: optimizer.apply(found, variables))
 
         def in_parts(*arrays: Any) -> tuple[Any, Any]:
             images = prepare(*tf.nest.map_structure(tf.convert_to_tensor, arrays))
@@ -194,7 +195,7 @@ class EvalStep:
     def _for_tensorflow(self) -> Callable[[Any], Any]:
         import tensorflow as tf
 
-        step = tf.function(
+        step = tensorflow_graph(
             lambda pixels: self.predictor(pixels, training=False), jit_compile=on_accelerator()
         )
         return lambda pixels: step(tf.convert_to_tensor(pixels))
