@@ -7,7 +7,9 @@ once failed on lies in `tests/fuzz_inputs/<reader>/` and is tried every time.
 
 import io
 import json
+import multiprocessing
 import random
+import shutil
 import struct
 import tarfile
 import tempfile
@@ -15,10 +17,12 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import h5py
 import numpy as np
@@ -26,6 +30,7 @@ from artifact_examples import example, kinds
 from PIL import Image
 
 from onepass.__main__ import run
+from onepass.cache import format1
 from onepass.cache.arrays import pack_arrays, unpack_arrays
 from onepass.cache.artifacts import DIGEST, to_json
 from onepass.cache.commandline.advice import LONGEST, with_advice
@@ -37,7 +42,7 @@ from onepass.cache.features import parse_key_text
 from onepass.cache.names import check_name, check_run
 from onepass.cache.provenance import digest_bytes, digest_json
 from onepass.cache.rowfile import RowFile, write_rows
-from onepass.cache.shards import Column, ShardKind, read_shard, write_shard
+from onepass.cache.shards import Column, ShardKind, read_shard, shard_digest, write_shard
 from onepass.cache.stderr import suppress_stderr
 from onepass.classify.heads.linear.ridge import Ridge
 from onepass.classify.heads.storage import load_head, save_head
@@ -46,6 +51,8 @@ from onepass.classify.leaderboard.result import RowCounts
 from onepass.classify.protocol.scorings import Scoring, read_scorings, record_scoring
 from onepass.data.archive import open_tree
 from onepass.data.images import COMMON, decode_image, decode_row, inspect_image, may_be_image
+from onepass.data.manifest import Change, Manifest
+from onepass.data.record import DatasetRecord
 from onepass.data.relabel import _read_table as read_labels
 from onepass.data.sources import open_source, tiny_imagenet
 from onepass.data.sources.base import Request
@@ -53,8 +60,20 @@ from onepass.data.tables import read_table, texts
 from onepass.extract.backbones.torch_file import read_state_dict
 from onepass.extract.backbones.weights_files import count_numbers
 from onepass.finetune.session.runs import load_logits
+from onepass.predict.config import MODEL_FILE
+from onepass.predict.facts import About
+from onepass.predict.model_folder import (
+    CARD,
+    NOVELTY,
+    BackbonePart,
+    ModelRecord,
+    ProbePart,
+    load_folder,
+)
 from onepass.predict.pictures.sources import find_pictures
+from onepass.predict.pixel_models import VectorSpec
 
+FORMAT_1 = Path(__file__).with_name("fixtures") / "before_the_package.zip"
 INPUTS = Path(__file__).with_name("fuzz_inputs")
 SECONDS = 10.0  # that no reader may take for one small input
 NUMBERS = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 62, (1 << 64) - 1)
@@ -483,9 +502,8 @@ def _read_head(content: bytes, path: Path) -> None:
     if content[:2] != b"PK":
         record = content
     else:
-        value = {**json.loads(record), "digest": digest_bytes(content)}
-        value.pop(DIGEST)
-        record, arrays = json.dumps({**value, DIGEST: digest_json(value)}).encode(), content
+        record = _sealed({**json.loads(record), "digest": digest_bytes(content)})
+        arrays = content
     (folder / "head.json").write_bytes(record)
     (folder / "arrays.npz").write_bytes(arrays)
     head = load_head(folder)
@@ -495,6 +513,163 @@ def _read_head(content: bytes, path: Path) -> None:
 def _change_head(draw: random.Random, seeds: list[bytes]) -> bytes:
     record, arrays = head_folder()
     return changed_json(draw, [record]) if draw.random() < 0.5 else changed_arrays(draw, [arrays])
+
+
+SPEC = VectorSpec("tiny", "imagenet", 16, dtype="float32")
+PROBE = ProbePart("probe", ((SPEC,),), "heads/0", 1.0)
+
+
+@cache
+def model_folder() -> dict[str, bytes]:
+    """Return the files of a model folder of a probe, whose network has one variable, by name."""
+    with suppress_stderr():
+        from onepass.finetune.session.checkpoint import packed_variables  # TensorFlow
+
+    record, arrays = head_folder()
+    known = {
+        "reference": np.ones((6, 5), np.float16),
+        "distances": np.linspace(0, 1, 4, dtype="f4"),
+    }
+    known |= {"probabilities": np.full((4, 3), 0.3, np.float16), "truth": np.arange(4) % 3}
+    files = {
+        "heads/0/head.json": record, "heads/0/arrays.npz": arrays, NOVELTY: pack_arrays(known), CARD: b"# birds\n",
+        "weights/a.npz": packed_variables({"model": {"kernel": np.ones((2, 3), "f4")}}, {}),
+    }  # fmt: skip
+    digests = {name: digest_bytes(content) for name, content in files.items()}
+    classes = {"class_ids": ("a", "b", "c"), "class_names": ("A", "B", "C"), "name": "birds/ridge"}
+    about = replace(example(About), **classes, prior=None)
+    made = ModelRecord(about, PROBE, (BackbonePart((SPEC,), "weights/a.npz", 4),), digests)
+    return {MODEL_FILE: json.dumps(made.sealed()).encode(), **files}
+
+
+def _change_model_folder(draw: random.Random, seeds: list[bytes]) -> bytes:
+    """Change a file of the folder; the digests are right in half of the cases."""
+    files = dict(model_folder())
+    name = draw.choice([MODEL_FILE, *files])
+    change = changed_arrays if name.endswith(".npz") else changed_json if name.endswith(".json") else changed_bytes  # fmt: skip
+    files[name] = change(draw, [files[name]])
+    if name != MODEL_FILE and draw.random() < 0.5:
+        if name.startswith("heads/") and name.endswith(".npz"):
+            head = {**json.loads(files["heads/0/head.json"]), "digest": digest_bytes(files[name])}
+            files["heads/0/head.json"] = _sealed(head)
+        made = json.loads(files[MODEL_FILE])
+        made["files"] = {n: digest_bytes(files[n]) for n in made["files"]}
+        files[MODEL_FILE] = _sealed(made)
+    return _zip(files)
+
+
+def _sealed(value: dict[str, Any]) -> bytes:
+    value.pop(DIGEST)
+    return json.dumps({**value, DIGEST: digest_json(value)}).encode()
+
+
+def _unpacked(content: bytes, path: Path) -> Path:
+    """Return a folder with the files of a zip; nothing of an earlier one is left in it."""
+    folder = path.with_name("input-folder")
+    shutil.rmtree(folder, ignore_errors=True)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+class _Variable:
+    shape, dtype = (2, 3), "float32"
+
+    def assign(self, value: np.ndarray) -> None:
+        assert value.shape == self.shape
+
+
+def _read_model_folder(content: bytes, path: Path) -> None:
+    from onepass.finetune.session.checkpoint import load_variables
+
+    folder = _unpacked(content, path)
+    pictures = load_folder(folder, abstain=0.1).pictures
+    arrays = {spec: np.zeros((2, 5), np.float32) for spec in pictures.model.wanted}
+    judged = pictures.judge(arrays)
+    pictures.open_because(judged.distances, judged.probabilities, None)
+    load_variables(folder / "weights/a.npz", {"model": {"kernel": _Variable()}})
+
+
+@cache
+def manifest_seeds() -> list[bytes]:
+    """Return a manifest of six images."""
+    return _made_by_hdf5(lambda folder: _manifest(folder / "manifest.h5").write().path)
+
+
+def _manifest(path: Path) -> Manifest:
+    return Manifest(
+        path=path, content=np.arange(96, dtype=np.uint8).reshape(6, 16),
+        labels=np.arange(6, dtype=np.int32) % 2, split=np.array([0, 0, 0, 0, 1, 1], np.int8),
+        names=[f"ä{row}.png" for row in range(6)], class_ids=["a", "b"], class_names=["A", "é"],
+        record=example(DatasetRecord), columns={"group": ["x"] * 6}, history=[example(Change)],
+    )  # fmt: skip
+
+
+def _read_manifest(content: bytes, path: Path) -> None:
+    read, written = Manifest.open(path), _manifest(path)
+    assert read.digest == written.digest and read.names == written.names
+    assert (read.record, read.history) == (written.record, written.history)
+
+
+@cache
+def format_1_seeds() -> list[bytes]:
+    """Return pixels and vectors of format 1."""
+    names = ("store/colours/pixels.h5", "store/colours/features/tiny@16.h5")
+    with zipfile.ZipFile(FORMAT_1) as archive:
+        return [archive.read(name) for name in names]
+
+
+def _read_format_1(content: bytes, path: Path) -> None:
+    """Read in a forked process, which begins at once, with a second where HDF5 finds no end."""
+    fork = multiprocessing.get_context("fork")
+    with (
+        patch.object(multiprocessing, "get_context", lambda _: fork),
+        patch.object(format1, "LEAST_SECONDS", 1),
+    ):
+        read = format1.read_rows(path)
+    columns = read.checked_columns()
+    digests = {name: shard_digest({name: column}) for name, column in columns.items()}
+    assert digests in _format_1_digests(), "rows changed silently"
+
+
+@cache
+def _format_1_digests() -> list[dict[str, str]]:
+    found = []
+    for seed in format_1_seeds():
+        with h5py.File(io.BytesIO(seed)) as file:
+            names = [name for name in ("pixels", "features") if name in file]
+            found.append({name: shard_digest({name: file[name][()]}) for name in names})
+    return found
+
+
+@cache
+def tensorflow_datasets_files() -> dict[str, bytes]:
+    """Return the files of a small data set, as the library writes them."""
+    import tensorflow_datasets as tfds
+
+    image = tfds.features.Image(shape=(4, 4, 3), encoding_format="png")
+    label, name = tfds.features.ClassLabel(names=["crow", "emu"]), tfds.features.Text()
+    features = tfds.features.FeaturesDict({"image": image, "label": label, "id": name})
+    row = {"image": np.zeros((4, 4, 3), np.uint8), "label": 1, "id": "é"}
+    with tempfile.TemporaryDirectory() as place:
+        tfds.dataset_builders.store_as_tfds_dataset(
+            name="birds", version="1.0.0", features=features, data_dir=place,
+            split_datasets={"train": [(n, row) for n in range(3)]}, disable_shuffling=True,
+        )  # fmt: skip
+        folder = next(Path(place).rglob("features.json")).parent
+        return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def _change_tensorflow_dataset(draw: random.Random, seeds: list[bytes]) -> bytes:
+    files = dict(tensorflow_datasets_files())
+    name = draw.choice(list(files))
+    change = changed_json if name.endswith(".json") else changed_bytes
+    files[name] = change(draw, [files[name]])
+    return _zip(files)
+
+
+def _read_tensorflow_dataset(content: bytes, path: Path) -> None:
+    _read_source("tensorflow-datasets", _unpacked(content, path))
 
 
 def _scoring_seeds() -> list[bytes]:
@@ -700,6 +875,9 @@ READERS: dict[str, Reader] = {
     "arrays": Reader(_logits_seeds, _read_arrays, changed_arrays),
     "probabilities": Reader(_probabilities_seeds, _read_probabilities, changed_arrays),
     "heads": Reader(lambda: list(head_folder()), _read_head, _change_head, named=False),
+    "model-folders": Reader(lambda: [_zip(model_folder())], _read_model_folder, _change_model_folder),
+    "manifests": Reader(manifest_seeds, _read_manifest, changed_bytes),
+    "format-1": Reader(format_1_seeds, _read_format_1, changed_bytes),
     "rows": Reader(row_seeds, _read_rows, changed_bytes),
     "shards": Reader(lambda: _made_by_hdf5(lambda folder: write_shard(folder, KIND, ARRAYS)), _read_shard, changed_bytes),
     "weights": Reader(weights_seeds, _read_weights, changed_bytes),
@@ -717,6 +895,12 @@ READERS: dict[str, Reader] = {
     "keys": Reader(lambda: KEY_SEEDS, _read_key, changed_text, named=False),
     "commands": Reader(_command_seeds, _run_command, changed_text, named=False),
 }  # fmt: skip
+if find_spec("tensorflow_datasets"):
+    READERS["tensorflow-datasets"] = Reader(
+        lambda: [_zip(tensorflow_datasets_files())],
+        _read_tensorflow_dataset,
+        _change_tensorflow_dataset,
+    )
 
 
 def cases(name: str, count: int, seed: int = 0) -> Iterator[bytes]:
