@@ -24,7 +24,7 @@ from onepass.cache.rows import parts_folder
 from onepass.data.dataset import open_dataset
 from onepass.extract.backbones import registry
 from onepass.extract.backbones.registry import WeightsChoice, build_backbone, find_backbone
-from onepass.extract.backend import as_list
+from onepass.extract.backend import as_list, tensorflow_graph
 from onepass.extract.config import ExtractConfig
 from onepass.extract.engines import openvino_engine
 from onepass.extract.engines.engine import Engine, compiler, distance, in_place_of
@@ -382,3 +382,11 @@ def test_a_model_that_travels_says_its_engine_and_files_are_checked_in_float32(
     )
     for one, other in zip(here.forward(pixels[:64]), there.forward(pixels[:64]), strict=True):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_a_graph_leaves_no_code_in_the_folder_for_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    graph = tensorflow_graph(lambda number: number + 1)
+    assert int(graph(1)) == 2 and not list(tmp_path.iterdir())
