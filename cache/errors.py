@@ -99,6 +99,10 @@ class LockedError(OnepassError, BlockingIOError):
     """Another process is writing the same file."""
 
 
+class ClusterError(OnepassError, ConnectionError):
+    """A cluster cannot be reached, or its workers cannot do their part."""
+
+
 def refused_by_system(error: BaseException) -> bool:
     """Tell whether the system refused to read; an error of wrong bytes has no number of the system's."""
     return isinstance(error, OSError) and not isinstance(error, OnepassError) and bool(error.errno)

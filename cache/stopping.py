@@ -3,6 +3,10 @@
 import time
 
 
+class StoppedError(Exception):
+    """Work was asked to stop before there was anything to give back; the message is the reason."""
+
+
 class StopRequest:
     """What long work asks between its steps: should it stop?
 

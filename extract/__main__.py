@@ -70,7 +70,7 @@ def _result_text(result: "ExtractResult") -> str:
             f"{f' ({said})' if said else ''}{speed}\n  {file.path}"
         )
     if result.stopped:
-        left = sum(result.total_rows - file.rows for file in result.files)
+        left = sum(result.total_rows - file.rows for file in result.files) or result.total_rows
         lines.append(
             f"Stopped cleanly ({result.stopped}); {counted(left, 'row')} left. The same command resumes."
         )

@@ -1,7 +1,9 @@
 """The one place that knows which backend Keras runs on."""
 
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -31,6 +33,34 @@ def device_names() -> list[str]:
             if found:
                 return [f"{kind.lower()}:{number}" for number in range(len(found))]
     return [str(name).lower() for name in keras.distribution.list_devices()]
+
+
+def device_kind() -> str:
+    """Return backend and kind of the devices in words: "tensorflow, cpu: AMD EPYC 9R14", "jax, gpu: NVIDIA H100"."""
+    backend, name = keras.backend.backend(), ""
+    kind = device_names()[0].partition(":")[0]
+    if kind == "cpu":
+        name = _processor()
+    elif backend == "tensorflow":
+        import tensorflow as tf
+
+        device = tf.config.list_physical_devices(kind.upper())[0]
+        name = tf.config.experimental.get_device_details(device).get("device_name", "")
+    else:
+        import jax
+
+        name = jax.devices()[0].device_kind
+    return f"{backend}, {kind}: {name}"
+
+
+def _processor() -> str:
+    """Return the name of this machine's processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    found = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(found, platform.machine())
 
 
 def on_device(name: str) -> Any:

@@ -12,7 +12,7 @@ OPENVINO_PRECISIONS = ("float32", "bfloat16")
 KERAS_PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 PRECISIONS = ("auto", "float32", "bfloat16", "mixed_bfloat16", "mixed_float16")
 POOLINGS = ("avg", "max", "gem", "avg+max")
-EXECUTORS = ("local", "loky", "dask", "ray")
+EXECUTORS = ("local", "dask", "ray")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +58,13 @@ class ExtractConfig(StoreConfig):
     shard_rows: int = flag(
         2048, "rows of a shard, fewer where they fill 16 MB: what a kill can cost at most"
     )
-    executor: str = flag("local", "where the shards are computed", choices=EXECUTORS)
-    workers: int = flag(0, "processes of that executor (default: one per device)")
-    address: str | None = flag(None, "of a running Dask or Ray cluster", metavar="HOST:PORT")
+    executor: str = flag(
+        "local",
+        "where the shards are computed: on the devices of this process, or by the workers of a running Dask or Ray "
+        "cluster that sees the store at the same path",
+        choices=EXECUTORS,
+    )
+    address: str = flag("", "of that cluster", metavar="HOST:PORT")
     time_limit: float | None = flag(
         None, "stop cleanly after this long, such as 8h45m", metavar="T", parse=parse_duration
     )
@@ -73,11 +77,16 @@ class ExtractConfig(StoreConfig):
         for name in ("dataset", "backbone"):
             if not getattr(self, name):
                 raise UsageError(f"--{name}: expected a name, received none")
-        counts = [("--batch", self.batch, 0), ("--workers", self.workers, 0)]
-        counts += [("--shard-rows", self.shard_rows, 1), *(("--size", s, 1) for s in self.size)]
+        counts = [("--batch", self.batch, 0), ("--shard-rows", self.shard_rows, 1)]
+        counts += [("--size", size, 1) for size in self.size]
         for name, value, least in counts:
             if value < least:
                 raise UsageError(f"{name} {value}: expected a whole number, at least {least}")
+        if (self.executor != "local") != bool(self.address):
+            raise UsageError(
+                f"--executor {self.executor} --address {self.address!r}: a cluster needs its address, and only a "
+                "cluster has one"
+            )
         if unknown := set(self.pooling) - set(POOLINGS):
             raise UsageError(f"--pooling {' '.join(unknown)}: expected {', '.join(POOLINGS)}")
         known = {"keras": KERAS_PRECISIONS, "openvino": OPENVINO_PRECISIONS}

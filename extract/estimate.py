@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,10 +77,21 @@ class PreparedJob:
         return How(batch=self.extractor.batch if self.extractor else None)
 
 
-def prepare_job(job: ExtractionJob, dataset: ImageDataset, config: ExtractConfig) -> PreparedJob:
+Build = Callable[[ExtractionJob, ImageDataset, int, int], tuple[ExtractionJob, Extractor]]
+
+
+def prepare_job(
+    job: ExtractionJob, dataset: ImageDataset, config: ExtractConfig, build: Build
+) -> PreparedJob:
     """Look what there is of a job's files, and what the rest will cost.
 
     Where anything is left to be computed, the model is built and compiled, and a few batches are timed.
+
+    Args:
+        job: Its precision may be open.
+        dataset: The images.
+        config: What else was asked for.
+        build: As `build_settled`, here or elsewhere.
     """
     existing = [Existing.look(config.store, dataset, key) for key in job.keys]
     new = len(np.unique(np.concatenate([one.new for one in existing])))  # one pass for all files
@@ -89,7 +100,7 @@ def prepare_job(job: ExtractionJob, dataset: ImageDataset, config: ExtractConfig
     extractor, rate, batch = None, 0.0, 0
     widths: tuple[int, ...] = tuple(one.width for one in existing)
     if new or not all(widths):
-        job, extractor = _built(job, dataset, begun_with or config.batch, new)
+        job, extractor = build(job, dataset, begun_with or config.batch, new)
         widths, batch = extractor.widths, extractor.batch
         rate = extractor.rate * len(extractor.devices)
     if begun and begun.how.batch == batch:
@@ -116,21 +127,21 @@ def prepare_job(job: ExtractionJob, dataset: ImageDataset, config: ExtractConfig
     return PreparedJob(job, extractor, existing, columns, shard_rows, estimates)
 
 
-def _built(
-    job: ExtractionJob, dataset: ImageDataset, batch: int, new: int
+def build_settled(
+    job: ExtractionJob, pixels: np.ndarray, batch: int, new: int
 ) -> tuple[ExtractionJob, Extractor]:
     """Build and time the model, by the engine that the job's precision names or, where that is open, the best.
 
     Args:
         job: Its precision may be open.
-        dataset: Gives the pixels.
+        pixels: All rows of the data set, uint8 (N, H, W, C).
         batch: Images of a step; 0: as many as are fastest.
         new: Images to be computed.
     """
     begin = time.monotonic()
-    extractor = Extractor.build(job, dataset.pixels, batch)
+    extractor = Extractor.build(job, pixels, batch)
     if job.open:
-        job, extractor = settle_engine(job, extractor, dataset.pixels, new)
+        job, extractor = settle_engine(job, extractor, pixels, new)
     if not batch and Engine.of(job.precision).name == "keras":
         extractor = extractor.tuned(new)
     took = human_seconds(time.monotonic() - begin)

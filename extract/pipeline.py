@@ -10,16 +10,16 @@ from typing import Literal
 import numpy as np
 
 from onepass.cache.features import ExtractionRecord, FeatureKey
+from onepass.cache.progress import Progress
 from onepass.cache.rows import RowFile, RowWriter, ShardKind, clear_away, cut_shards
-from onepass.cache.stopping import StopRequest
+from onepass.cache.stopping import StoppedError, StopRequest
 from onepass.cache.stores import AnyStore
 from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.extract.config import ExtractConfig
 from onepass.extract.estimate import Estimate, PreparedJob, plan_table, prepare_job
-from onepass.extract.jobs import make_jobs, unfinished
-from onepass.extract.stream.executors import run_tasks
+from onepass.extract.jobs import unfinished
+from onepass.extract.stream.executors import Executor, Outcome, open_executor
 from onepass.extract.stream.extractor import Extractor
-from onepass.extract.stream.gpu_use import watch_gpus
 from onepass.extract.stream.worker import ShardTask, check_sentinel
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,18 @@ def extract_features(config: ExtractConfig, stop: StopRequest | None = None) -> 
         OnepassError: Data set, backbone, size, weights or view do not exist or do not fit.
     """
     dataset = open_dataset(config.store, config.dataset)
-    jobs = make_jobs(config, dataset)
+    stop = (stop or StopRequest()).limit(config.time_limit)
+    try:
+        with open_executor(config, dataset, stop) as executor:
+            return _extract(dataset, config, executor, stop)
+    except StoppedError as stopped:  # before it was known what is to be done
+        return ExtractResult(config.dataset, len(dataset.labels), [], str(stopped), [], 0.0)
+
+
+def _extract(
+    dataset: ImageDataset, config: ExtractConfig, executor: Executor, stop: StopRequest
+) -> ExtractResult:
+    jobs = executor.make_jobs(config, dataset)
     todo = [job for job in (unfinished(job, config.store, dataset) for job in jobs) if job]
     left = {key for job in todo for key in job.keys}
     files = [
@@ -109,13 +120,12 @@ def extract_features(config: ExtractConfig, stop: StopRequest | None = None) -> 
         for key in job.keys
         if key not in left
     ]
-    stop = (stop or StopRequest()).limit(config.time_limit)
-    prepared = [prepare_job(job, dataset, config) for job in todo]
+    prepared = [prepare_job(job, dataset, config, executor.build) for job in todo]
     plan = [estimate for job in prepared for estimate in job.estimates]
     if prepared and not config.dry_run:
         log.info(plan_table(plan))
         for job in prepared:
-            files += _run_job(job, dataset, config, stop)
+            files += _run_job(job, dataset, config, executor)
     dry = plan if config.dry_run else []
     seconds = sum(job.estimates[0].seconds for job in prepared)
     return ExtractResult(
@@ -139,7 +149,7 @@ def _cached_file(key: FeatureKey, store: AnyStore, dataset: ImageDataset) -> Fil
 
 
 def _run_job(
-    prepared: PreparedJob, dataset: ImageDataset, config: ExtractConfig, stop: StopRequest
+    prepared: PreparedJob, dataset: ImageDataset, config: ExtractConfig, executor: Executor
 ) -> list[FileReport]:
     """Compute the rows that one job's files miss, and finish those files that miss none."""
     job, extractor = prepared.job, prepared.extractor
@@ -162,9 +172,9 @@ def _run_job(
         ]
         before = [len(writer.pool.known) for writer in writers]
         new = np.unique(np.concatenate([writer.pool.unknown() for writer in writers]))
-        run = _Run(0.0, [], "", None)
+        run = _Run(0.0, [], Outcome(""))
         if len(new):
-            run = _compute(prepared, extractor, writers, new, dataset, config, stop)
+            run = _compute(prepared, extractor, writers, new, dataset, config, executor)
         return [
             _close(writer, key, had, run)
             for writer, key, had in zip(writers, job.keys, before, strict=True)
@@ -173,12 +183,11 @@ def _run_job(
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What the files of one job share: seconds it took, devices, what bounded it, use of the GPUs."""
+    """What the files of one job share: seconds it took, devices, and what came of it."""
 
     seconds: float
     devices: list[str]
-    bound: str
-    gpu_use: float | None
+    outcome: Outcome
 
 
 def _compute(
@@ -188,11 +197,11 @@ def _compute(
     new: np.ndarray,
     dataset: ImageDataset,
     config: ExtractConfig,
-    stop: StopRequest,
+    executor: Executor,
 ) -> _Run:
     """Compute the vectors of some rows and commit them, a shard at a time."""
     if extractor is None:  # a shard that the plan counted on turned out to be damaged
-        extractor = Extractor.build(prepared.job, dataset.pixels, config.batch)
+        _, extractor = executor.build(prepared.job, dataset, config.batch, len(new))
     check_sentinel(extractor, writers, dataset)
     task = ShardTask(
         job=prepared.job,
@@ -204,9 +213,10 @@ def _compute(
         missing=tuple(writer.pool.unknown() for writer in writers),
     )
     begin = time.monotonic()
-    use = watch_gpus(len(extractor.devices))
-    bound = run_tasks(task, extractor, writers, config, stop, use)
-    return _Run(time.monotonic() - begin, extractor.devices, bound, use.mean)
+    total = writers[0].pool.distinct
+    with Progress(total, label=str(task.job), done=total - len(new)) as progress:
+        outcome = executor.run(task, extractor, writers, progress)
+    return _Run(time.monotonic() - begin, extractor.devices, outcome)
 
 
 def _close(writer: RowWriter, key: FeatureKey, had: int, run: _Run) -> FileReport:
@@ -218,9 +228,7 @@ def _close(writer: RowWriter, key: FeatureKey, had: int, run: _Run) -> FileRepor
     state: FileState = "computed" if computed or writer.stored else "carried over"
     if complete:
         rate = computed / max(run.seconds, 1e-9)
-        extraction = ExtractionRecord(
-            rate, computed, run.devices, run.bound, run.gpu_use, writer.carried
-        )
+        extraction = ExtractionRecord(rate, computed, run.devices, *run.outcome, writer.carried)
         writer.finish(attributes={"extraction": extraction})
     return FileReport(
         key=str(key),
@@ -232,6 +240,6 @@ def _close(writer: RowWriter, key: FeatureKey, had: int, run: _Run) -> FileRepor
         carried=writer.carried,
         equal=equal,
         seconds=run.seconds,
-        bound=run.bound if computed else "",
-        gpu_use=run.gpu_use,
+        bound=run.outcome.bound if computed else "",
+        gpu_use=run.outcome.gpu_use,
     )

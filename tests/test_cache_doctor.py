@@ -1,7 +1,6 @@
 """What killed runs leave goes with the next command on that folder, and the rest with `cache doctor`."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -144,46 +143,3 @@ def test_the_doctor_names_what_is_left_and_removes_it_when_asked(tmp_path: Path,
 def aged_left(folder: Path) -> list[Path]:
     old = time.time() - SETTLED
     return [path for path in folder.rglob(".tmp-*") if path.stat().st_mtime < old]
-
-
-WORKERS = """
-import os, sys, time; sys.path.insert(0, sys.argv[1])
-from joblib import Parallel, delayed
-from onepass.extract.stream import executors
-from onepass.extract.config import ExtractConfig
-
-def work(number):
-    print(os.getpid(), flush=True)
-    time.sleep(60)
-
-config = ExtractConfig(dataset="d", backbone=("x",), executor="loky", workers=2)
-list(executors._loky(work, [1, 2], config))
-"""
-
-
-def test_the_workers_of_a_killed_command_end(tmp_path: Path) -> None:
-    (tmp_path / "work.py").write_text(WORKERS)
-    process = subprocess.Popen(
-        [sys.executable, str(tmp_path / "work.py"), str(ROOT)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout
-    workers = [int(process.stdout.readline()) for _ in range(2)]
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    ends = time.monotonic() + 15
-    while any(map(is_alive, workers)) and time.monotonic() < ends:
-        time.sleep(0.1)
-    alive = [pid for pid in workers if is_alive(pid)]
-    for pid in alive:
-        os.kill(pid, signal.SIGKILL)
-    assert not alive
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    stat = Path(f"/proc/{pid}/stat")  # a zombie that nobody waits for has ended as well
-    return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")

@@ -22,10 +22,10 @@ from onepass.cache.rows import parts_folder, read_plan
 from onepass.cache.shards import read_shard
 from onepass.cache.stopping import StopRequest
 from onepass.data.dataset import open_dataset
-from onepass.extract import pipeline
 from onepass.extract.config import ExtractConfig
 from onepass.extract.pipeline import ExtractResult, FileReport, extract_features
 from onepass.extract.stream import worker
+from onepass.extract.stream.executors import LocalExecutor, Outcome
 from onepass.extract.stream.extractor import Extractor
 
 NEAR = 0.02  # rounding to float16, and sums in another order; other images are far beyond it
@@ -348,14 +348,14 @@ def test_other_images_under_the_same_name_while_vectors_are_computed(
 @pytest.mark.parametrize("others", [range(100, 164), range(100, 110)])
 def test_other_images_before_the_first_batch(tmp_path: Path, monkeypatch: Any, reference: Any, others: range) -> None:  # fmt: skip
     prepare(tmp_path, range(64))
-    run_tasks = pipeline.run_tasks
+    run = LocalExecutor.run
 
-    def replaced(*arguments: Any) -> str:
+    def replaced(*arguments: Any) -> Outcome:
         prepare(tmp_path, others)
-        return run_tasks(*arguments)
+        return run(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "run_tasks", replaced)
+        patch.setattr(LocalExecutor, "run", replaced)
         with pytest.raises(StaleError, match="un the same command again"):
             extract(tmp_path)
     assert check_rows(tmp_path, reference) == 0

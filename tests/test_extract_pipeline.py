@@ -293,30 +293,6 @@ def test_bad_input_is_one_clear_line(store: Path, flags: list[str], code: int, s
     assert said in done.stderr.strip().splitlines()[-1]
 
 
-def test_loky_workers_give_the_same_bits(store: Path, tmp_path: Path) -> None:
-    """In a process that was started, not forked, as loky's own workers are.
-
-    One of the two files has been begun: its rows are not asked for again, those of the other are.
-    """
-    fresh = with_pixels(store, tmp_path)
-    begin(fresh, store, "efficientnet_lite0@32")
-    flags = ["--size", "32", "--executor", "loky", "--workers", "2", "--cache-dir", str(fresh)]
-    words = [*BASE, *flags, "--pooling", "avg", "max", "--json"]
-    command = [sys.executable, "-m", "onepass", "extract", *words]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    one, other = json.loads(done.stdout)["files"]
-    assert other["computed"] - one["computed"] == 64 and one["rows"] == other["rows"] == 1797
-    assert (
-        features(fresh, "efficientnet_lite0@32").tobytes()
-        == features(store, "efficientnet_lite0@32").tobytes()
-    )
-    for file in (one, other):
-        rows = RowFile.open(Path(file["path"]))
-        rows.verify()
-        assert not parts_folder(rows.path).exists()
-
-
 def test_jax_gives_the_vectors_of_tensorflow(store: Path, tmp_path: Path) -> None:
     """Within two units in the last place of float16, which is what rounding may do to nearly equal sums."""
     fresh = with_few(store, tmp_path)
@@ -376,6 +352,7 @@ def test_the_use_of_the_gpus_is_shown_and_recorded_where_it_is_known(
 ) -> None:
     from onepass.extract import pipeline
     from onepass.extract.config import ExtractConfig
+    from onepass.extract.stream import executors
     from onepass.extract.stream.gpu_use import GpuUse, nvml_reader
 
     def recorded(folder: Path, name: str) -> float | None:
@@ -384,7 +361,7 @@ def test_the_use_of_the_gpus_is_shown_and_recorded_where_it_is_known(
 
     if nvml_reader(1) is None:
         assert recorded(store, "digits") is None
-    monkeypatch.setattr(pipeline, "watch_gpus", lambda count: GpuUse(lambda: 0.97, period=0.001))
+    monkeypatch.setattr(executors, "watch_gpus", lambda count: GpuUse(lambda: 0.97, period=0.001))
     seen: list[ProgressUpdate] = []
     config = ExtractConfig(
         dataset="some",

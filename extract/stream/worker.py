@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -13,11 +12,10 @@ import numpy as np
 from onepass.cache.errors import InvalidInputError, Remedy, StaleError
 from onepass.cache.progress import Progress
 from onepass.cache.rows import RowFile, RowWriter
-from onepass.cache.shards import ShardKind, write_shard
+from onepass.cache.shards import ShardKind
 from onepass.data.dataset import ImageDataset
 from onepass.extract.jobs import ExtractionJob
 from onepass.extract.stream.engine import BatchStep, PixelBatch, Stream, cut_batches
-from onepass.extract.stream.extractor import Extractor
 from onepass.extract.stream.gpu_use import GpuUse
 
 # How far stored and recomputed vectors may lie apart, as a share of the largest value: the last
@@ -72,6 +70,7 @@ def compute_shards(
     stop: Callable[[], str] = lambda: "",
     progress: Progress | None = None,
     use: GpuUse | None = None,
+    columns: dict[str, np.ndarray] | None = None,
 ) -> str:
     """Compute the task's shards in order, until done or `stop()` gives a reason.
 
@@ -82,6 +81,7 @@ def compute_shards(
         stop: Asked before each shard.
         progress: Told of every batch.
         use: Of the GPUs; shown with the progress where it is known.
+        columns: Of the data set, where they are open already.
 
     Returns:
         What held the run up: "read", "device" or "write".
@@ -90,7 +90,7 @@ def compute_shards(
         InvalidInputError: A vector is not finite, or too large for the stored type.
         StaleError: The data set was prepared again meanwhile, from fewer images.
     """
-    columns = RowFile.open(task.pixels).columns
+    columns = columns or RowFile.open(task.pixels).columns
     shards = iter(enumerate(task.shards))
     turn = threading.Lock()
 
@@ -123,25 +123,6 @@ def compute_shards(
     for run in runs:
         run.result()
     return streams[0].bound()
-
-
-def compute_remote(task: ShardTask) -> str:
-    """Do a task in a process of its own, without the writers; return what bound it."""
-    extractor = _extractor(task.job, task.pixels, task.batch)
-
-    def commit(file: int, rows: np.ndarray, columns: dict[str, np.ndarray]) -> None:
-        missing = np.isin(rows, task.missing[file])
-        if missing.any():
-            new = {name: array[missing] for name, array in columns.items()}
-            write_shard(task.folders[file], task.kinds[file], new)
-
-    return compute_shards(task, extractor, commit)
-
-
-@lru_cache(maxsize=1)
-def _extractor(job: ExtractionJob, pixels: Path, batch: int) -> Extractor:
-    """Keep the model of the last job: a worker gets many tasks of the same one."""
-    return Extractor.build(job, RowFile.open(pixels).columns["pixels"], batch)
 
 
 def check_sentinel(extractor: Compiled, writers: list[RowWriter], dataset: ImageDataset) -> None:

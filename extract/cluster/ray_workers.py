@@ -1,0 +1,86 @@
+"""Workers on a running Ray cluster: an actor for each GPU, or for each machine without one."""
+
+import logging
+import signal
+import threading
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+import ray
+from ray import cloudpickle
+from ray.exceptions import RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from onepass.extract.cluster import call
+from onepass.extract.cluster.workers import WorkerLostError, gone, listens, no_answer, settle
+
+cloudpickle.register_pickle_by_value(call)
+
+
+class RayWorkers:
+    """See `onepass.extract.cluster.workers.Workers`."""
+
+    def __init__(self, address: str) -> None:
+        self.where, self.start = f"ray at {address}", f"ray start --address {address}"
+        self._ours = not ray.is_initialized()
+        if self._ours:
+            if address != "auto" and not listens(address.removeprefix("ray://")):
+                raise no_answer(self.where, "ray start --head")
+            try:
+                _connect(address)
+            except (OSError, RuntimeError, ValueError) as error:
+                raise no_answer(self.where, "ray start --head") from error
+        self._actors: dict[str, Any] = {}
+        self._dead: set[str] = set()
+        self._made = 0
+
+    def names(self) -> set[str]:
+        try:
+            nodes = [node for node in ray.nodes() if node["Alive"]]
+        except RayError as error:
+            raise gone(self.where) from error
+        while self._dead:
+            self._actors.pop(self._dead.pop(), None)
+        for node in nodes:
+            host, resources = node["NodeManagerHostname"], node["Resources"]
+            gpus, cpus = int(resources.get("GPU", 0)), resources.get("CPU", 0)
+            for number in range(gpus or int(cpus > 0)):
+                if not any(name.startswith(f"{host} {number} ") for name in self._actors):
+                    place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                    share = {"num_gpus": 1} if gpus else {"num_cpus": cpus}
+                    actor = ray.remote(call.Caller).options(scheduling_strategy=place, **share)
+                    self._made += 1
+                    self._actors[f"{host} {number} {self._made}"] = actor.remote()
+        return set(self._actors)
+
+    def submit(self, worker: str, task: str, message: Any) -> Future:
+        ours: Future = Future()
+        theirs = self._actors[worker].call.remote(task, message).future()
+        theirs.add_done_callback(partial(self._pass_on, ours, worker))
+        return ours
+
+    def close(self) -> None:
+        for actor in self._actors.values():
+            ray.kill(actor)
+        if self._ours:
+            ray.shutdown()
+
+    def _pass_on(self, ours: Future, worker: str, theirs: Future) -> None:
+        error = theirs.exception()
+        if isinstance(error, RayActorError):
+            self._dead.add(worker)
+            error = WorkerLostError(worker)
+        settle(ours, None if error else theirs.result(), error)
+
+
+def _connect(address: str) -> None:
+    """Connect without Ray's own answer to SIGTERM, and without what it logs."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
+    ray.init(
+        address=address, log_to_driver=False, configure_logging=False, logging_level=logging.ERROR
+    )
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in before.items():
+            signal.signal(number, handler)

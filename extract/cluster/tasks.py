@@ -1,0 +1,162 @@
+"""What a worker does, in its own process: show itself, plan, and compute shards."""
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onepass.cache.artifacts import from_json, to_json
+from onepass.cache.content import CONTENT_BYTES
+from onepass.cache.errors import OnepassError
+from onepass.cache.keras_settings import loading_keras
+from onepass.cache.rowfile import RowFile
+from onepass.cache.rows import RowFilePlan
+from onepass.cache.shards import ShardKind, read_shard, shard_path, write_shard
+
+with loading_keras():
+    import keras  # noqa: F401
+
+from onepass.data.dataset import open_dataset
+from onepass.extract.backend import device_kind
+from onepass.extract.cluster.identity import Identity
+from onepass.extract.cluster.messages import Unit, read_trial, read_unit
+from onepass.extract.config import ExtractConfig
+from onepass.extract.estimate import build_settled
+from onepass.extract.jobs import ExtractionJob, make_jobs
+from onepass.extract.stream.engine import cut_batches
+from onepass.extract.stream.extractor import Extractor
+from onepass.extract.stream.worker import ShardTask, compute_shards
+
+_turn = threading.Lock()  # a worker with several threads does one thing at a time
+
+
+def perform(task: str, message: Any) -> dict[str, Any]:
+    """Do a task; return {"by": worker, "result": …}, or {"by": …, "kind": class, "error": message, …}."""
+    answer: dict[str, Any] = {"by": f"{socket.gethostname()} (process {os.getpid()})"}
+    try:
+        with _turn:
+            answer["result"] = TASKS[task](message)
+    except Exception as error:  # of any kind: the driver says it, with the worker and the shard
+        answer["kind"], answer["error"] = (
+            type(error).__name__,
+            str(error).strip().partition("\n")[0],
+        )
+        if isinstance(error, OnepassError) and error.remedy:
+            answer["remedy"] = asdict(error.remedy)
+    return answer
+
+
+def _look(pixels: str) -> Any:
+    return to_json(Identity.here(Path(pixels), device_kind()))
+
+
+def _make_jobs(message: Any) -> Any:
+    config = from_json(ExtractConfig, message)
+    return to_json(make_jobs(config, open_dataset(config.store, config.dataset)))
+
+
+def _measure(message: Any) -> Any:
+    trial = read_trial(message)
+    pixels = _columns(trial.pixels)["pixels"]
+    job, extractor = build_settled(trial.job, pixels, trial.batch, trial.new)
+    _kept[:] = [((job, extractor.batch, pixels.shape[1:]), extractor)]
+    return {
+        "job": to_json(job),
+        **{name: getattr(extractor, name) for name in ("widths", "batch", "devices", "rate")},
+    }
+
+
+def _vectors(message: Any) -> list[np.ndarray]:
+    """Return the vectors of some rows, or of a batch of noise where there are none."""
+    unit = read_unit(message)
+    _kinds(unit)  # the store is seen, as a whole
+    extractor, columns = _extractor(unit), _columns(unit.pixels)
+    rows = np.array(unit.rows, np.int64)
+    if not len(rows):
+        columns = _noise(unit.batch, columns["pixels"].shape[1:])
+        rows = np.arange(unit.batch)
+    (batch,) = cut_batches(columns, [(0, rows)], extractor.batch)
+    return [np.asarray(array)[: len(rows)] for array in extractor.steps[0](batch)]
+
+
+def _noise(count: int, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Return images in whose sums another order of additions shows; whole grey areas would hide it."""
+    random = np.random.default_rng(0)
+    contents = random.integers(0, 256, (count, CONTENT_BYTES), np.uint8)
+    return {"pixels": random.integers(0, 256, (count, *shape), np.uint8), "content": contents}
+
+
+def _compute(message: Any) -> str:
+    unit = read_unit(message)
+    kinds, extractor = _kinds(unit), _extractor(unit)
+    missing = tuple(np.array(rows, np.int64) for rows in unit.missing)
+    shards = (np.array(unit.rows),)
+    task = ShardTask(unit.job, unit.pixels, kinds, unit.folders, unit.batch, shards, missing)
+
+    def commit(file: int, rows: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+        new = np.isin(rows, missing[file])
+        if new.any():
+            arrays = {name: array[new] for name, array in columns.items()}
+            _write(unit.folders[file], kinds[file], arrays)
+
+    return compute_shards(task, extractor, commit, columns=_columns(unit.pixels))
+
+
+TASKS: dict[str, Callable[[Any], Any]] = {
+    "look": _look,
+    "make jobs": _make_jobs,
+    "measure": _measure,
+    "vectors": _vectors,
+    "compute": _compute,
+}
+
+
+def _kinds(unit: Unit) -> tuple[ShardKind, ...]:
+    return tuple(RowFilePlan.read(folder / "plan.json").kind for folder in unit.folders)
+
+
+def _write(folder: Path, kind: ShardKind, arrays: dict[str, np.ndarray]) -> None:
+    """Commit a shard, unless another worker did: what was adopted is never replaced."""
+    with suppress(OnepassError):
+        there = read_shard(shard_path(folder, arrays[kind.key][0]), kind)
+        if np.array_equal(there[kind.key], arrays[kind.key]):
+            return
+    write_shard(folder, kind, arrays)
+
+
+def _columns(pixels: Path) -> dict[str, np.ndarray]:
+    """Return the rows of the data set, opened once in this process."""
+    stat = pixels.stat()
+    return _opened(pixels, stat.st_ino, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _opened(pixels: Path, inode: int, changed: int) -> dict[str, np.ndarray]:
+    return RowFile.open(pixels).columns
+
+
+_Kept = tuple[ExtractionJob, int, tuple[int, ...]]  # job, batch, shape of an image
+_kept: list[tuple[_Kept, Extractor]] = []  # of the last job
+
+
+def _extractor(unit: Unit) -> Extractor:
+    """Return the model, which is built once in this process."""
+    pixels = _columns(unit.pixels)["pixels"]
+    kept = unit.job, unit.batch, pixels.shape[1:]
+    if not _kept or _kept[0][0] != kept:
+        _kept.clear()  # two may not fit into the memory
+        extractor = Extractor.build(unit.job, pixels, unit.batch)
+        if extractor.batch != unit.batch:
+            raise OnepassError(
+                f"its memory holds {extractor.batch} images a step, where {unit.batch} are needed: the bits depend "
+                "on it. Choose a smaller --batch"
+            )
+        _kept.append((kept, extractor))
+    return _kept[0][1]

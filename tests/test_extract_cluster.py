@@ -1,0 +1,342 @@
+"""Extraction on real clusters, started here over loopback from other working directories."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import processes
+import pytest
+from test_extract_pipeline import committed, features, with_pixels
+
+from conftest import ROOT
+from onepass.cache.commandline.command import STOPPED
+from onepass.cache.rows import RowFile
+from onepass.extract.cluster.workers import listens
+
+TINY = [
+    "--dataset", "digits", "--backbone", "tiny", "--size", "32", "--batch", "16", "--shard-rows", "64",
+]  # fmt: skip
+BIN = Path(sys.executable).parent
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the digits and their vectors, computed by this machine alone."""
+    folder = tmp_path_factory.mktemp("store")
+    assert processes.run("data", "prepare", "digits", "--cache-dir", str(folder)).returncode == 0
+    done = processes.run("extract", *TINY, "--cache-dir", str(folder), TINY_BACKBONE="1")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@contextmanager
+def running(*words: str, cwd: Path, **env: str) -> Iterator[subprocess.Popen]:
+    """A process of an engine, which ends with the block."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **env}
+    with (cwd / f"{time.monotonic_ns()}.log").open("w") as log:
+        process = subprocess.Popen(
+            [str(BIN / words[0]), *words[1:]], cwd=cwd, env=environment, stdout=log, stderr=log
+        )
+        try:
+            yield process
+        finally:
+            # Ray's ends what it has started; Dask's have started nothing, and take their time.
+            process.send_signal(signal.SIGTERM if words[0] == "ray" else signal.SIGKILL)
+            try:
+                process.wait(30)
+            finally:
+                process.kill()
+                process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+class Cluster:
+    """A running cluster.
+
+    Attributes:
+        engine: "dask" or "ray".
+        address: Of it.
+        folder: Where its processes work, and leave their logs.
+        env: Of its workers.
+        odd: Number of the process that computes other bits.
+        faults: See `cluster_worker`.
+    """
+
+    def __init__(self, engine: str, folder: Path) -> None:
+        self.engine, self.folder, self.faults = engine, folder, folder / "faults"
+        self.faults.mkdir()
+        self.address = f"127.0.0.1:{free_port()}"
+        self.odd = 0
+        self.env = {"FAULTS": str(self.faults)}
+
+    def worker(self, **env: str) -> AbstractContextManager[subprocess.Popen]:
+        """Start another worker of Dask."""
+        hook = str(ROOT / "tests" / "cluster_worker.py")
+        words = ("worker", self.address, "--no-nanny", "--no-dashboard", "--preload", hook)
+        return running("dask", *words, cwd=self.folder, **self.env, **env)
+
+    @contextmanager
+    def fault(self, **faults: str) -> Iterator[None]:
+        for name, value in faults.items():
+            (self.faults / name).write_text(value)
+        yield
+        for name in faults:
+            (self.faults / name).unlink()
+
+    def said(self, words: str) -> int:
+        """In how many logs some words stand."""
+        return sum(words in log.read_text() for log in self.folder.glob("*.log"))
+
+    def pids(self) -> set[int]:
+        """Of the workers that have begun a shard."""
+        return {int(path.name.removeprefix("pid-")) for path in self.faults.glob("pid-*")}
+
+    def words(self, store: Path, *flags: str) -> list[str]:
+        cluster = ["--executor", self.engine, "--address", self.address]
+        return ["extract", *TINY, *cluster, "--cache-dir", str(store), *flags]
+
+    def start(self, store: Path, *flags: str) -> processes.Process:
+        return processes.start(*self.words(store, *flags), TINY_BACKBONE="1")
+
+    def run(self, store: Path, *flags: str) -> tuple[int, str, str]:
+        process = self.start(store, *flags)
+        out, err = process.communicate()
+        return process.wait(), out, err
+
+
+@pytest.fixture(scope="module")
+def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A scheduler, two workers, and one that computes other bits."""
+    pytest.importorskip("distributed")
+    cluster = Cluster("dask", tmp_path_factory.mktemp("dask"))
+    with ExitStack() as stack:
+        stack.enter_context(scheduler(cluster))
+        for env in ({}, {}, {"TF_ENABLE_ONEDNN_OPTS": "0"}):
+            cluster.odd = stack.enter_context(cluster.worker(**env)).pid
+        wait_for(lambda: cluster.said("Registered to") == 3)
+        yield cluster
+
+
+def scheduler(cluster: Cluster) -> AbstractContextManager[subprocess.Popen]:
+    host, port = cluster.address.split(":")
+    words = ("scheduler", "--host", host, "--port", port, "--no-dashboard")
+    return running("dask", *words, cwd=cluster.folder)
+
+
+@pytest.fixture(scope="module")
+def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A head with one worker."""
+    pytest.importorskip("ray")
+    cluster = Cluster("ray", tmp_path_factory.mktemp("ray"))
+    (cluster.folder / "sitecustomize.py").symlink_to(ROOT / "tests" / "cluster_worker.py")
+    host, port = cluster.address.split(":")
+    words = [
+        "start",
+        "--head",
+        "--block",
+        "--node-ip-address",
+        host,
+        "--port",
+        port,
+        "--num-cpus",
+        "1",
+    ]
+    words += ["--include-dashboard", "false", "--disable-usage-stats"]
+    path = f"{ROOT}{os.pathsep}{cluster.folder}"
+    with running("ray", *words, cwd=cluster.folder, **{**cluster.env, "PYTHONPATH": path}):
+        wait_for(lambda: listens(cluster.address))
+        yield cluster
+
+
+def feature_file(store: Path) -> Path:
+    return store / "digits" / "features" / "tiny@32.h5"
+
+
+def check_bits(fresh: Path, store: Path) -> None:
+    assert features(fresh, "tiny@32").tobytes() == features(store, "tiny@32").tobytes()
+    RowFile.open(feature_file(fresh)).verify()
+
+
+def wait_for(ready: Callable[[], Any]) -> None:
+    ends = time.monotonic() + 240
+    while not ready():
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+
+
+def until(ready: Callable[[], Any], process: processes.Process) -> None:
+    while not ready():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+def last_line(err: str) -> str:
+    assert "Traceback" not in err, err
+    return err.strip().splitlines()[-1]
+
+
+def signalled(cluster: Cluster, store: Path, number: signal.Signals) -> tuple[int, str]:
+    """Send a driver a signal once two more shards are committed; return its exit code and output."""
+    before = committed(feature_file(store))
+    process = cluster.start(store)
+    until(lambda: committed(feature_file(store)) >= before + 2, process)
+    begin = time.monotonic()
+    process.send_signal(number)
+    out, err = process.communicate()
+    assert time.monotonic() - begin < 10, err
+    return process.wait(), out
+
+
+def kill_a_worker(cluster: Cluster, process: processes.Process, before: set[int]) -> int:
+    """Kill a worker with SIGKILL while it computes; return its number."""
+    until(lambda: cluster.pids() - before, process)
+    killed = (cluster.pids() - before).pop()
+    os.kill(killed, signal.SIGKILL)
+    return killed
+
+
+def test_dask_computes_the_same_bits_by_workers_that_are_alike(
+    dask: Cluster, store: Path, tmp_path: Path
+) -> None:
+    fresh = with_pixels(store, tmp_path)
+    code, out, err = dask.run(fresh, "--json")
+    assert code == 0, err
+    (file,) = json.loads(out)["files"]
+    assert file["state"] == "computed" and file["rows"] == 1797
+    check_bits(fresh, store)
+    assert "2 workers, bound by" in err
+    said = next(line for line in err.splitlines() if "takes no part" in line)
+    assert f"(process {dask.odd}): takes no part: its vectors differ from those of" in said
+    assert "TF_ENABLE_ONEDNN_OPTS is 0 and not unset" in said and dask.odd not in dask.pids()
+    devices = RowFile.open(feature_file(fresh)).attributes["extraction"]["devices"]
+    assert devices == [f"{socket.gethostname()} cpu:0"] * len(devices) and devices
+    code, out, err = dask.run(fresh, "--json")
+    assert code == 0 and json.loads(out)["files"][0]["state"] == "cached"
+
+
+def test_a_stopped_and_a_killed_driver_resume(dask: Cluster, store: Path, tmp_path: Path) -> None:
+    fresh = with_pixels(store, tmp_path)
+    with dask.fault(slowly="0.2"):
+        code, out = signalled(dask, fresh, signal.SIGINT)
+        assert code == STOPPED and "Stopped cleanly (SIGINT)" in out
+        assert signalled(dask, fresh, signal.SIGKILL)[0] == -signal.SIGKILL
+    there = committed(feature_file(fresh))
+    assert 4 <= there < 29
+    # The other file has not been begun: its rows are all asked for, of the first only what it misses.
+    code, out, err = dask.run(fresh, "--json", "--pooling", "avg", "max")
+    assert code == 0, err
+    one, other = json.loads(out)["files"]
+    assert other["computed"] - one["computed"] >= 64 * there and one["rows"] == other["rows"]
+    RowFile.open(Path(other["path"])).verify()
+    check_bits(fresh, store)
+
+
+def test_a_shard_that_raises_is_tried_twice_more_and_named(
+    dask: Cluster, store: Path, tmp_path: Path
+) -> None:
+    with dask.fault(raises="640"):
+        code, _, err = dask.run(with_pixels(store, tmp_path))
+    assert code == 1
+    line = last_line(err)
+    assert "tiny@32: rows 640 to 703: failed 3 times, at last on" in line
+    assert "ValueError: no such luck" in line and "(process " in line
+    assert err.count("no such luck; computed again") == 2
+
+
+def test_a_store_that_no_worker_sees_is_one_line(
+    dask: Cluster, store: Path, tmp_path: Path
+) -> None:
+    with dask.fault(blind="1"):
+        code, _, err = dask.run(with_pixels(store, tmp_path))
+    assert code == 1
+    line = last_line(err)
+    assert "no worker can take part: " in line and f"/elsewhere{tmp_path}" in line
+
+
+def test_a_killed_worker_costs_its_shard_only(dask: Cluster, store: Path, tmp_path: Path) -> None:
+    """The last test of this cluster: one alike worker is left then, beside the odd one."""
+    fresh = with_pixels(store, tmp_path)
+    for file in dask.faults.glob("pid-*"):
+        file.unlink()
+    with dask.fault(slowly="3"):
+        process = dask.start(fresh)
+        killed = kill_a_worker(dask, process, set())
+    _, err = process.communicate()
+    assert process.wait() == 0, err
+    assert "its process has gone; computed again" in err
+    assert len(dask.pids()) == 2 and killed in dask.pids() and dask.odd not in dask.pids()
+    check_bits(fresh, store)
+
+
+def test_a_scheduler_without_workers(store: Path, tmp_path: Path) -> None:
+    """That is said; a time limit ends the wait, and so does the end of the scheduler."""
+    pytest.importorskip("distributed")
+    cluster, fresh = Cluster("dask", tmp_path), with_pixels(store, tmp_path / "store")
+    with scheduler(cluster) as process:
+        wait_for(lambda: listens(cluster.address))
+        code, out, err = cluster.run(fresh, "--time-limit", "1s")
+        assert code == STOPPED and "Stopped cleanly (time limit); 1,797 rows left" in out, err
+        driver = cluster.start(fresh)
+        line = driver.stderr.readline()
+        assert f"no worker yet; start one with: dask worker {cluster.address}" in line
+        process.kill()
+        _, err = driver.communicate()
+    assert driver.wait() == 1
+    assert "it has gone; what is committed is kept" in last_line(err)
+
+
+def test_ray_survives_a_killed_worker_and_a_stopped_driver(
+    ray: Cluster, store: Path, tmp_path: Path
+) -> None:
+    fresh = with_pixels(store, tmp_path)
+    with ray.fault(slowly="0.3"):
+        process = ray.start(fresh)
+        killed = kill_a_worker(ray, process, set())
+        until(lambda: ray.pids() - {killed} and committed(feature_file(fresh)) > 2, process)
+        process.send_signal(signal.SIGTERM)
+        begin = time.monotonic()
+        out, err = process.communicate()
+        assert time.monotonic() - begin < 10 and process.wait() == STOPPED, err
+    assert "Stopped cleanly (SIGTERM)" in out and "its process has gone; computed again" in err
+    code, out, err = ray.run(fresh, "--json")
+    assert code == 0 and "1 worker, bound by" in err, err
+    assert json.loads(out)["files"][0]["computed"] < 1797
+    check_bits(fresh, store)
+
+
+@pytest.mark.parametrize("engine", ["dask", "ray"])
+def test_a_wrong_address_is_one_line(engine: str, store: Path) -> None:
+    pytest.importorskip("distributed" if engine == "dask" else "ray")
+    words = ["--executor", engine, "--address", f"127.0.0.1:{free_port()}"]
+    done = processes.run("extract", *TINY, *words, "--cache-dir", str(store), TINY_BACKBONE="1")
+    assert done.returncode == 1
+    assert "nobody answers there; start it with: " in last_line(done.stderr)
+
+
+@pytest.mark.parametrize("words", [["--executor", "dask"], ["--address", "127.0.0.1:8786"]])
+def test_a_cluster_has_an_address_and_nothing_else_has(words: list[str], store: Path) -> None:
+    done = processes.run("extract", *TINY, *words, "--cache-dir", str(store))
+    assert done.returncode == 2 and "a cluster needs its address" in last_line(done.stderr)
+
+
+def test_a_machine_without_onepass_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from onepass.extract.cluster.call import call
+
+    monkeypatch.setitem(sys.modules, "onepass.extract.cluster.tasks", None)
+    answer = call("look", "")
+    assert answer["kind"] == "ImportError"
+    assert "cluster.tasks" in answer["error"] and "onepass[cluster]" in answer["error"]
