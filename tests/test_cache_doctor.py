@@ -1,6 +1,7 @@
 """What killed runs leave goes with the next command on that folder, and the rest with `cache doctor`."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -143,3 +144,45 @@ def test_the_doctor_names_what_is_left_and_removes_it_when_asked(tmp_path: Path,
 def aged_left(folder: Path) -> list[Path]:
     old = time.time() - SETTLED
     return [path for path in folder.rglob(".tmp-*") if path.stat().st_mtime < old]
+
+
+WORKERS = """
+import os, sys, time; sys.path.insert(0, sys.argv[1])
+import numpy as np
+from onepass.classify.resampling import parallel
+
+def work(views, number):
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
+parallel.is_small, parallel.cores, parallel.WORTH = (lambda *sizes: True), (lambda: 2), 0
+list(parallel.side_by_side(work, [1, 2], (np.zeros((2, 2), np.float32),), 2, 2))
+"""
+
+
+def test_the_workers_of_a_killed_command_end(tmp_path: Path) -> None:
+    (tmp_path / "work.py").write_text(WORKERS)
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "work.py"), str(ROOT)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    workers = [int(process.stdout.readline()) for _ in range(2)]
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    ends = time.monotonic() + 15
+    while any(map(is_alive, workers)) and time.monotonic() < ends:
+        time.sleep(0.1)
+    alive = [pid for pid in workers if is_alive(pid)]
+    for pid in alive:
+        os.kill(pid, signal.SIGKILL)
+    assert not alive
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")  # a zombie that nobody waits for has ended as well
+    return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")

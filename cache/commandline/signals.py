@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -44,5 +45,15 @@ def stop_on_signals(stop: StopRequest) -> Iterator[StopRequest]:
     try:
         yield stop
     finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def keep_signals() -> Iterator[None]:
+    """Keep this process's own answers to signals where the block calls a library that sets others."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    if threading.current_thread() is threading.main_thread():
         for number, handler in before.items():
             signal.signal(number, handler)

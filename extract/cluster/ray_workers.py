@@ -1,8 +1,6 @@
 """Workers on a running Ray cluster: an actor for each GPU, or for each machine without one."""
 
 import logging
-import signal
-import threading
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -12,6 +10,7 @@ from ray import cloudpickle
 from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from onepass.cache.commandline.signals import keep_signals
 from onepass.extract.cluster import call
 from onepass.extract.cluster.workers import WorkerLostError, gone, listens, no_answer, settle
 
@@ -28,7 +27,13 @@ class RayWorkers:
             if address != "auto" and not listens(address.removeprefix("ray://")):
                 raise no_answer(self.where, "ray start --head")
             try:
-                _connect(address)
+                with keep_signals():
+                    ray.init(
+                        address=address,
+                        log_to_driver=False,
+                        configure_logging=False,
+                        logging_level=logging.ERROR,
+                    )
             except (OSError, RuntimeError, ValueError) as error:
                 raise no_answer(self.where, "ray start --head") from error
         self._actors: dict[str, Any] = {}
@@ -72,15 +77,3 @@ class RayWorkers:
             self._dead.add(worker)
             error = WorkerLostError(worker)
         settle(ours, None if error else theirs.result(), error)
-
-
-def _connect(address: str) -> None:
-    """Connect without Ray's own answer to SIGTERM, and without what it logs."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.getsignal(number) for number in numbers}
-    ray.init(
-        address=address, log_to_driver=False, configure_logging=False, logging_level=logging.ERROR
-    )
-    if threading.current_thread() is threading.main_thread():
-        for number, handler in before.items():
-            signal.signal(number, handler)
