@@ -125,9 +125,10 @@ def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     cluster = Cluster("dask", tmp_path_factory.mktemp("dask"))
     with ExitStack() as stack:
         stack.enter_context(scheduler(cluster))
-        for env in ({}, {}, {"TF_ENABLE_ONEDNN_OPTS": "0"}):
-            cluster.odd = stack.enter_context(cluster.worker(**env)).pid
-        wait_for(lambda: cluster.said("Registered to") == 3)
+        settings = ({}, {}, {"TF_ENABLE_ONEDNN_OPTS": "0"})
+        started = [stack.enter_context(cluster.worker(**env)) for env in settings]
+        wait_for(lambda: cluster.said("Registered to") == 3, *started)
+        cluster.odd = started[-1].pid
         yield cluster
 
 
@@ -157,8 +158,8 @@ def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     ]
     words += ["--include-dashboard", "false", "--disable-usage-stats"]
     path = f"{ROOT}{os.pathsep}{cluster.folder}"
-    with running("ray", *words, cwd=cluster.folder, **{**cluster.env, "PYTHONPATH": path}):
-        wait_for(lambda: listens(cluster.address))
+    with running("ray", *words, cwd=cluster.folder, **{**cluster.env, "PYTHONPATH": path}) as head:
+        wait_for(lambda: listens(cluster.address), head)
         yield cluster
 
 
@@ -171,10 +172,10 @@ def check_bits(fresh: Path, store: Path) -> None:
     RowFile.open(feature_file(fresh)).verify()
 
 
-def wait_for(ready: Callable[[], Any]) -> None:
+def wait_for(ready: Callable[[], Any], *started: subprocess.Popen) -> None:
     ends = time.monotonic() + 240
     while not ready():
-        assert time.monotonic() < ends
+        assert time.monotonic() < ends and all(process.poll() is None for process in started)
         time.sleep(0.1)
 
 
@@ -287,7 +288,7 @@ def test_a_scheduler_without_workers(store: Path, tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     cluster, fresh = Cluster("dask", tmp_path), with_pixels(store, tmp_path / "store")
     with scheduler(cluster) as process:
-        wait_for(lambda: listens(cluster.address))
+        wait_for(lambda: listens(cluster.address), process)
         code, out, err = cluster.run(fresh, "--time-limit", "1s")
         assert code == STOPPED and "Stopped cleanly (time limit); 1,797 rows left" in out, err
         driver = cluster.start(fresh)

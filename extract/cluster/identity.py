@@ -8,7 +8,8 @@ from importlib import import_module
 from pathlib import Path
 
 from onepass.cache.artifacts import record
-from onepass.cache.provenance import digest_bytes, versions
+from onepass.cache.made_by import versions
+from onepass.cache.provenance import digest_bytes
 from onepass.cache.rowfile import RowFile
 
 ROOMS = ("onepass.cache", "onepass.data", "onepass.extract")  # all that an extraction runs
