@@ -1,6 +1,7 @@
 """Which workers compute the same numbers, by one batch that all of them compute."""
 
 import time
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -68,8 +69,8 @@ class Alike:
         """Those that may compute, by name; none before `choose`."""
         return self._best.members if self._best else {}
 
-    def odd(self) -> dict[str, str]:
-        """Return who must not compute, and why."""
+    def odd(self, of: Container[str]) -> dict[str, str]:
+        """Return which of some workers must not compute, and why."""
         if (best := self._best) is None:
             return {}
         return {
@@ -78,6 +79,7 @@ class Alike:
             for group in self._groups
             if group is not best
             for worker, identity in group.members.items()
+            if worker in of
         }
 
 

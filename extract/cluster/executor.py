@@ -25,7 +25,7 @@ from onepass.cache.stopping import StoppedError, StopRequest
 from onepass.data.dataset import ImageDataset
 from onepass.extract.cluster.alike import Alike
 from onepass.extract.cluster.identity import Identity
-from onepass.extract.cluster.messages import Trial, Unit, read_job
+from onepass.extract.cluster.messages import Trial, Unit, first_line, read_job
 from onepass.extract.cluster.workers import WorkerLostError, Workers
 from onepass.extract.config import ExtractConfig
 from onepass.extract.jobs import ExtractionJob
@@ -99,11 +99,11 @@ class ClusterExecutor:
         self._refused: dict[str, str] = {}  # the others, and why
         self._flying: dict[Future, _Call] = {}  # oldest first
         self._lost: set[str] = set()  # those that went with a shard of theirs
-        self._useful = False  # whether any worker has done anything
-        self._since, self._said = (
-            time.monotonic(),
+        self._since = time.monotonic()  # when there was a worker that may take part
+        self._said, self._had = (
             "",
-        )  # when there was one last, and what was said of it
+            False,
+        )  # what was said of there being none; whether there was one
 
     def make_jobs(self, config: ExtractConfig, dataset: ImageDataset) -> list[ExtractionJob]:
         """Let a worker say what is asked for, which depends on its devices."""
@@ -212,7 +212,7 @@ class ClusterExecutor:
             self._met.add(worker)
             self._send(worker, "look", str(self._pixels))
         for worker in self._there.keys() - names:
-            log.info(f"{self._there.pop(worker)}: it has gone; others go on with what it had")
+            log.info(f"{self._there.pop(worker)}: has gone")
         self._say_who_is_missing(names)
         if not self._flying:
             time.sleep(PERIOD)
@@ -228,25 +228,30 @@ class ClusterExecutor:
         return answers
 
     def _say_who_is_missing(self, names: set[str]) -> None:
-        if names and names <= self._refused.keys() and not self._useful:
+        """Say once that there is nobody to compute; raise where there are only such as may not."""
+        now = time.monotonic()
+        if self._there:
+            self._since, self._said, self._had = now, "", True
+            return
+        # Where others have computed, they may be on their way back.
+        patience = SLOW if self._had else 0.0
+        if names and names <= self._refused.keys() and now - self._since > patience:
             reasons = dict.fromkeys(self._refused[name] for name in sorted(names))
             raise ClusterError(
                 f"{self._workers.where}: no worker can take part: {'; '.join(reasons)}"
             )
-        now = time.monotonic()
-        if self._there:
-            self._since, self._said = now, ""
-        elif now - self._since > (SLOW if names else QUIET):
-            what = "no worker has answered yet" if names else "no worker yet"
-            if what != self._said:
-                self._said = what
-                log.info(f"{self._workers.where}: {what}; start one with: {self._workers.start}")
+        what = "no worker has answered yet" if names else "no worker yet"
+        if now - self._since > (SLOW if names else QUIET) and what != self._said:
+            self._said = what
+            log.info(f"{self._workers.where}: {what}; start one with: {self._workers.start}")
 
     def _greet(self, worker: str, answer: _Answer) -> None:
         """Let a worker take part if it is like this process; one whose answer is lost is greeted as another."""
+        if answer.kind == LOST:
+            self._met.discard(worker)
+            return
         if answer.kind:
-            if answer.kind != LOST:
-                self._refuse(worker, answer.by, answer.error)
+            self._refuse(worker, answer.by, answer.error)
             return
         identity = from_json(Identity, answer.result)
         if unlike := identity.unlike(self._here):
@@ -277,7 +282,6 @@ class ClusterExecutor:
                 found = [answer for call, answer in self._turn() if call is sent]
             (answer,) = found
             if not answer.kind:
-                self._useful = True
                 return answer.result
             kind = getattr(errors, answer.kind, None)
             if isinstance(kind, type) and issubclass(kind, OnepassError):
@@ -299,9 +303,8 @@ class ClusterExecutor:
         shown = all(call.shard for call in self._flying.values())
         if alike.waited and (shown or time.monotonic() - alike.waited > PATIENCE):
             alike.choose()
-        for worker, why in alike.odd().items():
-            if worker in self._there:
-                self._refuse(worker, str(self._there[worker]), why)
+        for worker, why in alike.odd(self._there).items():
+            self._refuse(worker, str(self._there[worker]), why)
 
     def _ready(self, alike: Alike) -> list[str]:
         return [worker for worker in alike.chosen if worker in self._there]
@@ -315,7 +318,6 @@ class ClusterExecutor:
             OnepassError: It failed too often.
         """
         if not answer.kind:
-            self._useful = True
             try:
                 for writer, positions in zip(writers, shard.missing, strict=True):
                     if len(positions):
@@ -334,11 +336,6 @@ class ClusterExecutor:
             )
         log.info(f"{rows}: {answer.by}: {answer.error}; computed again")
         return shard._replace(failures=failures)
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says."""
-    return str(error).strip().partition("\n")[0]
 
 
 def _most(bounds: Counter) -> str:

@@ -46,6 +46,11 @@ class Unit:
     missing: tuple[tuple[int, ...], ...] = ()
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says."""
+    return str(error).strip().partition("\n")[0]
+
+
 def read_job(value: Any) -> ExtractionJob:
     """Return a job that was sent as JSON.
 

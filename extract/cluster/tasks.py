@@ -26,7 +26,7 @@ with loading_keras():
 from onepass.data.dataset import open_dataset
 from onepass.extract.backend import device_kind
 from onepass.extract.cluster.identity import Identity
-from onepass.extract.cluster.messages import Unit, read_trial, read_unit
+from onepass.extract.cluster.messages import Unit, first_line, read_trial, read_unit
 from onepass.extract.config import ExtractConfig
 from onepass.extract.estimate import build_settled
 from onepass.extract.jobs import ExtractionJob, make_jobs
@@ -44,10 +44,7 @@ def perform(task: str, message: Any) -> dict[str, Any]:
         with _turn:
             answer["result"] = TASKS[task](message)
     except Exception as error:  # of any kind: the driver says it, with the worker and the shard
-        answer["kind"], answer["error"] = (
-            type(error).__name__,
-            str(error).strip().partition("\n")[0],
-        )
+        answer["kind"], answer["error"] = type(error).__name__, first_line(error)
         if isinstance(error, OnepassError) and error.remedy:
             answer["remedy"] = asdict(error.remedy)
     return answer
@@ -64,6 +61,7 @@ def _make_jobs(message: Any) -> Any:
 
 def _measure(message: Any) -> Any:
     trial = read_trial(message)
+    _kept.clear()  # two models may not fit into the memory
     pixels = _columns(trial.pixels)["pixels"]
     job, extractor = build_settled(trial.job, pixels, trial.batch, trial.new)
     _kept[:] = [((job, extractor.batch, pixels.shape[1:]), extractor)]
@@ -151,7 +149,7 @@ def _extractor(unit: Unit) -> Extractor:
     pixels = _columns(unit.pixels)["pixels"]
     kept = unit.job, unit.batch, pixels.shape[1:]
     if not _kept or _kept[0][0] != kept:
-        _kept.clear()  # two may not fit into the memory
+        _kept.clear()
         extractor = Extractor.build(unit.job, pixels, unit.batch)
         if extractor.batch != unit.batch:
             raise OnepassError(
