@@ -337,7 +337,7 @@ def _novelty(folder: Path, model: PixelModel) -> Novelty:
         if "confidences" in arrays:  # as an earlier Onepass wrote it
             highest = arrays.pop("confidences")[:, None]
             arrays |= {"probabilities": highest, "truth": np.zeros(len(highest), np.int64)}
-        return Novelty(model.novelty_vectors, **arrays)
+        return Novelty(model.novelty_vectors, **arrays, place=str(folder / NOVELTY))
     except (OSError, ValueError, TypeError) as error:
         raise CorruptFileError(
             f"{folder / NOVELTY}: expected arrays, but they cannot be read ({error}); {MEND}"

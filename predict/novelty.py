@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onepass.cache.errors import UsageError
+from onepass.cache.errors import CorruptFileError, UsageError
 from onepass.classify.heads.neighbours.nearest import nearest, unit_length
 from onepass.classify.prior import Prior
 from onepass.predict.pixel_models import Arrays, Wanted, side_by_side
@@ -37,6 +37,10 @@ class Novelty:
         probabilities: (s, K) float32, of each known row by the model before it was fitted on it; (s, 1), the highest
             only, of an older model folder; of length 0 where there is no such model.
         truth: (s,) int64, column of the class of each known row.
+        place: The file that they were read from; "" where they were learnt.
+
+    Raises:
+        ValueError: The arrays do not belong together.
     """
 
     wanted: tuple[Wanted, ...]
@@ -44,11 +48,28 @@ class Novelty:
     distances: np.ndarray
     probabilities: np.ndarray
     truth: np.ndarray
+    place: str = ""
 
     def __post_init__(self) -> None:
+        self._check()
         for name in ("reference", "probabilities"):  # once; rounded as they are stored
             rounded = getattr(self, name).astype(np.float16).astype(np.float32)
             object.__setattr__(self, name, rounded)
+
+    def _check(self) -> None:
+        numbers = self.reference, self.distances, self.probabilities
+        if any(array.dtype.kind != "f" or not np.isfinite(array).all() for array in numbers):
+            raise ValueError("numbers that are not finite")
+        known, shape = len(np.atleast_1d(self.distances)), self.probabilities.shape
+        fit = len(shape) == 2 and shape[0] in (0, known) and self.truth.shape in ((known,), shape[:1])  # fmt: skip
+        fit &= self.distances.shape == (known,) and self.reference.ndim == 2
+        if not fit or not known or not self.reference.size:
+            names = ("reference", "distances", "probabilities", "truth")
+            shapes = ", ".join(f"{name} {getattr(self, name).shape}" for name in names)
+            raise ValueError(f"arrays that do not belong together: {shapes}")
+        classes = self.truth if self.truth.dtype.kind in "iu" else np.array([-1])
+        if not ((classes >= 0) & (classes < shape[1])).all():
+            raise ValueError("classes that the model does not have")
 
     @classmethod
     def learn(
@@ -77,8 +98,18 @@ class Novelty:
         return cls(wanted, kept, distances, probabilities, truth)
 
     def distance(self, arrays: Arrays) -> np.ndarray:
-        """Return the distances (n,) float32 of n >= 1 images, 0 … 2."""
-        return distances_to(self.reference, side_by_side([arrays[one] for one in self.wanted]))
+        """Return the distances (n,) float32 of n >= 1 images, 0 … 2.
+
+        Raises:
+            CorruptFileError: The vectors of the file that this was read from are of another length.
+        """
+        vectors = side_by_side([arrays[one] for one in self.wanted])
+        if vectors.shape[1] != self.reference.shape[1]:
+            raise CorruptFileError(
+                f"{self.place}: expected vectors of {vectors.shape[1]} numbers, received {self.reference.shape[1]}; "
+                "it is of another model: export this one again"
+            )
+        return distances_to(self.reference, vectors)
 
     def novelty(self, distances: np.ndarray) -> np.ndarray:
         """Return the share of known rows that are nearer to the training rows, (n,) float32."""

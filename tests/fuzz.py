@@ -650,11 +650,11 @@ def tensorflow_datasets_files() -> dict[str, bytes]:
     image = tfds.features.Image(shape=(4, 4, 3), encoding_format="png")
     label, name = tfds.features.ClassLabel(names=["crow", "emu"]), tfds.features.Text()
     features = tfds.features.FeaturesDict({"image": image, "label": label, "id": name})
-    row = {"image": np.zeros((4, 4, 3), np.uint8), "label": 1, "id": "é"}
+    row = {"image": np.zeros((4, 4, 3), np.uint8), "id": "é"}
     with tempfile.TemporaryDirectory() as place:
         tfds.dataset_builders.store_as_tfds_dataset(
             name="birds", version="1.0.0", features=features, data_dir=place,
-            split_datasets={"train": [(n, row) for n in range(3)]}, disable_shuffling=True,
+            split_datasets={"train": [(n, {**row, "label": n % 2}) for n in range(4)]}, disable_shuffling=True,
         )  # fmt: skip
         folder = next(Path(place).rglob("features.json")).parent
         return {file.name: file.read_bytes() for file in folder.iterdir()}

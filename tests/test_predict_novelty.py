@@ -66,7 +66,7 @@ def test_a_known_row_is_measured_to_rows_of_other_units() -> None:
     vectors, units = made(80, 0), np.arange(80) // 4
     places = np.arange(80)
     found = Novelty.learn(
-        (SPEC,), vectors, places[:60], places[40:], units, np.zeros(0), places[40:]
+        (SPEC,), vectors, places[:60], places[40:], units, np.zeros((0, 2)), np.zeros(40, int)
     ).distances
     unit = vectors.astype(float) / np.linalg.norm(vectors.astype(float), axis=1, keepdims=True)
     for row, distance in zip(places[40:], found, strict=True):
