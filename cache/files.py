@@ -26,9 +26,9 @@ MAX_JSON = 32_000_000  # bytes; in memory it may become twenty times as much
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder durable (a rename is not, until its folder is synced)."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def fsync(path: Path) -> None:
+    """Make a file's bytes durable, or the names in a folder (a rename is not, until its folder is synced)."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -41,7 +41,7 @@ def make_folder(folder: Path) -> None:
         return
     make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
-    fsync_folder(folder.parent)
+    fsync(folder.parent)
 
 
 @contextmanager
@@ -59,19 +59,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
             left.unlink(missing_ok=True)
     held, temporary = _temporary_beside(path)
     try:
-        yield temporary
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-        fsync_folder(path.parent)
-    except OSError as error:
-        if error.errno in FULL_DISK:
-            raise out_of_space(path) from error
-        raise
+        with full_disk_named(path):
+            yield temporary
+            fsync(temporary)
+            temporary.chmod(0o644)
+            temporary.replace(path)
+            fsync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
         os.close(held)
@@ -100,12 +93,22 @@ def leftovers(path: Path) -> list[Path]:
     ]
 
 
-def out_of_space(path: Path) -> OutOfSpaceError:
-    """Return the error for a write that the disk refused."""
-    return OutOfSpaceError(
-        f"{path}: the disk (or the file size limit) is full; what was committed before is intact. "
-        "Free some space or move the store with --cache-dir, then run the same command again"
-    )
+@contextmanager
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Say of a write that the disk refuses what was being written.
+
+    Raises:
+        OutOfSpaceError: The disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        raise OutOfSpaceError(
+            f"{path}: the disk (or the file size limit) is full; what was committed before is intact. "
+            "Free some space or move the store with --cache-dir, then run the same command again"
+        ) from error
 
 
 def write_atomic(path: Path, content: bytes | memoryview) -> None:

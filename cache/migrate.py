@@ -30,7 +30,7 @@ from onepass.cache.errors import (
     raise_together,
 )
 from onepass.cache.features import key_of_format_1, list_features
-from onepass.cache.files import fsync_folder, leftovers
+from onepass.cache.files import fsync, leftovers
 from onepass.cache.locks import exclusive
 from onepass.cache.made_by import MadeBy
 from onepass.cache.names import MANIFEST, NEXT_PIXELS, PIXELS, check_name
@@ -169,7 +169,7 @@ def _migrate_pixels(folder: Path) -> Migration | None:
         if not known:
             _write_manifest(old, RowFile.open(following), manifest)
         following.replace(path)
-        fsync_folder(folder)
+        fsync(folder)
     return Migration(f"{folder.name}/pixels", "migrated", old.layout.rows)
 
 

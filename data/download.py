@@ -24,7 +24,7 @@ from onepass.cache.errors import (
     OnepassError,
     OutOfSpaceError,
 )
-from onepass.cache.files import FULL_DISK, fsync_folder, out_of_space, read_json, write_json
+from onepass.cache.files import FULL_DISK, fsync, full_disk_named, read_json, write_json
 from onepass.cache.locks import exclusive
 from onepass.cache.progress import Progress, human_bytes
 
@@ -93,15 +93,11 @@ def fetch(download: Download) -> Path:
         if download.path.exists():
             _check(download, download.path)
             return download.path
-        try:
+        with full_disk_named(download.path):
             _bring(download)
-        except OSError as error:
-            if error.errno in FULL_DISK:
-                raise out_of_space(download.path) from error
-            raise
         _check(download, download.part)
         download.part.replace(download.path)
-        fsync_folder(download.path.parent)
+        fsync(download.path.parent)
         download.notes.unlink(missing_ok=True)
     return download.path
 

@@ -24,7 +24,7 @@ from onepass.cache.errors import (
     UsageError,
 )
 from onepass.cache.features import list_features
-from onepass.cache.files import fsync_folder
+from onepass.cache.files import fsync
 from onepass.cache.locks import exclusive
 from onepass.cache.made_by import How, MadeBy
 from onepass.cache.names import DATASET, HELD_OUT, NEXT_PIXELS, PIXELS
@@ -507,7 +507,7 @@ def settle(folder: Path, contents: str) -> None:
         return
     if waiting.inputs.get("contents") == contents:
         (folder / NEXT_PIXELS).replace(folder / PIXELS)
-        fsync_folder(folder)
+        fsync(folder)
 
 
 def _existing(store: AnyStore, source: Source, name: str) -> Manifest | None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from onepass.cache.errors import OutOfSpaceError
-from onepass.cache.files import FULL_DISK, make_folder, out_of_space
+from onepass.cache.files import full_disk_named, make_folder
 from onepass.cache.progress import human_bytes
 
 log = logging.getLogger(__name__)
@@ -78,14 +78,10 @@ class Spool:
         return tempfile.TemporaryFile(dir=self.folder)  # type: ignore[return-value]
 
     def _write(self, content: bytes) -> None:
-        try:
+        with full_disk_named(self.folder):
             self._file.seek(self._ends[-1])
             self._file.write(content)
             self._file.flush()
-        except OSError as error:
-            if error.errno in FULL_DISK:
-                raise out_of_space(self.folder) from error
-            raise
 
 
 @contextmanager

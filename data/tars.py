@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from onepass.cache.errors import CorruptFileError, OnepassError, refused_by_system, unreadable
-from onepass.cache.files import FULL_DISK, make_folder, out_of_space
+from onepass.cache.files import full_disk_named, make_folder
 from onepass.cache.progress import Progress, human_bytes
 from onepass.cache.provenance import digest_json
 from onepass.data.archive import (
@@ -115,12 +115,8 @@ def _unpacked(
         while block := packed.read(BLOCK):
             if copy.tell() + len(block) > most:
                 raise refused(path, f"it unpacks to more than {human_bytes(most)}")
-            try:
+            with full_disk_named(scratch):
                 copy.write(block)
-            except OSError as error:
-                if error.errno in FULL_DISK:
-                    raise out_of_space(scratch) from error
-                raise
             progress.advance(file.tell() // MEGABYTE - progress.done)
         copy.flush()
         log.info(

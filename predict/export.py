@@ -8,7 +8,6 @@ files as well.
 """
 
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ import keras
 import numpy as np
 
 from onepass.cache.errors import OnepassError
-from onepass.cache.files import TEMPORARY, fsync_folder, make_folder, write_atomic
+from onepass.cache.files import TEMPORARY, fsync, make_folder, write_atomic
 from onepass.cache.locks import exclusive
 from onepass.cache.provenance import digest_json
 from onepass.extract.engines.engine import Engine
@@ -282,19 +281,14 @@ def _placed(path: Path) -> Iterator[Path]:
     try:
         yield workshop / path.name
         for file in workshop.rglob("*"):
-            (fsync_folder if file.is_dir() else _fsync)(file)
+            fsync(file)
         if path.exists():
             path.rename(workshop / "before")  # a folder cannot be renamed over another
         (workshop / path.name).rename(path)
-        fsync_folder(path.parent)
+        fsync(path.parent)
     finally:
         tempfile.tempdir = elsewhere
         shutil.rmtree(workshop)
-
-
-def _fsync(file: Path) -> None:
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())
 
 
 def _megabytes(path: Path) -> float:

@@ -25,7 +25,6 @@ from onepass.cache.files import (
     atomic_path,
     leftovers,
     make_folder,
-    out_of_space,
     read_json,
     write_atomic,
     write_json,
@@ -73,10 +72,10 @@ def test_an_open_reader_keeps_the_old_content(tmp_path: Path) -> None:
 def test_a_full_disk_is_named_with_its_cure(tmp_path: Path, code: int) -> None:
     path = tmp_path / "a.bin"
     said = r"a\.bin: the disk .* is full.*--cache-dir"
-    with pytest.raises(OutOfSpaceError, match=said), atomic_path(path):
+    with pytest.raises(OutOfSpaceError, match=said) as caught, atomic_path(path):
         raise OSError(code, "from the system")
     assert names(tmp_path) == []
-    assert isinstance(out_of_space(path), OSError)
+    assert isinstance(caught.value, OSError)
 
 
 LIMITED = """

@@ -13,7 +13,7 @@ import numpy as np
 
 from onepass.cache.content import find
 from onepass.cache.errors import CorruptFileError, OnepassError, Remedy
-from onepass.cache.files import fsync_folder, make_folder, write_atomic
+from onepass.cache.files import fsync, make_folder, write_atomic
 from onepass.classify.config import Select
 from onepass.classify.heads.storage import pack_arrays, unpack_arrays
 from onepass.classify.leaderboard.board import Leaderboard, LeaderboardFile, leaderboard_path
@@ -124,7 +124,7 @@ def _move(source: Path, target: Path) -> None:
             if (target / name).is_dir():
                 shutil.rmtree(target / name)
             (source / name).replace(target / name)
-    fsync_folder(target)
+    fsync(target)
 
 
 def _write_validation(folder: Path, dataset: ImageDataset) -> None:

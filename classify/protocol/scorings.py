@@ -14,14 +14,7 @@ from pathlib import Path
 
 from onepass.cache.artifacts import check_digest, from_json, record, to_json
 from onepass.cache.errors import CorruptFileError
-from onepass.cache.files import (
-    FULL_DISK,
-    fsync_folder,
-    make_folder,
-    out_of_space,
-    parse_json,
-    read_bytes,
-)
+from onepass.cache.files import fsync, full_disk_named, make_folder, parse_json, read_bytes
 from onepass.cache.flock import lock_file
 from onepass.cache.made_by import MadeBy
 from onepass.cache.provenance import digest_bytes, digest_json
@@ -86,7 +79,7 @@ def record_scoring(folder: Path, scoring: Scoring) -> None:
     line = to_json(replace(scoring, time=made_by.created, command=made_by.command))
     path = scorings_path(folder)
     make_folder(folder)
-    try:
+    with full_disk_named(path):
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             lock_file(descriptor, wait=True)  # for a moment: other commands append as well
@@ -99,11 +92,7 @@ def record_scoring(folder: Path, scoring: Scoring) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    except OSError as error:
-        if error.errno in FULL_DISK:
-            raise out_of_space(path) from error
-        raise
-    fsync_folder(folder)
+    fsync(folder)
 
 
 def read_scorings(folder: Path, dataset_digest: str) -> list[Scoring]:
