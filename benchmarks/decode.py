@@ -4,7 +4,7 @@
 
 One run, one machine. 64 px: training images of Tiny ImageNet, as they are. 12 megapixels: JPEG files of
 4,000 x 3,000 px (collages of Tiny ImageNet, enlarged, under the noise of a camera), made rows of 320 px. In each
-round take turns: (a) a loop of Pillow in one thread, read, decode, resize; (b) `decode_row` in one thread;
+round, of which each has photographs of its own, take turns: (a) a loop of Pillow in one thread, read, decode, resize; (b) `decode_row` in one thread;
 (c) `prepare_dataset`, the files of a folder to the finished, synced row file. Reported are medians. The last line is
 JSON, in images per second; `gain` is (c) of (a), `processor` the milliseconds of processor time an image, which
 other work bends less, and `apart` how far the rows of (b) lie from those of (a):
@@ -16,6 +16,7 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +27,13 @@ WIDTH, HEIGHT, ENLARGED = 4000, 3000, 5
 COLLAGES = 20  # that the photographs are made of
 
 
-def write_photographs(tiles: list[Path], folder: Path, count: int) -> None:
+def write_photographs(tiles: list[Path], folders: list[Path], each: int) -> None:
     """Write train/<class>/<number>.jpg, each with pixels of its own: collages, moved to another place each time."""
     random = np.random.default_rng(0)
-    collages = [_collage(tiles, random) for _ in range(min(count, COLLAGES))]
-    for number in range(count):
+    collages = [_collage(tiles, random) for _ in range(min(each, COLLAGES))]
+    for number in range(each * len(folders)):
         turn, place = divmod(number, len(collages))
-        path = folder / "train" / f"class{number % 10}" / f"{number}.jpg"
+        path = folders[number // each] / "train" / f"class{number % 10}" / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         moved = np.roll(collages[place], (37 * turn, 53 * turn), (0, 1))
         Image.fromarray(moved).save(path, quality=90)
@@ -68,26 +69,28 @@ def our_rows(files: list[Path], side: int) -> np.ndarray:
     )
 
 
-def measure(folder: Path, store: Path, side: int, alone: int, rounds: int) -> dict:
-    """Return the median rates, with how far the rows are apart."""
-    files = sorted(folder.rglob("*.*"))
-    some = [files[i] for i in np.linspace(0, len(files) - 1, alone).astype(int)]
+def measure(folders: list[Path], store: Path, side: int, alone: int) -> dict:
+    """Return the median rates over rounds with a folder each, and how far the rows of the last are apart."""
     rates: dict[str, list[float]] = {"pillow_loop": [], "decode_row": [], "prepare": []}
     processor: dict[str, list[float]] = {name: [] for name in rates}
 
-    def timed(name: str, count: int, work):
+    def timed(name: str, count: int, work: Callable, *given):
         begin, used = time.monotonic(), time.process_time()
-        found = work()
+        found = work(*given)
         rates[name].append(count / (time.monotonic() - begin))
         processor[name].append(1000 * (time.process_time() - used) / count)
         return found
 
-    for _ in range(rounds):
-        theirs = timed("pillow_loop", len(some), lambda: pillow_rows(some, side)).astype(int)
-        ours = timed("decode_row", len(some), lambda: our_rows(some, side)).astype(int)
+    theirs = ours = np.zeros(0)
+    for folder in folders:
+        files = sorted(folder.rglob("*.*"))
+        some = [files[i] for i in np.linspace(0, len(files) - 1, alone).astype(int)]
+        theirs = timed("pillow_loop", len(some), pillow_rows, some, side)
+        ours = timed("decode_row", len(some), our_rows, some, side)
         shutil.rmtree(store, ignore_errors=True)
-        timed("prepare", len(files), lambda: prepare(folder, store))
-    apart = np.abs(ours - theirs)
+        timed("prepare", len(files), prepare, folder, store)
+        print(*(f"{name} {values[-1]:.1f}" for name, values in rates.items()), flush=True)
+    apart = np.abs(ours.astype(int) - theirs)
     gains = [one / other for one, other in zip(rates["prepare"], rates["pillow_loop"], strict=True)]
     return {
         **{name: round(float(np.median(values)), 1) for name, values in rates.items()},
@@ -111,12 +114,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         small, large, store = (Path(name) / part for part in ("small", "large", "store"))
         print(write_jpegs(small, options.small), flush=True)
-        write_photographs(sorted(small.rglob("*.*")), large, options.photographs)
+        parts = [large / str(number) for number in range(options.rounds)]
+        each = options.photographs // options.rounds
+        write_photographs(sorted(small.rglob("*.*")), parts, each)
         found = {
-            "64 px": measure(small, store, 64, min(2000, options.small), options.rounds),
-            "12 megapixels": measure(
-                large, store, MAX_SIDE, min(20, options.photographs), options.rounds
-            ),
+            "64 px": measure([small] * options.rounds, store, 64, min(2000, options.small)),
+            "12 megapixels": measure(parts, store, MAX_SIDE, min(20, each)),
         }
     for kind, rates in found.items():
         print(
