@@ -1,12 +1,14 @@
-"""onepass cache | data | extract | classify | finetune | predict | report: the one command."""
+"""onepass run | data | extract | classify | finetune | predict | report | cache: the one command."""
 
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 
 from onepass.cache.commandline.command import Command, main, on_terminal, print_overview
 
 ROOMS = {
+    "run": "All stages, from images to a page of results.",
     "data": "Images become rows: prepare, list, show, similar, verify.",
     "extract": "Run every frozen backbone once over the pixels of a data set.",
     "classify": "Try heads on the stored features, rank them, and keep the best.",
@@ -23,7 +25,7 @@ FROM_ABOVE = {"cache": ("data", "CACHE_COMMANDS"), "data": ("predict", "DATA_COM
 
 def commands_of(word: str) -> list[Command]:
     """Return the commands of one room's word, with those that a room above it adds."""
-    found = list(import_module(f"onepass.{word}.__main__").COMMANDS)
+    found = list(_module(word).COMMANDS)
     if word in FROM_ABOVE:
         room, name = FROM_ABOVE[word]
         found += getattr(import_module(f"onepass.{room}.__main__"), name)
@@ -35,11 +37,14 @@ def run(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] not in ROOMS:
         return on_terminal(print_overview, "onepass", list(ROOMS.items()), arguments)
-    word, moved = (
-        arguments[0],
-        getattr(import_module(f"onepass.{arguments[0]}.__main__"), "MOVED", None),
-    )
+    word = arguments[0]
+    moved = getattr(_module(word), "MOVED", None)
     return main(word, commands_of(word), arguments[1:], moved=moved)
+
+
+def _module(word: str) -> ModuleType:
+    """Import what has the commands of a word: its room; of `run`, which is no room, a module of ours."""
+    return import_module("onepass.all_stages" if word == "run" else f"onepass.{word}.__main__")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from onepass.cache.commandline.advice import places_of, with_advice
 from onepass.cache.commandline.flags import make_parser
 from onepass.cache.commandline.signals import interrupt_on_signals, stop_on_signals
 from onepass.cache.commandline.terminal import Terminal, mute, printable, reserve_descriptors
-from onepass.cache.errors import OnepassError
+from onepass.cache.errors import OnepassError, UsageError
 from onepass.cache.made_by import recorded_command
 from onepass.cache.progress import progress_to
 from onepass.cache.stopping import StopRequest
@@ -111,6 +111,33 @@ def _run(package: str, commands: Sequence[Command], arguments: list[str]) -> int
     more = [(f"{program} {c.name}", c.summary) for c in commands if c.name and not command.name]
     parser = make_parser(f"{program} {command.name}".strip(), command.summary, command.config, more)
     parsed = vars(parser.parse_args(arguments[1:] if command.name else arguments))
+    return _answered(program, command, parsed, arguments)[0]
+
+
+def give(word: str, commands: Sequence[Command], arguments: Sequence[str]) -> tuple[int, Any]:
+    """Give a command within another one: what it prints is printed.
+
+    Args:
+        word: Of its room.
+        commands: Of that room.
+        arguments: What follows the word; a command of another name than the room's comes first.
+
+    Returns:
+        Its exit code, and its result; None where it has none.
+    """
+    command = _choose(commands, list(arguments))
+    if command is None:
+        raise UsageError(f"onepass {word}: expected a command")
+    program = f"onepass {word}"
+    parser = make_parser(f"{program} {command.name}".strip(), command.summary, command.config)
+    parsed = vars(parser.parse_args(list(arguments)[1:] if command.name else list(arguments)))
+    return _answered(program, command, parsed, arguments)
+
+
+def _answered(
+    program: str, command: Command, parsed: dict[str, Any], arguments: Sequence[str]
+) -> tuple[int, Any]:
+    """Do the work and print what there is to be said; return exit code and result."""
     as_json = parsed.pop("json")
     with ExitStack() as stack:
         terminal = stack.enter_context(Terminal())
@@ -123,11 +150,11 @@ def _run(package: str, commands: Sequence[Command], arguments: list[str]) -> int
             text = _json_object(result) if as_json else command.text(result)
         except OnepassError as error:
             terminal.line(f"{program}: {with_advice(str(error), error.remedy)}")
-            return error.exit_code
+            return error.exit_code, None
         except OSError as error:  # a folder that cannot be written, a disk that is gone
             where = f"{error.filename}: {error.strerror}" if error.filename else str(error)
             terminal.line(f"{program}: {with_advice(where, None)}")
-            return FAILED
+            return FAILED, None
         except KeyboardInterrupt:
             resumes = command.on_signal is not OnSignal.END
             anew = (
@@ -135,11 +162,11 @@ def _run(package: str, commands: Sequence[Command], arguments: list[str]) -> int
             )  # which would delete what is kept
             more_words = f"; the same command{anew} resumes" if resumes else ""
             terminal.line(f"{program}: interrupted{more_words}")
-            return STOPPED if resumes else INTERRUPTED
+            return STOPPED if resumes else INTERRUPTED, None
     print(text if as_json else printable(text))
     if getattr(result, "stopped", ""):
-        return STOPPED
-    return INCOMPLETE if getattr(result, "incomplete", False) else DONE
+        return STOPPED, result
+    return INCOMPLETE if getattr(result, "incomplete", False) else DONE, result
 
 
 def _work(command: Command, config: Any) -> Any:

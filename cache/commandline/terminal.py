@@ -69,7 +69,8 @@ class Terminal(logging.Handler):
         self._level = self._logger.level
 
     def __enter__(self) -> "Terminal":
-        self._logger.addHandler(self)
+        if not any(isinstance(one, Terminal) for one in self._logger.handlers):  # a command in one
+            self._logger.addHandler(self)
         self._logger.setLevel(logging.INFO)
         return self
 
