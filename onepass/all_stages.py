@@ -1,5 +1,6 @@
 """onepass run: all stages, one command. It decides which commands are worth giving, shows each, and gives it."""
 
+import logging
 import shlex
 import sys
 import time
@@ -12,8 +13,9 @@ from onepass.cache.artifacts import Artifact, record
 from onepass.cache.commandline.command import DONE, INCOMPLETE, STOPPED, Command, OnSignal, give
 from onepass.cache.commandline.flags import RunsConfig, flag, parse_duration
 from onepass.cache.commandline.table import table
-from onepass.cache.commandline.terminal import printable
 from onepass.cache.progress import human_seconds
+
+log = logging.getLogger(__name__)
 
 DECISION = "run.json"  # in the folder of the data set's results
 SUMMARY = "Do all stages, from images to a page of results; again after a change, only what is new."
@@ -168,7 +170,7 @@ class _Stages:
             *([] if decision.epochs == 0 else [_finetune(dataset, decision)]),
             ("report", "--dataset", dataset),
         ]
-        print("\n" + "\n".join(_plan(steps, decision)), flush=True)
+        log.info("\n" + "\n".join(_plan(steps, decision)))
         results = {step[0]: self.give(*step, *self._time_left(step[0])) for step in steps}
         board, tuned = results["classify"], results.get("finetune")
         winner = next(probe for probe in board.results if probe.id == board.winner)
@@ -194,7 +196,7 @@ class _Stages:
         from onepass.__main__ import commands_of
 
         arguments = (*arguments, *self._places(word))
-        print(f"\n$ {printable(shlex.join(['onepass', word, *arguments]))}", flush=True)
+        log.info(f"\n$ {shlex.join(['onepass', word, *arguments])}")
         code, result = give(word, commands_of(word), arguments)
         if code not in (DONE, INCOMPLETE):
             raise SystemExit(code)
@@ -214,7 +216,7 @@ class _Stages:
             return ()
         left = self.config.time_limit - (time.monotonic() - self.began)
         if left <= 0:
-            print("\nThe time limit has passed; the same command resumes.")
+            log.info("\nThe time limit has passed; the same command resumes.")
             raise SystemExit(STOPPED)
         return ("--time-limit", f"{max(left, 1):.0f}s") if word in ("extract", "finetune") else ()
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from processes import run
+from test_architecture import HEAVY, SLOW, ran
 
 TINY = {"TINY_BACKBONE": "1", "ONEPASS_ENGINE": "keras"}
 CLASSES = ("black cat", "white cat")
@@ -99,3 +100,9 @@ def test_again_after_a_change_it_does_only_what_is_new(folder: Path, first) -> N
     assert "Model to use: cats/" in done.stdout
     same = run(*words, cwd=folder, **TINY)
     assert "8 cached" in same.stderr and same.stdout.splitlines()[0] == done.stdout.splitlines()[0]
+
+
+def test_its_help_answers_without_what_takes_long_to_import() -> None:
+    code = "from onepass.__main__ import run; run(['run', '--help'])"
+    printed, loaded = ran(code, (*HEAVY, *SLOW))
+    assert "PATH_OR_NAME" in printed and loaded == set()
