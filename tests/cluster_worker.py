@@ -2,7 +2,7 @@
 
 Dask loads it with `--preload`; Ray's workers find it as `sitecustomize`. The files of the folder $FAULTS say what
 goes wrong now: `slowly` (seconds a shard), `raises` (the first row of a shard), `blind` (the store is elsewhere).
-Each that computes leaves a file there with the number of its process.
+Each leaves files there with the number of its process, when it has shown itself and when it computes.
 """
 
 import os
@@ -40,6 +40,7 @@ def install() -> None:
         return compute(unit)
 
     def looked(pixels: str) -> dict:
+        (Path(os.environ["FAULTS"]) / f"look-{os.getpid()}").touch()
         return look("/elsewhere" + pixels if fault("blind") else pixels)
 
     tasks.TASKS.update({"compute": computed, "look": looked, "tests' own": looked})

@@ -73,6 +73,7 @@ class Cluster:
         folder: Where its processes work, and leave their logs.
         env: Of its workers.
         odd: Number of the process that computes other bits.
+        head: Number of the process that started Ray.
         faults: See `cluster_worker`.
     """
 
@@ -80,7 +81,7 @@ class Cluster:
         self.engine, self.folder, self.faults = engine, folder, folder / "faults"
         self.faults.mkdir()
         self.address = f"127.0.0.1:{free_port()}"
-        self.odd = 0
+        self.odd = self.head = 0
         self.env = {"FAULTS": str(self.faults)}
 
     def worker(self, **env: str) -> AbstractContextManager[subprocess.Popen]:
@@ -160,6 +161,7 @@ def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     path = f"{ROOT}{os.pathsep}{cluster.folder}"
     with running("ray", *words, cwd=cluster.folder, **{**cluster.env, "PYTHONPATH": path}) as head:
         wait_for(lambda: listens(cluster.address), head)
+        cluster.head = head.pid
         yield cluster
 
 
@@ -317,6 +319,19 @@ def test_ray_survives_a_killed_worker_and_a_stopped_driver(
     assert code == 0 and "1 worker, bound by" in err, err
     assert json.loads(out)["files"][0]["computed"] < 1797
     check_bits(fresh, store)
+
+
+def test_a_ray_head_that_dies_is_one_line(ray: Cluster, store: Path, tmp_path: Path) -> None:
+    """Ray itself would wait a minute and end the process. The last test of this cluster."""
+    there = set(ray.faults.glob("look-*"))
+    process = ray.start(with_pixels(store, tmp_path))
+    until(lambda: set(ray.faults.glob("look-*")) - there, process)
+    for child in Path(f"/proc/{ray.head}/task/{ray.head}/children").read_text().split():
+        if "gcs_server" in Path(f"/proc/{child}/cmdline").read_text():
+            os.kill(int(child), signal.SIGKILL)
+    _, err = process.communicate()
+    assert process.wait() == 1
+    assert "it has gone; what is committed is kept" in last_line(err)
 
 
 @pytest.mark.parametrize("engine", ["dask", "ray"])

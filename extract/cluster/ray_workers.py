@@ -1,5 +1,6 @@
 """Workers on a running Ray cluster: an actor for each GPU, or for each machine without one."""
 
+import atexit
 import logging
 from concurrent.futures import Future
 from functools import partial
@@ -7,7 +8,7 @@ from typing import Any
 
 import ray
 from ray import cloudpickle
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from onepass.cache.commandline.signals import keep_signals
@@ -36,15 +37,17 @@ class RayWorkers:
                     )
             except (OSError, RuntimeError, ValueError) as error:
                 raise no_answer(self.where, "ray start --head") from error
+        client = address.startswith("ray://")
+        self._head = address[6:] if client else ray.get_runtime_context().gcs_address
         self._actors: dict[str, Any] = {}
         self._dead: set[str] = set()
         self._made = 0
 
     def names(self) -> set[str]:
-        try:
-            nodes = [node for node in ray.nodes() if node["Alive"]]
-        except RayError as error:
-            raise gone(self.where) from error
+        # Ray itself would wait a minute for a head that has gone, and then end this process.
+        if not listens(self._head):
+            raise gone(self.where)
+        nodes = [node for node in ray.nodes() if node["Alive"]]
         while self._dead:
             self._actors.pop(self._dead.pop(), None)
         for node in nodes:
@@ -66,6 +69,9 @@ class RayWorkers:
         return ours
 
     def close(self) -> None:
+        if not listens(self._head):  # there is nobody to take leave of, which would take a minute
+            atexit.unregister(ray.shutdown)
+            return
         for actor in self._actors.values():
             ray.kill(actor)
         if self._ours:
