@@ -25,7 +25,7 @@ demo: .venv/ready
 	$(BIN)/onepass extract --dataset solar-cells --backbone efficientnet_lite0 --size 300
 	$(BIN)/onepass classify --dataset solar-cells --at sensitivity=0.95
 	$(BIN)/onepass finetune --dataset solar-cells --run tuned --epochs 4
-	$(BIN)/onepass predict solar-cells/tuned --at sensitivity=0.95 $${ONEPASS_CACHE:-cache/store}/solar-cells/held-out
+	$(BIN)/onepass predict solar-cells/tuned $${ONEPASS_CACHE:-cache/store}/solar-cells/held-out --at sensitivity=0.95
 	$(BIN)/onepass report --dataset solar-cells
 
 # One worker a core: BLAS threads that spin while they wait would take the cores from each other.
