@@ -66,6 +66,7 @@ class Disk:
     def __init__(self, root: Path) -> None:
         self.root, self.top = root, _read(root)
         self.position: dict[tuple[str, str], int] = {}  # by number and path of the descriptor
+        self.appends: dict[tuple[str, str], bool] = {}
 
     def _place(self, path: str) -> tuple[Folder, str] | None:
         """Return the folder and the name of a path, None outside of the root."""
@@ -116,6 +117,7 @@ class Disk:
         folder, name = place
         full = os.path.normpath(self.root / path)
         self.position[str(descriptor), full] = 0
+        self.appends[str(descriptor), full] = "O_APPEND" in arguments
         if "O_CREAT" in arguments and name not in folder.names:
             folder.names[name] = File()
             return True
@@ -177,6 +179,7 @@ class Disk:
 
     def _write(self, file: File, key: tuple[str, str], data: bytes, offset: int | None) -> bool:
         at = self.position.get(key, 0) if offset is None else offset
+        at = len(file.data) if self.appends.get(key) else at
         file.data.extend(bytes(max(0, at - len(file.data))))
         file.data[at : at + len(data)] = data
         if offset is None:

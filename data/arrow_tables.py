@@ -39,10 +39,9 @@ def read_parquet(path: Path) -> Table:
         return found
 
     def image_column(name: str, part: str) -> ImageColumn:
-        groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
-        leaves = (group.column(n) for group in groups for n in range(group.num_columns))
-        leaf = f"{name}.{part}".rstrip(".")
-        size = sum(c.total_uncompressed_size for c in leaves if c.path_in_schema == leaf)
+        # Of all columns: pyarrow ends the process where what a file says of one column is damaged.
+        groups = (metadata.row_group(n) for n in range(metadata.num_row_groups))
+        size = sum(group.total_byte_size for group in groups)
         has_paths = _has_paths(schema.field(name))
         paths = cells(name, "path") if has_paths else [None] * metadata.num_rows
         return ImageColumn(paths, lambda: _encoded(path, name, part), size)
@@ -149,9 +148,15 @@ def _batches(path: Path, column: str, part: str, rows: int) -> Iterator[Any]:
     from pyarrow import parquet
 
     with parquet.ParquetFile(path) as file:
+        left = file.metadata.num_rows
         for batch in file.iter_batches(rows, columns=[f"{column}.{part}" if part else column]):
             array = batch.column(0)
+            left -= len(array)
             yield array.field(part) if part else array
+        if left:
+            raise ValueError(
+                f"column {column!r} has {abs(left)} rows too {'few' if left > 0 else 'many'}"
+            )
 
 
 def _encoded(path: Path, column: str, part: str) -> Iterator[bytes | None]:

@@ -39,3 +39,11 @@ def test_a_power_cut_costs_no_more_than_what_was_not_synced() -> None:
     name, changes, states, resumed, refused, failed = row
     assert (name, refused, failed) == ("prepare", "0", "0")
     assert 2 < int(states) == int(resumed) and int(changes) > 50
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+def test_a_full_disk_is_said_and_the_same_command_again_ends_as_undisturbed() -> None:
+    (row,) = campaign("full_disk.py", "--every", "20", "--stage", "prepare")
+    name, _, tried, said, without, missed, failed = row
+    assert (name, missed, failed) == ("prepare", "0", "0")
+    assert int(tried) == int(said) + int(without) > 3

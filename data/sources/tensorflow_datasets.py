@@ -46,6 +46,8 @@ def open_sources(requests: Sequence[Request]) -> Iterator[Source]:
     with _reading(folder):
         builder = tfds.builder_from_directory(str(folder))
         splits = [name for name, split in builder.info.splits.items() if split.num_examples]
+    if not splits:
+        raise CorruptFileError(f"{folder / INFO}: expected a split with examples, found none")
     files = [TableFile(folder / INFO, split, split) for split in splits]
     with open_tables(
         "tensorflow-datasets", files, request, builder.name, lambda file: _table(builder, file)
