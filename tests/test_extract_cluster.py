@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,12 @@ def running(*words: str, cwd: Path, **env: str) -> Iterator[subprocess.Popen]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **env}
     with (cwd / f"{time.monotonic_ns()}.log").open("w") as log:
         process = subprocess.Popen(
-            [str(BIN / words[0]), *words[1:]], cwd=cwd, env=environment, stdout=log, stderr=log
+            [str(BIN / words[0]), *words[1:]],
+            cwd=cwd,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
         try:
             yield process
@@ -54,7 +59,8 @@ def running(*words: str, cwd: Path, **env: str) -> Iterator[subprocess.Popen]:
             try:
                 process.wait(30)
             finally:
-                process.kill()
+                with suppress(ProcessLookupError):  # what Ray's left behind, or all of it
+                    os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
 
