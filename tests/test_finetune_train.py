@@ -16,6 +16,7 @@ from finetune_tiny import CLASSES, first_losses, tiny_classifier, tiny_recipe, t
 
 from conftest import ROOT
 from onepass.cache.errors import DeviceError, OnepassError
+from onepass.classify import config as classify_config
 from onepass.finetune.recipes import Augmentation
 from onepass.finetune.session.history import SelectionScore
 from onepass.finetune.training.batches import StepPlan
@@ -153,6 +154,30 @@ def test_a_start_that_no_epoch_beats_is_kept(tmp_path: Path) -> None:
     assert (chosen.accuracy, chosen.loss) == (training.start.accuracy, training.start.loss)
     for found, wanted in zip(training.classifier.predictor.get_weights(), weights, strict=True):
         np.testing.assert_array_equal(found, wanted)
+
+
+def test_of_few_selection_rows_the_last_epoch_is_kept_unless_the_start_is_better(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classify_config, "FEW_ROWS", 2_000)
+    steady = {"metric": "log-loss", "epochs": 5}
+    training = tiny_training(tmp_path, **steady)
+    training.run(lambda: "", until=3)
+    training = tiny_training(tmp_path, **steady)  # it goes on with what it had
+    training.run(lambda: "")
+    best = min(training.history, key=lambda row: row.selection_loss)
+    last, saved = (
+        training.history[-1],
+        sorted(path.name for path in (tmp_path / "epochs").iterdir()),
+    )
+    assert saved == ["epoch-000.npz", "epoch-005.npz"]
+    chosen = training.conclude()
+    assert chosen.epochs == (5,) and "40 selection images only tell it from the start" in chosen.why
+    assert chosen.loss == last.selection_loss < training.start.loss
+    training.start = SelectionScore(1.0, 0.0, 0.0)
+    assert training.conclude().epochs == (0,) and best.epoch
+    assert not tiny_training(tmp_path / "other", epochs=2, schedule="constant").only_last
+    assert not tiny_training(tmp_path / "more", epochs=2, patience=1).only_last
 
 
 def test_a_start_that_does_not_count_is_not_chosen(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from onepass.finetune.training.layers import depth_groups, rate_factors
 from onepass.finetune.training.model import Classifier
 from onepass.finetune.training.optimizer import build_optimizer
 from onepass.finetune.training.parallel import devices_for
-from onepass.finetune.training.selection import BestEpochs, Chosen, Evaluator
+from onepass.finetune.training.selection import BestEpochs, Chosen, Evaluator, only_the_last
 from onepass.finetune.training.step import TrainStep, averaged
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,9 @@ class Training:
         self.step = self._compiled(parts=1)
         predictor = classifier.predictor
         self.evaluate = None if examples.selection is None else Evaluator(predictor, examples)
-        self.best = BestEpochs(checkpoint.parent / "epochs", predictor, recipe.soup)
+        self.only_last = only_the_last(examples.selection, recipe)
+        kept = 2 if self.only_last else recipe.soup  # the last and the start
+        self.best = BestEpochs(checkpoint.parent / "epochs", predictor, kept)
         self.history: list[EpochRow] = []
         self.start: SelectionScore | None = None
         self.place = 0  # the next step of the current epoch
@@ -120,8 +123,8 @@ class Training:
 
     @property
     def ranked(self) -> list[int]:
-        """The epochs so far, best first; 0 is the start."""
-        return best_first(self.history, self.start)
+        """The epochs so far that may be kept, best first; 0 is the start."""
+        return best_first(self.history[-1:] if self.only_last else self.history, self.start)
 
     @property
     def ended(self) -> str:
@@ -155,6 +158,11 @@ class Training:
 
     def conclude(self) -> Chosen:
         """Put the weights that are kept into the model, and say which they are."""
+        if self.evaluate and self.only_last:
+            chosen = self.best.soup(self.ranked[:1], self.evaluate)
+            rows = len(self.evaluate.rows)
+            why = f"the last epoch; {rows} selection images only tell it from the start"
+            return chosen if chosen.epochs == (0,) else replace(chosen, why=why)
         if self.evaluate:
             return self.best.soup(self.ranked, self.evaluate)
         if not self.history:

@@ -8,7 +8,10 @@ import keras
 import numpy as np
 
 from onepass.cache.memory_map import release
+from onepass.classify import config
 from onepass.classify.metrics import TOP1, accuracy, log_loss, softmax
+from onepass.classify.protocol.evaluate import SELECTION_FRACTION
+from onepass.finetune.recipes import Recipe
 from onepass.finetune.session.checkpoint import load_variables, named_variables, save_variables
 from onepass.finetune.session.history import SelectionScore
 from onepass.finetune.training.batches import Examples
@@ -67,6 +70,17 @@ class Evaluator:
         return SelectionScore(
             accuracy(truth, logits.argmax(axis=1)), log_loss(truth, logits), merit
         )
+
+
+def only_the_last(rows: np.ndarray | None, recipe: Recipe) -> bool:
+    """Return whether the last epoch is kept, and the selection split only tells it from the start.
+
+    Where the rate falls to 0 the last epochs are nearly alike, and the last is what the schedule was made for. The best
+    of many on a few hundred rows is a lucky one: it was worse than the last on new images
+    (`benchmarks/RESULTS.md`).
+    """
+    few = rows is not None and len(rows) < SELECTION_FRACTION * config.FEW_ROWS
+    return few and recipe.schedule == "cosine" and not recipe.patience
 
 
 class BestEpochs:
