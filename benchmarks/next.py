@@ -1,7 +1,7 @@
 """What `onepass classify next` is worth: accuracy after the chosen images are labelled, against random ones.
 
     python benchmarks/next.py --store STORE --dataset solar-cells [--labelled 100] [--count 100] [--seeds 20]
-                              [--head ridge] [--rules margin k-center both]
+                              [--head ridge] [--rules margin k-center both typical]
 
 The labels of a prepared data set are hidden but for a few training images (the beginning of `nested_order`). A head
 learns from these, each rule chooses as many more among the rest of four fifths of the training rows, and the head
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common import machine
 
-RULES = ("random", "margin", "k-center", "both")
+RULES = ("random", "margin", "k-center", "both", "typical")
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from onepass.classify.goals import GOAL_HELP, parse_goal
 Budget = Literal["quick", "full"]
 Select = Literal["split", "folds"]
 SelectOrAuto = Literal["auto", "split", "folds"]
-NextRule = Literal["margin", "k-center", "both"]
+NextRule = Literal["margin", "k-center", "both", "typical"]
 Method = Literal["average", "stack"]
 METHODS: tuple[Method, ...] = get_args(Method)
 MetricName = Literal["top1", "balanced", "macro-f1", "auroc", "average-precision", "log-loss"]
@@ -189,7 +189,7 @@ class NextConfig(RunsConfig):
     by: NextRule = flag(
         "margin",
         "margin: those that the probe is least sure of; k-center: those that are least like what is known or chosen; "
-        "both: the second among the first",
+        "both: the second among the first; typical: the most typical of each group of similar images, for a beginning",
     )
     probe: str = flag("best", "id of a probe on the leaderboard, or best", metavar="ID")
 

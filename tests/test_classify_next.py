@@ -19,6 +19,7 @@ from onepass.classify.analysis.labelling import (
     choose_next,
     farthest_first,
     margins,
+    typical_first,
     unlabelled_rows,
 )
 from onepass.classify.config import ClassifyConfig, NextConfig
@@ -62,6 +63,18 @@ class TestChoice:
         chosen = farthest_first(points, np.full(200, 2.0), 8)
         assert sorted(chosen // 25) == list(range(8))
         assert len(set(farthest_first(points, np.full(200, 2.0), 500))) == 200
+
+    def test_the_most_typical_of_each_group_without_a_label_comes_first(self) -> None:
+        rng = np.random.default_rng(0)
+        centres = np.eye(16)[:6]
+        spread = np.repeat(np.linspace(0, 0.3, 25)[None], 6, axis=0).ravel()[:, None]
+        points = unit_length(np.repeat(centres, 25, axis=0) + spread * rng.normal(size=(150, 16)))
+        known = unit_length(centres[:2] + 0.01)
+        chosen = typical_first(points, known, 4)
+        assert sorted(chosen // 25) == [2, 3, 4, 5]
+        cosines = np.einsum("nd,nd->n", points[chosen], centres[chosen // 25])
+        assert cosines.min() > np.median(np.einsum("nd,nd->n", points, np.repeat(centres, 25, axis=0)))  # fmt: skip
+        assert sorted(typical_first(points, known, 500)) == list(range(150))
 
     def test_what_is_like_the_labelled_is_not_chosen(self) -> None:
         rng = np.random.default_rng(0)

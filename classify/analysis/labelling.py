@@ -3,13 +3,16 @@
 Margin: the difference of the two most probable classes, the smallest first (Scheffer, Decomain and Wrobel, 2001).
 K-center: again and again the image that is farthest from all that are labelled or chosen (Sener and Savarese,
 "Active Learning for Convolutional Neural Networks: A Core-Set Approach", ICLR 2018). Both: k-center among the
-images of small margin.
+images of small margin. Typical: from each group of similar images of which none is labelled, the largest first, the
+image that is most like the others (Hacohen, Dekel and Weinshall, "Active Learning on a Budget: Opposite Strategies
+Suit High and Low Budgets", ICML 2022).
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from sklearn.cluster import KMeans
 
 from onepass.cache.content import find, first_of_each
 from onepass.cache.errors import InvalidInputError, Remedy, UsageError
@@ -29,6 +32,8 @@ TABLE, SHEET = "next.csv", "next.png"
 HEADER = ("file", "label", "split", "suggested", "probability", "margin")
 POOL = 10  # times as many images of small margin as are wanted, among which k-center chooses
 LABELLED = 20_000  # labelled images that a distance is taken to, at most
+CLUSTERS, CLUSTER_STEPS = 500, 20  # groups of similar images, at most, and steps of k-means
+NEIGHBOURS = 20  # that an image of a group is compared with
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +117,17 @@ def choose(
         probabilities: (n, K) of them.
         labelled: (m, D) vectors of labelled images.
         count: How many are wanted.
-        rule: "margin", "k-center" or "both".
+        rule: "margin", "k-center", "both" or "typical".
     """
     unsure = np.argsort(margins(probabilities), kind="stable")
     if rule == "margin":
         return unsure[:count]
     pool = np.sort(unsure[: POOL * count]) if rule == "both" else np.arange(len(X))
     scaler = Scaler.fit(labelled)
-    points = unit_length(scaler.apply(take(X, pool)))
-    _, cosines = nearest(points, unit_length(scaler.apply(labelled)), k=1)
+    points, known = (unit_length(scaler.apply(some)) for some in (take(X, pool), labelled))
+    if rule == "typical":
+        return typical_first(points, known, count)
+    _, cosines = nearest(points, known, k=1)
     return pool[farthest_first(points, 1 - cosines[:, 0], count)]
 
 
@@ -144,6 +151,38 @@ def farthest_first(points: np.ndarray, distance: np.ndarray, count: int) -> np.n
         distance = np.minimum(distance, 1 - points @ points[chosen[-1]])
         distance[chosen] = -np.inf
     return np.array(chosen, np.int64)
+
+
+def typical_first(points: np.ndarray, known: np.ndarray, count: int) -> np.ndarray:
+    """Return the most typical images of groups that have the fewest labels, (≤ count,) int64.
+
+    Args:
+        points: (n, D) of length 1.
+        known: (m, D) of length 1, of labelled images.
+        count: How many are wanted.
+    """
+    together = np.concatenate([known, points])
+    clusters = min(len(known) + count, CLUSTERS, len(together))
+    k_means = KMeans(clusters, n_init=1, max_iter=CLUSTER_STEPS, random_state=0)
+    cluster = k_means.fit_predict(together)
+    labels = np.bincount(cluster[: len(known)], minlength=clusters)
+    sizes, own = np.bincount(cluster, minlength=clusters), cluster[len(known) :]
+    waiting = {k: _most_typical_last(points, np.flatnonzero(own == k)) for k in np.unique(own)}
+    chosen: list[int] = []
+    while waiting and len(chosen) < count:
+        k = min(waiting, key=lambda k: (labels[k], -sizes[k]))
+        chosen.append(waiting[k].pop())
+        labels[k] += 1
+        if not waiting[k]:
+            del waiting[k]
+    return np.array(chosen, np.int64)
+
+
+def _most_typical_last(points: np.ndarray, rows: np.ndarray) -> list[int]:
+    """Return rows by their mean cosine to the nearest others of them, ascending."""
+    k = min(NEIGHBOURS + 1, len(rows))  # itself among them
+    _, cosines = nearest(points[rows], points[rows], k)
+    return rows[np.argsort(cosines.mean(axis=1), kind="stable")].tolist()
 
 
 def _probe(board: Leaderboard, name: str) -> ProbeResult:

@@ -161,6 +161,7 @@ def next_text(result: "NextResult") -> str:
         "both": "unsure of them, and no two of a kind",
         "margin": "least sure of them",
         "k-center": "least like what is labelled",
+        "typical": "most like others that have no label",
     }
     return "\n".join(
         [
