@@ -13,11 +13,11 @@ import processes
 import pytest
 
 from conftest import ROOT
-from onepass.__main__ import commands_of
+from onepass.__main__ import ROOMS, commands_of
 from onepass.cache.commandline.command import main
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PACKAGES = ("data", "extract", "cache", "classify", "finetune", "predict", "report")
+PACKAGES = tuple(ROOMS)
 BLOCK = re.compile(r"(<!-- run -->\n)?```(\w+)\n(.*?)\n```", re.DOTALL)
 # What must hold of a shown output, whatever words stand around it. Counts are whole numbers from 100
 # up that are no time, size or speed; shares may differ by chance on another processor.
