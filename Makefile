@@ -22,9 +22,9 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 demo: .venv/ready
 	$(BIN)/onepass data prepare solar-cells --hold-back 64
-	$(BIN)/onepass extract --dataset solar-cells --backbone efficientnet_lite0 --size 300
+	$(BIN)/onepass extract --dataset solar-cells --backbone efficientnet_lite0 --size 224
 	$(BIN)/onepass classify --dataset solar-cells --at sensitivity=0.95
-	$(BIN)/onepass finetune --dataset solar-cells --run tuned --epochs 4
+	$(BIN)/onepass finetune --dataset solar-cells --run tuned --batch 16 --epochs 4
 	$(BIN)/onepass predict solar-cells/tuned $${ONEPASS_CACHE:-cache/store}/solar-cells/held-out --at sensitivity=0.95
 	$(BIN)/onepass report --dataset solar-cells
 
