@@ -14,6 +14,7 @@ from onepass.cache.commandline.command import DONE, INCOMPLETE, STOPPED, Command
 from onepass.cache.commandline.flags import RunsConfig, flag, parse_duration
 from onepass.cache.commandline.table import table
 from onepass.cache.progress import human_seconds
+from onepass.cache.provenance import digest_json
 
 log = logging.getLogger(__name__)
 
@@ -164,14 +165,19 @@ class _Stages:
         prepared = self.give("data", "prepare", config.kind, *name, *own).summary
         dataset = prepared.name
         decision = self._decision(prepared)
+        epochs = () if decision.epochs is None else ("--epochs", str(decision.epochs))
         steps = [
             ("extract", "--dataset", dataset, "--backbone", *decision.backbones),
             ("classify", "--dataset", dataset),
-            *([] if decision.epochs == 0 else [_finetune(dataset, decision)]),
+            *([] if decision.epochs == 0 else [("finetune", "--dataset", dataset, *epochs)]),
             ("report", "--dataset", dataset),
         ]
         log.info("\n" + "\n".join(_plan(steps, decision)))
-        results = {step[0]: self.give(*step, *self._time_left(step[0])) for step in steps}
+        results: dict[str, Any] = {}
+        for word, *words in steps:
+            if word == "finetune":  # another winner or length is another run
+                words += ["--run", _run_name(decision, results["classify"].winner)]
+            results[word] = self.give(word, *words, *self._time_left(word))
         board, tuned = results["classify"], results.get("finetune")
         winner = next(probe for probe in board.results if probe.id == board.winner)
         found = (f"{dataset}/{winner.id}", winner.val_top1, winner.val_interval)
@@ -306,9 +312,9 @@ def _usual_epochs(images: int) -> int:
     return recipe_for("default", None, images).epochs
 
 
-def _finetune(dataset: str, decision: Decision) -> tuple[str, ...]:
-    epochs = () if decision.epochs is None else ("--epochs", str(decision.epochs))
-    return ("finetune", "--dataset", dataset, "--run", f"run-{decision.digest[:8]}", *epochs)
+def _run_name(decision: Decision, winner: str) -> str:
+    """Return the name of the run that these choices make, from that probe: the same command resumes it."""
+    return f"run-{digest_json([decision.digest, decision.epochs, winner])[:8]}"
 
 
 def _plan(steps: Sequence[Sequence[str]], decision: Decision) -> list[str]:

@@ -1,6 +1,7 @@
 """onepass run: one command for all stages, which shows the commands that it stands for."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 from PIL import Image
 from processes import run
 from test_architecture import HEAVY, SLOW, ran
+
+from onepass.all_stages import Decision
 
 TINY = {"TINY_BACKBONE": "1", "ONEPASS_ENGINE": "keras"}
 CLASSES = ("black cat", "white cat")
@@ -57,6 +60,20 @@ def test_it_gives_the_commands_that_it_shows_and_ends_with_a_page(folder: Path, 
         assert f"onepass {word} --dataset cats" in plan.split("\n\n")[0]
     answers = run("predict", found["model"], "cats/white cat/1.png", "--json", cwd=folder, **TINY)
     assert answers.returncode == 0, answers.stderr
+
+
+def test_another_length_is_another_run_and_the_same_one_is_resumed(folder: Path, first) -> None:
+    path = folder / "runs" / "cats" / "run.json"
+    decided = Decision.read(path)
+    words = ("run", "cats", "--backbone", "tiny", "--budget", "30m")
+    same = run(*words, cwd=folder, **TINY)
+    assert same.returncode == 3 and "this run is finished" in same.stderr
+    replace(decided, epochs=1).write(path)  # as a machine would choose that is slower
+    shorter = run(*words, cwd=folder, **TINY)
+    decided.write(path)
+    assert shorter.returncode == 3, shorter.stderr
+    assert "epoch 1 of 1:" in shorter.stderr
+    assert len(list((folder / "runs" / "cats" / "finetune").glob("run-*/result.json"))) == 2
 
 
 def test_where_an_epoch_does_not_fit_into_the_budget_it_says_so(
