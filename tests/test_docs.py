@@ -1,7 +1,6 @@
 """The picture in docs/architecture.md is that of the code."""
 
 import re
-from pathlib import Path
 
 from test_architecture import FLOORS
 
@@ -32,19 +31,3 @@ def test_files_that_are_named_are_there() -> None:
         assert [n for n in named if not (ROOT / room.strip("`") / n).exists()] == [], room
     for path in re.findall(r"`(\w+/[\w/]+\.py)`", TEXT):
         assert (ROOT / path).exists(), path
-
-
-def test_the_readme_shows_the_same_floors() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## How it is built\n")[1]
-    drawn = {}
-    for line in readme.split("```")[1].splitlines():
-        if match := re.match(r"floor (\d)   (.*)", line):
-            for room in re.findall(r"(\w+)/", match[2]):
-                drawn[room] = int(match[1])
-    assert drawn == FLOORS
-
-
-def test_the_picture_of_the_stages_is_the_same_in_both() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert TEXT.split("```")[1] == readme.split("```")[1]
-    assert Path("docs/architecture.md").name in readme

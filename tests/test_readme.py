@@ -1,4 +1,4 @@
-"""The README is true: its commands exist, its blocks run, its numbers are what is printed."""
+"""README and docs are true: commands exist, blocks run, numbers are what is printed, links lead somewhere."""
 
 import dataclasses
 import os
@@ -16,7 +16,12 @@ from conftest import ROOT
 from onepass.__main__ import ROOMS, commands_of
 from onepass.cache.commandline.command import main
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")))
+    if path.name != "CHANGELOG.md"  # tells of what was
+}
+README, COMMANDS = PAGES["README.md"], PAGES["docs/commands.md"]
 PACKAGES = tuple(ROOMS)
 BLOCK = re.compile(r"(<!-- run -->\n)?```(\w+)\n(.*?)\n```", re.DOTALL)
 # What must hold of a shown output, whatever words stand around it. Counts are whole numbers from 100
@@ -42,10 +47,10 @@ def flags_of(command: Any) -> set[str]:
     return {"--" + n for n in names} | {"--no-" + n for n in off} | {"--json", "--help"}
 
 
-def shell_lines() -> list[str]:
-    """Return every command line of the shell and console blocks."""
+def shell_lines(page: str) -> list[str]:
+    """Return every command line of a page's shell and console blocks."""
     lines = []
-    for _, language, body in BLOCK.findall(README):
+    for _, language, body in BLOCK.findall(PAGES[page]):
         if language == "sh":
             lines += body.splitlines()
         elif language == "console":
@@ -53,12 +58,13 @@ def shell_lines() -> list[str]:
     return [line for line in lines if line.strip()]
 
 
-ONEPASS = [line for line in shell_lines() if line.startswith("onepass ")]
+ONEPASS = {p: [line for line in shell_lines(p) if line.startswith("onepass ")] for p in PAGES}
 
 
-@pytest.mark.parametrize("line", ONEPASS)
-def test_a_command_line_of_the_readme_is_understood(line: str) -> None:
-    understood(line)
+@pytest.mark.parametrize("page", PAGES)
+def test_the_command_lines_of_a_page_are_understood(page: str) -> None:
+    for line in ONEPASS[page]:
+        understood(line)
 
 
 def understood(line: str) -> type:
@@ -78,22 +84,23 @@ def understood(line: str) -> type:
     return type(seen[0])
 
 
-def test_the_readme_has_commands_to_check() -> None:
-    assert len(ONEPASS) > 20
+def test_the_pages_have_commands_to_check() -> None:
+    assert len(ONEPASS["README.md"]) > 5 and len(ONEPASS["docs/commands.md"]) > 70
 
 
-def test_no_flag_is_mentioned_that_does_not_exist() -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_no_flag_is_mentioned_that_does_not_exist(page: str) -> None:
     known = set().union(*(flags_of(c) for package in PACKAGES for c in commands(package)))
-    mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", README.replace("<!--", "")))
+    mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", PAGES[page].replace("<!--", "")))
     assert mentioned - known == set()
-    assert len(mentioned) > 20
 
 
 def test_every_command_is_documented() -> None:
-    shown = {understood(line) for line in ONEPASS}
+    shown = {understood(line) for line in ONEPASS["docs/commands.md"]}
     for package in PACKAGES:
         for command in commands(package):
-            assert command.config in shown, f"the README does not show {package} {command.name}"
+            name = f"{package} {command.name}"
+            assert command.config in shown, f"docs/commands.md does not show {name}"
 
 
 def test_every_requirement_says_why_it_is_there() -> None:
@@ -109,31 +116,55 @@ def test_every_requirement_says_why_it_is_there() -> None:
 
 def test_targets_of_the_makefile_exist() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    mentioned = set(re.findall(r"(?:^|`)make (\w+)", README, re.MULTILINE))
-    assert {"demo", "test"} <= mentioned <= targets
+    text = "\n".join(PAGES.values())
+    mentioned = set(re.findall(r"(?:^|`)make (\w+)", text, re.MULTILINE))
+    assert {"demo", "test", "picture"} <= mentioned <= targets
 
 
-def test_links_lead_somewhere() -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
-    assert links
-    assert [link for link in links if not (ROOT / link.split("#")[0]).exists()] == []
+def anchors(text: str) -> set[str]:
+    """Return what links to the headings of a page are called."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)  # fmt: skip
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_files_and_names_of_the_code_are_still_there() -> None:
-    paths = re.findall(r"`((?:extract|classify|data|cache|finetune|predict|report)/[\w/]+\.(?:py|csv))`", README)  # fmt: skip
-    assert paths and [path for path in paths if not (ROOT / path).exists()] == []
-    assert "PROBES" in (ROOT / "classify/heads/registry.py").read_text()
-    assert "SOURCES" in (ROOT / "data/sources/__init__.py").read_text()
-    assert "FAMILIES" in (ROOT / "extract/backbones/registry.py").read_text()
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", PAGES[page]):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.read_text(encoding="utf-8")), link
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    linked = set(re.findall(r"\]\(([^)#]+)", README))
+    assert PAGES.keys() - {"README.md"} <= linked
+
+
+def test_the_readme_stays_short() -> None:
+    assert len(README.splitlines()) < 250
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_and_names_of_the_code_are_still_there(page: str) -> None:
+    paths = re.findall(r"`((?:extract|classify|data|cache|finetune|predict|report|onepass|tests|benchmarks)/[\w/.-]+\.(?:py|csv|json|md))`", PAGES[page])  # fmt: skip
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_every_head_and_source_is_documented() -> None:
     from onepass.classify.heads.registry import PROBES
     from onepass.data.sources import SOURCES
 
     for name in [*PROBES, *SOURCES]:
-        assert f"`{name}`" in README or f"prepare {name}" in README, name
+        assert f"`{name}`" in COMMANDS or f"prepare {name}" in COMMANDS, name
 
 
-def test_no_path_of_one_machine() -> None:
-    assert re.findall(r"(?<![\w.])/(?:root|home|tmp|work|Users)\b\S*", README) == []
+@pytest.mark.parametrize("page", PAGES)
+def test_no_path_of_one_machine(page: str) -> None:
+    assert re.findall(r"(?<![\w.])/(?:root|home|tmp|work|Users)\b\S*", PAGES[page]) == []
 
 
 def facts(text: str) -> dict[str, list]:
@@ -195,24 +226,26 @@ def same(shown: str, printed: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_blocks_marked_for_it_do_what_the_readme_shows(home: Path) -> None:
-    blocks = BLOCK.findall(README)
+@pytest.mark.slow
+def test_the_blocks_marked_for_it_do_what_the_pages_show(home: Path) -> None:
     ran = 0
-    for number, (marked, language, body) in enumerate(blocks):
-        if not marked:
-            continue
-        if language == "python":
-            assert blocks[number + 1][1] == "text"  # what it prints
-            same(blocks[number + 1][2], program(body, home))
-            ran += 1
-            continue
-        for part in re.split(r"^\$ onepass ", body, flags=re.MULTILINE)[1:]:
-            line, _, shown = part.partition("\n")
-            printed = run(shlex.split(line), home)
-            same(shown, printed)
-            for path in facts(printed)["files"]:
-                assert "-ID" in path or (home / path).exists(), f"{line}: {path} is not there"
-            for advice in NEXT.findall(printed):
-                understood(advice)
-            ran += 1
+    for page in ("docs/commands.md", "docs/library.md"):  # one goes on where the other ended
+        blocks = BLOCK.findall(PAGES[page])
+        for number, (marked, language, body) in enumerate(blocks):
+            if not marked:
+                continue
+            if language == "python":
+                assert blocks[number + 1][1] == "text"  # what it prints
+                same(blocks[number + 1][2], program(body, home))
+                ran += 1
+                continue
+            for part in re.split(r"^\$ onepass ", body, flags=re.MULTILINE)[1:]:
+                line, _, shown = part.partition("\n")
+                printed = run(shlex.split(line), home)
+                same(shown, printed)
+                for path in facts(printed)["files"]:
+                    assert "-ID" in path or (home / path).exists(), f"{line}: no {path}"
+                for advice in NEXT.findall(printed):
+                    understood(advice)
+                ran += 1
     assert ran >= 10
