@@ -56,12 +56,13 @@ def running(*words: str, cwd: Path, **env: str) -> Iterator[subprocess.Popen]:
         finally:
             # Ray's ends what it has started; Dask's have started nothing, and take their time.
             process.send_signal(signal.SIGTERM if words[0] == "ray" else signal.SIGKILL)
-            try:
-                process.wait(30)
-            finally:
-                with suppress(ProcessLookupError):  # what Ray's left behind, or all of it
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            with suppress(
+                subprocess.TimeoutExpired
+            ):  # a head whose other half was killed may never end
+                process.wait(20)
+            with suppress(ProcessLookupError):  # what Ray's left behind, or all of it
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def free_port() -> int:

@@ -2,8 +2,9 @@
 
 import atexit
 import logging
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from functools import partial
+from threading import Thread
 from typing import Any
 
 import ray
@@ -16,6 +17,8 @@ from onepass.extract.cluster import call
 from onepass.extract.cluster.workers import WorkerLostError, gone, listens, no_answer, settle
 
 cloudpickle.register_pickle_by_value(call)
+
+PERIOD = 1.0  # seconds between two looks at whether the head is still there
 
 
 class RayWorkers:
@@ -45,8 +48,24 @@ class RayWorkers:
 
     def names(self) -> set[str]:
         # Ray itself would wait a minute for a head that has gone, and then end this process.
-        if not listens(self._head):
-            raise gone(self.where)
+        found: Future = Future()
+        asking = Thread(target=self._find, args=(found,), daemon=True)
+        while not found.done():
+            if not listens(self._head):
+                raise gone(self.where)
+            if asking.ident is None:
+                asking.start()
+            wait([found], PERIOD)
+        return found.result()
+
+    def _find(self, found: Future) -> None:
+        try:
+            settle(found, self._call_on_nodes())
+        except BaseException as error:
+            settle(found, error=error)
+
+    def _call_on_nodes(self) -> set[str]:
+        """Start an actor for each GPU, or machine without one, that has none; return all there are."""
         nodes = [node for node in ray.nodes() if node["Alive"]]
         while self._dead:
             self._actors.pop(self._dead.pop(), None)
