@@ -12,6 +12,7 @@ from onepass.data.record import SYMMETRIES
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "constant", "inverse")
 BATCHNORMS = ("frozen", "train")
+STRIDE = 32  # of the usual networks: their last map has a place for each so many pixels
 # The largest value of each number, inclusive; beyond it no image would be left.
 LIMITS = {
     "rotation": 180.0, "shear": 45.0, "scale": 0.5, "crop": 0.9, "translate": 0.5, "brightness": 1.0,
@@ -118,6 +119,9 @@ class Recipe:
         batchnorm: "frozen" (uses the statistics that it was trained with) or "train"; the latter also
             switches on the backbone's own dropout and stochastic depth.
         patience: Epochs without a better one on the selection split after which training ends; 0 for never.
+        first_size: Side of the images in the first epoch, as a share of the backbone's; it grows by equal steps to
+            all of it in the last (progressive resizing: Tan & Le, "EfficientNetV2", ICML 2021, section 4). 1: the
+            same in all.
         soup: Out of how many of the best epochs, by selection accuracy, weights are averaged greedily
             (Wortsman et al., ICML 2022, recipe 1); 1 keeps the best epoch.
         augmentation: How the training images are changed at random.
@@ -142,6 +146,7 @@ class Recipe:
     head_epochs: int = 0
     batchnorm: str = "frozen"
     patience: int = 0
+    first_size: float = 1.0
     soup: int = 1
     augmentation: Augmentation = PLAIN
 
@@ -162,11 +167,25 @@ class Recipe:
         least = {"epochs": 0, "batch": 1, "soup": 1, "head_epochs": 0, "patience": 0, "weight_decay": 0,
                  "clip": 0, "rate_decay": 0}  # fmt: skip
         bad = [name for name, value in least.items() if getattr(self, name) < value]
-        if bad or not self.learning_rate > 0 or not 0 < self.layer_decay <= 1:
-            name = bad[0] if bad else "learning_rate" if self.layer_decay <= 1 else "layer_decay"
+        bad += [name for name in ("layer_decay", "first_size") if not 0 < getattr(self, name) <= 1]
+        if bad or not self.learning_rate > 0:
+            name = bad[0] if bad else "learning_rate"
             raise InvalidInputError(
                 f"recipe: {name}: received {getattr(self, name)}, which is out of range"
             )
+
+    def size_of(self, epoch: int, size: int) -> int:
+        """Return the side (px) of the images of an epoch, a multiple of `STRIDE` or all of it.
+
+        Args:
+            epoch: From 0.
+            size: Of the backbone (px).
+        """
+        last = self.epochs - 1
+        if epoch >= last or self.first_size == 1:
+            return size
+        side = size * (self.first_size + (1 - self.first_size) * epoch / last)
+        return min(size, max(STRIDE, round(side / STRIDE) * STRIDE))
 
     def changed(self, settings: tuple[str, ...]) -> "Recipe":
         """Return the recipe with some of its numbers replaced.

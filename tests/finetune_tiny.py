@@ -42,14 +42,14 @@ def tiny_recipe(**changes: Any) -> Any:
     return Recipe(**{**common, **changes})
 
 
-def tiny_classifier(recipe: Any, which: str = "all") -> Any:
-    """Return two convolutions with BatchNorm and a head."""
+def tiny_classifier(recipe: Any, which: str = "all", side: int = 12) -> Any:
+    """Return two convolutions with BatchNorm and a head, for images of 12 px or another side."""
     import keras
 
     from onepass.extract.network.model import Pool, Preprocess, Resize
     from onepass.finetune.training.model import assemble
 
-    x = inputs = keras.Input((12, 12, 3))
+    x = inputs = keras.Input((side, side, 3))
     for i in range(2):
         start = keras.initializers.GlorotUniform(seed=i)
         x = keras.layers.Conv2D(
@@ -60,7 +60,7 @@ def tiny_classifier(recipe: Any, which: str = "all") -> Any:
     backbone = keras.Model(inputs, x, name="backbone")
     pixels = keras.Input((8, 8, 1), dtype="uint8")
     x = Preprocess(False, (1 / 128,) * 3, (-1.0,) * 3, name="preprocess")(
-        Resize(12, name="resize")(pixels)
+        Resize(side, name="resize")(pixels)
     )
     extractor = keras.Model(pixels, Pool(name="pool_0")(backbone(x)), name="extractor")
     return assemble(extractor, CLASSES, recipe, which=which)

@@ -167,6 +167,8 @@ def _obstacle(trainer: Trainer, recipe: Recipe, start: Start) -> str:
         return "batchnorm=train takes its statistics from each batch, and nothing is constant"
     if endless := recipe.augmentation.beyond_orientations:
         return f"{', '.join(endless)} of the augmentation make another image of each every time"
+    if recipe.first_size < 1:
+        return "first_size: the images grow from epoch to epoch"
     if start.random:
         return "their weights are random"
     if trainer.frozen is None:

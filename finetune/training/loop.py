@@ -86,7 +86,7 @@ class Training:
         batch = min(recipe.batch, len(rows))
         self.plan = StepPlan(rows, batch, seed, recipe.augmentation, shape)
         self.feed = Feed(self.plan, examples)
-        trainer = classifier.trainer
+        self.trainer = trainer = classifier.trainer  # of images of the epoch's size
         groups = depth_groups(classifier.backbone)
         factors = rate_factors(trainer.trainable_variables, groups, recipe.layer_decay)
         top = {id(v) for v in trainer.top.trainable_variables}
@@ -183,6 +183,9 @@ class Training:
     def _run_epoch(self, epoch: int, stop: Callable[[], str]) -> str:
         label = f"epoch {epoch + 1} of {self.recipe.epochs}"
         waiting: list[tuple[Any, Any]] = []
+        self._grow(epoch)
+        if self.recipe.first_size < 1:
+            label += f" at {self.trainer.augment.size} px"
         self.clock = time.monotonic()
         if reason := self.feed.prepare(epoch, self.place, stop):
             return reason
@@ -217,9 +220,18 @@ class Training:
         self.feed.done()
         return reason
 
+    def _grow(self, epoch: int) -> None:
+        """Make the images as large as an epoch wants them."""
+        size = self.recipe.size_of(epoch, self.classifier.trainer.augment.size)
+        if size != self.trainer.augment.size:
+            self.step.sync()
+            self.trainer = self.classifier.trainer_at(size)
+            self.step = self._compiled(self.step.parts)
+
     def _compiled(self, parts: int) -> TrainStep:
+        self.untried = True
         return TrainStep(
-            self.classifier.trainer, self.optimizer, self.recipe.label_smoothing, parts,
+            self.trainer, self.optimizer, self.recipe.label_smoothing, parts,
             devices_for(self.plan.batch // parts), self.examples.class_weights, self.examples.frozen is not None,
         )  # fmt: skip
 
@@ -228,8 +240,9 @@ class Training:
         while True:
             try:
                 loss, correct = self.step(*arrays)
-                if not self.images:
+                if self.untried:
                     float(loss)  # an error of the device comes when it is waited for
+                    self.untried = False
                 return loss, correct
             except Exception as error:
                 if not is_out_of_memory(error):

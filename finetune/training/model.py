@@ -115,6 +115,31 @@ class Classifier:
         """The network between preprocessing and pooling."""
         return self.extractor.get_layer("backbone")
 
+    def trainer_at(self, size: int) -> Trainer:
+        """Return the trainer of images of another side (px); its variables are the same.
+
+        Raises:
+            InvalidInputError: The backbone is made for images of one size.
+        """
+        ours = self.trainer
+        if size == ours.augment.size:
+            return ours
+        images = (size, size, 3)
+        try:
+            frozen = ours.frozen and resized(ours.frozen, images)
+            maps = frozen.output.shape[1:] if frozen else images
+            trainer = Trainer(
+                Augment(ours.augment.augmentation, size, name="augment"),
+                frozen, resized(ours.network, maps), ours.top, ours.statistics,
+            )  # fmt: skip
+            _build(trainer, tuple(self.predictor.input.shape[1:]))
+        except ValueError as error:
+            raise InvalidInputError(
+                f"first_size: this backbone is made for images of {ours.augment.size} px and does not take {size} px; "
+                "leave it out"
+            ) from error
+        return trainer
+
 
 def assemble(
     extractor: keras.Model, classes: int, recipe: Recipe, seed: int = 0, which: str = "all"
@@ -138,11 +163,30 @@ def assemble(
     statistics = recipe.batchnorm == "train"
     augment = Augment(recipe.augmentation, extractor.get_layer("resize").size, name="augment")
     trainer = Trainer(augment, *_networks(extractor, statistics), top, statistics)
-    draws = draw(recipe.augmentation, pixel_shape, seed, 0, 0, 2)
+    _build(trainer, pixel_shape)
+    return Classifier(trainer, predictor, extractor, top.head)
+
+
+def _build(trainer: Trainer, pixel_shape: tuple[int, ...]) -> None:
+    draws = draw(trainer.augment.augmentation, pixel_shape, 0, 0, 0, 2)
     inputs = [np.zeros((2, *pixel_shape), np.uint8), draws]
     # by shapes alone: JAX would compile each operation on its way through
     trainer(keras.tree.map_structure(lambda a: keras.KerasTensor(a.shape, a.dtype.name), inputs))
-    return Classifier(trainer, predictor, extractor, top.head)
+
+
+def resized(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
+    """Return a functional model of one input with the same layers for inputs of another shape (h, w, C)."""
+
+    def called(layer: keras.layers.Layer, *inputs: Any, **options: Any) -> Any:
+        if isinstance(layer, keras.Model):
+            layer = resized(layer, as_list(inputs[0])[0].shape[1:])
+        return layer(*inputs, **options)
+
+    images = keras.Input(shape, dtype=model.inputs[0].dtype)
+    return keras.models.clone_model(
+        model, [images] if isinstance(model.input, list) else images,
+        clone_function=lambda layer: layer, call_function=called,
+    )  # fmt: skip
 
 
 def _networks(extractor: keras.Model, statistics: bool) -> tuple[keras.Model | None, keras.Model]:
