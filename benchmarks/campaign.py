@@ -100,6 +100,11 @@ STAGES = (
     Stage("carry over", EXTRACT),
     Stage("relabel", ("data", "relabel", "x", "--labels", "corrections.csv"), _correct),
     Stage("classify again", CLASSIFY),
+    Stage("frozen", ("finetune", "--dataset", "x", "--from", "tiny@16!float32", "--run", "b", "--epochs", "2", "--batch", "12", "--unfreeze", "last:1", "--set", "flip=true")),
+    Stage("hold back", (*PREPARE[:-1], "y", "--hold-back", "6")),
+    Stage("run", ("run", "images", "--name", "y", "--backbone", "tiny", "--goal", "frozen")),
+    Stage("point", ("classify", "--dataset", "y", "--head", "ridge", "--at", "cost=FP:1,FN:5", "--positive", "a")),
+    Stage("held out", ("predict", "y/ridge", "store/y/held-out")),
 )  # fmt: skip
 
 
@@ -108,7 +113,9 @@ def onepass(folder: Path, *words: str, **env: str) -> Any:
     import processes
 
     places = {"ONEPASS_CACHE": "store", "ONEPASS_RUNS": "runs"}
-    return processes.start(*words, cwd=folder, TINY_BACKBONE="1", **places, **env)
+    return processes.start(
+        *words, cwd=folder, TINY_BACKBONE="1", PLAIN_FIGURES="1", **places, **env
+    )
 
 
 def finished(folder: Path, *words: str) -> tuple[int, str, str, float]:
@@ -201,6 +208,53 @@ def _content(path: Path) -> Any:
         with np.load(path) as arrays:
             return {n: digest_bytes(arrays[n].tobytes()) for n in arrays.files}
     return {"bytes": digest_bytes(path.read_bytes())}
+
+
+class Copy:
+    """A copy of a folder that is brought back to what it was: only what a command changed is copied, or read, again.
+
+    Args:
+        source: The folder.
+        work: Where its copy lies.
+    """
+
+    def __init__(self, source: Path, work: Path) -> None:
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(source, work)
+        self.source, self.work = source, work
+        self._stamps = self._now()
+        self._known = contents(work)
+
+    def restore(self) -> None:
+        """Bring it back."""
+        found = self._now()
+        changed = {name for name, stamp in found.items() if self._stamps.get(name) != stamp}
+        for name in sorted(changed, reverse=True):  # what is in a folder before it
+            path = self.work / name
+            path.rmdir() if path.is_dir() else path.unlink()
+        for name in sorted(name for name in self._stamps if name in changed or name not in found):
+            if (self.source / name).is_dir():
+                (self.work / name).mkdir()
+            else:
+                shutil.copy2(self.source / name, self.work / name)
+            self._stamps[name] = _stamp(self.work / name)
+
+    def contents(self, *, without: str) -> dict[str, Any]:
+        """Return what each file holds now, as `contents` does."""
+        now = {n: stamp for n, stamp in self._now().items() if stamp and n != without}
+        return {
+            name: self._known[name] if stamp == self._stamps.get(name) else _content(self.work / name)
+            for name, stamp in now.items()
+        }  # fmt: skip
+
+    def _now(self) -> dict[str, tuple]:
+        return {str(path.relative_to(self.work)): _stamp(path) for path in self.work.rglob("*")}
+
+
+def _stamp(path: Path) -> tuple:
+    """Return what differs once a file was written again; nothing for a folder."""
+    found = path.stat()
+    return () if path.is_dir() else (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)  # fmt: skip
 
 
 def flat(value: Any, name: str = "") -> dict[str, Any]:

@@ -16,8 +16,9 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("cache", "classify", "data", "extract", "finetune", "predict", "report")
@@ -92,7 +93,9 @@ class Process:
 def start(*words: str, cwd: Path = ROOT, **env: str) -> Process:
     """Start `onepass WORDS` in a process of its own, with these environment variables besides.
 
-    With `TINY_BACKBONE="1"` it knows the backbone `tiny`; with `STOPPED="1"` it waits for SIGCONT.
+    With `TINY_BACKBONE="1"` it knows the backbone `tiny`; with `PLAIN_FIGURES="1"` it draws figures small and
+    without their layout, in a fifth of the time; with `STOPPED="1"` it waits for SIGCONT. With
+    `CALL="flips:attempts"` it calls a function in `benchmarks/` with the words instead.
     """
     return Process(words, cwd, env)
 
@@ -184,13 +187,15 @@ def _command(request: dict, out: int, err: int) -> None:
             from onepass.extract.backbones import lite
 
             tiny_backbone.install(lite)
+        if "PLAIN_FIGURES" in os.environ:
+            _draw_plainly()
         from onepass.__main__ import run as onepass
         from onepass.classify import config as classify_config
 
         classify_config.FEW_ROWS = int(os.environ.get("FEW_ROWS", "0"))  # 0: as in conftest.py
         if "STOPPED" in os.environ:
             os.kill(os.getpid(), signal.SIGSTOP)
-        code = onepass()
+        code = _called(*request["words"]) if "CALL" in os.environ else onepass()
     except SystemExit as end:  # argparse
         code = end.code
     except BaseException:
@@ -201,10 +206,25 @@ def _command(request: dict, out: int, err: int) -> None:
         os._exit(code if isinstance(code, int) else int(code is not None))
 
 
+def _draw_plainly() -> None:
+    from onepass.report import plot
+
+    def plain(drawing: plot.Drawing, *how: Any) -> bytes:
+        drawing.canvas.set_layout_engine("none")
+        return saved(drawing, *how)
+
+    saved, plot.DPI = plot.Drawing._saved, 20
+    plot.Drawing._saved = plain
+
+
+def _called(*words: str) -> int:
+    module, function = os.environ["CALL"].split(":")
+    sys.path.append(str(ROOT / "benchmarks"))
+    return getattr(import_module(module), function)(*words)
+
+
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from importlib import import_module
-
     for module in MODULES:
         import_module(module)
     from artifact_examples import kinds
