@@ -103,7 +103,7 @@ STAGES = (
     Stage("frozen", ("finetune", "--dataset", "x", "--from", "tiny@16!float32", "--run", "b", "--epochs", "2", "--batch", "12", "--unfreeze", "last:1", "--set", "flip=true")),
     Stage("hold back", (*PREPARE[:-1], "y", "--hold-back", "6")),
     Stage("run", ("run", "images", "--name", "y", "--backbone", "tiny", "--goal", "frozen")),
-    Stage("point", ("classify", "--dataset", "y", "--head", "ridge", "--at", "cost=FP:1,FN:5", "--positive", "a")),
+    Stage("point", ("classify", "--dataset", "y", "--head", "ridge", "--select", "folds", "--at", "cost=FP:1,FN:5", "--positive", "a")),
     Stage("held out", ("predict", "y/ridge", "store/y/held-out")),
 )  # fmt: skip
 
@@ -239,7 +239,7 @@ class Copy:
                 shutil.copy2(self.source / name, self.work / name)
             self._stamps[name] = _stamp(self.work / name)
 
-    def contents(self, *, without: str) -> dict[str, Any]:
+    def contents(self, *, without: str = "") -> dict[str, Any]:
         """Return what each file holds now, as `contents` does."""
         now = {n: stamp for n, stamp in self._now().items() if stamp and n != without}
         return {

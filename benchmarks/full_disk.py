@@ -8,13 +8,12 @@ command again must end as if nothing had been.
 """
 
 import argparse
-import shutil
 import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 
-from campaign import STAGES, Stage, Volatile, contents, finished, stages
+from campaign import STAGES, Copy, Stage, Volatile, contents, finished, stages
 from common import machine
 from power_loss import Call, Disk, calls, plain, traced
 
@@ -31,9 +30,11 @@ def writes(disk: Disk, made: list[Call]) -> list[Call]:
 
 
 def outcome(
-    stage: Stage, work: Path, call: Call, error: str, expected: dict, volatile: Volatile
+    stage: Stage, copy: Copy, call: Call, error: str, expected: dict, volatile: Volatile
 ) -> str:
     """Let one call of a command fail, then run it again; return in a word or a line how that ended."""
+    copy.restore()
+    work = copy.work
     inject = f"inject={call.name}:error={error}:when={call.number}"
     (code, err), made = traced(work, stage.words, work.parent / "trace", "-e", inject)
     if not any(
@@ -48,7 +49,7 @@ def outcome(
     again, _, err, _ = finished(work, *stage.words)
     if again or "Traceback" in err:
         return f"again: exit code {again}: {(err.strip().splitlines() or [''])[-1]}"
-    told = volatile.differences(contents(work), expected)
+    told = volatile.differences(copy.contents(), expected)
     return f"again: {told[:3]}" if told else "said" if code else "did without"
 
 
@@ -66,13 +67,12 @@ def main() -> int:
         known, volatile = stages(root, flags.stage)
         for stage, before, after, _ in known:
             expected, work, counts = contents(after), root / "x", Counter[str]()
-            restore(before, work)
+            copy = Copy(before, work)
             disk = Disk(work)
             written = writes(disk, calls(work, stage.words, root / "trace"))
             for call in written[:: flags.every]:
                 for error in ERRORS[call.name]:
-                    restore(before, work)
-                    end = outcome(stage, work, call, error, expected, volatile)
+                    end = outcome(stage, copy, call, error, expected, volatile)
                     known_end = end in ("said", "did without", "missed")
                     counts[end if known_end else "failed"] += 1
                     if not known_end:
@@ -84,12 +84,6 @@ def main() -> int:
             print(f"| {stage.name} | {len(written)} | {counts.total()} | {ends} |", flush=True)
             failed += counts["failed"]
     return int(failed > 0)
-
-
-def restore(before: Path, work: Path) -> None:
-    """Bring the user's folder back to what it was before the command."""
-    shutil.rmtree(work, ignore_errors=True)
-    shutil.copytree(before, work)
 
 
 if __name__ == "__main__":

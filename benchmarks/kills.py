@@ -8,24 +8,22 @@ row, a figure, a file too many or too few (0 is expected everywhere).
 
 import argparse
 import random
-import shutil
 import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from campaign import STAGES, Stage, Volatile, contents, finished, onepass, stages
+from campaign import STAGES, Copy, Stage, Volatile, contents, finished, onepass, stages
 from common import machine
 
 HANG = 60.0  # seconds over its usual time; another campaign may run beside
 
 
-def kill_once(stage: Stage, before: Path, work: Path, wait: float) -> bool:
+def kill_once(stage: Stage, copy: Copy, wait: float) -> bool:
     """Begin a command in a copy of the folder before it and kill it; tell whether it still ran."""
-    shutil.rmtree(work, ignore_errors=True)
-    shutil.copytree(before, work)
-    process = onepass(work, *stage.words)
+    copy.restore()
+    process = onepass(copy.work, *stage.words)
     time.sleep(wait)
     landed = process.poll() is None
     process.send_signal(signal.SIGKILL)
@@ -33,13 +31,13 @@ def kill_once(stage: Stage, before: Path, work: Path, wait: float) -> bool:
     return landed
 
 
-def wrong(stage: Stage, work: Path, expected: dict, volatile: Volatile, usual: float) -> list[str]:
+def wrong(stage: Stage, copy: Copy, expected: dict, volatile: Volatile, usual: float) -> list[str]:
     """Run a killed command again; return what is other than it should be."""
-    code, _, err, took = finished(work, *stage.words)
+    code, _, err, took = finished(copy.work, *stage.words)
     told = [f"exit code {code}: {err.strip().splitlines()[-1:]}"] if code else []
     told += ["traceback"] if "Traceback" in err else []
     told += [f"took {took:.0f} s"] if took > 3 * usual + HANG else []
-    return told + ([] if code else volatile.differences(contents(work), expected))
+    return told + ([] if code else volatile.differences(copy.contents(), expected))
 
 
 def main() -> int:
@@ -58,15 +56,18 @@ def main() -> int:
         known, volatile = stages(root, flags.stage)
         for stage, before, after, usual in known:
             expected, kills, bad, tries, span = contents(after), 0, 0, 0, usual
+            copy = Copy(before, root / "x")
             while kills < flags.kills and tries < 5 * flags.kills:
                 tries += 1
-                landed = kill_once(stage, before, root / "x", draw.uniform(0, span))
+                landed = kill_once(stage, copy, draw.uniform(0, span))
                 span *= 1.01 if landed else 0.95  # with the load of the machine
                 if not landed:
                     continue
                 kills += 1
-                told = wrong(stage, root / "x", expected, volatile, usual)
+                told = wrong(stage, copy, expected, volatile, usual)
                 bad += bool(told)
+                if not kills % 20:
+                    print(f"{stage.name}: {kills} kills, {bad} differ", file=sys.stderr, flush=True)
                 for line in told[:5]:
                     print(f"{stage.name}, kill {kills}: {line[:300]}", file=sys.stderr, flush=True)
             print(f"| {stage.name} | {kills} | {usual:.1f} s | {bad} |", flush=True)
