@@ -13,6 +13,7 @@ with the 201st bit. A command that makes no network is given again and again in 
 import argparse
 import io
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -309,6 +310,10 @@ class Trial:
 def attempts(name: str, state: str, work: str, seed: str, first: str, end: str) -> int:
     """Print the outcome of each flip of a kind, a line each; called in a process of its own."""
     kind = next(kind for kind in KINDS if kind.name == name)
+    fork = multiprocessing.get_context(
+        "fork"
+    )  # for files of format 1, whose reader starts at once then
+    multiprocessing.get_context = lambda method=None: fork
     trial = Trial(kind, Path(state), Path(work))
     print("ready", flush=True)
     for number in range(int(first), int(end)):

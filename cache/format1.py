@@ -2,7 +2,7 @@
 
 They hold strings of variable length. HDF5 (1.14.6) loops for ever where these are damaged, in a call that
 nothing can interrupt; so HDF5 reads such a file in a process of its own, with a limit of time and memory, and
-this process maps only the rows.
+this process maps only the rows. The limit is one of the processor's time: a loop uses it, a slow disk does not.
 """
 
 import json
@@ -10,6 +10,8 @@ import math
 import multiprocessing
 import os
 import resource
+import signal
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,7 +32,8 @@ from onepass.cache.rowfile import digest_side
 from onepass.cache.shards import RowLayout, shard_digest
 
 FORMAT = 1
-LEAST_SECONDS, BYTES_PER_SECOND = 60, 50_000_000  # the limit of time grows with the file
+LEAST_SECONDS, BYTES_PER_SECOND = 5, 50_000_000  # of the processor; the limit grows with the file
+WAITING = 12  # times as long may it take with what it waits for, such as a slow disk
 LEAST_MEMORY = 2 << 30  # bytes, beyond the size of the file
 
 
@@ -203,10 +206,11 @@ def _in_child(read: Callable[[Path], Any], path: Path) -> Any:
     try:
         with suppress(EOFError):  # it ended without a word
             ours.recv()  # it has begun; how long a process needs for that says nothing of the file
-            hangs = not ours.poll(seconds)
+            hangs = not ours.poll(WAITING * seconds)
             result = None if hangs else ours.recv()
         if not hangs:
             child.join(seconds)
+            hangs = child.exitcode == -signal.SIGXCPU
     finally:
         child.kill()
         child.join()
@@ -232,9 +236,14 @@ def _child(
     connection: Connection, read: Callable[[Path], Any], path: Path, seconds: int, memory: int
 ) -> None:
     """Read within limits that hold also when the parent was killed."""
-    for what, limit in ((resource.RLIMIT_CPU, 2 * seconds), (resource.RLIMIT_DATA, memory)):
+    begun = math.ceil(time.process_time())
+    for what, limit in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_CPU, begun + seconds),
+        (resource.RLIMIT_DATA, memory),
+    ):
         with suppress(OSError, ValueError):  # macOS knows no limit of data
-            resource.setrlimit(what, (limit, limit))
+            resource.setrlimit(what, (limit, resource.getrlimit(what)[1]))
     connection.send("begun")
     try:
         connection.send(read(path))

@@ -32,4 +32,6 @@ def test_what_is_changed_is_read_or_refused_in_one_line(name: str, tmp_path: Pat
 
 @pytest.mark.parametrize("path", KNOWN, ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_what_a_reader_once_failed_on(path: Path, tmp_path: Path) -> None:
+    if path.parent.name not in READERS:
+        pytest.skip(f"the library of {path.parent.name} is not installed")
     attempt(READERS[path.parent.name], path.read_bytes(), tmp_path)
