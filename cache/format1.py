@@ -10,13 +10,13 @@ import math
 import multiprocessing
 import os
 import resource
-import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from signal import SIGXCPU
 from typing import Any
 
 import h5py
@@ -210,7 +210,7 @@ def _in_child(read: Callable[[Path], Any], path: Path) -> Any:
             result = None if hangs else ours.recv()
         if not hangs:
             child.join(seconds)
-            hangs = child.exitcode == -signal.SIGXCPU
+            hangs = child.exitcode == -SIGXCPU
     finally:
         child.kill()
         child.join()
