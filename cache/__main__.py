@@ -27,6 +27,10 @@ COMMANDS = [
         ListConfig,
         list_entries,
         entries_table,
+        examples=(
+            "onepass cache list",
+            "onepass cache list --dataset digits --json",
+        ),
     ),
     Command(
         "show",
@@ -34,6 +38,10 @@ COMMANDS = [
         KeyConfig,
         show_entry,
         lambda shown: json.dumps(to_json(shown), indent=2, ensure_ascii=False),
+        examples=(
+            "onepass cache show digits/pixels",
+            "onepass cache show digits/efficientnet_lite0@224",
+        ),
     ),
     Command(
         "verify",
@@ -43,8 +51,22 @@ COMMANDS = [
         lambda keys: "\n".join(
             [*(f"{key}: as written" for key in keys), f"{counted(len(keys), 'file')} verified"]
         ),
+        examples=(
+            "onepass cache verify",
+            "onepass cache verify digits/pixels",
+        ),
     ),
-    Command("delete", "Delete one file.", KeyConfig, delete_entry, deleted_text),
+    Command(
+        "delete",
+        "Delete one file.",
+        KeyConfig,
+        delete_entry,
+        deleted_text,
+        examples=(
+            "onepass cache delete digits/efficientnet_lite0@224",
+            "onepass cache delete digits/pixels",
+        ),
+    ),
     Command(
         "migrate",
         "Bring files of the format before up to date; nothing is computed again.",
@@ -52,6 +74,10 @@ COMMANDS = [
         migrate_store,
         migrations_text,
         OnSignal.RESUME,
+        examples=(
+            "onepass cache migrate",
+            "onepass cache migrate digits",
+        ),
     ),
     Command(
         "doctor",
@@ -59,6 +85,10 @@ COMMANDS = [
         DoctorConfig,
         examine,
         leftovers_text,
+        examples=(
+            "onepass cache doctor",
+            "onepass cache doctor --clean",
+        ),
     ),
 ]
 

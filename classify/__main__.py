@@ -78,6 +78,11 @@ COMMANDS = [
         _classify,
         _classify_text,
         OnSignal.RESUME,
+        made=lambda result: getattr(result, "path", None) or result.leaderboard,
+        examples=(
+            "onepass classify --dataset digits",
+            "onepass classify --dataset digits --head ridge logistic --select split",
+        ),
     ),
     Command(
         "ensemble",
@@ -86,6 +91,11 @@ COMMANDS = [
         _ensemble,
         ensemble_text,
         OnSignal.RESUME,
+        made=lambda result: result.leaderboard.parent / "heads" / result.ensembles[0].id,
+        examples=(
+            "onepass classify ensemble --dataset digits",
+            "onepass classify ensemble --dataset digits --method average",
+        ),
     ),
     Command(
         "sweep",
@@ -94,6 +104,11 @@ COMMANDS = [
         _sweep,
         sweep_text,
         OnSignal.RESUME,
+        made=lambda result: result.paths[0],
+        examples=(
+            "onepass classify sweep --dataset digits --epochs 4",
+            "onepass classify sweep --dataset digits --dropout 0.4 0.65 --seeds 0 --epochs 4",
+        ),
     ),
     Command(
         "curve",
@@ -102,6 +117,11 @@ COMMANDS = [
         _curve,
         curve_text,
         OnSignal.RESUME,
+        made=lambda result: result.path,
+        examples=(
+            "onepass classify curve --dataset digits --head ridge",
+            "onepass classify curve --dataset digits --head ridge --seeds 1",
+        ),
     ),
     Command(
         "transfer",
@@ -110,6 +130,11 @@ COMMANDS = [
         _transfer,
         transfer_text,
         OnSignal.RESUME,
+        made=lambda result: result.path,
+        examples=(
+            "onepass classify transfer --dataset digits",
+            "onepass classify transfer --dataset digits --fresh",
+        ),
     ),
     Command(
         "inspect",
@@ -118,6 +143,11 @@ COMMANDS = [
         _inspect,
         inspect_text,
         OnSignal.RESUME,
+        made=lambda result: result.path,
+        examples=(
+            "onepass classify inspect --dataset digits",
+            "onepass classify inspect --dataset digits --top 20",
+        ),
     ),
     Command(
         "next",
@@ -125,6 +155,11 @@ COMMANDS = [
         NextConfig,
         _next,
         next_text,
+        made=lambda result: result.table,
+        examples=(
+            "onepass classify next --dataset digits --from unlabelled",
+            "onepass classify next --dataset digits --from unlabelled --by k-center --count 5",
+        ),
     ),
 ]
 

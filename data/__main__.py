@@ -46,6 +46,11 @@ COMMANDS = [
         _prepare,
         _prepared_text,
         OnSignal.STOP,
+        made=lambda result: result.summary and result.summary.path,
+        examples=(
+            "onepass data prepare digits",
+            "onepass data prepare my-images --on-bad skip --hold-back 10",
+        ),
     ),
     Command(
         "relabel",
@@ -53,6 +58,10 @@ COMMANDS = [
         RelabelConfig,
         _later("relabel", "relabel"),
         _later("relabel", "relabelled_text"),
+        examples=(
+            "onepass data relabel digits --labels digits-labels.csv",
+            "onepass data relabel my-images --labels corrected.csv",
+        ),
     ),
     Command(
         "export",
@@ -60,6 +69,10 @@ COMMANDS = [
         ExportConfig,
         _later("relabel", "export_labels"),
         _later("relabel", "exported_text"),
+        examples=(
+            "onepass data export digits --labels",
+            "onepass data export my-images --labels --out corrected.csv",
+        ),
     ),
     Command(
         "list",
@@ -67,6 +80,10 @@ COMMANDS = [
         ListConfig,
         _later("listing", "list_datasets"),
         _later("listing", "list_text"),
+        examples=(
+            "onepass data list",
+            "onepass data list --json",
+        ),
     ),
     Command(
         "show",
@@ -74,6 +91,10 @@ COMMANDS = [
         ShowConfig,
         _later("listing", "show_dataset"),
         _later("listing", "show_text"),
+        examples=(
+            "onepass data show digits",
+            "onepass data show my-images --history",
+        ),
     ),
     Command(
         "verify",
@@ -81,6 +102,10 @@ COMMANDS = [
         VerifyConfig,
         _later("listing", "verify_datasets"),
         _later("listing", "verified_text"),
+        examples=(
+            "onepass data verify",
+            "onepass data verify digits",
+        ),
     ),
 ]
 
@@ -92,6 +117,11 @@ CACHE_COMMANDS = [
         EmbeddingsConfig,
         _later("embeddings", "export_embeddings"),
         _later("embeddings", "exported_text"),
+        made=lambda result: result.paths[0],
+        examples=(
+            "onepass cache export digits/efficientnet_lite0@224 --out digits.parquet",
+            "onepass cache export digits/efficientnet_lite0@224 --format projector --out projector",
+        ),
     )
 ]
 

@@ -1,6 +1,7 @@
 """onepass extract: run every frozen backbone once over the pixels."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onepass.cache.commandline.advice import command_of, onepass_command
@@ -28,6 +29,11 @@ def _work(config: ExtractConfig, stop: StopRequest) -> Any:
     from onepass.extract.pipeline import extract_features
 
     return extract_features(config, stop)
+
+
+def _made(result: Any) -> Path | None:
+    files = [] if isinstance(result, list) else result.files
+    return files[0].path.parent if files else None
 
 
 def _text(result: Any) -> str:
@@ -93,6 +99,11 @@ COMMANDS = [
         _work,
         _text,
         OnSignal.STOP,
+        made=_made,
+        examples=(
+            "onepass extract --dataset digits --backbone efficientnet_lite0",
+            "onepass extract --list-backbones",
+        ),
     )
 ]
 

@@ -46,6 +46,11 @@ COMMANDS = [
         _train,
         train_text,
         OnSignal.STOP,
+        made=lambda result: result.folder,
+        examples=(
+            "onepass finetune --dataset digits --epochs 1 --run short",
+            "onepass finetune --dataset digits --rows 256 --epochs 1 --learning-rate 1e-5",
+        ),
     ),
     Command(
         "find-lr",
@@ -53,6 +58,10 @@ COMMANDS = [
         FinetuneConfig,
         _find_rate,
         rate_text,
+        examples=(
+            "onepass finetune find-lr --dataset digits",
+            "onepass finetune find-lr --dataset digits --batch 16",
+        ),
     ),
     Command(
         "ablate",
@@ -61,6 +70,11 @@ COMMANDS = [
         _ablate,
         ablation_text,
         OnSignal.STOP,
+        made=lambda result: result.path,
+        examples=(
+            "onepass finetune ablate --dataset digits --augmentation recipe --set flip=true --rows 64 --epochs 1",
+            "onepass finetune ablate --dataset digits --augmentation recipe --set flip=true crop=0.4 --rows 64 --epochs 1",
+        ),
     ),
     Command(
         "errors",
@@ -68,6 +82,11 @@ COMMANDS = [
         ErrorsConfig,
         _errors,
         errors_text,
+        made=lambda result: result.path,
+        examples=(
+            "onepass finetune errors --run digits/short",
+            "onepass finetune errors --run digits/short --pictures 8",
+        ),
     ),
 ]
 

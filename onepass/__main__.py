@@ -1,4 +1,4 @@
-"""onepass run | data | extract | classify | finetune | predict | report | cache: the one command."""
+"""onepass run | data | extract | classify | finetune | predict | report | cache | doctor: the one command."""
 
 import sys
 from collections.abc import Sequence
@@ -16,8 +16,11 @@ ROOMS = {
     "predict": "Use what won: classes of new pictures, predictions of a split, model files.",
     "report": "Write one self-contained HTML page of a data set's results.",
     "cache": "What is stored: list, show, verify, export, delete, doctor.",
+    "doctor": "Say what this machine has for the work, and what it lacks.",
 }
 
+EXAMPLES = ("onepass run my-images --budget 30m", "onepass doctor")
+OWN_WORDS = {"run": "onepass.all_stages", "doctor": "onepass.doctor"}
 
 # commands that need what lies on a floor above the room whose word they stand under
 FROM_ABOVE = {"cache": ("data", "CACHE_COMMANDS"), "data": ("predict", "DATA_COMMANDS")}
@@ -36,15 +39,15 @@ def run(argv: Sequence[str] | None = None) -> int:
     """Run the command of one room and return its exit code; see `onepass.cache.commandline.command.main`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] not in ROOMS:
-        return on_terminal(print_overview, "onepass", list(ROOMS.items()), arguments)
+        return on_terminal(print_overview, "onepass", list(ROOMS.items()), arguments, EXAMPLES)
     word = arguments[0]
     moved = getattr(_module(word), "MOVED", None)
     return main(word, commands_of(word), arguments[1:], moved=moved)
 
 
 def _module(word: str) -> ModuleType:
-    """Import what has the commands of a word: its room; of `run`, which is no room, a module of ours."""
-    return import_module("onepass.all_stages" if word == "run" else f"onepass.{word}.__main__")
+    """Import what has the commands of a word: its room, or a module of ours where the word is no room."""
+    return import_module(OWN_WORDS.get(word, f"onepass.{word}.__main__"))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from onepass.cache.artifacts import Artifact, record
@@ -124,6 +125,7 @@ class AllStagesResult:
         val_interval: Its 95 % interval.
         why: What was chosen and why, a sentence each.
         page: Path of the page.
+        path: Of `run.json`.
         seconds: Wall time.
         incomplete: Whether some of the source could not be used; it was named.
     """
@@ -134,6 +136,7 @@ class AllStagesResult:
     val_interval: tuple[float, float]
     why: tuple[str, ...]
     page: str
+    path: Path
     seconds: float
     incomplete: bool
 
@@ -194,7 +197,13 @@ class _Stages:
             )
         page = str(results["report"].path)
         return AllStagesResult(
-            dataset, *found, tuple(why), page, time.monotonic() - self.began, self.incomplete
+            dataset,
+            *found,
+            tuple(why),
+            page,
+            self._path(dataset),
+            time.monotonic() - self.began,
+            self.incomplete,
         )
 
     def give(self, word: str, *arguments: str) -> Any:
@@ -229,7 +238,7 @@ class _Stages:
     def _decision(self, prepared: Any) -> Decision:
         """Return what was decided before for the same question, else decide, and keep it."""
         config = self.config
-        path = config.runs / prepared.name / DECISION
+        path = self._path(prepared.name)
         known = Decision.read_optional(path)
         question = (config.goal, config.budget, config.backbone)
         same = known is not None and (known.goal, known.budget, known.asked) == question
@@ -243,6 +252,9 @@ class _Stages:
         path.parent.mkdir(parents=True, exist_ok=True)
         made.write(path)
         return made
+
+    def _path(self, dataset: str) -> Path:
+        return self.config.runs / dataset / DECISION
 
     def _costs(self, prepared: Any, known: Decision | None) -> Costs:
         """Return what the stages take, by a few batches of the first backbone where that is not known yet."""
@@ -352,4 +364,18 @@ def all_stages_text(result: AllStagesResult) -> str:
     )
 
 
-COMMANDS = [Command("", SUMMARY, AllStagesConfig, run_all, all_stages_text, OnSignal.RESUME)]
+COMMANDS = [
+    Command(
+        "",
+        SUMMARY,
+        AllStagesConfig,
+        run_all,
+        all_stages_text,
+        OnSignal.RESUME,
+        made=lambda result: result.path,
+        examples=(
+            "onepass run digits --goal frozen --backbone efficientnet_lite0",
+            "onepass run my-images --goal frozen --budget 30m --backbone efficientnet_lite0",
+        ),
+    )
+]

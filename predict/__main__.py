@@ -55,6 +55,11 @@ COMMANDS = [
         PredictConfig,
         _predict,
         _text,
+        made=lambda result: result.path,
+        examples=(
+            "onepass predict digits new-images --out answers.csv",
+            "onepass predict digits/short --split val",
+        ),
     ),
     Command(
         "export",
@@ -62,6 +67,11 @@ COMMANDS = [
         ExportConfig,
         _export,
         export_text,
+        made=lambda result: result.labels.parent,
+        examples=(
+            "onepass predict export digits",
+            "onepass predict export digits/short --format keras --out network",
+        ),
     ),
 ]
 
@@ -73,6 +83,11 @@ DATA_COMMANDS = [
         SimilarConfig,
         _similar,
         _similar_text,
+        made=lambda result: result.sheet,
+        examples=(
+            "onepass data similar digits new-images --count 3",
+            "onepass data similar digits new-images --out similar.png",
+        ),
     )
 ]
 

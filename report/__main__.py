@@ -26,6 +26,11 @@ COMMANDS = [
         ReportConfig,
         _work,
         _text,
+        made=lambda result: result.path,
+        examples=(
+            "onepass report --dataset digits",
+            "onepass report --dataset digits --json",
+        ),
     )
 ]
 

@@ -19,7 +19,12 @@ def install(lite: ModuleType) -> None:
 
     def with_tiny() -> list[Any]:
         known = specs()
-        return [*known, replace(known[0], name=NAME, native_size=16, min_size=8, feature_dim=16)]
+        return [
+            *known,
+            replace(
+                known[0], name=NAME, weights_mb=0.003, native_size=16, min_size=8, feature_dim=16
+            ),
+        ]
 
     def build_any(spec: Any, size: int, *rest: Any) -> Any:
         return network(size) if spec.name == NAME else build(spec, size, *rest)

@@ -1,17 +1,21 @@
 """A command: its flags, its work, its exit code, and what it prints."""
 
+import argparse
 import io
 import json
+import logging
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from onepass.cache.artifacts import to_json
 from onepass.cache.commandline.advice import places_of, with_advice
+from onepass.cache.commandline.config_file import take_flags, write_flags
 from onepass.cache.commandline.flags import make_parser
 from onepass.cache.commandline.signals import interrupt_on_signals, stop_on_signals
 from onepass.cache.commandline.terminal import Terminal, mute, printable, reserve_descriptors
@@ -19,6 +23,8 @@ from onepass.cache.errors import OnepassError, UsageError
 from onepass.cache.made_by import recorded_command
 from onepass.cache.progress import progress_to
 from onepass.cache.stopping import StopRequest
+
+log = logging.getLogger(__name__)
 
 DONE, FAILED, USAGE, INCOMPLETE = 0, 1, 2, 3
 STOPPED, INTERRUPTED = 75, 130  # 75: EX_TEMPFAIL of sysexits.h
@@ -44,6 +50,9 @@ class Command:
             `OnSignal.STOP` it takes the `StopRequest` as its second argument.
         text: Turns the result into what a person reads.
         on_signal: What Ctrl-C and SIGTERM do.
+        made: Returns the file or folder that a result says was made, if one was; the command is written
+            beside it, to be given again with `--config`.
+        examples: Two command lines that run as they stand, for the end of `--help`.
     """
 
     name: str
@@ -52,6 +61,8 @@ class Command:
     work: Callable[..., Any]
     text: Callable[[Any], str]
     on_signal: OnSignal = OnSignal.END
+    made: Callable[[Any], Path | None] | None = None
+    examples: tuple[str, ...] = ()
 
 
 def main(
@@ -109,9 +120,40 @@ def _run(package: str, commands: Sequence[Command], arguments: list[str]) -> int
     if command is None:
         return _overview(program, commands, arguments)
     more = [(f"{program} {c.name}", c.summary) for c in commands if c.name and not command.name]
-    parser = make_parser(f"{program} {command.name}".strip(), command.summary, command.config, more)
-    parsed = vars(parser.parse_args(arguments[1:] if command.name else arguments))
+    parsed = _parsed(program, command, arguments, more)
     return _answered(program, command, parsed, arguments)[0]
+
+
+def _parsed(
+    program: str, command: Command, arguments: Sequence[str], more: Sequence[tuple[str, str]] = ()
+) -> dict[str, Any]:
+    """Return the flags of a command: what the command line says, else the file that it names with `--config`."""
+    parser = parser_of(program, command, more)
+    words = list(arguments)[1:] if command.name else list(arguments)
+    reader = argparse.ArgumentParser(prog=parser.prog, add_help=False, allow_abbrev=False)
+    reader.add_argument("--config", type=Path)
+    if file := reader.parse_known_args(words)[0].config:
+        try:
+            take_flags(parser, file, _name(program, command))
+        except UsageError as error:
+            parser.error(str(error))
+    return vars(parser.parse_args(words))
+
+
+def _name(program: str, command: Command) -> str:
+    """Return the words that follow `onepass`."""
+    return f"{program.removeprefix('onepass ')} {command.name}".strip()
+
+
+def parser_of(
+    program: str, command: Command, more: Sequence[tuple[str, str]] = ()
+) -> argparse.ArgumentParser:
+    """Return the parser of a command of `program`; `more` is what else stands under that word."""
+    name = f"{program} {command.name}".strip()
+    end = "\n\n".join(
+        filter(None, [listed("more commands:", more), examples_text(command.examples)])
+    )
+    return make_parser(name, command.summary, command.config, end)
 
 
 def give(word: str, commands: Sequence[Command], arguments: Sequence[str]) -> tuple[int, Any]:
@@ -129,8 +171,7 @@ def give(word: str, commands: Sequence[Command], arguments: Sequence[str]) -> tu
     if command is None:
         raise UsageError(f"onepass {word}: expected a command")
     program = f"onepass {word}"
-    parser = make_parser(f"{program} {command.name}".strip(), command.summary, command.config)
-    parsed = vars(parser.parse_args(list(arguments)[1:] if command.name else list(arguments)))
+    parsed = _parsed(program, command, arguments)
     return _answered(program, command, parsed, arguments)
 
 
@@ -138,15 +179,19 @@ def _answered(
     program: str, command: Command, parsed: dict[str, Any], arguments: Sequence[str]
 ) -> tuple[int, Any]:
     """Do the work and print what there is to be said; return exit code and result."""
-    as_json = parsed.pop("json")
+    as_json, quiet, verbose = (parsed.pop(name) for name in ("json", "quiet", "verbose"))
+    parsed.pop("config")
+    outer = Terminal.in_use()  # of a command that gives this one
     with ExitStack() as stack:
-        terminal = stack.enter_context(Terminal())
+        terminal = outer or stack.enter_context(Terminal(quiet=quiet, verbose=verbose))
         stack.enter_context(progress_to(terminal.progress))
         stack.enter_context(places_of(parsed))
         stack.enter_context(recorded_command(f"{program} {shlex.join(arguments)}".strip()))
         try:
             settings = {k: tuple(v) if isinstance(v, list) else v for k, v in parsed.items()}
-            result = _work(command, command.config(**settings))
+            config = command.config(**settings)
+            result = _work(command, config)
+            _keep_flags(command, _name(program, command), config, result)
             text = _json_object(result) if as_json else command.text(result)
         except OnepassError as error:
             terminal.line(f"{program}: {with_advice(str(error), error.remedy)}")
@@ -163,10 +208,22 @@ def _answered(
             more_words = f"; the same command{anew} resumes" if resumes else ""
             terminal.line(f"{program}: interrupted{more_words}")
             return STOPPED if resumes else INTERRUPTED, None
-    print(text if as_json else printable(text))
+    if not (outer and outer.quiet):
+        print(text if as_json else printable(text))
     if getattr(result, "stopped", ""):
         return STOPPED, result
     return INCOMPLETE if getattr(result, "incomplete", False) else DONE, result
+
+
+def _keep_flags(command: Command, name: str, config: Any, result: Any) -> None:
+    """Write the command beside what it made, if that is not in a store that is only read."""
+    made = command.made(result) if command.made else None
+    if made is None or any(made.is_relative_to(store) for store in config.store.read_from):
+        return
+    try:
+        write_flags(made, name, config)
+    except (OSError, OnepassError) as error:  # the work itself is done
+        log.warning(f"the command cannot be written beside {made}: {error}")
 
 
 def _work(command: Command, config: Any) -> Any:
@@ -195,16 +252,33 @@ def _choose(commands: Sequence[Command], arguments: list[str]) -> Command | None
 def _overview(program: str, commands: Sequence[Command], arguments: list[str]) -> int:
     """Print what a package without a command of its own can do; a wrong word is a usage error."""
     names = [(command.name, command.summary) for command in commands]
-    return print_overview(program, names, arguments)
+    examples = [command.examples[0] for command in commands if command.examples]
+    return print_overview(program, names, arguments, examples[:2])
 
 
-def print_overview(program: str, words: Sequence[tuple[str, str]], arguments: Sequence[str]) -> int:
+def print_overview(
+    program: str,
+    words: Sequence[tuple[str, str]],
+    arguments: Sequence[str],
+    examples: Sequence[str] = (),
+) -> int:
     """Print the words that may follow `program`; without `--help` that is a usage error."""
-    width = max(len(word) for word, _ in words)
-    lines = [f"usage: {program} {{{','.join(word for word, _ in words)}}} …", ""]
-    lines += [f"  {word:<{width}}  {summary}" for word, summary in words]
+    lines = [listed(f"usage: {program} {{{','.join(word for word, _ in words)}}} …\n", words)]
+    lines += ["", examples_text(examples)] if examples else []
     asked = bool(arguments) and arguments[0] in ("-h", "--help")
     wrong = bool(arguments) and not asked
     first = [f"{program}: expected a command, received {arguments[0]!r}"] if wrong else []
     print("\n".join(first + lines), file=sys.stdout if asked else sys.stderr)
     return DONE if asked else USAGE
+
+
+def listed(head: str, words: Sequence[tuple[str, str]]) -> str:
+    """Return words, each with what it does, below a line; "" where there are none."""
+    width = max((len(word) for word, _ in words), default=0)
+    lines = [f"  {word:<{width}}  {summary}" for word, summary in words]
+    return "\n".join([head, *lines]) if lines else ""
+
+
+def examples_text(examples: Sequence[str]) -> str:
+    """Return command lines as the end of `--help`; "" where there are none."""
+    return "\n".join(["examples:", *(f"  {line}" for line in examples)]) if examples else ""

@@ -112,23 +112,19 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-def make_parser(
-    program: str, summary: str, config: type, more: Sequence[tuple[str, str]] = ()
-) -> argparse.ArgumentParser:
+def make_parser(program: str, summary: str, config: type, end: str = "") -> argparse.ArgumentParser:
     """Return the parser of one command.
 
     Args:
         program: The words that call it.
         summary: One line that says what it does.
         config: A dataclass whose fields are the flags.
-        more: (words, summary) of the commands beside it, for the end of `--help`.
+        end: What `--help` ends with.
     """
-    width = max((len(words) for words, _ in more), default=0)
-    others = "".join(f"\n  {words:<{width}}  {text}" for words, text in more)
     parser = argparse.ArgumentParser(
         prog=program,
         description=summary,
-        epilog="more commands:" + others if others else None,
+        epilog=end or None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -137,7 +133,13 @@ def make_parser(
         dataclasses.fields(config), key=lambda f: f.name in ("cache_dir", "read_from", "runs_dir")
     ):
         _add_flag(parser, field, hints[field.name])
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML file with flags; those given here win"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    said = parser.add_mutually_exclusive_group()
+    said.add_argument("--quiet", action="store_true", help="say nothing but the result and errors")
+    said.add_argument("--verbose", action="store_true", help="say more, with times")
     return parser
 
 
@@ -178,11 +180,16 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: A
         parser.add_argument(field.name, **options)
     else:
         parser.add_argument(
-            "--" + field.name.rstrip("_").replace("_", "-"),
+            "--" + flag_name(field.name),
             dest=field.name,
             required=required,
             **options,
         )
+
+
+def flag_name(field: str) -> str:
+    """Return the name of a field's flag: `from_` is `--from`, `time_limit` is `--time-limit`."""
+    return field.rstrip("_").replace("_", "-")
 
 
 def _checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -57,10 +57,15 @@ class Terminal(logging.Handler):
     """Shows what the library logs and how far it is; standard output is left to results.
 
     Work goes on where standard error is closed, or its disk is full. Use as a context manager.
+
+    Args:
+        quiet: Say only what went wrong.
+        verbose: Say what is of use to who mends the program, too, and when and where each line was said.
     """
 
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+        super().__init__(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+        self.quiet, self.verbose = quiet, verbose
         self.live = sys.stderr.isatty()
         self.period = LIVE_PERIOD if self.live else LOG_PERIOD
         self._last = time.monotonic()
@@ -68,10 +73,15 @@ class Terminal(logging.Handler):
         self._logger = logging.getLogger("onepass")
         self._level = self._logger.level
 
+    @classmethod
+    def in_use(cls) -> "Terminal | None":
+        """Return that of the command that runs, if one runs."""
+        handlers = logging.getLogger("onepass").handlers
+        return next((one for one in handlers if isinstance(one, cls)), None)
+
     def __enter__(self) -> "Terminal":
-        if not any(isinstance(one, Terminal) for one in self._logger.handlers):  # a command in one
-            self._logger.addHandler(self)
-        self._logger.setLevel(logging.INFO)
+        self._logger.addHandler(self)
+        self._logger.setLevel(self.level)
         return self
 
     def __exit__(
@@ -82,7 +92,11 @@ class Terminal(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a log record as a line."""
-        self.line(record.getMessage())
+        if self.verbose:
+            when = time.strftime("%H:%M:%S", time.localtime(record.created))
+            self.line(f"{when} {record.name}: {record.getMessage()}")
+        else:
+            self.line(record.getMessage())
 
     def line(self, text: str) -> None:
         """Print a line above the line of progress."""
@@ -92,6 +106,8 @@ class Terminal(logging.Handler):
     def progress(self, update: ProgressUpdate) -> None:
         """Show an update if the last one is old enough, or if it is the last of its kind."""
         now = time.monotonic()
+        if self.quiet:
+            return
         if not update.finished and now - self._last < self.period:
             return
         self._last = now
