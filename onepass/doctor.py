@@ -115,7 +115,6 @@ def check_machine(config: DoctorConfig) -> Checkup:
 
     backend = keras.backend.backend()
     driver = DRIVER.read_text(encoding="utf-8").splitlines()[0] if DRIVER.exists() else ""
-    places = {"cache_dir": config.store.path, "runs_dir": config.runs}
     at_hand = sorted(
         (spec for spec in all_backbones() if spec.offline), key=lambda spec: spec.weights_mb
     )
@@ -132,7 +131,7 @@ def check_machine(config: DoctorConfig) -> Checkup:
         weights=tuple(spec.name for spec in at_hand),
         images=images,
         rates=() if config.quick else tuple(_rates(at_hand, images)),
-        leftovers=len(examine(LeftoversConfig(**places))),
+        leftovers=len(examine(LeftoversConfig(cache_dir=config.store.path, runs_dir=config.runs))),
     )
 
 

@@ -44,7 +44,11 @@ def flags_of(command: Any) -> set[str]:
     off = {
         f.name.replace("_", "-") for f in dataclasses.fields(command.config) if f.default is True
     }
-    return {"--" + n for n in names} | {"--no-" + n for n in off} | {"--json", "--help"}
+    return (
+        {"--" + n for n in names}
+        | {"--no-" + n for n in off}
+        | {"--config", "--json", "--quiet", "--verbose", "--help"}
+    )
 
 
 def shell_lines(page: str) -> list[str]:
@@ -76,7 +80,7 @@ def understood(line: str) -> type:
     assert package in PACKAGES
     seen: list[Any] = []
     stubs = [
-        dataclasses.replace(c, work=lambda config, *stop: seen.append(config), text=str)
+        dataclasses.replace(c, work=lambda config, *stop: seen.append(config), text=str, made=None)
         for c in commands(package)
     ]
     assert main(package, stubs, words) == 0, line
