@@ -85,6 +85,11 @@ def progress_to(callback: ProgressCallback | None) -> Iterator[None]:
         _callback.reset(token)
 
 
+def is_told() -> bool:
+    """Tell whether the progress of work in this thread goes to a callback."""
+    return _callback.get() is not None
+
+
 class Progress:
     """Counts units of work and tells the callback of `progress_to`, if there is one.
 
@@ -123,8 +128,9 @@ class Progress:
         self.done += count
         self._tell()
 
-    def restart_clock(self) -> None:
-        """Leave what was done so far out of the rate: it was not work of the usual kind."""
+    def skip(self, count: int) -> None:
+        """Count `count` more units as done whose time says nothing of the others'; the rate begins after them."""
+        self.done += count
         self.before, self.start = self.done, time.monotonic()
 
     @property

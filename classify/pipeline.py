@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from onepass.cache.errors import Remedy, StaleError
+from onepass.cache.notebook import as_html
 from onepass.cache.progress import human_seconds
 from onepass.classify.analysis.series import PartedSeries, find_parted_series
 from onepass.classify.baselines import baseline_probes, make_head
@@ -117,6 +118,11 @@ class ClassifyResult:
     ran: int
     reused: int
     seconds: float
+
+    def _repr_html_(self) -> str:
+        from onepass.classify.text import classify_text
+
+        return as_html(classify_text(self))
 
 
 def run_probes(config: ClassifyConfig) -> ClassifyResult:

@@ -1,5 +1,7 @@
 """A contact sheet: images with a few lines of text below each, as one picture."""
 
+import base64
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,19 @@ def contact_sheet(path: Path, cells: Sequence[Cell], columns: int = COLUMNS) -> 
         cells: At least one.
         columns: Images side by side, at most.
     """
+    sheet = _sheet(cells, columns)
+    with atomic_path(path) as temporary:
+        sheet.save(temporary, "PNG", optimize=True)
+
+
+def sheet_html(cells: Sequence[Cell], columns: int = COLUMNS) -> str:
+    """Return the same as an element of HTML that holds it."""
+    packed = io.BytesIO()
+    _sheet(cells, columns).save(packed, "PNG")
+    return f'<img src="data:image/png;base64,{base64.b64encode(packed.getvalue()).decode()}">'
+
+
+def _sheet(cells: Sequence[Cell], columns: int) -> Image.Image:
     columns = min(columns, len(cells))
     rows = -(-len(cells) // columns)
     lines = max(len(cell.lines) for cell in cells)
@@ -49,8 +64,7 @@ def contact_sheet(path: Path, cells: Sequence[Cell], columns: int = COLUMNS) -> 
         for line, (text, colour) in enumerate(cell.lines):
             place = x, y + THUMB + line * LINE
             draw.text(place, _fitting(text, font), colour, font=font)
-    with atomic_path(path) as temporary:
-        sheet.save(temporary, "PNG", optimize=True)
+    return sheet
 
 
 def _picture(pixels: np.ndarray) -> Image.Image:

@@ -16,6 +16,7 @@ from onepass.cache.errors import (
 )
 from onepass.cache.features import SPLITS
 from onepass.cache.names import MANIFEST, NEXT_PIXELS, PIXELS, check_name
+from onepass.cache.notebook import as_html
 from onepass.cache.rowfile import RowFile
 from onepass.cache.stores import AnyStore, root, roots
 from onepass.data.manifest import EXCLUDED, GROUP, HELD_LABELS, OF_FILES, Manifest, manifest_path
@@ -32,6 +33,8 @@ __all__ = [
     "open_pixels",
     "prepared_names",
 ]
+
+SHOWN = 12  # images in a notebook
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -96,6 +99,15 @@ class ImageDataset:
         count, *shape = self.pixels.shape
         size = " × ".join(map(str, shape))
         return f"<ImageDataset {self.name}: {count:,} images of {size}, {len(self.class_ids)} classes, digest {self.digest[:8]}>"
+
+    def _repr_html_(self) -> str:
+        """Return what it is, with some of its images and their classes."""
+        from onepass.data.contact_sheet import INK, Cell, sheet_html
+
+        chosen = np.linspace(0, len(self.names) - 1, min(SHOWN, len(self.names))).astype(int)
+        classes = [self.class_names[k] if k >= 0 else "" for k in self.labels[chosen]]
+        cells = [Cell(self.pixels[i], ((of, INK),)) for i, of in zip(chosen, classes, strict=True)]
+        return as_html(repr(self)[1:-1]) + sheet_html(cells)
 
     def __reduce__(self) -> tuple:
         # a memory map would be pickled as all its bytes

@@ -2,7 +2,8 @@
 
 Every function takes the flags of its command as keyword arguments, with `_` for `-`: `--time-limit 8h`
 is `time_limit=8 * 3600`. Where a flag takes several values, one value or a sequence will do.
-`progress` is called with a `ProgressUpdate` now and then, from whichever thread does the work; `stop` is a
+`progress` is called with a `ProgressUpdate` now and then, from whichever thread does the work (in a notebook a bar
+is shown where none is given); `stop` is a
 `StopRequest` that another thread may ask. Errors are `onepass.cache.errors.OnepassError`; `remedy` of an
 error names the step that mends it.
 """
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from onepass.cache.commandline.flags import StoreConfig
 from onepass.cache.errors import UsageError
 from onepass.cache.keras_settings import check_keras
+from onepass.cache.notebook import notebook_bar
 from onepass.cache.progress import ProgressCallback, progress_to
 from onepass.cache.stopping import StopRequest
 from onepass.data.dataset import ImageDataset
@@ -53,7 +55,7 @@ def prepare_dataset(
     from onepass.data.config import PrepareConfig
     from onepass.data.prepare import prepare_dataset as prepare
 
-    with progress_to(progress):
+    with progress_to(progress or notebook_bar()):
         return prepare(_config(PrepareConfig, {"kind": kind, **options}), stop)
 
 
@@ -97,7 +99,7 @@ def extract_features(
     from onepass.extract.pipeline import extract_features as extract
 
     config = _config(ExtractConfig, {"dataset": dataset, "backbone": backbone, **options})
-    with progress_to(progress):
+    with progress_to(progress or notebook_bar()):
         return extract(config, stop)
 
 
@@ -135,7 +137,7 @@ def run_probes(
     from onepass.classify.config import ClassifyConfig
     from onepass.classify.pipeline import run_probes as run
 
-    with progress_to(progress):
+    with progress_to(progress or notebook_bar()):
         return run(_config(ClassifyConfig, {"dataset": dataset, **options}))
 
 
@@ -161,7 +163,7 @@ def finetune_network(
     from onepass.finetune.config import FinetuneConfig
     from onepass.finetune.pipeline import run_finetune
 
-    with progress_to(progress):
+    with progress_to(progress or notebook_bar()):
         return run_finetune(_config(FinetuneConfig, {"dataset": dataset, **options}), stop)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from onepass.cache.errors import InvalidInputError, UsageError
+from onepass.cache.notebook import as_html, table_html
 from onepass.classify.operating_points import OperatingPoint
 from onepass.classify.prior import Prior
 from onepass.classify.text import operating_point_text, prior_text
@@ -18,6 +19,8 @@ from onepass.predict.pixel_classifier import PixelClassifier
 from onepass.predict.pixel_models import PixelModel
 
 SELECTION = "selection"  # the part that an early stage held out of the training rows
+
+SHOWN = 20  # answers in a notebook
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,9 @@ class Prediction:
     probabilities: np.ndarray
     point: OperatingPoint | None = None
     prior: Prior | None = None
+
+    def _repr_html_(self) -> str:
+        return _answers_html(self.names, self.class_names, self.classes, self.probabilities)
 
     @property
     def classes(self) -> np.ndarray:
@@ -73,10 +79,24 @@ class PicturePrediction:
     point: OperatingPoint | None = None
     prior: Prior | None = None
 
+    def _repr_html_(self) -> str:
+        return _answers_html(self.names, self.class_names, self.classes, self.probabilities)
+
     @property
     def classes(self) -> np.ndarray:
         """Column of the class that each picture is given, (n,) int64."""
         return decided(self.probabilities, self.class_ids, self.point)
+
+
+def _answers_html(
+    names: list[str], class_names: list[str], classes: np.ndarray, probabilities: np.ndarray
+) -> str:
+    """Return the first answers as a table."""
+    rows = [("image", "class", "probability")]
+    for name, k, row in zip(names[:SHOWN], classes, probabilities, strict=False):
+        rows.append((name, class_names[k], f"{row[k]:.3f}"))
+    more = len(names) - SHOWN
+    return table_html(rows) + (as_html(f"… and {more:,} more") if more > 0 else "")
 
 
 def decided(

@@ -81,6 +81,17 @@ def test_a_callback_gets_every_update_and_nothing_is_printed(clock: list[float],
     assert len(updates) == 4 and capsys.readouterr() == ("", "")
 
 
+def test_units_of_another_kind_do_not_count_for_the_rate(clock: list[float]) -> None:
+    """The first step of an epoch compiles, or is under way and not done."""
+    updates: list[ProgressUpdate] = []
+    with progress_to(updates.append), Progress(100, "images", "epoch 2") as progress:
+        progress.skip(10)
+        assert not updates
+        clock[0] += 3
+        progress.advance(30)
+    assert str(updates[0]) == "epoch 2: 40 / 100 images · 10 images/s · 6 s left"
+
+
 def test_the_last_update_comes_after_an_error_too() -> None:
     updates: list[ProgressUpdate] = []
     with pytest.raises(KeyError), progress_to(updates.append), Progress(10, label="x") as progress:
@@ -140,8 +151,43 @@ def test_a_terminal_gets_one_line_that_is_rewritten_below_what_is_logged(
                 logging.getLogger("onepass.somewhere").info("a note")
     err = capsys.readouterr().err
     assert err.count("\n") == 2 and err.endswith("\n")
-    assert re.findall(r"\r\x1b\[2Kx: (\d)", err) == ["1", "2", "3", "3"]
+    bars = re.findall(r"\r\x1b\[2K\[([#.]{20})\] x: (\d)", err)
+    assert [number for _, number in bars] == ["1", "2", "3", "3"]
+    assert [bar.count("#") for bar, _ in bars] == [6, 13, 20, 20]
+    assert "\x1b[3" not in err and "\x1b[m" not in err  # no colours, whatever NO_COLOR says
     assert "\r\x1b[2Ka note\n" in err
+
+
+def test_a_line_is_no_wider_than_the_terminal(
+    clock: list[float], capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    with Terminal() as terminal, progress_to(terminal.progress), Progress(1, label="x" * 99):
+        pass
+    assert len(capsys.readouterr().err) == len("\r\x1b[2K") + 39 + len("\n")
+
+
+def test_a_terminal_that_can_do_nothing_gets_lines(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "dumb")
+    with Terminal() as terminal, progress_to(terminal.progress), Progress(1, label="x"):
+        pass
+    assert capsys.readouterr().err.startswith("x: 0 / 1 rows")
+
+
+def test_quiet_shows_no_progress_and_what_went_wrong_verbose_when_and_where(capsys) -> None:
+    log = logging.getLogger("onepass.somewhere")
+    for flags in ({"quiet": True}, {}, {"verbose": True}):
+        with Terminal(**flags) as terminal, progress_to(terminal.progress), Progress(1, label="x"):
+            for say in (log.debug, log.info, log.warning):
+                say("a note")
+    quiet, *plain, debug, info, warning, last = capsys.readouterr().err.splitlines()
+    assert [quiet, *plain[:2]] == ["a note"] * 3 and plain[2:] == [last]
+    assert all(
+        re.fullmatch(r"\d\d:\d\d:\d\d onepass.somewhere: a note", one)
+        for one in (debug, info, warning)
+    )
 
 
 def test_nothing_to_do_is_no_division_by_zero() -> None:

@@ -7,6 +7,7 @@ prints goes through `printable`.
 import logging
 import os
 import re
+import shutil
 import sys
 import time
 from contextlib import suppress
@@ -16,6 +17,7 @@ from types import TracebackType
 from onepass.cache.progress import ProgressUpdate
 
 LIVE_PERIOD, LOG_PERIOD = 0.2, 10.0  # seconds between lines: on a terminal, in a log
+BAR = 20  # characters
 # Control characters, which a terminal obeys; marks that turn the direction of text, which hide what
 # follows; further line ends; halves of characters, which no terminal can show.
 OBEYED = re.compile(
@@ -48,6 +50,13 @@ def reserve_descriptors() -> None:
             mute(name)
 
 
+def _bar(update: ProgressUpdate, text: str) -> str:
+    """Return a line of progress with a bar before it, no wider than the terminal; it has no colours."""
+    width = BAR * min(update.done, update.total) // max(update.total, 1)
+    columns = shutil.get_terminal_size((10 * BAR, 1)).columns
+    return f"[{'#' * width:.<{BAR}}] {text}"[: columns - 1]
+
+
 def mute(name: str) -> None:
     """Send what is still printed to `sys.<name>` nowhere; the interpreter flushes it at its end, too."""
     setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
@@ -66,7 +75,7 @@ class Terminal(logging.Handler):
     def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
         super().__init__(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
         self.quiet, self.verbose = quiet, verbose
-        self.live = sys.stderr.isatty()
+        self.live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self.period = LIVE_PERIOD if self.live else LOG_PERIOD
         self._last = time.monotonic()
         self._shown = ""  # the line of progress that stands there now, or was logged last
@@ -113,6 +122,7 @@ class Terminal(logging.Handler):
         self._last = now
         text = one_line(str(update))
         if self.live:
+            text = _bar(update, text)
             end = "\n" if update.finished else ""
             self._print(f"\r\x1b[2K{text}{end}")
             self._shown = "" if update.finished else text

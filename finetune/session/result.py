@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from onepass.cache.artifacts import Artifact, record
+from onepass.cache.notebook import as_html
 from onepass.finetune.recipes import Recipe, recipe_name_today
 from onepass.finetune.session.history import EpochRow, SelectionScore
 
@@ -75,6 +76,11 @@ class FinetuneResult(Artifact):
     probe: str = ""
     start_selection: SelectionScore | None = None
     test_rows: int = 0
+
+    def _repr_html_(self) -> str:
+        from onepass.finetune.text import train_text
+
+        return as_html(train_text(self))
 
     @property
     def gain(self) -> float | None:

@@ -39,7 +39,8 @@ from onepass.finetune.training.step import TrainStep, averaged
 
 log = logging.getLogger(__name__)
 
-FETCH_EVERY = 16  # steps between looks at the loss: each look waits for the device
+FETCH_EVERY = 16  # steps between looks at the loss, at most: each look waits for the device
+LOOK_EVERY = 1.0  # seconds between them, at most
 
 
 @record
@@ -189,7 +190,8 @@ class Training:
         self.clock = time.monotonic()
         if reason := self.feed.prepare(epoch, self.place, stop):
             return reason
-        seen, reason, batch = self.place * self.plan.batch, "", self.plan.batch
+        first, reason, batch = self.place + 1, "", self.plan.batch
+        seen = self.place * batch
         total = self.steps * batch
         with (
             Progress(total, "images", label, done=seen, note=self._note) as progress,
@@ -202,16 +204,19 @@ class Training:
                 ends = self.place == self.steps
                 reason = "" if ends else stop()
                 due = time.monotonic() - self.saved >= self.every and not ends
-                if len(waiting) == FETCH_EVERY or reason or ends or due:
+                if self.place == first:
                     self._fetch(waiting)
+                    progress.skip(batch)  # it compiles
+                    stack.enter_context(self.use)
+                    begin = looked = time.monotonic()
+                look = time.monotonic() - looked >= LOOK_EVERY or len(waiting) == FETCH_EVERY
+                if waiting and (look or reason or ends or due):
+                    steps = len(waiting)  # what is only under way is not done
+                    self._fetch(waiting)
+                    looked = time.monotonic()
+                    progress.advance(steps * batch)
                 if due and not reason:
                     self.save()
-                progress.advance(batch)
-                if progress.done == seen + batch:
-                    self._fetch(waiting)
-                    progress.restart_clock()  # the first step compiles
-                    stack.enter_context(self.use)
-                    begin = time.monotonic()
                 if reason:
                     break
             self._tick()
