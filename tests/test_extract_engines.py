@@ -307,6 +307,17 @@ def test_every_family_of_backbones_converts_or_says_that_it_does_not(
 
 
 @needs_openvino
+def test_a_batch_in_several_requests_has_the_bits_and_the_order_of_one() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 20, 20, 3), np.uint8)
+    model = build_extractor(find_backbone("tiny"), 16, (20, 20, 3), inference=True)
+    compiled = compiler(model, BY_OPENVINO)
+    (whole,), one = compiled(20)(pixels), compiled(1)
+    alone = [np.asarray(one(pixels[i : i + 1])[0]) for i in range(20)]
+    np.testing.assert_array_equal(np.asarray(whole), np.concatenate(alone))
+    assert len(np.unique(np.asarray(whole), axis=0)) == 20
+
+
+@needs_openvino
 def test_bfloat16_begins_where_the_map_is_narrowest_whatever_else_is_asked_for() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 20, 20, 3), np.uint8)
     for outputs in ([("", "avg")], [("conv0", "avg"), ("", "avg"), ("", "gem")]):

@@ -8,15 +8,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onepass.cache.content import content_of
+from onepass.cache.content import CONTENT_BYTES
 from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError
 from onepass.cache.errors import UnreadableFileError as Unreadable
 from onepass.extract.stream.engine import PixelBatch
+from onepass.predict.pictures.addresses import is_address
 from onepass.predict.pictures.sources import Picture
 from onepass.predict.pixel_classifier import PictureGeometry
 
 BAD_PICTURE = (InvalidInputError, CorruptFileError, MissingFileError, Unreadable)
-AHEAD = 4  # pictures per thread that are decoded before they are asked for
+# Pictures that a thread is given at a time: to hand over a small one alone costs half as much as to decode it. An
+# address makes its thread wait, so that no other is to wait behind it.
+TOGETHER = 8
+AHEAD = 3  # times so many, per thread, that are decoded before they are asked for
+NO_CONTENTS = np.empty(
+    (0, CONTENT_BYTES), np.uint8
+)  # a view that is drawn by them asks for them itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,7 @@ def decoded_batches(
 ) -> Iterator[PictureBatch]:
     """Yield batches of `size` usable pictures; the last is filled up with zeros.
 
-    No more than a batch and a few pictures per thread are held at a time.
+    No more than a batch and a few dozen pictures per thread are held at a time, as pixels.
     """
     count = 0
     taken: list[Picture] = []
@@ -51,7 +58,7 @@ def decoded_batches(
         made = PictureBatch(
             shard=0,
             rows=np.arange(count - len(rows), count),
-            contents=content_of(pixels[: len(rows)]),
+            contents=NO_CONTENTS,
             pixels=pixels,
             pictures=tuple(taken),
             reasons=tuple(reasons),
@@ -79,22 +86,37 @@ def _decoded(
     threads = os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
     threads = min(32, (threads or 1) + 2)  # an address makes its thread wait
     with ThreadPoolExecutor(threads, "decoder") as pool:
-        ahead: deque[tuple[Picture, Future]] = deque()
+        ahead: deque[tuple[list[Picture], Future]] = deque()
         try:
-            for picture in pictures:
-                ahead.append((picture, pool.submit(_pixels, picture, geometry)))
+            for some in _parcels(pictures):
+                ahead.append((some, pool.submit(_pixels, some, geometry)))
                 if len(ahead) >= AHEAD * threads:
                     first, future = ahead.popleft()
-                    yield first, future.result()
+                    yield from zip(first, future.result(), strict=True)
             while ahead:
                 first, future = ahead.popleft()
-                yield first, future.result()
+                yield from zip(first, future.result(), strict=True)
         finally:
             for _, future in ahead:
                 future.cancel()
 
 
-def _pixels(picture: Picture, geometry: PictureGeometry) -> np.ndarray | str:
+def _parcels(pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
+    some: list[Picture] = []
+    for picture in pictures:
+        some.append(picture)
+        if len(some) == TOGETHER or is_address(picture.name):
+            yield some
+            some = []
+    if some:
+        yield some
+
+
+def _pixels(pictures: list[Picture], geometry: PictureGeometry) -> list[np.ndarray | str]:
+    return [_pixels_of(picture, geometry) for picture in pictures]
+
+
+def _pixels_of(picture: Picture, geometry: PictureGeometry) -> np.ndarray | str:
     try:
         return geometry.pixels(picture.read(), picture.name)
     except BAD_PICTURE as error:
