@@ -1,14 +1,20 @@
-"""How fast new pictures are classified, beside extraction from decoded rows and Keras' own folder prediction.
+"""How fast new pictures are classified, where the network, the decoder or neither is the limit, beside Keras.
 
-    python benchmarks/predict.py MODEL PICTURES [--count 2000] [--large 64] [--cache-dir …] [--runs-dir …]
+    python benchmarks/predict.py [--regime NAME …] [--rounds 3] [--count 1024] [--large 256] [--memory ZIP] [--work FOLDER]
 
-MODEL is a probe or a run, PICTURES a zip or folder of images. One run, one machine, `--rounds` times in turn: (a)
-rows: the model's networks on decoded rows of its data set; (b) decoder: the pictures decoded, nothing more; (c) ours:
-`onepass predict MODEL PICTURES --out`, compiled before, with decoding, heads, novelty and the answer file; (d)
-Keras: `image_dataset_from_directory` and `predict` of the same network, in batches of as many. First with the pictures
-as they are, where the device is the limit, then with `--large` JPEG files of 12 megapixels that are made of them,
-where the decoder is. Then the peak memory of processes of their own, for 500 pictures and for all of PICTURES. The
-last line is JSON, in images per second and MB.
+Data set, features and a ridge probe for each network are made first, of 3,000 images of Tiny ImageNet (64 px), in
+`--work` (default: a temporary folder). Pictures are `--count` of its JPEG files, or `--large` photographs of 12
+megapixels that are made of them. In each regime, `--rounds` times in turn: (a) rows: the model's network on decoded
+rows; (b) decoder: the pictures decoded, nothing more; (c) ours: `onepass predict MODEL PICTURES --out`, compiled before,
+with decoding, head, novelty and the answer file; (d) Keras: `image_dataset_from_directory` and `predict` of the same
+network, in batches of as many.
+
+What ours is held against is the rows where the network is the limit, the decoder where it is, and
+1 / (1 / rows + 1 / decoder) where both want the same cores. Each ratio is the median of those of the rounds, by wall time
+and by the processor's: the first shows cores that wait, the second is the same on a busy machine.
+
+`--memory ZIP`: the peak memory of processes of their own, for 500 pictures of the zip and for all. The last line is JSON,
+in images per second, milliseconds of the processor an image, and MB.
 """
 
 import argparse
@@ -23,61 +29,76 @@ import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from common import machine
+from common import ROOT, machine, prepare, write_jpegs
 from PIL import Image
 
+ROWS = 3000  # of the data set; novelty then keeps as many vectors as it ever does
 FEW = 500
 LARGE = 4000, 3000  # px
-Ways = dict[str, tuple[int, Callable[[], object]]]  # pictures, and what is done to them
 
 
-def rate(count: int, work: Callable[[], object]) -> float:
-    """Return how many images a second a piece of work takes."""
-    begin = time.monotonic()
-    work()
-    return count / (time.monotonic() - begin)
+class Regime(NamedTuple):
+    """Pictures and a network, and which of both is the limit."""
+
+    network: tuple[str, int]
+    large: bool
+    limit: str  # "rows", "decoder" or "both"
 
 
-def medians(ways: Ways, rounds: int) -> dict[str, float]:
-    """Return the median rate of each way; a first round, that compiles, does not count."""
-    found: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(rounds + 1):
-        for name, (count, work) in ways.items():
-            value = rate(count, work)
-            if turn:
-                found[name].append(value)
-    return {name: round(statistics.median(values), 1) for name, values in found.items()}
+REGIMES = {
+    "device, lite2@260": Regime(("efficientnet_lite2", 260), False, "rows"),
+    "device, lite0@224": Regime(("efficientnet_lite0", 224), False, "rows"),
+    "decoder, lite0@64": Regime(("efficientnet_lite0", 64), True, "decoder"),
+    "balanced, lite0@128": Regime(("efficientnet_lite0", 128), False, "both"),
+    "balanced, lite0@128, 12 megapixels": Regime(("efficientnet_lite0", 128), True, "both"),
+}
+Way = Callable[[], int]  # does it, and returns to how many pictures
 
 
-def unpacked(pictures: Path, folder: Path, count: int) -> int:
-    """Write the first pictures of a zip or folder into one folder; return how many."""
-    folder.mkdir(parents=True)
-    if pictures.is_dir():
-        files = [(f.name, f.read_bytes()) for f in sorted(pictures.rglob("*.*"))[:count]]
-    else:
-        with zipfile.ZipFile(pictures) as archive:
-            names = [n for n in archive.namelist() if n.lower().endswith((".jpg", ".jpeg", ".png"))]
-            files = [(Path(n).name, archive.read(n)) for n in names[:count]]
-    for number, (name, content) in enumerate(files):
-        (folder / f"{number:06d}-{name}").write_bytes(content)
-    return len(files)
+class Cost(NamedTuple):
+    """Milliseconds an image."""
+
+    wall: float
+    processor: float
 
 
-def enlarged(source: Path, folder: Path, count: int) -> int:
-    """Write the first pictures of a folder as JPEG files of `LARGE` px into another one; return how many."""
-    folder.mkdir(parents=True)
-    files = sorted(source.iterdir())[:count]
-    for file in files:
-        with Image.open(file) as image:
-            large = image.convert("RGB").resize(LARGE, Image.Resampling.BICUBIC)
-        large.save(folder / f"{file.stem}.jpg", quality=90)
-    return len(files)
+def cost(way: Way) -> Cost:
+    """Return what a way takes."""
+    wall, processor = time.monotonic(), time.process_time()
+    count = way()
+    wall, processor = time.monotonic() - wall, time.process_time() - processor
+    return Cost(1e3 * wall / count, 1e3 * processor / count)
 
 
-def measure(options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Return the median rate of each way in images per second, of the pictures as they are and of large ones."""
+def enlarged(files: list[Path], folder: Path) -> list[Path]:
+    """Write pictures as JPEG files of `LARGE` px into a folder, those that are missing; return them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    places = [folder / f"{file.stem}.jpg" for file in files]
+    for file, place in zip(files, places, strict=True):
+        if not place.exists():
+            with Image.open(file) as image:
+                large = image.convert("RGB").resize(LARGE, Image.Resampling.BICUBIC)
+            large.save(place, quality=90)
+    return places
+
+
+def make_model(work: Path, network: tuple[str, int]) -> dict[str, Path]:
+    """Extract a network's features and fit a probe on them; return where both are."""
+    import onepass
+
+    backbone, size = network
+    places = {"cache_dir": work / "store", "runs_dir": work / f"runs-{backbone}@{size}"}
+    found = onepass.extract_features("bench", backbone, size=(size,), cache_dir=work / "store")
+    features = tuple(file.key for file in found.files)
+    onepass.run_probes("bench", features=features, head=("ridge",), **places)
+    return places
+
+
+def ways_of(places: dict[str, Path], files: list[Path], work: Path) -> dict[str, Way]:
+    """Return the ways that are compared, of a model and pictures."""
     import keras
 
     from onepass.predict.config import PredictConfig
@@ -87,71 +108,76 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     from onepass.predict.pictures.pipeline import predict_pictures
     from onepass.predict.pictures.sources import find_pictures
 
-    places = {"cache_dir": options.cache_dir, "runs_dir": options.runs_dir}
-    predictor = load_predictor(PredictConfig(models=(options.model,), **places))
+    words = tuple(map(str, files))
+    config = PredictConfig(models=("bench",), images=words, out=work / "answers.csv", **places)
+    predictor = load_predictor(config)
     pictures = predictor.on_pictures()
     network, batch = whole_network(pictures), pictures.batch
-    side, channels = pictures.geometry.side, pictures.geometry.channels
+    side, whole = pictures.geometry.side, -(-len(files) // batch) * batch
 
-    def from_rows(count: int) -> None:
-        rows = np.arange(count) % len(predictor.dataset.pixels)
-        pixels = predictor.dataset.pixels[rows]
-        waiting = [pictures.forward(pixels[i : i + batch]) for i in range(0, count, batch)]
+    def rows() -> int:
+        pixels = predictor.dataset.pixels[np.arange(whole) % len(predictor.dataset.pixels)]
+        waiting = [pictures.forward(pixels[i : i + batch]) for i in range(0, whole, batch)]
         for arrays in waiting:
             np.asarray(arrays[0])
+        return whole
 
-    def decoder(folder: Path) -> None:
+    def decoder() -> int:
         with ExitStack() as stack:
-            found = find_pictures([str(folder)], "", stack).found
+            found = find_pictures(words, "", stack).found
             for _ in decoded_batches(found, pictures.geometry, batch):
                 pass
+        return len(files)
 
-    def ours(folder: Path) -> None:
-        config = PredictConfig(
-            models=(options.model,), images=(str(folder),), out=folder.with_suffix(".csv"), **places
-        )
-        predict_pictures(config, predictor)
+    def ours() -> int:
+        return predict_pictures(config, predictor).pictures
 
-    def plain_keras(folder: Path) -> None:
+    def plain_keras() -> int:
         dataset = keras.utils.image_dataset_from_directory(
-            folder.parent, labels=None, image_size=(side, side), batch_size=batch, shuffle=False,
-            interpolation="bicubic", color_mode="rgb" if channels == 3 else "grayscale", verbose=False,
+            files[0].parent, labels=None, image_size=(side, side), batch_size=batch, shuffle=False,
+            interpolation="bicubic", verbose=False,
         )  # fmt: skip
         network.predict(dataset.map(lambda x: keras.ops.cast(x, "uint8")), verbose=0)
+        return len(files)
 
-    def rates_of(folder: Path, count: int) -> dict[str, float]:
-        whole = max(1, count // batch) * batch
-        ways: Ways = {
-            "rows": (whole, lambda: from_rows(whole)),
-            "decoder": (count, lambda: decoder(folder)),
-            "ours": (count, lambda: ours(folder)),
-            "keras": (count, lambda: plain_keras(folder)),
-        }
-        return medians(ways, options.rounds)
-
-    with tempfile.TemporaryDirectory() as work:
-        small, large = Path(work) / "small" / "all", Path(work) / "large" / "all"
-        found = {"small": rates_of(small, unpacked(options.pictures, small, options.count))}
-        if options.large:
-            found["large"] = rates_of(large, enlarged(small, large, options.large))
-    return found
+    return {"rows": rows, "decoder": decoder, "ours": ours, "keras": plain_keras}
 
 
-def peak_memory(options: argparse.Namespace, pictures: Path, count: int) -> float:
-    """Return the greatest memory (MB) of `onepass predict` on pictures, in a process of its own."""
+def compared(ways: dict[str, Way], limit: str, rounds: int) -> dict[str, float]:
+    """Return median rates and costs, and the medians of the ratios of the rounds."""
+    for way in ways.values():
+        way()  # compiles
+    found: dict[str, list[Cost]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            found[name].append(cost(way))
+    array = {name: np.array(costs) for name, costs in found.items()}  # (rounds, 2)
+    array["both"] = array["rows"] + array["decoder"]
+
+    def median(values: np.ndarray) -> float:
+        return round(float(statistics.median(values)), 2)
+
+    result = {f"{name}_rate": median(1e3 / costs[:, 0]) for name, costs in array.items()}
+    result |= {f"{name}_processor_ms": median(costs[:, 1]) for name, costs in array.items()}
+    for number, time_ in enumerate(Cost._fields):
+        for other in dict.fromkeys((limit, "both", "keras")):
+            ratio = array[other][:, number] / array["ours"][:, number]
+            result[f"ours_of_{other}_by_{time_}"] = median(ratio)
+    return result
+
+
+def peak_memory(places: dict[str, Path], archive: Path, count: int) -> float:
+    """Return the greatest memory (MB) of `onepass predict` on pictures of a zip, in a process of its own."""
     with tempfile.TemporaryDirectory() as work:
         if count:
-            unpacked(pictures, Path(work) / "some", count)
-            pictures = Path(work) / "some"
-        words = [sys.executable, "-m", "onepass", "predict", options.model, str(pictures)]
-        words += [
-            f"--out={work}/o.csv",
-            f"--cache-dir={options.cache_dir}",
-            f"--runs-dir={options.runs_dir}",
-        ]
-        root = Path(__file__).resolve().parent.parent
+            with zipfile.ZipFile(archive) as file:
+                names = [n for n in file.namelist() if n.lower().endswith((".jpg", ".jpeg"))]
+                file.extractall(Path(work) / "some", names[:count])
+            archive = Path(work) / "some"
+        words = [sys.executable, "-m", "onepass", "predict", "bench", str(archive), f"--out={work}/o.csv"]  # fmt: skip
+        words += [f"--{name.replace('_', '-')}={path}" for name, path in places.items()]
         before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        subprocess.run(words, check=True, capture_output=True, cwd=root)
+        subprocess.run(words, check=True, capture_output=True, cwd=ROOT)
         after = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     assert after >= before  # the greatest of all children so far: few pictures are measured first
     return round(after / 1000, 1)
@@ -160,31 +186,47 @@ def peak_memory(options: argparse.Namespace, pictures: Path, count: int) -> floa
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
-    parser.add_argument("pictures", type=Path)
-    parser.add_argument("--count", type=int, default=2000)
-    parser.add_argument("--large", type=int, default=64)
+    parser.add_argument("--regime", nargs="+", choices=REGIMES, default=list(REGIMES))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cache-dir", type=Path, default=Path("cache/store"))
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
+    parser.add_argument("--count", type=int, default=1024)
+    parser.add_argument("--large", type=int, default=256)
+    parser.add_argument("--memory", type=Path, metavar="ZIP")
+    parser.add_argument("--work", type=Path)
     options = parser.parse_args()
-    for name in ("pictures", "cache_dir", "runs_dir"):
-        setattr(options, name, getattr(options, name).resolve())
-    found = measure(options)
     print(machine())
-    for kind, rates in found.items():
-        limit = min(rates["rows"], rates["decoder"])
-        print(
-            f"{kind}: "
-            + ", ".join(f"{name} {value}" for name, value in rates.items())
-            + " images/s"
-        )
-        print(f"  ours / the slower of rows and decoder: {rates['ours'] / limit:.2f}")
-        print(f"  ours / keras: {rates['ours'] / rates['keras']:.2f}", flush=True)
-    memory = {"few": peak_memory(options, options.pictures, FEW)}
-    memory["all"] = peak_memory(options, options.pictures, 0)
-    print(f"memory: {memory['few']} MB for {FEW} pictures, {memory['all']} MB for all")
-    print(json.dumps({**found, "memory": memory}))
+    results: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        work = (options.work or Path(temporary)).resolve()
+        if not (work / "jpeg").exists():
+            print(write_jpegs(work / "jpeg", ROWS), flush=True)
+        prepare(work / "jpeg", work / "store")
+        small = sorted((work / "jpeg").rglob("*.*"))[: options.count]
+        (work / "small").mkdir(exist_ok=True)
+        small = [(work / "small" / f"{n:05}{file.suffix}", file) for n, file in enumerate(small)]
+        for place, file in small:
+            place.write_bytes(file.read_bytes())
+        small = [place for place, _ in small]
+        for name in options.regime:
+            regime = REGIMES[name]
+            places = make_model(work, regime.network)
+            files = enlarged(small[: options.large], work / "large") if regime.large else small
+            found = compared(ways_of(places, files, work), regime.limit, options.rounds)
+            results[name] = found
+            rates = ", ".join(
+                f"{way} {found[f'{way}_rate']:.0f}"
+                for way in ("rows", "decoder", "both", "ours", "keras")
+            )
+            wall, processor = (found[f"ours_of_{regime.limit}_by_{t}"] for t in Cost._fields)
+            print(f"{name}: {rates} images/s")
+            print(
+                f"  ours of {regime.limit}: {wall:.2f} by wall, {processor:.2f} by processor",
+                flush=True,
+            )
+        if options.memory:
+            few = peak_memory(places, options.memory, FEW)
+            results["memory"] = {"few": few, "all": peak_memory(places, options.memory, 0)}
+            print(f"memory: {results['memory']}")
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":
