@@ -15,11 +15,15 @@ if TYPE_CHECKING:
     from onepass.extract.pipeline import ExtractResult
 
 
+class Backbones(list[dict[str, Any]]):
+    """Rows of the table of backbones; none may be left of it."""
+
+
 def _work(config: ExtractConfig, stop: StopRequest) -> Any:
     if config.list_backbones:
         from onepass.extract.backbones import registry
 
-        return registry.backbone_rows()
+        return Backbones(registry.backbone_rows(config.offline, config.fits, config.licence))
     with loading_keras():
         import keras  # noqa: F401
     if "list" in config.layer:
@@ -37,17 +41,13 @@ def _made(result: Any) -> Path | None:
 
 
 def _text(result: Any) -> str:
-    if isinstance(result, list):
-        return _table(result)
-    return _plan_text(result) if result.plan else _result_text(result)
-
-
-def _table(rows: list[Any]) -> str:
-    if rows and isinstance(rows[0], dict):
+    if isinstance(result, Backbones):
         from onepass.extract.backbones import registry
 
-        return registry.backbone_table()
-    return "\n".join(f"{layer.name:<40} {layer.shape}" for layer in rows)
+        return registry.backbone_table(result)
+    if isinstance(result, list):
+        return "\n".join(f"{layer.name:<40} {layer.shape}" for layer in result)
+    return _plan_text(result) if result.plan else _result_text(result)
 
 
 def _plan_text(result: "ExtractResult") -> str:
@@ -102,7 +102,7 @@ COMMANDS = [
         made=_made,
         examples=(
             "onepass extract --dataset digits --backbone efficientnet_lite0",
-            "onepass extract --list-backbones",
+            "onepass extract --list-backbones --offline --fits 500MB",
         ),
     )
 ]

@@ -4,14 +4,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from onepass.cache.commandline.flags import StoreConfig, flag, parse_duration
+from onepass.cache.commandline.flags import StoreConfig, flag, parse_bytes, parse_duration
 from onepass.cache.errors import UsageError
 
 ENGINES = ("auto", "keras", "openvino")
 OPENVINO_PRECISIONS = ("float32", "bfloat16")
 KERAS_PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 PRECISIONS = ("auto", "float32", "bfloat16", "mixed_bfloat16", "mixed_float16")
-POOLINGS = ("avg", "max", "gem", "avg+max")
+POOLINGS = ("avg", "max", "gem", "avg+max", "token", "patches")
 EXECUTORS = ("local", "dask", "ray")
 
 
@@ -31,7 +31,11 @@ class ExtractConfig(StoreConfig):
         ("",),
         "views of the image: flip, scale:FACTOR, crop:tl|tr|bl|br|center, five-crop, random:SEED (default: as it is)",
     )
-    pooling: tuple[str, ...] = flag(("avg",), "avg, max, gem or avg+max")
+    pooling: tuple[str, ...] = flag(
+        ("avg",),
+        "of a feature map: avg, max, gem or avg+max; of a vision transformer, whose class token and mean of patches "
+        "otherwise stand side by side: token or patches, for one of them",
+    )
     dtype: str = flag("float16", "type of the stored numbers", choices=("float16", "float32"))
     engine: str | None = flag(
         None,
@@ -70,10 +74,26 @@ class ExtractConfig(StoreConfig):
     )
     dry_run: bool = flag(False, "measure a few batches, print the plan, and stop")
     list_backbones: bool = flag(False, "print every backbone and stop")
+    offline: bool = flag(False, "of the list: only those whose weights are on this machine")
+    fits: float | None = flag(
+        None, "of the list: only those whose weights are no larger, such as 500MB", metavar="SIZE", parse=parse_bytes
+    )  # fmt: skip
+    licence: str = flag(
+        "", "of the list: only those whose weights have this licence, such as apache-2.0"
+    )
 
     def __post_init__(self) -> None:
-        if self.list_backbones:
-            return
+        if not self.list_backbones:
+            self._check()
+
+    def _check(self) -> None:
+        """Refuse flags that do not fit one another.
+
+        Raises:
+            UsageError: Names them.
+        """
+        if self.offline or self.fits is not None or self.licence:
+            raise UsageError("--offline, --fits, --licence: expected --list-backbones beside them")
         for name in ("dataset", "backbone"):
             if not getattr(self, name):
                 raise UsageError(f"--{name}: expected a name, received none")

@@ -10,6 +10,7 @@ import pytest
 from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError, OnepassError
 from onepass.extract.backbones import kerashub, registry
 from onepass.extract.backbones.table import read_table
+from onepass.extract.network.model import build_extractor
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 SCALE, OFFSET = (1 / 255 / STD).tolist(), (-MEAN / STD).tolist()
@@ -87,6 +88,28 @@ def _hgnet(models):
     )
 
 
+def _clip(models):
+    image = models.CLIPVisionEncoder(
+        patch_size=56, hidden_dim=8, num_layers=1, num_heads=2, intermediate_dim=16,
+    )  # fmt: skip
+    text = models.CLIPTextEncoder(
+        vocabulary_size=20, embedding_dim=8, hidden_dim=8, num_layers=1, num_heads=2,
+        intermediate_dim=16, max_sequence_length=5,
+    )  # fmt: skip
+    return models.CLIPBackbone(image, text, projection_dim=8)
+
+
+def _siglip(models):
+    image = models.SigLIPVisionEncoder(
+        patch_size=56, hidden_dim=8, num_layers=1, num_heads=2, intermediate_dim=16,
+    )  # fmt: skip
+    text = models.SigLIPTextEncoder(
+        vocabulary_size=20, embedding_dim=8, hidden_dim=8, num_layers=1, num_heads=2,
+        intermediate_dim=16, max_sequence_length=5,
+    )  # fmt: skip
+    return models.SigLIPBackbone(image, text)
+
+
 # name in our table → (tiny backbone of the same class, size to build, its converter)
 TINY = {
     "resnet_18_imagenet": (_resnet, 48, "ResNetImageConverter"),
@@ -94,6 +117,8 @@ TINY = {
     "deit_tiny_distilled_patch16_224_imagenet": (_deit, 224, "DeiTImageConverter"),
     "dinov2_with_registers_small": (_dino, 56, "DINOV2ImageConverter"),
     "swin_tiny_patch4_window7_224": (_swin, 224, "SwinTransformerImageConverter"),
+    "clip_vit_base_patch16": (_clip, 224, "CLIPImageConverter"),
+    "siglip_base_patch16_224": (_siglip, 224, "SigLIPImageConverter"),
     "hgnetv2_b4_ssld_stage2_ft_in1k": (_hgnet, 64, "HGNetV2ImageConverter"),
 }
 
@@ -125,7 +150,8 @@ def _pixels(size):
 
 def _expected(name, backbone, x):
     """The documented conversion, in NumPy, of what KerasHub's own backbone gives."""
-    key = {"dinov2_with_registers_small": {"images": x}}.get(name, x)
+    key = {"images": x} if name.startswith(("dinov2", "clip", "siglip")) else x
+    backbone = getattr(backbone, "vision_encoder", backbone)
     output = backbone(key, training=False)
     if isinstance(output, dict):
         return np.asarray(output["stage2"])
@@ -133,7 +159,7 @@ def _expected(name, backbone, x):
     if name.startswith("swin"):
         side = int(output.shape[1] ** 0.5)
         return output.reshape(len(output), side, side, -1)
-    prefix = {"vit": 1, "dei": 2, "din": 5}.get(name[:3])
+    prefix = {"vit": 1, "cli": 1, "dei": 2, "din": 5}.get(name[:3])
     if prefix is None:
         return output
     return np.concatenate([output[:, 0], output[:, prefix:].mean(1)], axis=1)
@@ -151,6 +177,37 @@ def test_a_saved_preset_gives_identical_outputs(tmp_path, name):
     got = np.asarray(model(x, training=False))
     assert got.ndim in (2, 4)
     np.testing.assert_allclose(got, _expected(name, backbone, x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["vit_base_patch16_224_imagenet", "clip_vit_base_patch16"])
+def test_class_token_and_mean_of_patches_can_be_had_alone(tmp_path, name):
+    _save(tmp_path, name)
+    spec, pixels = registry.find_backbone(name), _pixels(224).astype("uint8")
+    outputs = [("", "avg"), ("", "token"), ("", "patches")]
+    weights = registry.WeightsChoice(tmp_path)
+    model = build_extractor(spec, 224, (224, 224, 3), outputs, weights=weights)
+    both, token, patches = map(np.asarray, model(pixels))
+    assert token.shape == patches.shape == (2, 8)
+    np.testing.assert_allclose(both, np.concatenate([token, patches], axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["token", "patches"])
+def test_tokens_are_asked_of_a_backbone_that_has_none(preset, pooling):
+    folder, spec = preset
+    weights = registry.WeightsChoice(folder)
+    with pytest.raises(InvalidInputError, match=f"--pooling {pooling}: expected the last layer"):
+        build_extractor(spec, 32, (32, 32, 3), [("", pooling)], weights=weights)
+
+
+def test_the_image_half_computes_in_the_arithmetic_that_is_asked_for(tmp_path):
+    _save(tmp_path, "siglip_base_patch16_224")
+    spec, weights = (
+        registry.find_backbone("siglip_base_patch16_224"),
+        registry.WeightsChoice(tmp_path),
+    )
+    model = build_extractor(spec, 224, (224, 224, 3), weights=weights, precision="mixed_bfloat16")
+    inner = [one for one in model.get_layer("backbone").layers if "encoder_block" in one.name]
+    assert inner and all(layer.compute_dtype == "bfloat16" for layer in inner)
 
 
 def test_preprocessing_is_the_image_converters(preset):

@@ -63,7 +63,7 @@ def test_wnids_are_keras_hubs_and_sorted():
 
 def test_rows_are_json_and_the_table_shows_each():
     rows = json.loads(json.dumps(registry.backbone_rows()))
-    lines = registry.backbone_table().splitlines()
+    lines = registry.backbone_table(rows).splitlines()
     assert len(lines) == len(rows) + 1 == len(registry.all_backbones()) + 1
     assert lines[0].split()[:2] == ["name", "family"]
     for row, line in zip(rows, lines[1:], strict=True):
@@ -71,9 +71,27 @@ def test_rows_are_json_and_the_table_shows_each():
         assert (" yes" in line) == row["offline"]
 
 
+def test_the_list_can_be_filtered():
+    def names(**how):
+        return {row["name"] for row in registry.backbone_rows(**how)}
+
+    every = names()
+    assert {"efficientnet_lite0"} <= names(offline=True) < every
+    small = names(fits=25e6)
+    assert "mobilenetv2" in small and "vgg19" not in small
+    apache = names(licence="apache-2.0")
+    assert "siglip_base_patch16_224" in apache and "resnet50" not in apache
+    assert names(fits=25e6, licence="Apache-2.0") == small & apache
+    assert names(fits=0) == set() and registry.backbone_table([]).startswith("name")
+    with pytest.raises(
+        UnknownNameError, match=r"licence 'apache' is unknown; did you mean apache-2\.0"
+    ):
+        names(licence="apache")
+
+
 def test_listing_imports_neither_keras_nor_tensorflow():
     code = (
-        "import sys; from extract.backbones import registry; registry.backbone_table(); "
+        "import sys; from extract.backbones import registry; registry.backbone_table(registry.backbone_rows()); "
         "print(sorted({m.split('.')[0] for m in sys.modules} & "
         "{'keras', 'tensorflow', 'keras_hub', 'jax', 'torch', 'scipy'}))"
     )

@@ -16,6 +16,7 @@ from onepass.cache.errors import UsageError
 from onepass.cache.stores import Store
 
 NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+SIZE = re.compile(rf"(?P<number>{NUMBER})\s*(?P<unit>b|kb|mb|gb)")
 DURATION = re.compile(
     rf"((?P<hours>{NUMBER})h)?((?P<minutes>{NUMBER})m)?((?P<seconds>{NUMBER})s)?|(?P<bare>{NUMBER})"
 )
@@ -110,6 +111,18 @@ def parse_duration(text: str) -> float:
     if not 0 < seconds < math.inf:
         raise ValueError(f"expected a duration such as 8h45m, received {text!r}")
     return seconds
+
+
+def parse_bytes(text: str) -> float:
+    """Return the bytes of `2GB`, `500 MB` or `12kB` (powers of 1000).
+
+    Raises:
+        ValueError: It is written in another way.
+    """
+    match = SIZE.fullmatch(text.strip().lower())
+    if match is None:
+        raise ValueError(f"expected a size such as 2GB or 500MB, received {text!r}")
+    return float(match["number"]) * 1000 ** "bkmg".index(match["unit"][0])
 
 
 def make_parser(program: str, summary: str, config: type, end: str = "") -> argparse.ArgumentParser:

@@ -27,7 +27,9 @@ from onepass.extract.backbones.weights_files import (
 
 TABLE = "kerashub.csv"
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+IMAGE_AND_TEXT = ("CLIPBackbone", "SigLIPBackbone")  # of which the image half is taken
 CONVERTERS = ("image_converter.json", "preprocessor.json")
+CLASS_TOKEN, PATCH_MEAN = "class_token", "patch_mean"
 OWN_MODULES = ("keras", "keras_hub")
 
 
@@ -78,10 +80,11 @@ def check_size(spec: BackboneSpec, size: int) -> None:
 def build(spec: BackboneSpec, size: int, weights: Path | str, sha256: str | None = None) -> Any:
     """Return the preset as a Keras model with one output that pooling understands.
 
-    Convolutional and window backbones give their last feature map (B, h, w, D); of several
-    stages the last. Token sequences of ViT, DeiT and DINO give (B, 2 D): the class token
-    beside the mean of the patch tokens, as DINOv2's linear evaluation does (arXiv
-    2304.07193); register and distillation tokens are left out.
+    Convolutional and window backbones give their last feature map (B, h, w, D); of several stages the
+    last. SigLIP gives the vector (B, D) of its own attention pooling. Token sequences of ViT,
+    DeiT, DINO and CLIP give (B, 2 D): the class token beside the mean of the patch tokens, as
+    DINOv2's linear evaluation does (arXiv 2304.07193); register and distillation tokens are left
+    out. Either alone is the output of the layer `CLASS_TOKEN` or `PATCH_MEAN`.
 
     Args:
         spec: Of this family.
@@ -95,8 +98,10 @@ def build(spec: BackboneSpec, size: int, weights: Path | str, sha256: str | None
 
     class_name = _row(spec)["class"]
     handle = _handle(spec, weights, sha256)
-    shape = "input_shape" if class_name == "EfficientNetBackbone" else "image_shape"
-    options = {shape: (size, size, 3), "dtype": keras.config.dtype_policy()}
+    options = {"dtype": keras.config.dtype_policy()}
+    if class_name not in IMAGE_AND_TEXT:
+        shape = "input_shape" if class_name == "EfficientNetBackbone" else "image_shape"
+        options[shape] = (size, size, 3)
     backbone = _fetch(
         spec,
         weights,
@@ -108,6 +113,8 @@ def build(spec: BackboneSpec, size: int, weights: Path | str, sha256: str | None
         expected, received = model_numbers(backbone), count_numbers(weights / WEIGHTS)
         if expected != received:
             raise another_architecture(weights, spec.name, f"{expected:,} weights", f"{received:,}")
+    if class_name in IMAGE_AND_TEXT:
+        backbone = _image_half(backbone, spec, size)
     return keras.Model(backbone.inputs[0], _one_output(backbone), name=spec.name)
 
 
@@ -206,6 +213,20 @@ def _per_channel(value: Any, default: float) -> Triple:
     return first, second, third
 
 
+def _image_half(backbone: Any, spec: BackboneSpec, size: int) -> Any:
+    """Return the network of the images, in today's arithmetic: a preset's halves keep that of their configuration."""
+    import keras
+
+    half = backbone.vision_encoder
+    side = half.inputs[0].shape[1]
+    if side != size:
+        raise InvalidInputError(f"{spec.name}: size: expected exactly {side} px, received {size}")
+    config = {**half.get_config(), "dtype": keras.config.dtype_policy()}
+    made = type(half).from_config(config)
+    made.set_weights(half.get_weights())
+    return made
+
+
 def _one_output(backbone: Any) -> Any:
     """Return one Keras tensor: (B, h, w, D), or (B, 2 D) for token sequences."""
     from keras import layers
@@ -220,14 +241,16 @@ def _one_output(backbone: Any) -> Any:
         side = math.isqrt(output.shape[1])
         return layers.Reshape((side, side, output.shape[2]), name="token_map")(output)
     patches = layers.Cropping1D((prefix, 0), name="patch_tokens")(output)
-    mean = layers.GlobalAveragePooling1D(name="patch_mean")(patches)
-    token = layers.Cropping1D((0, output.shape[1] - 1), name="class_token")(output)
+    mean = layers.GlobalAveragePooling1D(name=PATCH_MEAN)(patches)
+    token = layers.Cropping1D((0, output.shape[1] - 1), name=CLASS_TOKEN)(output)
     return layers.Concatenate(name="class_and_patches")([layers.Flatten()(token), mean])
 
 
 def _prefix_tokens(backbone: Any) -> int:
     """Return how many tokens stand before the patch tokens, the class token first."""
     kind = type(backbone).__name__
+    if kind == "CLIPVisionEncoder":
+        return 1
     if kind == "DeiTBackbone":
         return 2  # class, distillation
     if kind.startswith("DINO"):

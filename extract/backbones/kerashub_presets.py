@@ -3,7 +3,8 @@
     python -m onepass.extract.backbones.kerashub_presets
 
 Run it after keras-hub was updated, and look at the difference. Taken are the presets of
-plain image backbones (pixels in, one feature map or token sequence out). Left out is a
+plain image backbones (pixels in, one feature map or token sequence out) and of models of images
+and text, for their image half. Left out is a
 preset whose download address ends in another preset's name: keras-hub 0.32 would fetch
 EfficientNet B1 for its three EdgeTPU presets.
 """
@@ -20,6 +21,7 @@ from onepass.extract.backbones.table import FOLDER
 # Backbone class → smallest size (px), and what the size must be a multiple of; a multiple
 # of 0 means that position embeddings or windows allow the training size only.
 CLASSES = {
+    "CLIPBackbone": (0, 0),
     "CSPNetBackbone": (32, 1),
     "DeiTBackbone": (0, 0),
     "DenseNetBackbone": (32, 1),
@@ -31,6 +33,7 @@ CLASSES = {
     "MobileNetBackbone": (32, 1),
     "MobileNetV5Backbone": (64, 32),
     "ResNetBackbone": (32, 1),
+    "SigLIPBackbone": (0, 0),
     "SwinTransformerBackbone": (0, 0),
     "VGGBackbone": (32, 1),
     "ViTBackbone": (0, 0),
@@ -72,6 +75,15 @@ WIDTHS = (
     (r"^vit_huge|^dinov3_vit_huge_plus", 2 * 1280),
     (r"^dinov2(_with_registers)?_giant", 2 * 1536),
     (r"^dinov3_vit_7b", 2 * 4096),
+    (r"^clip_vit_(base|b_32)_", 2 * 768),
+    (r"^clip_vit_large_", 2 * 1024),
+    (r"^clip_vit_h_14_", 2 * 1280),
+    (r"^clip_vit_g_14_", 2 * 1408),
+    (r"^clip_vit_bigg_14_", 2 * 1664),
+    (r"^siglip2?_base_", 768),
+    (r"^siglip2?_large_", 1024),
+    (r"^siglip2?_so400m_|^medsiglip_", 1152),
+    (r"^siglip2_giant_", 1536),
     (r"", 0),
 )
 # Only what the publishers state; "" where the preset's page has to be read.
@@ -80,6 +92,9 @@ LICENCES = (
     (r"^dinov3", "DINOv3 License"),
     (r"^mit_", "NVIDIA Source Code License"),
     (r"^mobilenetv5", "Gemma Terms of Use"),
+    (r"^siglip", "Apache-2.0"),
+    (r"^clip_.*_laion2b_", "MIT"),
+    (r"^medsiglip", "Health AI Developer Foundations Terms of Use"),
     (r"", ""),
 )
 COLUMNS = (

@@ -4,6 +4,7 @@ Nothing here imports Keras before `build_backbone`, `build_top` or, for a KerasH
 `preprocessing_of` is called.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -165,8 +166,22 @@ def _checked(spec: BackboneSpec, weights: Weights) -> Weights:
     return path
 
 
-def backbone_rows() -> list[dict[str, Any]]:
-    """Return one JSON-ready dict per backbone, in the order of `all_backbones`."""
+def backbone_rows(
+    offline: bool = False, fits: float | None = None, licence: str = ""
+) -> list[dict[str, Any]]:
+    """Return one JSON-ready dict per backbone, in the order of `all_backbones`.
+
+    Args:
+        offline: Leave out those whose weights are not on this machine.
+        fits: Leave out those whose weights are larger (bytes); None for no limit.
+        licence: Leave out those whose weights have another, or none that is known; "" for any.
+
+    Raises:
+        UnknownNameError: No backbone has that licence.
+    """
+    licences = {spec.licence.lower() for spec in all_backbones() if spec.licence}
+    if licence and licence.lower() not in licences:
+        raise unknown_name("licence", licence, licences)
     return [
         {
             "name": spec.name,
@@ -180,16 +195,18 @@ def backbone_rows() -> list[dict[str, Any]]:
             "offline": spec.offline,
         }
         for spec in all_backbones()
+        if (spec.offline or not offline)
+        and (fits is None or spec.weights_mb * 1e6 <= fits)
+        and licence.lower() in ("", spec.licence.lower())
     ]
 
 
-def backbone_table() -> str:
-    """Return the backbones as a table for the terminal; `-` is not known before loading."""
+def backbone_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return rows of `backbone_rows` as a table for the terminal; `-` is not known before loading."""
     head = ("name", "family", "px", "min px", "dim", "MB", "top-1 %", "offline", "licence")
     lines: list[tuple[str, ...]] = [head]
-    for row in backbone_rows():
-        row["offline"] = "yes" if row["offline"] else "no"
-        values = list(row.values())
-        values = [*values[:6], row["top1"], row["offline"], row["licence"]]
+    for row in rows:
+        at_hand = "yes" if row["offline"] else "no"
+        values = [*list(row.values())[:6], row["top1"], at_hand, row["licence"]]
         lines.append(tuple("-" if value is None else str(value) for value in values))
     return "\n".join(table(lines, right=range(2, 7)))

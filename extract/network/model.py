@@ -6,8 +6,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from onepass.cache.errors import unknown_name
+from onepass.cache.errors import InvalidInputError, unknown_name
 from onepass.extract.backbones import registry
+from onepass.extract.backbones.kerashub import CLASS_TOKEN, PATCH_MEAN
 from onepass.extract.backbones.spec import BackboneSpec, Preprocessing
 from onepass.extract.backend import as_list
 from onepass.extract.engines.engine import Engine
@@ -15,6 +16,7 @@ from onepass.extract.network.batchnorm_folding import fold_batch_norms
 from onepass.extract.network.resize import random_seed, view_matrices
 
 PUBLISHED = registry.WeightsChoice()
+TOKENS = {"token": CLASS_TOKEN, "patches": PATCH_MEAN}  # layers that are poolings of the last one
 GEM_POWER = 3.0  # the exponent of Radenović et al., arXiv 1711.02512, where it is not learnt
 
 
@@ -197,7 +199,7 @@ def build_extractor(
     finally:
         keras.config.set_dtype_policy(before)
     preprocessing = registry.preprocessing_of(spec, weights.source)
-    tapped = tap_layers(backbone, [layer for layer, _ in outputs])
+    tapped = tap_layers(backbone, [_tap(backbone, *output) for output in outputs])
     tapped = fold_batch_norms(tapped) if inference else tapped
     pixels = keras.Input(pixel_shape, dtype="uint8", name="pixels")
     inputs = [pixels]
@@ -211,9 +213,26 @@ def build_extractor(
     )
     vectors = []
     for i, (feature_map, (_, pooling)) in enumerate(zip(as_list(tapped(x)), outputs, strict=True)):
-        vector = Pool("avg" if pooling == "logits" else pooling, name=f"pool_{i}")(feature_map)
+        kind = "avg" if pooling == "logits" or pooling in TOKENS else pooling
+        vector = Pool(kind, name=f"pool_{i}")(feature_map)
         vectors.append(_own_head(spec, weights.source, vector) if pooling == "logits" else vector)
     return keras.Model(inputs if len(inputs) > 1 else pixels, vectors, name="extractor")
+
+
+def _tap(backbone: keras.Model, layer: str, pooling: str) -> str:
+    """Return the layer that an output is taken from; the poolings of tokens are layers of their own.
+
+    Raises:
+        InvalidInputError: The backbone has no such tokens, or another layer was asked for.
+    """
+    if pooling not in TOKENS:
+        return layer
+    if layer or TOKENS[pooling] not in {one.name for one in backbone.layers}:
+        raise InvalidInputError(
+            f"--pooling {pooling}: expected the last layer of a vision transformer with a class token, received "
+            f"{layer or backbone.name}; leave it out"
+        )
+    return TOKENS[pooling]
 
 
 def tap_layers(backbone: keras.Model, layers: Sequence[str]) -> keras.Model:
