@@ -17,7 +17,13 @@ from conftest import ROOT
 from onepass.cache import errors
 from onepass.cache.artifacts import to_json
 from onepass.cache.commandline.command import Command, main
-from onepass.cache.commandline.flags import RunsConfig, StoreConfig, flag, parse_duration
+from onepass.cache.commandline.flags import (
+    RunsConfig,
+    StoreConfig,
+    flag,
+    parse_bytes,
+    parse_duration,
+)
 from onepass.cache.errors import InvalidInputError, OnepassError, UsageError, unknown_name
 from onepass.cache.stores import Store
 
@@ -140,6 +146,14 @@ def test_durations(text: str, seconds: float) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="expected a duration such as 8h45m, received"):
         parse_duration(text)
+
+
+def test_sizes() -> None:
+    sizes = {"2GB": 2e9, "500 mb": 5e8, "12kB": 12e3, "0.5gb": 5e8, "7b": 7, "500000000.0": 5e8}
+    assert {text: parse_bytes(text) for text in sizes} == sizes
+    for text in ("", "GB", "2 G", "-1GB", "2TB", "2GB2"):
+        with pytest.raises(ValueError, match="expected a size such as 2GB or 500MB, received"):
+            parse_bytes(text)
 
 
 @dataclass(frozen=True, slots=True)

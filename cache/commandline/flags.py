@@ -16,7 +16,7 @@ from onepass.cache.errors import UsageError
 from onepass.cache.stores import Store
 
 NUMBER = r"[0-9]+(?:\.[0-9]+)?"
-SIZE = re.compile(rf"(?P<number>{NUMBER})\s*(?P<unit>b|kb|mb|gb)")
+SIZE = re.compile(rf"(?P<number>{NUMBER})\s*(?P<unit>b|kb|mb|gb)?")
 DURATION = re.compile(
     rf"((?P<hours>{NUMBER})h)?((?P<minutes>{NUMBER})m)?((?P<seconds>{NUMBER})s)?|(?P<bare>{NUMBER})"
 )
@@ -114,7 +114,7 @@ def parse_duration(text: str) -> float:
 
 
 def parse_bytes(text: str) -> float:
-    """Return the bytes of `2GB`, `500 MB` or `12kB` (powers of 1000).
+    """Return the bytes of `2GB`, `500 MB`, `12kB` (powers of 1000) or a bare number of bytes.
 
     Raises:
         ValueError: It is written in another way.
@@ -122,7 +122,7 @@ def parse_bytes(text: str) -> float:
     match = SIZE.fullmatch(text.strip().lower())
     if match is None:
         raise ValueError(f"expected a size such as 2GB or 500MB, received {text!r}")
-    return float(match["number"]) * 1000 ** "bkmg".index(match["unit"][0])
+    return float(match["number"]) * 1000 ** "bkmg".index((match["unit"] or "b")[0])
 
 
 def make_parser(program: str, summary: str, config: type, end: str = "") -> argparse.ArgumentParser:
