@@ -39,7 +39,7 @@ check: .venv/ready
 
 picture: .venv/ready
 	$(BIN)/onepass report --dataset solar-cells
-	$(BIN)/python docs/picture.py "$${ONEPASS_RUNS:-runs}/solar-cells/report.html" docs/report.png
+	$(BIN)/python docs/picture.py "$${ONEPASS_RUNS:-runs}/solar-cells/report.html" docs/report.png 1440 900
 
 clean:
 	rm -rf .venv build *.egg-info

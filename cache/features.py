@@ -345,10 +345,19 @@ def extract_flags(key: FeatureKey) -> tuple[str, ...]:
         if getattr(key, name) != _DEFAULTS[name]:
             flags += ["--" + name, str(getattr(key, name))]
     if key.precision != _DEFAULTS["precision"]:
-        if key.precision.startswith(OPENVINO):
-            flags += ["--engine", "openvino"]
-        flags += ["--precision", key.precision.removeprefix(OPENVINO)]
+        engine, numbers = engine_and_numbers(key.precision)
+        flags += [] if engine == "keras" else ["--engine", engine]
+        flags += ["--precision", numbers]
     return tuple(flags)
+
+
+def engine_and_numbers(precision: str) -> tuple[str, str]:
+    """Return what computes vectors of a precision, and in which numbers, such as ("openvino", "bfloat16").
+
+    What does not begin with the name of an engine is a dtype policy of Keras, such as "mixed_bfloat16".
+    """
+    engine, _, numbers = precision.partition("_")
+    return (engine, numbers) if numbers and engine != "mixed" else ("keras", precision)
 
 
 def stored_precisions(store: AnyStore, dataset: str, key: FeatureKey) -> set[str]:

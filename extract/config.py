@@ -7,9 +7,12 @@ from pathlib import Path
 from onepass.cache.commandline.flags import StoreConfig, flag, parse_bytes, parse_duration
 from onepass.cache.errors import UsageError
 
-ENGINES = ("auto", "keras", "openvino")
-OPENVINO_PRECISIONS = ("float32", "bfloat16")
-KERAS_PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+# What each engine computes in; "auto" takes the first that this machine has, but with Keras
+PRECISIONS_OF = {
+    "keras": ("float32", "mixed_bfloat16", "mixed_float16"),
+    "openvino": ("bfloat16", "float32"),
+}
+ENGINES = ("auto", *PRECISIONS_OF)
 PRECISIONS = ("auto", "float32", "bfloat16", "mixed_bfloat16", "mixed_float16")
 POOLINGS = ("avg", "max", "gem", "avg+max", "token", "patches")
 EXECUTORS = ("local", "dask", "ray")
@@ -109,8 +112,7 @@ class ExtractConfig(StoreConfig):
             )
         if unknown := set(self.pooling) - set(POOLINGS):
             raise UsageError(f"--pooling {' '.join(unknown)}: expected {', '.join(POOLINGS)}")
-        known = {"keras": KERAS_PRECISIONS, "openvino": OPENVINO_PRECISIONS}
-        precisions = known.get(self.chosen_engine, PRECISIONS)
+        precisions = PRECISIONS_OF.get(self.chosen_engine, PRECISIONS)
         if self.precision not in ("auto", *precisions):
             raise UsageError(
                 f"--precision {self.precision}: expected {', '.join(precisions)} with --engine {self.chosen_engine}"
@@ -132,12 +134,12 @@ class ExtractConfig(StoreConfig):
 
 
 def choose_engine(named: str | None) -> str:
-    """Return the engine that the flag names, else the environment: "auto", "keras" or "openvino".
+    """Return the engine that the flag names, else the environment: "auto" or one of `PRECISIONS_OF`.
 
     Raises:
         UsageError: The environment names another.
     """
     engine = named or os.environ.get("ONEPASS_ENGINE") or "auto"
-    if engine not in ENGINES:
-        raise UsageError(f"ONEPASS_ENGINE={engine}: expected {', '.join(ENGINES)}")
+    if engine not in (known := ("auto", *PRECISIONS_OF)):
+        raise UsageError(f"ONEPASS_ENGINE={engine}: expected {', '.join(known)}")
     return engine

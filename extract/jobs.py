@@ -28,7 +28,7 @@ from onepass.data.dataset import ImageDataset
 from onepass.extract.backbones import registry
 from onepass.extract.backbones.spec import BackboneSpec
 from onepass.extract.backend import default_precision, on_accelerator
-from onepass.extract.config import ExtractConfig
+from onepass.extract.config import PRECISIONS_OF, ExtractConfig
 from onepass.extract.engines.engine import ON_CPU, Engine
 from onepass.extract.network.resize import FIVE_CROPS, view_matrices
 
@@ -124,11 +124,12 @@ def asked_precision(config: ExtractConfig) -> str:
         return default_precision() if numbers == "auto" else numbers
     if engine == "auto" and numbers != "bfloat16":
         return "" if numbers == "auto" else numbers
-    if numbers == "auto":
-        numbers = "float32" if Engine("openvino", "bfloat16").obstacle else "bfloat16"
-    if obstacle := Engine("openvino", numbers).obstacle:
-        raise UsageError(f"--engine openvino --precision {numbers}: {obstacle}")
-    return Engine("openvino", numbers).precision
+    name = "openvino" if engine == "auto" else engine
+    asked = PRECISIONS_OF[name] if numbers == "auto" else (numbers,)
+    for one in (Engine(name, numbers) for numbers in asked):
+        if not one.obstacle:
+            return one.precision
+    raise UsageError(f"--engine {name} --precision {one.numbers}: {one.obstacle}")
 
 
 def _as_stored(job: ExtractionJob, store: AnyStore, dataset: ImageDataset) -> ExtractionJob:

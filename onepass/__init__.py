@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         open_features,
         prepare_dataset,
         run_probes,
+        write_predictions,
         write_report,
     )
     from onepass.cache.progress import ProgressUpdate
@@ -39,6 +40,7 @@ __all__ = [
     "open_features",
     "prepare_dataset",
     "run_probes",
+    "write_predictions",
     "write_report",
 ]
 _ELSEWHERE = {

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from onepass.cache.commandline.flags import StoreConfig
 from onepass.cache.errors import UsageError
-from onepass.cache.keras_settings import check_keras
+from onepass.cache.keras_settings import loading_keras
 from onepass.cache.notebook import notebook_bar
 from onepass.cache.progress import ProgressCallback, progress_to
 from onepass.cache.stopping import StopRequest
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from onepass.data.summary import Prepared
     from onepass.extract.pipeline import ExtractResult
     from onepass.finetune.session.result import FinetuneResult
+    from onepass.predict.pictures.pipeline import PicturesResult
     from onepass.predict.predictor import Predictor
+    from onepass.predict.split import PredictResult
     from onepass.report.page import PageResult
 
 C = TypeVar("C")
@@ -94,9 +96,10 @@ def extract_features(
     Returns:
         What became of each feature file.
     """
-    check_keras()
     from onepass.extract.config import ExtractConfig
-    from onepass.extract.pipeline import extract_features as extract
+
+    with loading_keras():
+        from onepass.extract.pipeline import extract_features as extract
 
     config = _config(ExtractConfig, {"dataset": dataset, "backbone": backbone, **options})
     with progress_to(progress or notebook_bar()):
@@ -159,9 +162,10 @@ def finetune_network(
     Returns:
         The run: its history, its accuracy on the validation split and the test against the probe.
     """
-    check_keras()
     from onepass.finetune.config import FinetuneConfig
-    from onepass.finetune.pipeline import run_finetune
+
+    with loading_keras():
+        from onepass.finetune.pipeline import run_finetune
 
     with progress_to(progress or notebook_bar()):
         return run_finetune(_config(FinetuneConfig, {"dataset": dataset, **options}), stop)
@@ -188,6 +192,27 @@ def load_predictor(*models: str, **options: Any) -> "Predictor":
     from onepass.predict.models import load_predictor as load
 
     return load(_config(ModelsConfig, {"models": models, **options}))
+
+
+def write_predictions(
+    *models: str, progress: ProgressCallback | None = None, **options: Any
+) -> "PredictResult | PicturesResult":
+    """Write answers to a file: `onepass predict`.
+
+    Args:
+        *models: As for `load_predictor`.
+        progress: See the module.
+        **options: Fields of `onepass.predict.config.PredictConfig`: `images` for new pictures, else `split`
+            ("test" or "val"); `format`, `header` and `out`, such as format="kaggle", out="submission.csv".
+
+    Returns:
+        Where the answers lie, and what made them.
+    """
+    from onepass.predict.config import PredictConfig
+    from onepass.predict.pipeline import write_predictions as write
+
+    with progress_to(progress or notebook_bar()):
+        return write(_config(PredictConfig, {"models": models, **options}))
 
 
 def write_report(dataset: str, **options: Any) -> "PageResult":

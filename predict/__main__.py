@@ -16,13 +16,9 @@ def _predict(config: PredictConfig) -> Any:
     if config.images or any(is_run(config.runs, model) for model in config.models):
         with loading_keras():
             import onepass.predict.runs  # noqa: F401  (TensorFlow talks while it loads)
-    if config.images:
-        from onepass.predict.pictures.pipeline import predict_pictures
+    from onepass.predict.pipeline import write_predictions
 
-        return predict_pictures(config)
-    from onepass.predict.split import predict_split
-
-    return predict_split(config)
+    return write_predictions(config)
 
 
 def _text(result: Any) -> str:

@@ -1,7 +1,8 @@
 """What a trained model predicts, whatever it is made of."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -200,18 +201,8 @@ class Predictor:
             UsageError: One is of another type, or `images` is a single picture.
         """
         classifier = self.on_pictures()
-        if isinstance(images, str | bytes | Path | np.ndarray | Image.Image):
-            raise UsageError("expected a list of pictures, received a single one: put it in a list")
-        pictures = list(images)
-        names = [
-            str(p) if isinstance(p, str | Path) else f"picture {i}" for i, p in enumerate(pictures)
-        ]
-        with ThreadPoolExecutor() as pool:
-            rows = pool.map(
-                lambda one, name: classifier.geometry.pixels(_content(one, name), name),
-                pictures,
-                names,
-            )
+        names, pictures = _named(images)
+        with _decoded(pictures, names, classifier) as rows:
             parts = [
                 classifier.judge(classifier.arrays(np.stack(batch)))
                 for batch in _batches(rows, classifier.batch)
@@ -233,6 +224,31 @@ class Predictor:
             used.point,
             used.prior,
         )
+
+    def overlays(self, images: Iterable[Any]) -> list[Image.Image]:
+        """Return each picture with what speaks for its class laid over it in colour, RGB.
+
+        The colour is the class activation map of a linear head behind average pooling; of several models, of the
+        one that counts most.
+
+        Args:
+            images: As for a call.
+
+        Raises:
+            InvalidInputError: One cannot be decoded; it is named.
+            UsageError: The model has no linear head behind average pooling.
+        """
+        from onepass.predict.explain import activation_maps, evidence_for, overlay
+
+        classifier = self.on_pictures()
+        names, pictures = _named(images)
+        if not pictures:
+            return []
+        classes, maps = self(pictures).classes, activation_maps(classifier)
+        with _decoded(pictures, names, classifier) as rows:
+            pixels = np.stack(list(rows))
+        evidence = evidence_for(maps.maps(pixels), classes)
+        return [overlay(seen, one) for seen, one in zip(pixels, evidence, strict=True)]
 
     def on_pictures(self) -> PixelClassifier:
         """Return what classifies new pictures.
@@ -309,6 +325,31 @@ class Predictor:
             probabilities=used.corrected(probabilities),
             point=used.point,
             prior=used.prior,
+        )
+
+
+def _named(images: Iterable[Any]) -> tuple[list[str], list[Any]]:
+    """Return what each picture is called, and the pictures.
+
+    Raises:
+        UsageError: It is a single picture.
+    """
+    if isinstance(images, str | bytes | Path | np.ndarray | Image.Image):
+        raise UsageError("expected a list of pictures, received a single one: put it in a list")
+    pictures = list(images)
+    return [
+        str(p) if isinstance(p, str | Path) else f"picture {i}" for i, p in enumerate(pictures)
+    ], pictures
+
+
+@contextmanager
+def _decoded(
+    pictures: Sequence[Any], names: Sequence[str], classifier: PixelClassifier
+) -> Iterator[Iterator[np.ndarray]]:
+    """Give the pixels (H, W, C) uint8 of each picture in order, decoded side by side."""
+    with ThreadPoolExecutor() as pool:
+        yield pool.map(
+            lambda one, name: classifier.geometry.pixels(_content(one, name), name), pictures, names
         )
 
 

@@ -30,7 +30,6 @@ GOOD = BackboneSpec(
     [
         ("name", "Net", "lower-case"),
         ("name", "", "lower-case"),
-        ("family", "timm", "lite, applications, kerashub"),
         ("min_size", 0, "min_size"),
         ("min_size", 225, "native_size"),
         ("feature_dim", -1, "sizes >= 0"),

@@ -56,6 +56,21 @@ def test_the_colour_lies_where_the_evidence_is() -> None:
     assert seen[20, 235, 0] > 170 and np.all(seen[200:, :100] == 100)
 
 
+def test_overlays_of_new_pictures_in_python(places) -> None:
+    predictor = onepass.load_predictor("birds/logistic", **places)
+    pixels = predictor.dataset.pixels[:3]
+    classes = predictor(list(pixels)).classes
+    maps = activation_maps(predictor.on_pictures()).maps(pixels)
+    for seen, made in zip(
+        predictor.overlays(list(pixels)), zip(pixels, maps, classes, strict=True)
+    ):
+        wanted = overlay(made[0], made[1][:, :, made[2]] - made[1].mean(axis=2))
+        assert seen.mode == "RGB" and np.array_equal(np.asarray(seen), np.asarray(wanted))
+    assert predictor.overlays([]) == []
+    with pytest.raises(UsageError, match="put it in a list"):
+        predictor.overlays(pixels[0])
+
+
 def test_overlays_are_written_beside_the_answers(places, tmp_path, capsys) -> None:
     val = places["cache_dir"].parent / "birds" / "val"
     (tmp_path / "bad.jpg").write_bytes(b"no picture")

@@ -303,7 +303,7 @@ def test_the_operating_point_of_the_winner_stands_on_the_first_screen(
 
     board = Leaderboard.load(two.folder, two.name, two.dataset.digest)
     column = positive_column(two.dataset)
-    assert "<dt>Detection</dt>" not in shown() and "raise a false alarm" not in shown()
+    assert "<dt>Detection</dt>" not in shown() and "are false alarms" not in shown()
     usual = parse_goal("sensitivity=0.8")
     monkeypatch.setattr(context, "USUAL", usual)
     point = choose_for_winner(board, two.dataset, usual, column)
@@ -312,12 +312,12 @@ def test_the_operating_point_of_the_winner_stands_on_the_first_screen(
     first = shown()
     assert f'<p class="huge">{100 * alarms:.1f} %</p>' in first
     sound = two.dataset.class_names[1 - column]
-    assert f"of {sound} raise a false alarm where 80 % of {point.name} are to be found;" in first
+    assert f"of “{sound}” are false alarms when 80 % of “{point.name}” are to be found;" in first
     assert "<dt>Accuracy</dt>" in first and "; frozen, threshold" in first
     other = choose_for_winner(board, two.dataset, parse_goal("cost=FP:1,FN:3"), 1 - column)
     place = board.head_folder(board.winner) / OperatingPoint.NAME
     other.write(place)
-    assert f"of {other.name} are found at cost=FP:1,FN:3;" in shown()
+    assert f"of “{other.name}” are found at cost=FP:1,FN:3;" in shown()
     place.unlink()
 
 

@@ -7,12 +7,13 @@ Keras's dtype policies (`float32`, `mixed_bfloat16`, …) stand for Keras; `open
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onepass.cache.errors import UsageError
-from onepass.cache.features import OPENVINO
+from onepass.cache.features import OPENVINO, engine_and_numbers
 from onepass.extract.backend import Step
 
 if TYPE_CHECKING:
@@ -27,34 +28,37 @@ log = logging.getLogger(__name__)
 
 Compiler = Callable[[int], Step]
 
+# What may compute in Keras's place: a module with `obstacle(numbers)`, which says why it cannot here, and
+# `convert(model, numbers)`, which returns a Compiler. Its precisions stand in `extract/config.py`.
+ENGINES = {"openvino": "onepass.extract.engines.openvino_engine"}
+TITLES = {"keras": "Keras", "openvino": "OpenVINO"}
+
 
 @dataclass(frozen=True, slots=True)
 class Engine:
     """What computes a network.
 
     Attributes:
-        name: "keras" or "openvino".
+        name: "keras", or one of `ENGINES`.
         numbers: What it computes in: float32, bfloat16, or Keras's mixture of either with float32.
     """
 
-    name: Literal["keras", "openvino"]
+    name: str
     numbers: str
 
     @classmethod
     def of(cls, precision: str) -> "Engine":
         """Return that of a feature key's precision."""
-        if precision.startswith(OPENVINO):
-            return cls("openvino", precision.removeprefix(OPENVINO))
-        return cls("keras", precision)
+        return cls(*engine_and_numbers(precision))
 
     def __str__(self) -> str:
         """Return both in words."""
-        return f"{'Keras' if self.name == 'keras' else 'OpenVINO'} in {self.numbers}"
+        return f"{TITLES.get(self.name, self.name)} in {self.numbers}"
 
     @property
     def precision(self) -> str:
         """As a feature key says it."""
-        return self.numbers if self.name == "keras" else OPENVINO + self.numbers
+        return self.numbers if self.name == "keras" else f"{self.name}_{self.numbers}"
 
     @property
     def policy(self) -> str:
@@ -66,9 +70,7 @@ class Engine:
         """Why it cannot compute here; "" where it can."""
         if self.name == "keras":
             return ""
-        from onepass.extract.engines.openvino_engine import obstacle
-
-        return obstacle(self.numbers)
+        return import_module(ENGINES[self.name]).obstacle(self.numbers)
 
 
 def compiler(model: "keras.Model", precision: str = "float32") -> Compiler:
@@ -86,10 +88,8 @@ def compiler(model: "keras.Model", precision: str = "float32") -> Compiler:
         ConversionError: OpenVINO cannot take the model.
     """
     engine = Engine.of(precision)
-    if engine.name == "openvino":
-        from onepass.extract.engines.openvino_engine import convert
-
-        return convert(model, engine.numbers)
+    if engine.name != "keras":
+        return import_module(ENGINES[engine.name]).convert(model, engine.numbers)
     from onepass.extract.engines.keras_engine import compile_step
 
     return lambda batch: compile_step(model, batch)
@@ -110,9 +110,9 @@ def in_place_of(precision: str, asked: str = "auto") -> Engine:
         return Engine("keras", stored.policy)
     if asked == "auto":
         return stored if not stored.obstacle else stand_in(stored, stored.obstacle)
-    wanted = stored if stored.name == "openvino" else Engine("openvino", "float32")
+    wanted = stored if stored.name == asked else Engine(asked, "float32")
     if wanted.obstacle:
-        raise UsageError(f"--engine openvino: {wanted.obstacle}")
+        raise UsageError(f"--engine {asked}: {wanted.obstacle}")
     return wanted
 
 

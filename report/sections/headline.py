@@ -1,14 +1,15 @@
-"""The first screen: the winner, its margin and cost, and the errors that are left."""
+"""The first screen: what won, by how much, whether that is real, what is still wrong, and what comes next."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from onepass.cache.commandline.advice import onepass_command
 from onepass.classify.goals import RateGoal
 from onepass.classify.leaderboard.board import ProbeResult
 from onepass.classify.leaderboard.prediction_record import MemberRecord
 from onepass.classify.metrics import Share, confused_pairs, confusion_matrix
-from onepass.classify.pipeline import compare_best
+from onepass.classify.pipeline import compare_best, compare_probes
 from onepass.classify.text import gain_words
 from onepass.data.record import PublishedResult
 from onepass.report.context import ReportContext, probe_name
@@ -59,10 +60,12 @@ def build(context: ReportContext) -> Section:
     facts = {
         "numbers": numbers,
         "compared": any(number.published for number in numbers),
+        "baseline": _baseline(context),
         "verdict": _verdict(context),
         "detection": _detection(context),
         "gain": _gain(context),
         "errors": _errors(context),
+        "next": _next(context),
         "name": probe_name(context.winner),
         "rate": context.images_per_second(context.winner),
         "published": [line for line in published if line.stage not in STAGES],
@@ -127,8 +130,31 @@ def _verdict(context: ReportContext) -> str:
     if test is None:
         return ""
     runner_up = probe_name(context.board.find(test.second))
-    ahead = f"{points(test.gain)} points against the runner-up, {runner_up}"
+    ahead = f"{points(test.gain)} points against {runner_up}"
     return f"{ahead}: {test.verdict} (McNemar, {p_value(test.p_value)})"
+
+
+def _baseline(context: ReportContext) -> str:
+    """Say how the winner does against the best that takes no network, and whether a paired test confirms it."""
+    baselines = context.board.baselines
+    if not baselines:
+        return ""
+    best = max(baselines, key=lambda probe: probe.val_top1)
+    test = compare_probes(context.board, context.winner, best, context.frozen.truth)
+    beside = f"{percent(best.val_top1)} right: {points(test.gain)} points, {test.verdict}"
+    return f"{probe_name(best)}, {beside} (McNemar, {p_value(test.p_value)})"
+
+
+def _next(context: ReportContext) -> list[tuple[str, str]]:
+    """Return what to do next, and the command of each."""
+    flags = ("--dataset", context.dataset.name)
+    steps = [("new pictures", onepass_command("predict", context.chosen_name, "NEW_PICTURES"))]
+    if context.inspection is None:
+        command = onepass_command("classify", "inspect", *flags)
+        steps.insert(0, ("look for wrong labels and duplicates", command))
+    elif not context.runs:
+        steps.insert(0, ("train the network as well", onepass_command("finetune", *flags)))
+    return steps
 
 
 def _detection(context: ReportContext) -> Detected | None:
@@ -140,7 +166,8 @@ def _detection(context: ReportContext) -> Detected | None:
     if found.value is None or alarms.value is None:
         return None
     names, column = context.class_names, context.dataset.class_ids.index(point.positive)
-    name, others = names[column], names[1 - column] if len(names) == 2 else "all others"
+    name = f"“{names[column]}”"
+    others = f"“{names[1 - column]}”" if len(names) == 2 else "all others"
     kind, rate = "", str(point.goal)
     if isinstance(point.goal, RateGoal):
         kind, rate = point.goal.kind, f"{100 * point.goal.share:g}\u00a0%"
@@ -148,7 +175,7 @@ def _detection(context: ReportContext) -> Detected | None:
     rest = f"false alarms: {_with_interval(alarms)} of {others}"
     if kind == "sensitivity":
         lead, rest = alarms, f"found: {_with_interval(found)} of {name}"
-        words = f"of {others} raise a false alarm where {rate} of {name} are to be found"
+        words = f"of {others} are false alarms when {rate} of {name} are to be found"
     stage = next(stage for stage, its in context.points.items() if its is point)
     chosen = f"{stage}, threshold {point.threshold:.3g}, chosen on the held-out training images"
     return Detected(lead, words, f"{rest}; {chosen}")

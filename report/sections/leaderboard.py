@@ -66,8 +66,8 @@ def build(context: ReportContext) -> Section:
         "scores": [
             (metric.label, *map(metric.text, (found.value, found.low, found.high)))
             for name, metric in METRICS.items()
-            if (found := context.board.winner.scores.get(name))
-        ],
+            if name != "top1" and (found := context.board.winner.scores.get(name))
+        ],  # top-1 and its interval stand in the table above
         "classes": _classes(context),
         "majority": compare_with_majority(context.board, context.frozen.truth),
     }
