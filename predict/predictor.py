@@ -247,7 +247,7 @@ class Predictor:
         classes, maps = self(pictures).classes, activation_maps(classifier)
         with _decoded(pictures, names, classifier) as rows:
             pixels = np.stack(list(rows))
-        evidence = evidence_for(maps.maps(pixels), classes)
+        evidence = evidence_for(maps.maps(pixels), classes.tolist())
         return [overlay(seen, one) for seen, one in zip(pixels, evidence, strict=True)]
 
     def on_pictures(self) -> PixelClassifier:
