@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onepass.cache.commandline.table import table
 from onepass.cache.commandline.terminal import one_line
 from onepass.cache.errors import (
     CorruptFileError,
@@ -139,9 +140,9 @@ def list_text(summaries: list[Summary]) -> str:
             lines += [s.name, *summary_lines(s)]
     lines += [
         "" if lines else "No data set is prepared yet.",
-        "onepass data prepare NAME, where NAME is",
+        "onepass data prepare PATH_OR_NAME takes a known data set, or what a path of your own is:",
     ]
-    return "\n".join([*lines, *(f"  {name:<14} {about}" for name, about in SOURCES.items())])
+    return "\n".join([*lines, *(f"  {line}" for line in table(list(SOURCES.items())))])
 
 
 def show_text(shown: Shown) -> str:

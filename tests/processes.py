@@ -93,7 +93,7 @@ class Process:
 def start(*words: str, cwd: Path = ROOT, **env: str) -> Process:
     """Start `onepass WORDS` in a process of its own, with these environment variables besides.
 
-    With `TINY_BACKBONE="1"` it knows the backbone `tiny`; with `PLAIN_FIGURES="1"` it draws figures small and
+    With `TINY_BACKBONE="1"` it knows the backbone `tiny`, with "all" the EfficientNet-Lite ones are as small; with `PLAIN_FIGURES="1"` it draws figures small and
     without their layout, in a fifth of the time; with `STOPPED="1"` it waits for SIGCONT. With
     `CALL="flips:attempts"` it calls a function in `benchmarks/` with the words instead.
     """
@@ -186,7 +186,7 @@ def _command(request: dict, out: int, err: int) -> None:
 
             from onepass.extract.backbones import lite
 
-            tiny_backbone.install(lite)
+            tiny_backbone.install(lite, every=os.environ["TINY_BACKBONE"] == "all")
         if "PLAIN_FIGURES" in os.environ:
             _draw_plainly()
         from onepass.__main__ import run as onepass

@@ -6,11 +6,14 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import processes
 import pytest
+from PIL import Image
 
 from conftest import ROOT
 from onepass.__main__ import ROOMS, commands_of
@@ -211,8 +214,10 @@ def run(words: list[str], home: Path) -> str:
     return done.stdout.replace(f"{home}/", "")
 
 
-def program(text: str, home: Path) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+def program(text: str, home: Path, *before: Path) -> str:
+    """Run a Python program in a folder; what lies in the folders `before` is found by its imports first."""
+    path = os.pathsep.join(map(str, (*before, ROOT)))
+    environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run(
         [sys.executable, "-c", text], capture_output=True, text=True, cwd=home, env=environment
     )
@@ -253,3 +258,53 @@ def test_the_blocks_marked_for_it_do_what_the_pages_show(home: Path) -> None:
                     understood(advice)
                 ran += 1
     assert ran >= 10
+
+
+# Lines of the README's shell blocks that no test gives, and why.
+NOT_RUN = {
+    "make demo": "it takes six minutes; the release checklist asks for it",
+    "python3 -m venv": "it needs a package registry; test_wheel.py installs what is built",
+    "pip install .": "the same",
+}
+ALL_TINY = """
+import tiny_backbone
+from onepass.extract.backbones import lite
+tiny_backbone.install(lite, every=True)
+"""
+
+
+def pictures(folder: Path, names: Sequence[str], count: int, seed: int) -> None:
+    """Bright and dark pictures as JPEG files; without names, in the folder itself."""
+    random = np.random.default_rng(seed)
+    for number in range(count):
+        path = folder / (names[number % 2] if names else "") / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 100, (20, 20, 3)) + 120 * (number % 2)
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_work_one_after_the_other(tmp_path: Path) -> None:
+    pictures(tmp_path / "my-images", ("dark", "bright"), 80, 0)
+    pictures(tmp_path / "new-images", (), 4, 1)
+    lines = shell_lines("README.md")
+    assert all(any(line.startswith(start) for line in lines) for start in NOT_RUN)
+    for line in lines:
+        if line.startswith(tuple(NOT_RUN)):
+            continue
+        words = shlex.split(line, comments=True)
+        assert words[0] == "onepass", line
+        small = {"TINY_BACKBONE": "all", "ONEPASS_ENGINE": "keras"}
+        done = processes.run(*words[1:], cwd=tmp_path, **small)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+    assert (tmp_path / "runs" / "my-images" / "report.html").exists()
+    answers = (tmp_path / "answers.csv").read_text().splitlines()
+    assert len(answers) == 5
+    assert len(list((tmp_path / "sorted").rglob("*.jpg"))) == 4
+
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "sitecustomize.py").write_text(ALL_TINY)
+    (tmp_path / "new-images" / "0.jpg").rename(tmp_path / "new-images" / "one.jpg")
+    (python,) = (body for _, language, body in BLOCK.findall(README) if language == "python")
+    printed = program(python, tmp_path, tmp_path / "start", ROOT / "tests")
+    assert "['bright', 'dark']" in printed
