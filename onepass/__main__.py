@@ -1,4 +1,4 @@
-"""onepass run | data | extract | classify | finetune | predict | report | cache | doctor: the one command."""
+"""onepass run | data | extract | classify | finetune | predict | report | cache | doctor | completion: the one command."""
 
 import sys
 from collections.abc import Sequence
@@ -17,10 +17,15 @@ ROOMS = {
     "report": "Write one self-contained HTML page of a data set's results.",
     "cache": "What is stored: list, show, verify, export, delete, doctor.",
     "doctor": "Say what this machine has for the work, and what it lacks.",
+    "completion": "Print what completes commands and flags in a shell: bash, zsh, fish.",
 }
 
 EXAMPLES = ("onepass run my-images --budget 30m", "onepass doctor")
-OWN_WORDS = {"run": "onepass.all_stages", "doctor": "onepass.doctor"}
+OWN_WORDS = {
+    "run": "onepass.all_stages",
+    "doctor": "onepass.doctor",
+    "completion": "onepass.completion",
+}
 
 # commands that need what lies on a floor above the room whose word they stand under
 FROM_ABOVE = {"cache": ("data", "CACHE_COMMANDS"), "data": ("predict", "DATA_COMMANDS")}

@@ -5,6 +5,7 @@ import re
 from test_architecture import FLOORS
 
 from conftest import ROOT
+from onepass.cache import errors
 
 TEXT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
@@ -31,3 +32,16 @@ def test_files_that_are_named_are_there() -> None:
         assert [n for n in named if not (ROOT / room.strip("`") / n).exists()] == [], room
     for path in re.findall(r"`(\w+/[\w/]+\.py)`", TEXT):
         assert (ROOT / path).exists(), path
+
+
+def test_the_page_of_errors_is_that_of_the_code() -> None:
+    """docs/errors.md holds a row for each class of cache/errors.py, in its order and words."""
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    expected = []
+    for error in vars(errors).values():
+        if isinstance(error, type) and issubclass(error, errors.OnepassError):
+            bases = ", ".join(f"`{base.__name__}`" for base in error.__bases__)
+            text = " ".join(str(error.__doc__).split("\n\n")[0].split())
+            expected.append(f"| `{error.__name__}` | {bases} | {error.exit_code} | {text} |")
+    found = [line for line in page.splitlines() if line.startswith("| `")]
+    assert found == expected, "\n".join(expected)

@@ -18,7 +18,7 @@ ORDER = (
     "report", "data similar", "cache list", "cache show", "cache verify", "cache export", "cache migrate", "cache doctor",
     "classify", "classify ensemble", "classify sweep", "classify curve", "classify transfer", "classify inspect",
     "classify next", "finetune", "finetune find-lr", "finetune ablate", "finetune errors", "predict",
-    "predict export", "doctor", "cache delete",
+    "predict export", "doctor", "completion", "cache delete",
 )  # fmt: skip
 COMMANDS = {
     f"{word} {command.name}".strip(): command for word in ROOMS for command in commands_of(word)
