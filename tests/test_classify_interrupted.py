@@ -80,7 +80,7 @@ def test_a_killed_sweep_ends_with_the_same_bits(store: Path, tmp_path: Path) -> 
     err = process.communicate(timeout=120)[1]
     assert process.returncode == 0 and "resuming after epoch" in err
     assert found(killed) == found(whole)
-    assert {path.suffix for path in state.parent.iterdir()} == {".json"}
+    assert {path.suffix for path in state.parent.iterdir()} == {".json", ".toml"}
 
     process = start(store, killed, *words)
     assert "the same sweep was run before" in process.communicate(timeout=60)[1]
