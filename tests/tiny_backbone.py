@@ -13,21 +13,18 @@ from typing import Any
 NAME = "tiny"
 
 
-def install(lite: ModuleType) -> None:
-    """Let the family know one backbone more."""
+def install(lite: ModuleType, every: bool = False) -> None:
+    """Let the family know one backbone more; with `every`, its others are as small, under their own names."""
     specs, build = lite.specs, lite.build
 
     def with_tiny() -> list[Any]:
         known = specs()
-        return [
-            *known,
-            replace(
-                known[0], name=NAME, weights_mb=0.003, native_size=16, min_size=8, feature_dim=16
-            ),
-        ]
+        small = {"weights_mb": 0.003, "native_size": 16, "min_size": 8, "feature_dim": 16}
+        others = [replace(one, **small) if every else one for one in known]
+        return [*others, replace(known[0], name=NAME, **small)]
 
     def build_any(spec: Any, size: int, *rest: Any) -> Any:
-        return network(size) if spec.name == NAME else build(spec, size, *rest)
+        return network(size) if every or spec.name == NAME else build(spec, size, *rest)
 
     lite.specs, lite.build = with_tiny, build_any
 
