@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,7 @@ def contents(folder: Path, *, without: str = "", only: str = "") -> dict[str, An
 
 
 def _content(path: Path) -> Any:
+    from onepass.cache.errors import EarlierFormatError
     from onepass.cache.provenance import digest_bytes
     from onepass.cache.rowfile import RowFile
 
@@ -201,9 +203,10 @@ def _content(path: Path) -> Any:
         lines = [{k: v for k, v in line.items() if k not in ("time", "chain")} for line in lines]
         return {k: v for line in lines for k, v in flat(line, line["model"]).items()}
     if path.suffix == ".h5" and ".parts" not in str(path):
-        rows = RowFile.open(path)
-        rows.verify()
-        return {"rows": rows.digest}
+        with suppress(EarlierFormatError):
+            rows = RowFile.open(path)
+            rows.verify()
+            return {"rows": rows.digest}
     if path.suffix == ".npz":
         with np.load(path) as arrays:
             return {n: digest_bytes(arrays[n].tobytes()) for n in arrays.files}
