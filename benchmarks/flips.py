@@ -134,7 +134,7 @@ KINDS = (
     Kind("run.json", "runs/y/run.json", WORDS["run"], "run"),
     Kind("operating_point.json", "runs/y/heads/ridge-*/operating_point.json", HELD_OUT, "point"),
     Kind("held_out.json", "runs/y/held_out.json", ("report", "--dataset", "y"), "held out"),
-    Kind("held-out picture", "store/y/held-out/*.png", WORDS["hold back"], "held out"),
+    Kind("held-out picture", "store/y/held-out/*.png", ("data", "verify", "y"), "held out"),
     Kind("pixels.h5 of format 1", "store/colours/pixels.h5", MIGRATE, "format 1"),
     Kind("features of format 1", "store/colours/features/tiny@16.h5", MIGRATE, "format 1"),
 )  # fmt: skip

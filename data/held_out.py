@@ -7,11 +7,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from onepass.cache.files import write_atomic
+from onepass.cache.errors import CorruptFileError, MissingFileError
+from onepass.cache.files import read_bytes, write_atomic
 from onepass.cache.names import HELD_OUT
 from onepass.cache.stores import AnyStore
 from onepass.data.dataset import home_of
 from onepass.data.images import image_suffixes
+from onepass.data.pack import source_digest
 from onepass.data.record import HeldOutImage
 from onepass.data.sources.base import Item
 
@@ -53,6 +55,37 @@ def write_held_out(
         if image.file not in held:
             (folder / image.file).unlink(missing_ok=True)
     return sorted(held.values(), key=lambda image: image.file)
+
+
+def check_held_out(folder: Path, held: Sequence[HeldOutImage]) -> None:
+    """Compare the files of held-out images with their digests.
+
+    Raises:
+        CorruptFileError: Names the first that is missing or is not what was held out.
+        UnreadableFileError: The system refuses to read one.
+    """
+    wrong = [image.file for image in held if not _is_whole(folder / image.file, image.source)]
+    if wrong:
+        raise CorruptFileError(
+            f"{folder / wrong[0]}: is not the image that was held out ({len(wrong)} of {len(held)} are not); "
+            f"prepare the data set again with --hold-back {len(held)}, which writes them anew"
+        )
+
+
+def _is_whole(path: Path, source: str) -> bool:
+    try:
+        content = read_bytes(path)
+    except MissingFileError:
+        return False
+    if source_digest(content).tobytes().hex() == source:
+        return True
+    try:  # pixels that came without a file were written as one
+        with Image.open(io.BytesIO(content)) as image:
+            return (
+                image.format == "PNG" and source_digest(np.asarray(image)).tobytes().hex() == source
+            )
+    except Exception:  # whatever a decoder raises
+        return False
 
 
 def _encoded(item: Item) -> bytes:

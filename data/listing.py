@@ -27,6 +27,7 @@ from onepass.data.dataset import (
     open_dataset,
     prepared_names,
 )
+from onepass.data.held_out import check_held_out, held_out_folder
 from onepass.data.manifest import Change
 from onepass.data.record import DatasetRecord
 from onepass.data.sources import SOURCES
@@ -105,7 +106,7 @@ def show_dataset(config: ShowConfig) -> Shown:
 
 
 def verify_datasets(config: VerifyConfig) -> list[Summary]:
-    """Read every byte of one data set, or of all, and compare it with the digests.
+    """Read every byte of one data set, or of all, and of its held-out pictures; compare it with the digests.
 
     Raises:
         MissingFileError: There is none, or the first of them lacks its pixels.
@@ -123,6 +124,7 @@ def verify_datasets(config: VerifyConfig) -> list[Summary]:
         try:
             dataset = open_dataset(config.store, name)
             RowFile.open(dataset.path).verify()  # its manifest was, when it was opened
+            check_held_out(held_out_folder(config.store, name), dataset.record.held_out)
             verified.append(summarise(dataset))
         except (CorruptFileError, MissingFileError, UnreadableFileError) as error:
             errors.append(error)

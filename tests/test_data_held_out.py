@@ -8,10 +8,11 @@ from PIL import Image
 from test_data_identity import Place, files, png, write
 
 from onepass.cache.content import source_of
-from onepass.cache.errors import UsageError
+from onepass.cache.errors import CorruptFileError, UsageError
 from onepass.cache.inventory import KeyConfig, delete_entry
-from onepass.data.config import PrepareConfig
+from onepass.data.config import PrepareConfig, VerifyConfig
 from onepass.data.held_out import held_out_folder
+from onepass.data.listing import verify_datasets
 from onepass.data.prepare import prepare_dataset
 from onepass.data.record import HeldOutImage
 
@@ -103,3 +104,25 @@ def test_pixels_that_come_without_a_file_become_png_and_go_with_the_data_set(pla
     assert len(found) == 20 and {pixels.shape for pixels in found} == {(8, 8)}
     delete_entry(KeyConfig(key="digits/pixels", cache_dir=place.store))
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("kind", ["photos", "digits"])
+def test_verify_names_a_picture_that_is_not_what_was_held_out(place, kind):
+    if kind == "photos":
+        place.prepare(hold_back=6)
+    else:
+        prepare_dataset(PrepareConfig(kind="digits", hold_back=6, cache_dir=place.store))
+    config = VerifyConfig(name=kind, cache_dir=place.store)
+    verify_datasets(config)
+    path = next(held_out_folder(place.store, kind).iterdir())
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    for damaged in (bytes(content), None):
+        path.unlink()
+        if damaged:
+            path.write_bytes(damaged)
+        with pytest.raises(
+            CorruptFileError, match=f"{path.name}: is not the image .*--hold-back 6"
+        ):
+            verify_datasets(config)
+        path.touch()
