@@ -121,8 +121,6 @@ def test_verify_names_a_picture_that_is_not_what_was_held_out(place, kind):
         path.unlink()
         if damaged:
             path.write_bytes(damaged)
-        with pytest.raises(
-            CorruptFileError, match=f"{path.name}: is not the image .*--hold-back 6"
-        ):
+        with pytest.raises(CorruptFileError, match=f"{path.name}: is not the image .*--hold-back"):
             verify_datasets(config)
         path.touch()
