@@ -17,7 +17,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 MetricName = Literal["top1", "balanced", "macro-f1", "auroc", "average-precision", "log-loss"]
 ClassWeight = Literal["none", "balanced", "uncorrected"]
 
-FEW_ROWS = 2_000  # training rows: of fewer, a tenth is too small to choose on
+FEW_ROWS = 2_000  # training rows that a metric is of: of fewer, a tenth is too small to choose on
 
 CLASS_WEIGHT_HELP = (
     "balanced: each class counts the same while a head learns, and its probabilities are brought back to the "
@@ -29,7 +29,7 @@ METRIC_HELP = (
 )
 SELECT_HELP = (
     "split: a tenth of the training rows is held out for every choice; folds: each of them once, five times the "
-    f"work; auto: folds where there are fewer than {FEW_ROWS:,}"
+    f"work; auto: folds where there are fewer than {FEW_ROWS:,}, or of a rare class that the metric is of"
 )
 POSITIVE_HELP = "class that auroc and average-precision are of (default: the rarer of two; the mean over all of more)"
 

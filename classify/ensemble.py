@@ -89,12 +89,13 @@ def run_ensemble(config: EnsembleConfig) -> EnsembleResult:
     board = Leaderboard.load(folder, dataset.name, dataset.digest)
     with only_writer(folder):
         board = Leaderboard.load(folder, dataset.name, dataset.digest)
-        rows = protocol_rows(dataset, board.seed, board.select)
-        if config.metric or config.positive:
-            metric = metric_of(dataset, rows, config.metric or board.metric, config.positive)
+        another = config.metric or config.positive
+        metric = metric_of(
+            dataset, config.metric or board.metric, config.positive if another else board.positive
+        )
+        rows = protocol_rows(dataset, board.seed, board.select, metric)
+        if another:
             board = board.ranked_by(metric, dataset.class_ids)
-        else:
-            metric = metric_of(dataset, rows, board.metric, board.positive)
         chosen = _candidates(board, config.probe)
         kept = {p.id: load_probabilities(board.head_folder(p), p.rows) for p in chosen}
         made, before = [], board

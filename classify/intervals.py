@@ -29,6 +29,7 @@ from onepass.classify.metrics import (
     Metric,
     Share,
     Verdict,
+    columns_of,
     find_metric,
     one_against_rest,
     precision_at,
@@ -117,7 +118,8 @@ def _estimate(
     units = len(truth) if group is None else int(group.max()) + 1  # that are resampled
     greatest = 1.0 if metric.name != "log-loss" else -np.log(SMALLEST)
     if error <= 1e-12 or not 0 < value < greatest:
-        rows = min(effective_rows(metric, truth, probabilities), units)
+        counts = np.bincount(truth, minlength=probabilities.shape[1])
+        rows = min(effective_rows(metric, counts), units)
         other = float(stats.norm.ppf((1 + LEVEL) / 2) ** 2)
         other /= rows + other  # Wilson's upper end for 0 of `rows`
         return Estimate(value, value - other * value, value + other * (greatest - value))
@@ -209,14 +211,17 @@ def standard_error(
     return float(np.sqrt(squares)) / len(influence)
 
 
-def effective_rows(metric: Metric, truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return how many rows a metric is as sure as: of a mean over classes, the small ones decide."""
+def effective_rows(metric: Metric, counts: np.ndarray) -> float:
+    """Return how many rows a metric is as sure as: of a mean over classes, the small ones decide.
+
+    Args:
+        metric: With its positive class; one of one class has a meaning on such rows.
+        counts: Rows of each class, (K,).
+    """
     if metric.name in ("top1", "log-loss"):
-        return len(truth)
-    columns = np.unique(truth)
-    if metric.one_class:
-        columns, _ = one_against_rest(truth, probabilities, metric.positive)
-    return len(columns) ** 2 / float(np.sum(1 / np.bincount(truth)[columns]))
+        return float(counts.sum())
+    columns = columns_of(counts, metric.positive) if metric.one_class else np.flatnonzero(counts)
+    return len(columns) ** 2 / float(np.sum(1 / counts[columns]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,13 +135,21 @@ def one_against_rest(
     truth: np.ndarray, probabilities: np.ndarray, positive: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the columns (m,) that a mean over classes is of, and whose rows are theirs, bool (n, m)."""
-    classes = probabilities.shape[1]
-    if positive is None and classes == 2:
-        positive = 1
-    columns = np.arange(classes) if positive is None else np.array([positive])
-    counts = np.bincount(truth, minlength=classes)[columns]
-    columns = columns[(counts > 0) & (counts < len(truth))]
+    columns = columns_of(np.bincount(truth, minlength=probabilities.shape[1]), positive)
     return columns, truth[:, None] == columns
+
+
+def columns_of(counts: np.ndarray, positive: int | None) -> np.ndarray:
+    """Return the columns (m,) of the classes that are compared with the rest.
+
+    Args:
+        counts: Rows of each class, (K,).
+        positive: As for `auroc`.
+    """
+    if positive is None and len(counts) == 2:
+        positive = 1
+    columns = np.arange(len(counts)) if positive is None else np.array([positive])
+    return columns[(counts[columns] > 0) & (counts[columns] < counts.sum())]
 
 
 def log_loss(truth: np.ndarray, logits: np.ndarray) -> float:

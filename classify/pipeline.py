@@ -146,8 +146,8 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
     ]
     dataset = open_dataset(config.store, config.dataset)
     features = feature_inputs(config.store, dataset, config.features, config.views)
-    rows = protocol_rows(dataset, config.seed, config.select)
-    metric = metric_of(dataset, rows, config.metric, config.positive)
+    metric = metric_of(dataset, config.metric, config.positive)
+    rows = protocol_rows(dataset, config.seed, config.select, metric)
     goal = (parse_goal(config.at), positive_column(dataset, config.positive)) if config.at else None
     every = config.baselines == "all"
     probes = [

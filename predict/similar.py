@@ -15,7 +15,7 @@ from onepass.cache.errors import InvalidInputError, UsageError
 from onepass.cache.features import FeatureSet, check_fresh, resolve_features
 from onepass.cache.rows import RowFile
 from onepass.classify.heads.float16 import widen
-from onepass.classify.heads.neighbours.nearest import largest, nearest, unit_length
+from onepass.classify.heads.neighbours.nearest import NONE, largest, unit_length
 from onepass.data.contact_sheet import INK, RIGHT, Cell, contact_sheet
 from onepass.data.dataset import EXCLUDED, SPLITS, ImageDataset, open_dataset
 from onepass.data.relabel import EXCLUDE
@@ -25,7 +25,8 @@ from onepass.predict.pictures.sources import STDIN, find_pictures
 from onepass.predict.pixel_classifier import BATCH, PictureGeometry, PixelClassifier
 from onepass.predict.pixel_models import Arrays, VectorSpec, Wanted
 
-BLOCK = 1 << 13  # stored vectors that are compared at a time
+BLOCK = 1 << 13  # stored vectors of which the nearest are kept at a time
+PART = 1 << 9  # that are compared at a time: they stay in the processor's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +105,29 @@ def nearest_rows(
     queries = unit_length(queries.astype(np.float32))
     rows: np.ndarray = np.empty((len(queries), 0), np.int64)
     cosines: np.ndarray = np.empty((len(queries), 0), np.float32)
-    wide = np.empty((min(BLOCK, len(X)), X.shape[1]), np.float32)
     for start in range(0, len(X), BLOCK):
-        part = X[start : start + BLOCK]
-        base = unit_length(widen(part, wide[: len(part)]))
-        inside = np.where((own >= start) & (own < start + len(base)), own - start, -1)
-        near, close = nearest(queries, base, min(count, len(base)), inside)
-        rows, cosines = np.hstack([rows, near + start]), np.hstack([cosines, close])
+        close = _cosines(queries, X[start : start + BLOCK])
+        lines = np.flatnonzero((own >= start) & (own < start + close.shape[1]))
+        close[lines, own[lines] - start] = NONE
+        near = largest(close, min(count, close.shape[1]))
+        rows = np.hstack([rows, near + start])
+        cosines = np.hstack([cosines, np.take_along_axis(close, near, axis=1)])
         best = largest(cosines, min(count, cosines.shape[1]))
         rows, cosines = (np.take_along_axis(part, best, axis=1) for part in (rows, cosines))
     most = min(count, len(X) - bool((own >= 0).any()))
     return rows[:, :most], cosines[:, :most]
+
+
+def _cosines(queries: np.ndarray, X: np.ndarray) -> np.ndarray:
+    """Return the cosines (n, m) of queries (n, D) of length 1 and rows X (m, D), part by part of these."""
+    cosines = np.empty((len(queries), len(X)), np.float32)
+    wide = np.empty((min(PART, len(X)), X.shape[1]), np.float32)
+    for start in range(0, len(X), PART):
+        rows = X[start : start + PART]
+        base = widen(rows, wide[: len(rows)])
+        lengths = np.sqrt(np.einsum("ij,ij->i", base, base))
+        cosines[:, start : start + PART] = queries @ base.T / np.maximum(lengths, 1e-12)
+    return cosines
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from onepass.predict.similar import find_similar, nearest_rows
 @pytest.mark.parametrize("block", [3, 7, 1000])
 def test_blocks_give_what_one_sort_gives(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(similar, "BLOCK", block)
+    monkeypatch.setattr(similar, "PART", 4)
     random = np.random.default_rng(0)
     X = random.normal(size=(50, 6)).astype(np.float16)
     queries = np.vstack([X[[0, 31]], random.normal(size=(1, 6))])

@@ -18,6 +18,7 @@ from onepass.cache.errors import InvalidInputError, unknown_name
 from onepass.classify import config
 from onepass.classify.config import Budget, Select, SelectOrAuto
 from onepass.classify.heads.base import Head
+from onepass.classify.intervals import effective_rows
 from onepass.classify.leaderboard.result import ProbeResult, RowCounts
 from onepass.classify.metrics import (
     TOP1,
@@ -159,35 +160,64 @@ class Outcome:
         )
 
 
-def protocol_rows(dataset: ImageDataset, seed: int, select: SelectOrAuto = "split") -> ProtocolRows:
+def protocol_rows(
+    dataset: ImageDataset, seed: int, select: SelectOrAuto = "split", metric: Metric = TOP1
+) -> ProtocolRows:
     """Return the rows of each step of the protocol.
 
     Args:
         dataset: Each of its classes needs a training row.
         seed: Of the selection split, or of the folds.
         select: Whether a part of the training rows is held out for every choice, or each of them once; "auto": each
-            once where they are few, and can be dealt into folds.
+            once where a tenth of them would be few to choose on by the metric, and they can be dealt into folds.
+        metric: What is chosen by.
 
     Raises:
-        InvalidInputError: As `training_rows`; or a validation row has no label.
+        InvalidInputError: As `training_rows`; or a validation row has no label; or the metric has no meaning on the
+            rows that are chosen on.
     """
     train, val = training_rows(dataset), _labelled_rows(dataset, "val", "validate on")
-    if select == "folds" or (select == "auto" and len(train) < config.FEW_ROWS):
-        try:
-            fold = fold_split(
-                dataset.labels, train, dataset.content, dataset.groups, folds=FOLDS, seed=seed
+    rows = _by_folds(dataset, train, val, seed, select, metric)
+    if rows is None:
+        fit, selection = selection_rows(dataset, seed)
+        if not len(selection):
+            raise InvalidInputError(
+                f"expected at least two different training images (or groups) of a class, one to fit on and one to "
+                f"select on; all {len(train)} are equal to another of their class, or of one group"
             )
-            return ProtocolRows(train, train[fold != KEPT], train, val, dataset.rows("test"), fold)
-        except InvalidInputError:
-            if select == "folds":
-                raise
-    fit, selection = selection_rows(dataset, seed)
-    if not len(selection):
-        raise InvalidInputError(
-            f"expected at least two different training images (or groups) of a class, one to fit on and one to "
-            f"select on; all {len(train)} are equal to another of their class, or of one group"
+        rows = ProtocolRows(fit, selection, train, val, dataset.rows("test"))
+    if metric.one_class and metric.positive is not None:
+        found = int(np.sum(dataset.labels[rows.selection] == metric.positive))
+        if not 0 < found < len(rows.selection):
+            raise InvalidInputError(
+                f"--metric {metric.name}: expected selection rows of class {dataset.class_ids[metric.positive]} and "
+                f"of others, received {found} of {len(rows.selection)}"
+            )
+    return rows
+
+
+def _by_folds(
+    dataset: ImageDataset,
+    train: np.ndarray,
+    val: np.ndarray,
+    seed: int,
+    select: SelectOrAuto,
+    metric: Metric,
+) -> ProtocolRows | None:
+    """Return the rows of a choice by folds; None where it is to be made on a part of them."""
+    counts = np.bincount(dataset.labels[train], minlength=len(dataset.class_ids))
+    few = effective_rows(metric, counts) < config.FEW_ROWS
+    if select == "split" or (select == "auto" and not few):
+        return None
+    try:
+        fold = fold_split(
+            dataset.labels, train, dataset.content, dataset.groups, folds=FOLDS, seed=seed
         )
-    return ProtocolRows(fit, selection, train, val, dataset.rows("test"))
+    except InvalidInputError:
+        if select == "folds":
+            raise
+        return None
+    return ProtocolRows(train, train[fold != KEPT], train, val, dataset.rows("test"), fold)
 
 
 def training_rows(dataset: ImageDataset) -> np.ndarray:
@@ -216,29 +246,18 @@ def _labelled_rows(dataset: ImageDataset, split: str, use: str) -> np.ndarray:
     return rows
 
 
-def metric_of(dataset: ImageDataset, rows: ProtocolRows, name: str, positive: str = "") -> Metric:
+def metric_of(dataset: ImageDataset, name: str, positive: str = "") -> Metric:
     """Return what is chosen by.
 
     Args:
         dataset: Gives the classes.
-        rows: Each step's.
         name: Of the metric.
         positive: Name or id of the class that AUROC and average precision are of; see `find_positive`.
 
     Raises:
         UnknownNameError: There is no such metric or class.
-        InvalidInputError: The metric has no meaning on the rows that are chosen on.
     """
-    column = find_positive(dataset, positive)
-    metric = find_metric(name, column)
-    if metric.one_class and column is not None:
-        found = int(np.sum(dataset.labels[rows.selection] == column))
-        if not 0 < found < len(rows.selection):
-            raise InvalidInputError(
-                f"--metric {name}: expected selection rows of class {dataset.class_ids[column]} and of "
-                f"others, received {found} of {len(rows.selection)}"
-            )
-    return metric
+    return find_metric(name, find_positive(dataset, positive))
 
 
 def find_positive(dataset: ImageDataset, name: str = "") -> int | None:

@@ -89,9 +89,9 @@ class FeatureSweep:
         head.set_params(class_weight=None if config.class_weight == "none" else config.class_weight)
         head.check_params()
         grid = Grid(config.learning_rate, config.penalties, config.dropout, config.seeds)
-        rows = protocol_rows(dataset, config.seed, config.select)
+        metric = metric_of(dataset, config.metric, config.positive)
+        rows = protocol_rows(dataset, config.seed, config.select, metric)
         schedule = Schedule(config.epochs, config.keep)
-        metric = metric_of(dataset, rows, config.metric, config.positive)
         return cls(head, grid, schedule, dataset, inputs, rows, config.seed, metric)
 
     @property
