@@ -25,6 +25,7 @@ from onepass.classify.metrics import METRICS, corrected_interval, corrected_t_te
 from onepass.classify.pipeline import run_probes
 from onepass.classify.protocol.evaluate import (
     ProtocolRows,
+    metric_of,
     protocol_rows,
     run_probe,
     selected_on,
@@ -294,6 +295,22 @@ class TestSelectionByFolds:
         assert protocol_rows(pairs, 0, "auto").select == "split"  # three groups are no five folds
         with pytest.raises(InvalidInputError, match="5 folds: expected different"):
             protocol_rows(pairs, 0, "folds")
+
+    @pytest.mark.parametrize(
+        ("name", "few"),
+        [("top1", False), ("log-loss", False), ("balanced", True), ("average-precision", True)],
+    )
+    def test_a_metric_of_a_rare_class_has_as_few_rows_as_that(self, name: str, few: bool, monkeypatch) -> None:  # fmt: skip
+        data = digits()
+        dataset = data.opened(
+            labels=(data.labels == 0).astype(np.int32), class_ids=["other", "zero"], class_names=["other", "zero"]
+        )  # fmt: skip
+        rare = int(dataset.labels[dataset.rows("train")].sum())
+        monkeypatch.setattr(classify_config, "FEW_ROWS", 5 * rare)  # of which "other" has more
+        rows = protocol_rows(dataset, 0, "auto", metric_of(dataset, name))
+        assert rows.select == ("folds" if few else "split")
+        monkeypatch.setattr(classify_config, "FEW_ROWS", rare)
+        assert protocol_rows(dataset, 0, "auto", metric_of(dataset, name)).select == "split"
 
     def test_the_result_says_how_it_was_chosen_and_an_ensemble_follows(self, store, tmp_path, monkeypatch) -> None:  # fmt: skip
         monkeypatch.setattr(classify_config, "FEW_ROWS", 2_000)
