@@ -732,7 +732,7 @@ def test_a_run_that_is_killed_at_any_moment_loses_nothing(place):
     fresh = place.dataset
     assert killed.digest == fresh.digest and np.array_equal(killed.pixels, fresh.pixels)
     left = [p.name for p in (place.folder / "store" / "photos").iterdir()]
-    assert sorted(left) == ["manifest.h5", "pixels.h5"], left
+    assert sorted(left) == ["manifest.h5", "pixels.command.toml", "pixels.h5"], left
 
 
 def test_a_source_that_lacks_most_images_is_refused_unless_that_is_meant(place):

@@ -149,7 +149,8 @@ def test_without_an_epoch_the_run_is_the_probe_and_can_be_exported(
     exported = run(places, *next_of(done.stdout), "--format", "tflite", "litert")
     assert exported.returncode == DONE, exported.stderr
     files = {path.name for path in (folder / "export").iterdir()}
-    assert files == {f"digits-{name}.tflite", "labels.json", "MODEL_CARD.md", "example-litert.py"}
+    made = {f"digits-{name}.tflite", "labels.json", "MODEL_CARD.md", "example-litert.py"}
+    assert files == made | {"command.toml"}
 
 
 def test_a_finished_run_is_not_run_again(places: tuple[Path, Path], whole: dict) -> None:

@@ -170,11 +170,12 @@ def test_default_place_and_what_the_command_says(copy: Path, capsys) -> None:
     words = [NAME, "--cache-dir", str(copy / "store"), "--runs-dir", str(copy / "runs")]  # fmt: skip
     assert main("predict", COMMANDS, words) == 0
     out = capsys.readouterr().out
-    path, record = sorted((copy / "runs" / NAME / "predictions").iterdir())
+    command, path, record = sorted((copy / "runs" / NAME / "predictions").iterdir())
+    assert command.name == f"{path.stem}.command.toml"
     assert str(path) in out and path.suffix == ".csv" and "onepass finetune" in out
     assert str(record) in out and record.name == path.name + ".json"
     assert main("predict", COMMANDS, [*words, "--format", "kaggle"]) == 0
-    assert len(list(path.parent.iterdir())) == 4
+    assert len(list(path.parent.iterdir())) == 6
 
 
 class TestRefusals:
