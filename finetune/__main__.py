@@ -12,12 +12,14 @@ from onepass.finetune.config import (
     FinetuneConfig,
 )
 from onepass.finetune.text import ablation_text, errors_text, rate_text, train_text
+from onepass.finetune.training.hosts import together
 
 
 def _train(config: FinetuneConfig, stop: StopRequest) -> Any:
-    with loading_keras():
-        from onepass.finetune.pipeline import run_finetune
-    return run_finetune(config, stop)
+    with together(config.coordinator, config.processes, config.process):
+        with loading_keras():
+            from onepass.finetune.pipeline import run_finetune
+        return run_finetune(config, stop)
 
 
 def _errors(config: ErrorsConfig) -> Any:
@@ -27,9 +29,10 @@ def _errors(config: ErrorsConfig) -> Any:
 
 
 def _find_rate(config: FinetuneConfig) -> Any:
-    with loading_keras():
-        from onepass.finetune.finder import find_learning_rate
-    return find_learning_rate(config)
+    with together(config.coordinator, config.processes, config.process):
+        with loading_keras():
+            from onepass.finetune.finder import find_learning_rate
+        return find_learning_rate(config)
 
 
 def _ablate(config: AblateConfig, stop: StopRequest) -> Any:

@@ -1,6 +1,7 @@
 """The flags of `onepass finetune` and its further commands."""
 
 import math
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,10 +97,19 @@ class FinetuneConfig(RunsConfig):
         metavar="T",
         parse=parse_duration,
     )
+    coordinator: str = flag(
+        "",
+        "train on several hosts together, with the same command on each: where process 0 waits for the others, or auto: "
+        "where Slurm or Open MPI started them",
+        metavar="HOST:PORT",
+    )
+    processes: int | None = flag(None, "how many there are in all, with --coordinator HOST:PORT")
+    process: int | None = flag(None, "which of them this one is, from 0", metavar="I")
 
     def __post_init__(self) -> None:
         if self.run is not None:
             check_name("--run", self.run)
+        _check_hosts(self.coordinator, self.processes, self.process)
         if min(self.epochs or 0, self.batch, self.rows) < 0:
             raise UsageError("--epochs, --batch and --rows: expected no number below 0")
         if self.learning_rate != 0:
@@ -144,6 +154,8 @@ class AblateConfig(FinetuneConfig):
             )
         if self.learning_rate == AUTO:
             raise UsageError("ablate: --learning-rate auto: expected a number; look with find-lr")
+        if self.coordinator:
+            raise UsageError("ablate: expected no --coordinator: its short runs train on one host")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +170,22 @@ class ErrorsConfig(RunsConfig):
         check_runs((self.run,))
         if self.pictures < 1 or self.seed < 0:
             raise UsageError("--pictures, --seed: expected at least 1 picture, and a seed from 0")
+
+
+def _check_hosts(coordinator: str, processes: int | None, process: int | None) -> None:
+    given = (processes, process) != (None, None)
+    if not coordinator or coordinator == AUTO:
+        if given:
+            raise UsageError(
+                "--processes and --process: expected --coordinator HOST:PORT with them"
+            )
+    elif (
+        not (re.fullmatch(r"\S+:\d+", coordinator) and 0 <= (process or 0) < (processes or 0))
+        or process is None
+    ):
+        raise UsageError(
+            f"--coordinator {coordinator}: expected HOST:PORT with --processes N and --process from 0 to N - 1"
+        )
 
 
 def check_runs(runs: tuple[str, ...]) -> None:

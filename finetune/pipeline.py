@@ -2,6 +2,7 @@
 
 import logging
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from onepass.finetune.session.result import RESULT, FinetuneResult
 from onepass.finetune.session.run_identity import RateSearch, record_run, refuse_other
 from onepass.finetune.session.runs import logits_path, open_run
 from onepass.finetune.session.session import Session, open_session
+from onepass.finetune.training import hosts
 from onepass.finetune.training.inference import predict_logits, save_logits
 from onepass.finetune.training.layers import depth_groups, describe, table
 from onepass.finetune.training.loop import Training
@@ -50,7 +52,7 @@ def run_finetune(config: FinetuneConfig, stop: StopRequest | None = None) -> Fin
     session = open_session(config)
     runs = config.runs / config.dataset
     folder = runs / "finetune" / (config.run or _name(session))
-    with exclusive(folder, instead=ANOTHER):
+    with exclusive(folder, instead=ANOTHER) if hosts.first() else nullcontext():
         session = replace(session, folder=folder).with_recorded_rate()
         searched = session.config.learning_rate == AUTO
         refuse_other(folder, session.identity, {"learning_rate": AUTO} if searched else {})
@@ -59,9 +61,8 @@ def run_finetune(config: FinetuneConfig, stop: StopRequest | None = None) -> Fin
                 f"{folder}: this run is finished; its result follows (another name: --run NAME)"
             )
             result = replace(FinetuneResult.read(folder / RESULT), folder=folder)
-            if (
-                not (folder / ERRORS).exists() and logits_path(folder, "val").exists()
-            ):  # killed between
+            killed_between = not (folder / ERRORS).exists() and logits_path(folder, "val").exists()
+            if killed_between and hosts.first():
                 analyse_run(open_run(config.store, config.runs, result.run), config.runs)
             return result
         read_scorings(runs, session.dataset.digest)  # what is damaged is said before the work
@@ -74,7 +75,8 @@ def _trained(session: Session, folder: Path, stop: StopRequest) -> FinetuneResul
     session.check_features()
     session, found = _with_rate(session)
     classifier = session.build()
-    record_run(folder, session.identity, found, session.dataset)
+    if hosts.first():
+        record_run(folder, session.identity, found, session.dataset)
     apart = session.warm(classifier)
     _log_layers(session, classifier)
     with session.frozen_rows(classifier) as frozen:
@@ -89,9 +91,10 @@ def _trained(session: Session, folder: Path, stop: StopRequest) -> FinetuneResul
         )  # fmt: skip
         result = _scored(result, session, classifier)
     result = replace(result, seconds=time.monotonic() - begin)
-    if not stopped:
+    if not stopped and hosts.first():
         replace(result, folder=Path(folder.name)).write(folder / RESULT)
         analyse_run(open_run(config.store, config.runs, result.run), config.runs)
+    hosts.wait()
     return result
 
 
@@ -156,14 +159,13 @@ def _scored(result: FinetuneResult, session: Session, classifier: Classifier) ->
     save_logits(logits_path(folder, "val"), logits, rows)
     correct = logits.argmax(axis=1) == truth
     frozen = load_probabilities(runs / "heads" / probe.id, probe.rows).val_predicted == truth
-    record_scoring(
-        runs,
-        Scoring(
-            probe=result.run, model=digest_array(logits), features=probe.features_text,
-            inputs=probe.features_digest, head="finetune", dataset_digest=dataset.digest, seed=seed,
-            accuracy=float(correct.mean()),
-        ),
+    scoring = Scoring(
+        probe=result.run, model=digest_array(logits), features=probe.features_text,
+        inputs=probe.features_digest, head="finetune", dataset_digest=dataset.digest, seed=seed,
+        accuracy=float(correct.mean()),
     )  # fmt: skip
+    if hosts.first():
+        record_scoring(runs, scoring)
     return replace(
         result,
         val_top1=float(correct.mean()),

@@ -5,16 +5,15 @@ import os
 import shutil
 import signal
 import time
-import zipfile
 from pathlib import Path
 
 import processes
 import pytest
+from tiny_backbone import unpack_colours
 
 from onepass.cache.commandline.command import FAILED, STOPPED
 from onepass.finetune.session.runs import read_run
 
-FIXTURE = Path(__file__).parent / "fixtures" / "before_the_package.zip"
 TRAIN = ("finetune", "--dataset", "colours", "--epochs", "2000", "--batch", "16", "--run", "pair", "--no-select")  # fmt: skip
 ABLATE = ("finetune", "ablate", "--dataset", "colours", "--epochs", "2000", "--batch", "16", "--rows", "32")  # fmt: skip
 pytestmark = pytest.mark.slow
@@ -22,12 +21,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("migrated")
-    with zipfile.ZipFile(FIXTURE) as archive:
-        archive.extractall(folder)
-    done = processes.run("cache", "migrate", cwd=folder, ONEPASS_CACHE="store")
-    assert done.returncode == 0, done.stderr
-    return folder
+    return unpack_colours(tmp_path_factory.mktemp("migrated"))
 
 
 @pytest.fixture

@@ -4,11 +4,15 @@
 the package existed (`extract.backbones.lite`), and is opened with today's.
 """
 
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import processes
 
 NAME = "tiny"
 
@@ -59,3 +63,13 @@ def network(size: int) -> Any:
         low, high = (0.5, 1.5) if "norm" in variable.path else (-1.0, 1.0)
         variable.assign(random.uniform(low, high, variable.shape))
     return model
+
+
+def unpack_colours(folder: Path) -> Path:
+    """Unpack a data set with features, probes and runs of it, as today's format has them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(Path(__file__).parent / "fixtures" / "before_the_package.zip") as archive:
+        archive.extractall(folder)
+    done = processes.run("cache", "migrate", cwd=folder, ONEPASS_CACHE="store")
+    assert done.returncode == 0, done.stderr
+    return folder

@@ -16,20 +16,23 @@ import numpy as np
 from onepass.cache.arrays import pack_arrays, unpack_arrays
 from onepass.cache.errors import CorruptFileError
 from onepass.cache.files import parse_json, read_bytes, write_atomic
+from onepass.finetune.training import hosts
 
 STATE = "state"
 Variables = Mapping[str, Any]  # Keras variables by their names
 
 
 def save_variables(path: Path, groups: Mapping[str, Variables], state: dict[str, Any]) -> None:
-    """Write variables and JSON state to one `.npz`, atomically.
+    """Write variables and JSON state to one `.npz`, atomically; where several processes train, the first does.
 
     Args:
         path: The file.
         groups: Variables, or arrays, by name, such as {"model": named_variables(model)}.
         state: What else is to be known, as JSON.
     """
-    write_atomic(path, packed_variables(groups, state))
+    if hosts.first():
+        write_atomic(path, packed_variables(groups, state))
+    hosts.wait()  # the others may read it
 
 
 def packed_variables(groups: Mapping[str, Variables], state: dict[str, Any]) -> bytes:

@@ -25,6 +25,7 @@ from onepass.finetune.recipes import Recipe
 from onepass.finetune.session.checkpoint import load_variables, save_variables
 from onepass.finetune.session.run_identity import CONFIG, RunConfig, RunIdentity
 from onepass.finetune.session.start import Start, choose_start
+from onepass.finetune.training import hosts
 from onepass.finetune.training.batches import Examples
 from onepass.finetune.training.frozen_rows import FrozenRows, open_frozen_rows
 from onepass.finetune.training.loop import Training
@@ -213,7 +214,7 @@ class Session:
         if rows.selection is None:
             return head.linear()
         path = self.folder / START if self.folder else None
-        if path is None or not path.exists():
+        if path is None or not hosts.of_first(path.exists()):
             inputs = inputs_of(self.config.store, self.dataset, self.start.probe)
             log.info(
                 f"{self.start.text}: fitted anew on {len(rows.head):,} rows, without the selection split"

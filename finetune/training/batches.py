@@ -14,7 +14,9 @@ from onepass.extract.backend import on_accelerator
 from onepass.extract.stream.engine import Channel
 from onepass.finetune.augmentation import draw, draw_order, orientations_of
 from onepass.finetune.recipes import Augmentation
+from onepass.finetune.training import hosts
 from onepass.finetune.training.frozen_rows import FrozenRows
+from onepass.finetune.training.parallel import read_share
 
 RESIDENT_BYTES = 8_000_000_000  # of pixels that may lie on an accelerator
 
@@ -98,8 +100,8 @@ class StepPlan:
 class Feed:
     """Gives the steps of an epoch their arrays: (pixels, labels, draws).
 
-    On an accelerator all pixels that are trained on lie on the device, where they fit; elsewhere a
-    thread reads the next batches while the device computes. Where it is kept, what frozen layers made of the
+    On an accelerator all pixels that are trained on lie on the device, where they fit and one process trains; elsewhere
+    a thread reads the next batches while the device computes. Where it is kept, what frozen layers made of the
     images takes the place of pixels and draws.
 
     Args:
@@ -112,7 +114,7 @@ class Feed:
         self.frozen = examples.frozen
         one = int(np.prod(self.pixels.shape[1:]))
         self.resident: Any = None
-        if on_accelerator() and one * len(plan.rows) <= RESIDENT_BYTES:
+        if on_accelerator() and hosts.count() == 1 and one * len(plan.rows) <= RESIDENT_BYTES:
             self.resident = keras.ops.convert_to_tensor(self.pixels[plan.rows])
 
     def prepare(self, epoch: int, place: int, stop: Callable[[], str]) -> str:
@@ -160,7 +162,7 @@ class Feed:
 
     def _pixels(self, rows: np.ndarray) -> Any:
         if self.resident is None:
-            return self.pixels[rows]
+            return read_share(self.pixels, rows)
         return keras.ops.take(self.resident, np.searchsorted(self.plan.rows, rows), axis=0)
 
     def done(self) -> None:

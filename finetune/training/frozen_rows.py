@@ -32,6 +32,7 @@ from onepass.extract.stream.worker import ShardTask, check_sentinel, compute_sha
 from onepass.finetune.augmentation import ORIENTATIONS, draw, orientation_draws, orientations_of
 from onepass.finetune.recipes import Augmentation, Recipe
 from onepass.finetune.session.start import Start
+from onepass.finetune.training import hosts
 from onepass.finetune.training.model import Trainer
 
 log = logging.getLogger(__name__)
@@ -175,6 +176,8 @@ def _obstacle(trainer: Trainer, recipe: Recipe, start: Start) -> str:
         return "there is no layer below the trained ones through which everything passes"
     if on_accelerator():
         return "their outputs are kept on a CPU only"
+    if hosts.count() > 1:
+        return "their outputs are kept by one process only"
     if np.prod(trainer.network.input.shape[1:]) > np.prod(trainer.frozen.input.shape[1:]):
         return "their output is larger than the image that it is made of"
     return ""

@@ -19,6 +19,7 @@ from onepass.extract.stream.engine import PixelBatch, Stream, cut_batches
 from onepass.finetune.recipes import Recipe
 from onepass.finetune.session.checkpoint import all_finite, load_variables, named_variables
 from onepass.finetune.session.run_identity import RunIdentity
+from onepass.finetune.training import hosts
 from onepass.finetune.training.model import Classifier, assemble
 
 BATCH = 64
@@ -28,8 +29,10 @@ WEIGHTS = "weights.npz"  # of a finished run, in its folder
 def predict_logits(
     classifier: Classifier, pixels: np.ndarray, rows: np.ndarray, label: str
 ) -> np.ndarray:
-    """Return the logits (n, K) float32 of some rows, in their order; see `predict_rows`."""
-    return predict_rows(classifier.predictor, pixels, rows, label)
+    """Return the logits (n, K) float32 of some rows, in their order, by all processes; see `predict_rows`."""
+    return hosts.by_shares(
+        lambda share: predict_rows(classifier.predictor, pixels, share, label), rows
+    )
 
 
 def predict_rows(
@@ -58,8 +61,9 @@ def predict_rows(
 
 
 def save_logits(path: Path, logits: np.ndarray, rows: np.ndarray) -> None:
-    """Write logits and their rows as `.npz`, atomically."""
-    write_atomic(path, pack_arrays({"logits": logits, "rows": rows}))
+    """Write logits and their rows as `.npz`, atomically; where several processes train, the first does."""
+    if hosts.first():
+        write_atomic(path, pack_arrays({"logits": logits, "rows": rows}))
 
 
 def restore(folder: Path, identity: RunIdentity, dataset: ImageDataset) -> Classifier:

@@ -12,7 +12,12 @@ from typing import Any
 from onepass.cache.artifacts import from_json, record, to_json
 from onepass.cache.errors import CorruptFileError, OnepassError
 from onepass.cache.progress import Progress
-from onepass.extract.backend import device_failures, device_names, is_out_of_memory
+from onepass.extract.backend import (
+    device_failures,
+    device_names,
+    is_out_of_memory,
+    on_accelerator,
+)
 from onepass.extract.stream.gpu_use import watch_gpus
 from onepass.finetune.recipes import Recipe
 from onepass.finetune.session.checkpoint import (
@@ -29,6 +34,7 @@ from onepass.finetune.session.history import (
     best_first,
     why_ended,
 )
+from onepass.finetune.training import hosts
 from onepass.finetune.training.batches import Examples, Feed, StepPlan
 from onepass.finetune.training.layers import depth_groups, rate_factors
 from onepass.finetune.training.model import Classifier
@@ -202,8 +208,7 @@ class Training:
                 waiting.append(self._stepped(arrays))
                 self.place += 1
                 ends = self.place == self.steps
-                reason = "" if ends else stop()
-                due = time.monotonic() - self.saved >= self.every and not ends
+                reason, due = ("", False) if ends else self._asked(stop)
                 if self.place == first:
                     self._fetch(waiting)
                     progress.skip(batch)  # it compiles
@@ -233,6 +238,17 @@ class Training:
             self.trainer = self.classifier.trainer_at(size)
             self.step = self._compiled(self.step.parts)
 
+    def _asked(self, stop: Callable[[], str]) -> tuple[str, bool]:
+        """Return why to stop now, and whether a checkpoint is due; several processes agree on both."""
+        reason, due = stop(), time.monotonic() - self.saved >= self.every
+        if hosts.count() == 1:
+            return reason, due
+        every = FETCH_EVERY if on_accelerator() else 1
+        if self.place % every:  # to agree, they wait for the step
+            return "", False
+        wish = hosts.largest(2 if reason else int(due))
+        return (reason or "another process stops") if wish == 2 else "", wish > 0
+
     def _compiled(self, parts: int) -> TrainStep:
         self.untried = True
         return TrainStep(
@@ -250,7 +266,7 @@ class Training:
                     self.untried = False
                 return loss, correct
             except Exception as error:
-                if not is_out_of_memory(error):
+                if not is_out_of_memory(error) or hosts.count() > 1:  # one alone cannot change it
                     raise
                 parts = self.step.parts * 2
                 if self.plan.batch % parts:

@@ -14,6 +14,7 @@ from onepass.classify.protocol.evaluate import SELECTION_FRACTION
 from onepass.finetune.recipes import Recipe
 from onepass.finetune.session.checkpoint import load_variables, named_variables, save_variables
 from onepass.finetune.session.history import SelectionScore
+from onepass.finetune.training import hosts
 from onepass.finetune.training.batches import Examples
 from onepass.finetune.training.step import EvalStep
 
@@ -53,16 +54,9 @@ class Evaluator:
 
     def __call__(self) -> SelectionScore:
         """Return how the network does as it is."""
-        parts = []
         if self.frozen:
             self.frozen.compute(self.rows, np.zeros_like(self.rows))
-        for first in range(0, len(self.rows), BATCH):
-            rows = self.rows[first : first + BATCH]
-            padded = np.concatenate([rows, np.repeat(rows[-1:], BATCH - len(rows))])
-            seen = self.frozen.maps(padded) if self.frozen else self.pixels[padded]
-            parts.append(np.asarray(self.step(seen))[: len(rows)])
-            release(self.pixels[rows[0] : rows[-1] + 1])
-        logits, truth = np.concatenate(parts), self.labels[self.rows]
+        logits, truth = hosts.by_shares(self._logits, self.rows), self.labels[self.rows]
         merit = None
         if self.metric.name != TOP1.name:
             chances = softmax(logits.astype(np.float64))
@@ -70,6 +64,17 @@ class Evaluator:
         return SelectionScore(
             accuracy(truth, logits.argmax(axis=1)), log_loss(truth, logits), merit
         )
+
+    def _logits(self, wanted: np.ndarray) -> np.ndarray:
+        """Return what the network says of rows, (n, K)."""
+        parts = []
+        for first in range(0, len(wanted), BATCH):
+            rows = wanted[first : first + BATCH]
+            padded = np.concatenate([rows, np.repeat(rows[-1:], BATCH - len(rows))])
+            seen = self.frozen.maps(padded) if self.frozen else self.pixels[padded]
+            parts.append(np.asarray(self.step(seen))[: len(rows)])
+            release(self.pixels[rows.min() : rows.max() + 1])
+        return np.concatenate(parts)
 
 
 def only_the_last(rows: np.ndarray | None, recipe: Recipe) -> bool:
@@ -110,7 +115,7 @@ class BestEpochs:
         wanted = {self._path(epoch) for epoch in ranked[: self.count]}
         for path in self.folder.glob("epoch-*.npz"):
             if path not in wanted:
-                path.unlink()
+                path.unlink(missing_ok=True)  # another process may have
 
     def soup(self, ranked: list[int], evaluate: Callable[[], SelectionScore]) -> Chosen:
         """Average the kept weights greedily into the model (Wortsman et al., ICML 2022, recipe 1).

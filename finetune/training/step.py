@@ -13,7 +13,7 @@ from onepass.extract.backend import on_accelerator, tensorflow_graph
 from onepass.finetune.augmentation import mixed_targets
 from onepass.finetune.training.model import Trainer
 from onepass.finetune.training.optimizer import LayerwiseAdam, LayerwiseSGD
-from onepass.finetune.training.parallel import Sharing, divided_like
+from onepass.finetune.training.parallel import Sharing, divided_like, local
 
 Draws = dict[str, np.ndarray]
 
@@ -32,7 +32,7 @@ class TrainStep:
         smoothing: Of the labels.
         parts: Into how many the batch is cut where the device's memory does not hold it; their
             gradients are added up, so that the step is that of the whole batch.
-        devices: How many of this host share each part; see `onepass.finetune.training.parallel.devices_for`.
+        devices: How many share each part; see `onepass.finetune.training.parallel.devices_for`.
         stored: Whether it is called with what the frozen layers made of the images, in place of pixels.
         class_weights: What an image of each class counts, (K,), one on average over the images; None: all alike.
             The loss is that of the mix which the weights make, and the logits remain those of the training mix: the
@@ -63,7 +63,7 @@ class TrainStep:
             return
         for variables, values in zip(self._variables(), self._state, strict=True):
             for variable, value in zip(variables, values, strict=True):
-                variable.assign(value)
+                variable.assign(local(value))
 
     def forget(self) -> None:
         """Take the variables as they are from the next step on."""
@@ -175,7 +175,7 @@ class TrainStep:
             if self._state is None:
                 values = tuple([v.value for v in variables] for variables in self._variables())
                 self._state = sharing.copy(values)
-            arrays = sharing.divide(arrays, len(arrays[0]))
+            arrays = sharing.divide(arrays, arrays[0].shape[0])
             loss, correct, self._state = whole(self._state, *arrays)
             return loss, correct
 
