@@ -5,6 +5,7 @@ other images, or in another order, finds in it what it needs.
 """
 
 import io
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,6 +138,15 @@ def write_shard(folder: Path, kind: ShardKind, arrays: dict[str, np.ndarray]) ->
     write_atomic(path, buffer.getbuffer())
     read_shard(path, kind)
     return path
+
+
+def write_shard_once(folder: Path, kind: ShardKind, arrays: dict[str, np.ndarray]) -> None:
+    """Commit a shard, unless another process did: what was adopted is never replaced."""
+    with suppress(OnepassError):
+        there = read_shard(shard_path(folder, arrays[kind.key][0]), kind)
+        if np.array_equal(there[kind.key], arrays[kind.key]):
+            return
+    write_shard(folder, kind, arrays)
 
 
 def read_shard(path: Path, kind: ShardKind) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from onepass.cache.commandline.flags import StoreConfig, flag
+from onepass.cache.commandline.flags import ClusterConfig, StoreConfig, flag
 from onepass.cache.errors import UsageError
 from onepass.cache.names import check_new_dataset
 from onepass.data.record import SYMMETRIES
@@ -36,7 +36,7 @@ def _check_columns(columns: tuple[str, ...]) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PrepareConfig(StoreConfig):
+class PrepareConfig(ClusterConfig):
     """Flags of `onepass data prepare`."""
 
     kind: str = flag(
@@ -125,6 +125,7 @@ class PrepareConfig(StoreConfig):
     raw_dir: Path | None = flag(None, "folder of the downloads (default: data/raw)")
 
     def __post_init__(self) -> None:
+        self.check_cluster()
         if self.max_side is not None and not 1 <= self.max_side <= LARGEST_SIDE:
             raise UsageError(f"--max-side: expected 1 to {LARGEST_SIDE}, received {self.max_side}")
         if self.pad and self.fit not in (None, "pad"):

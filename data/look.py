@@ -1,9 +1,10 @@
 """One look at each image of a source: what file it is, how large, and whether it is known already."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from onepass.data.images import inspect_image
 from onepass.data.manifest import GREY, IMAGE_SIZE, SOURCE, STAMP, Manifest
 from onepass.data.pack import BAD_IMAGE, USUAL, quiet_bombs, source_digest, threads
 from onepass.data.sources.base import Item, Survey
+
+if TYPE_CHECKING:
+    from onepass.data.cluster.decoders import Decoders
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ def look_at(
     *,
     rehash: bool = False,
     alike: Survey | None = None,
+    decoders: "Decoders | None" = None,
 ) -> Look:
     """Read each image that is not known to be as it was, and digest it.
 
@@ -78,6 +83,7 @@ def look_at(
         before: The data set as it was prepared before: a file whose stamp it has is not read.
         rehash: Read every file, whatever its stamp.
         alike: Of a source whose images are all alike; spares the look at their headers.
+        decoders: The workers that read them; None: this process does.
     """
     stamps = [item.stamp or bytes(CONTENT_BYTES) for item in items]
     stamp = np.frombuffer(b"".join(stamps), np.uint8).reshape(-1, CONTENT_BYTES)
@@ -97,32 +103,54 @@ def look_at(
         seen = row[~unread]
         look.source[~unread], look.size[~unread] = known[SOURCE][seen], known[IMAGE_SIZE][seen]
         look.grey[~unread] = known[GREY][seen]
-    _read(items, np.flatnonzero(unread), look, alike)
+    _read(items, np.flatnonzero(unread), look, alike, decoders)
     return Look(look.source, look.size, look.grey, stamp, look.bad, int(unread.sum()))
 
 
-def _read(items: Sequence[Item], positions: np.ndarray, look: Look, alike: Survey | None) -> None:
-    def read(position: int) -> tuple[np.ndarray, tuple[int, int, bool]] | str:
-        item = items[position]
+Seen = (
+    tuple[bytes, int, int, bool] | str
+)  # digest, width, height (px), is it grey; or what is wrong
+
+
+def read_images(items: Sequence[Item], alike: Survey | None) -> Iterator[Seen]:
+    """Read images, and yield what each is.
+
+    Args:
+        items: The images.
+        alike: As in `look_at`.
+    """
+
+    def read(item: Item) -> Seen:
         try:
             content = item.read()
             if alike:
-                return source_digest(content), (alike.largest, alike.largest, alike.grey)
-            return source_digest(content), inspect_image(content, item.name)
+                return source_digest(content).tobytes(), alike.largest, alike.largest, alike.grey
+            return source_digest(content).tobytes(), *inspect_image(content, item.name)
         except BAD_IMAGE as error:
             return str(error)
 
+    with quiet_bombs(), ThreadPoolExecutor(threads()) as pool:
+        yield from pool.map(read, items)
+
+
+def _read(
+    items: Sequence[Item], positions: np.ndarray, look: Look, alike: Survey | None,
+    decoders: "Decoders | None",
+) -> None:  # fmt: skip
     if not len(positions):
         return
-    with (
-        quiet_bombs(),
-        ThreadPoolExecutor(threads()) as pool,
-        Progress(len(positions), "images", "looking at files") as progress,
-    ):
-        for position, seen in zip(positions, pool.map(read, positions.tolist()), strict=True):
-            if isinstance(seen, str):
-                look.bad[items[position].name] = seen
+    with Progress(len(positions), "images", "looking at files") as progress:
+        seen: Iterable[Seen]
+        if decoders:
+            seen = decoders.look(positions, alike, progress)
+        else:
+            seen = read_images([items[position] for position in positions], alike)
+        for position, one in zip(positions, seen, strict=True):
+            if isinstance(one, str):
+                look.bad[items[position].name] = one
             else:
-                look.source[position], (*size, grey) = seen
-                look.size[position], look.grey[position] = size, grey
-            progress.advance(1)
+                digest, width, height, look.grey[position] = one
+                look.source[position] = np.frombuffer(digest, np.uint8)
+                look.size[position] = width, height
+            if not decoders:
+                progress.advance(1)

@@ -148,8 +148,8 @@ def decode_missing(
     total = sum(map(len, missing))
     with quiet_bombs(), Progress(total, "images", "packing") as progress:
         parts = [[items[position] for position in part] for part in missing]
-        for positions, part, decoded in zip(missing, parts, _decoded(parts, geometry), strict=True):
-            pixels, source, found = decoded
+        for positions, part, rows in zip(missing, parts, decoded(parts, geometry), strict=True):
+            pixels, source, found = rows
             good = np.array([item.name not in found for item in part])
             bad.update(found)
             if good.any():
@@ -191,7 +191,7 @@ def threads() -> int:
 Decoded = tuple[np.ndarray, np.ndarray, dict[str, str]]  # pixels, sources, what is wrong with which
 
 
-def _decoded(parts: Sequence[Sequence[Item]], geometry: Geometry) -> Iterator[Decoded]:
+def decoded(parts: Sequence[Sequence[Item]], geometry: Geometry) -> Iterator[Decoded]:
     """Yield what each part's images became; the next part is decoded while one is in use."""
     with ThreadPoolExecutor(threads()) as pool:
         ahead: deque[tuple[np.ndarray, np.ndarray, list[Future]]] = deque()

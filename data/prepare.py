@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,10 +28,10 @@ from onepass.cache.files import fsync
 from onepass.cache.locks import exclusive
 from onepass.cache.made_by import How, MadeBy
 from onepass.cache.names import DATASET, HELD_OUT, NEXT_PIXELS, PIXELS
-from onepass.cache.progress import counted
+from onepass.cache.progress import Progress, counted
 from onepass.cache.rowfile import RowFile, write_rows
 from onepass.cache.rows import RowWriter, parts_folder
-from onepass.cache.stopping import StopRequest
+from onepass.cache.stopping import StoppedError, StopRequest
 from onepass.cache.stores import AnyStore, root, roots
 from onepass.data.arrange import Choices, Rows, arrange
 from onepass.data.config import PrepareConfig
@@ -60,6 +60,9 @@ from onepass.data.sources import SOURCES, TABULAR, kind_of, open_source
 from onepass.data.sources.base import Item, Request, Source
 from onepass.data.summary import SHOWN_CLASSES, Prepared, left_out_by_kind, summarise
 
+if TYPE_CHECKING:
+    from onepass.data.cluster.decoders import Decoders
+
 log = logging.getLogger(__name__)
 
 PATH_MARKS = set("/\\.*?{")  # one of them makes a word a path, also where nothing is there
@@ -86,16 +89,24 @@ def prepare_dataset(config: PrepareConfig, stop: StopRequest | None = None) -> P
         UnreadableFileError: The system refuses to read an image, or the data set as it is.
         OnepassError: See the source; or the disk is full, or another process prepares the same.
     """
-    start = time.monotonic()
+    from onepass.data.cluster.decoders import open_decoders
+
+    start, stop = time.monotonic(), stop or StopRequest()
     with ExitStack() as stack:
-        source = stack.enter_context(open_source(*_what(config)))
+        kind, requests = _what(config)
+        source = stack.enter_context(open_source(kind, requests))
         name = config.name or _default_name(source)
         if not config.dry_run:
             stack.enter_context(exclusive(manifest_path(config.store, name)))
-        work = _Preparation(config, source, name)
+        cluster = (config.executor, config.address, kind, requests, source, stop)
+        decoders = stack.enter_context(open_decoders(*cluster))
+        try:
+            work = _Preparation(config, source, name, decoders)
+        except StoppedError:
+            return Prepared("stopped", name, seconds=time.monotonic() - start)
         if config.dry_run:
             return replace(work.plan(), seconds=time.monotonic() - start)
-        done = work.run(stop or StopRequest())
+        done = work.run(stop)
     if done.stopped:
         return replace(done, seconds=time.monotonic() - start)
     dataset = open_dataset(config.store, name)
@@ -152,6 +163,7 @@ class _Preparation:
         config: The flags.
         source: The images.
         name: Of the data set.
+        decoders: The workers that read and decode; None: this process does.
 
     Attributes:
         before: The data set as it was.
@@ -161,16 +173,20 @@ class _Preparation:
         geometry: What the rows are to look like.
     """
 
-    def __init__(self, config: PrepareConfig, source: Source, name: str) -> None:
+    def __init__(
+        self, config: PrepareConfig, source: Source, name: str, decoders: "Decoders | None"
+    ) -> None:
         from onepass.data.look import look_at
         from onepass.data.pack import Geometry, geometry_note
 
-        self.config, self.source, self.name = config, source, name
+        self.config, self.source, self.name, self.decoders = config, source, name, decoders
         self.folder = root(config.store) / name
         self.before = _existing(config.store, source, name)
         self.held_out = self.before.record.held_out if self.before else []
         self.own = self._own_pixels()
-        self.look = look_at(source.items, self.before, rehash=config.rehash, alike=source.survey)
+        self.look = look_at(
+            source.items, self.before, rehash=config.rehash, alike=source.survey, decoders=decoders
+        )
         survey = source.survey or self.look.survey(source.where)
         kept = self.before.record.geometry if self.before else {}
         before = Geometry(**kept) if kept else None  # type: ignore[arg-type]
@@ -229,7 +245,7 @@ class _Preparation:
     ) -> Prepared:
         """Decode what no file has, and write pixels and manifest."""
         from onepass.data.images import DECODER
-        from onepass.data.pack import decode_missing, pixel_kind, refused, shard_rows
+        from onepass.data.pack import pixel_kind, refused, shard_rows
 
         keys = self.look.source[positions]
         kind, each = pixel_kind(self.geometry), shard_rows(self.geometry)
@@ -243,9 +259,7 @@ class _Preparation:
         ) as writer:
             items = [self.source.items[position] for position in positions]
             fresh = keys[writer.pool.unknown()]
-            self.bad |= _with_equals(
-                decode_missing(items, self.geometry, writer, stop), items, keys
-            )
+            self.bad |= _with_equals(self._decode(items, positions, writer, stop), items, keys)
             if stop.reason and len(writer.pool.unknown()) > 0:
                 return Prepared("stopped", self.name)
             if self.bad and self.config.on_bad != "skip":
@@ -266,6 +280,17 @@ class _Preparation:
             if not self._same_pixels(rows, contents):
                 writer.finish(order=order)
         return self._finish(rows, contents, new=new, carried=len(order) - new)
+
+    def _decode(
+        self, items: Sequence[Item], positions: np.ndarray, writer: RowWriter, stop: StopRequest
+    ) -> dict[str, str]:
+        """Decode what is missing, here or by the workers; return what is wrong with which."""
+        from onepass.data.pack import decode_missing
+
+        if self.decoders is None:
+            return decode_missing(items, self.geometry, writer, stop)
+        with Progress(sum(map(len, writer.missing)), "images", "packing") as progress:
+            return self.decoders.decode(positions, self.geometry, writer, progress)
 
     def _usable(self) -> np.ndarray:
         """Return the images without those that are known to be bad, or are held out and stay so, (n,) int64."""

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from onepass.cache.commandline.flags import StoreConfig, flag, parse_bytes, parse_duration
+from onepass.cache.commandline.flags import ClusterConfig, flag, parse_bytes, parse_duration
 from onepass.cache.errors import UsageError
 
 # What each engine computes in; "auto" takes the first that this machine has, but with Keras
@@ -15,11 +15,10 @@ PRECISIONS_OF = {
 ENGINES = ("auto", *PRECISIONS_OF)
 PRECISIONS = ("auto", "float32", "bfloat16", "mixed_bfloat16", "mixed_float16")
 POOLINGS = ("avg", "max", "gem", "avg+max", "token", "patches")
-EXECUTORS = ("local", "dask", "ray")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExtractConfig(StoreConfig):
+class ExtractConfig(ClusterConfig):
     """What to extract, from what, and how; each field is the flag of the same name."""
 
     dataset: str = flag("", "name of a prepared data set")
@@ -65,13 +64,6 @@ class ExtractConfig(StoreConfig):
     shard_rows: int = flag(
         2048, "rows of a shard, fewer where they fill 16 MB: what a kill can cost at most"
     )
-    executor: str = flag(
-        "local",
-        "where the shards are computed: on the devices of this process, or by the workers of a running Dask or Ray "
-        "cluster that sees the store at the same path",
-        choices=EXECUTORS,
-    )
-    address: str = flag("", "of that cluster", metavar="HOST:PORT")
     time_limit: float | None = flag(
         None, "stop cleanly after this long, such as 8h45m", metavar="T", parse=parse_duration
     )
@@ -105,11 +97,7 @@ class ExtractConfig(StoreConfig):
         for name, value, least in counts:
             if value < least:
                 raise UsageError(f"{name} {value}: expected a whole number, at least {least}")
-        if (self.executor != "local") != bool(self.address):
-            raise UsageError(
-                f"--executor {self.executor} --address {self.address!r}: a cluster needs its address, and only a "
-                "cluster has one"
-            )
+        self.check_cluster()
         if unknown := set(self.pooling) - set(POOLINGS):
             raise UsageError(f"--pooling {' '.join(unknown)}: expected {', '.join(POOLINGS)}")
         precisions = PRECISIONS_OF.get(self.chosen_engine, PRECISIONS)

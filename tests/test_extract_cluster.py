@@ -17,9 +17,9 @@ import pytest
 from test_extract_pipeline import committed, features, with_pixels
 
 from conftest import ROOT
+from onepass.cache.cluster.workers import listens
 from onepass.cache.commandline.command import STOPPED
 from onepass.cache.rows import RowFile
-from onepass.extract.cluster.workers import listens
 
 TINY = [
     "--dataset", "digits", "--backbone", "tiny", "--size", "32", "--batch", "16", "--shard-rows", "64",
@@ -357,9 +357,9 @@ def test_a_cluster_has_an_address_and_nothing_else_has(words: list[str], store: 
 
 
 def test_a_machine_without_onepass_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    from onepass.extract.cluster.call import call
+    from onepass.cache.cluster.call import call
 
     monkeypatch.setitem(sys.modules, "onepass.extract.cluster.tasks", None)
-    answer = call("look", "")
+    answer = call("onepass.extract.cluster.tasks:look", "")
     assert answer["kind"] == "ImportError"
     assert "cluster.tasks" in answer["error"] and "onepass[cluster]" in answer["error"]

@@ -15,6 +15,7 @@ from typing import Any
 from onepass.cache.errors import UsageError
 from onepass.cache.stores import Store
 
+EXECUTORS = ("local", "dask", "ray")
 NUMBER = r"[0-9]+(?:\.[0-9]+)?"
 SIZE = re.compile(rf"(?P<number>{NUMBER})\s*(?P<unit>b|kb|mb|gb)?")
 DURATION = re.compile(
@@ -83,6 +84,31 @@ class StoreConfig:
             (self.cache_dir or Path(default)).expanduser(),
             tuple(other.expanduser() for other in others),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterConfig(StoreConfig):
+    """Whose work the workers of a cluster may do."""
+
+    executor: str = flag(
+        "local",
+        "where the work is done: by this process, or by the workers of a running Dask or Ray cluster that sees the store "
+        "(and what is read) at the same path",
+        choices=EXECUTORS,
+    )
+    address: str = flag("", "of that cluster", metavar="HOST:PORT")
+
+    def check_cluster(self) -> None:
+        """Refuse a cluster without its address, and an address without a cluster.
+
+        Raises:
+            UsageError: One of them is missing.
+        """
+        if (self.executor != "local") != bool(self.address):
+            raise UsageError(
+                f"--executor {self.executor} --address {self.address!r}: a cluster needs its address, and only a "
+                "cluster has one"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from onepass.extract.cluster.identity import Identity
+from onepass.cache.cluster.identity import Identity
 from onepass.extract.stream.worker import TOLERANCE
 
 Vectors = list[np.ndarray]

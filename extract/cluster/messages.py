@@ -1,11 +1,24 @@
-"""What is sent to a worker, as JSON."""
+"""What is sent to a worker, as JSON, and what it says of itself."""
 
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from onepass.cache.artifacts import from_json, record
+from onepass.cache.cluster.identity import Identity
+from onepass.cache.rowfile import RowFile
 from onepass.extract.jobs import ExtractionJob
+
+ROOMS = ("onepass.cache", "onepass.data", "onepass.extract")  # all that an extraction runs
+
+
+def identity(pixels: Path, device: str = "") -> Identity:
+    """Return what this process is, which can open the pixels.
+
+    Raises:
+        OnepassError: It cannot.
+    """
+    return Identity.here(ROOMS, {f"the file {pixels}": RowFile.open(pixels).digest[:12]}, device)
 
 
 @record
@@ -44,11 +57,6 @@ class Unit:
     folders: tuple[Path, ...]
     rows: tuple[int, ...]
     missing: tuple[tuple[int, ...], ...] = ()
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says."""
-    return str(error).strip().partition("\n")[0]
 
 
 def read_job(value: Any) -> ExtractionJob:

@@ -1,11 +1,6 @@
 """What a worker does, in its own process: show itself, plan, and compute shards."""
 
-import os
-import socket
-import threading
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,15 +13,14 @@ from onepass.cache.errors import OnepassError
 from onepass.cache.keras_settings import loading_keras
 from onepass.cache.rowfile import RowFile
 from onepass.cache.rows import RowFilePlan
-from onepass.cache.shards import ShardKind, read_shard, shard_path, write_shard
+from onepass.cache.shards import ShardKind, write_shard_once
 
 with loading_keras():
     import keras  # noqa: F401
 
 from onepass.data.dataset import open_dataset
 from onepass.extract.backend import device_kind
-from onepass.extract.cluster.identity import Identity
-from onepass.extract.cluster.messages import Unit, first_line, read_trial, read_unit
+from onepass.extract.cluster.messages import Unit, identity, read_trial, read_unit
 from onepass.extract.config import ExtractConfig
 from onepass.extract.estimate import build_settled
 from onepass.extract.jobs import ExtractionJob, make_jobs
@@ -34,24 +28,9 @@ from onepass.extract.stream.engine import cut_batches
 from onepass.extract.stream.extractor import Extractor
 from onepass.extract.stream.worker import ShardTask, compute_shards
 
-_turn = threading.Lock()  # a worker with several threads does one thing at a time
-
-
-def perform(task: str, message: Any) -> dict[str, Any]:
-    """Do a task; return {"by": worker, "result": …}, or {"by": …, "kind": class, "error": message, …}."""
-    answer: dict[str, Any] = {"by": f"{socket.gethostname()} (process {os.getpid()})"}
-    try:
-        with _turn:
-            answer["result"] = TASKS[task](message)
-    except Exception as error:  # of any kind: the driver says it, with the worker and the shard
-        answer["kind"], answer["error"] = type(error).__name__, first_line(error)
-        if isinstance(error, OnepassError) and error.remedy:
-            answer["remedy"] = asdict(error.remedy)
-    return answer
-
 
 def _look(pixels: str) -> Any:
-    return to_json(Identity.here(Path(pixels), device_kind()))
+    return to_json(identity(Path(pixels), device_kind()))
 
 
 def _make_jobs(message: Any) -> Any:
@@ -102,7 +81,7 @@ def _compute(message: Any) -> str:
         new = np.isin(rows, missing[file])
         if new.any():
             arrays = {name: array[new] for name, array in columns.items()}
-            _write(unit.folders[file], kinds[file], arrays)
+            write_shard_once(unit.folders[file], kinds[file], arrays)
 
     return compute_shards(task, extractor, commit, columns=_columns(unit.pixels))
 
@@ -118,15 +97,6 @@ TASKS: dict[str, Callable[[Any], Any]] = {
 
 def _kinds(unit: Unit) -> tuple[ShardKind, ...]:
     return tuple(RowFilePlan.read(folder / "plan.json").kind for folder in unit.folders)
-
-
-def _write(folder: Path, kind: ShardKind, arrays: dict[str, np.ndarray]) -> None:
-    """Commit a shard, unless another worker did: what was adopted is never replaced."""
-    with suppress(OnepassError):
-        there = read_shard(shard_path(folder, arrays[kind.key][0]), kind)
-        if np.array_equal(there[kind.key], arrays[kind.key]):
-            return
-    write_shard(folder, kind, arrays)
 
 
 def _columns(pixels: Path) -> dict[str, np.ndarray]:

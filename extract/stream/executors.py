@@ -85,8 +85,8 @@ def open_executor(
     if config.executor == "local":
         yield LocalExecutor(stop)
         return
+    from onepass.cache.cluster.workers import connect
     from onepass.extract.cluster.executor import ClusterExecutor
-    from onepass.extract.cluster.workers import connect
 
     workers = connect(config.executor, config.address)
     try:

@@ -8,8 +8,8 @@ from typing import Any
 import cloudpickle
 import distributed
 
-from onepass.extract.cluster import call
-from onepass.extract.cluster.workers import (
+from onepass.cache.cluster import call
+from onepass.cache.cluster.workers import (
     CONNECTING,
     WorkerLostError,
     gone,
@@ -22,7 +22,7 @@ cloudpickle.register_pickle_by_value(call)
 
 
 class DaskWorkers:
-    """See `onepass.extract.cluster.workers.Workers`."""
+    """See `onepass.cache.cluster.workers.Workers`."""
 
     def __init__(self, address: str) -> None:
         self.where, self.start = f"dask at {address}", f"dask worker {address}"

@@ -34,7 +34,7 @@ class Workers(Protocol):
         """
 
     def submit(self, worker: str, task: str, message: Any) -> Future:
-        """Let a worker do a task, after what it was given before; gives what `onepass.extract.cluster.call` returns."""
+        """Let a worker do a task, after what it was given before; gives what `onepass.cache.cluster.call` returns."""
 
     def close(self) -> None:
         """Cancel what is not begun, and leave."""
@@ -52,10 +52,10 @@ def connect(engine: str, address: str) -> Workers:
     """
     try:
         if engine == "dask":
-            from onepass.extract.cluster.dask_workers import DaskWorkers
+            from onepass.cache.cluster.dask_workers import DaskWorkers
 
             return DaskWorkers(address)
-        from onepass.extract.cluster.ray_workers import RayWorkers
+        from onepass.cache.cluster.ray_workers import RayWorkers
 
         return RayWorkers(address)
     except ImportError as error:

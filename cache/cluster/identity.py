@@ -3,6 +3,7 @@
 import os
 import pkgutil
 import socket
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -10,9 +11,7 @@ from pathlib import Path
 from onepass.cache.artifacts import record
 from onepass.cache.made_by import versions
 from onepass.cache.provenance import digest_bytes
-from onepass.cache.rowfile import RowFile
 
-ROOMS = ("onepass.cache", "onepass.data", "onepass.extract")  # all that an extraction runs
 NUMERIC = ("TF_", "XLA_", "ONEDNN_", "DNNL_", "JAX_", "KERAS_", "NVIDIA_TF32")  # may change bits
 SILENT = ("TF_CPP_MIN_LOG_LEVEL", "KERAS_HOME")
 
@@ -24,7 +23,7 @@ class Identity:
     Attributes:
         host: Its machine.
         pid: Its number there.
-        same: What must be equal on every machine, by name: code, versions, the pixels.
+        same: What must be equal on every machine, by name: code, versions, what is read.
         device: What it computes on, such as "tensorflow, cpu: AMD EPYC 9R14"; "" where it does not compute.
         settings: Environment variables that may change bits.
     """
@@ -36,23 +35,23 @@ class Identity:
     settings: dict[str, str]
 
     @classmethod
-    def here(cls, pixels: Path, device: str = "") -> "Identity":
-        """Return that of this process, which can open the pixels.
+    def here(cls, rooms: Sequence[str], same: Mapping[str, str], device: str = "") -> "Identity":
+        """Return that of this process.
 
-        Raises:
-            OnepassError: It cannot.
+        Args:
+            rooms: Whose code the work runs, such as "onepass.data".
+            same: What must be equal besides code and versions, by name.
+            device: As above.
         """
-        same = {
-            "the code of onepass": code_digest()[:12],
-            **versions(),
-            f"the file {pixels}": RowFile.open(pixels).digest[:12],
-        }
         settings = {
             name: value
             for name, value in os.environ.items()
             if name.startswith(NUMERIC) and name not in SILENT
         }
-        return cls(socket.gethostname(), os.getpid(), same, device, settings)
+        code = {"the code of onepass": code_digest(*rooms)[:12]}
+        return cls(
+            socket.gethostname(), os.getpid(), {**code, **versions(), **same}, device, settings
+        )
 
     def __str__(self) -> str:
         return f"{self.host} (process {self.pid})"
@@ -81,10 +80,10 @@ def unequal(expected: dict[str, str], received: dict[str, str]) -> str:
 
 
 @cache
-def code_digest() -> str:
-    """Return the SHA-256 of the modules that an extraction runs."""
+def code_digest(*rooms: str) -> str:
+    """Return the SHA-256 of the modules of some rooms."""
     parts: list[bytes] = []
-    for room in ROOMS:
+    for room in rooms:
         path = import_module(room).__path__
         for module in sorted(pkgutil.walk_packages(path, f"{room}."), key=lambda info: info.name):
             spec = module.module_finder.find_spec(module.name, None)

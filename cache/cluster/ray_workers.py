@@ -12,9 +12,9 @@ from ray import cloudpickle
 from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from onepass.cache.cluster import call
+from onepass.cache.cluster.workers import WorkerLostError, gone, listens, no_answer, settle
 from onepass.cache.commandline.signals import keep_signals
-from onepass.extract.cluster import call
-from onepass.extract.cluster.workers import WorkerLostError, gone, listens, no_answer, settle
 
 cloudpickle.register_pickle_by_value(call)
 
@@ -22,7 +22,7 @@ PERIOD = 1.0  # seconds between two looks at whether the head is still there
 
 
 class RayWorkers:
-    """See `onepass.extract.cluster.workers.Workers`."""
+    """See `onepass.cache.cluster.workers.Workers`."""
 
     def __init__(self, address: str) -> None:
         self.where, self.start = f"ray at {address}", f"ray start --address {address}"

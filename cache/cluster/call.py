@@ -7,9 +7,19 @@ from typing import Any
 
 
 def call(task: str, message: Any) -> dict[str, Any]:
-    """Do a task of `onepass.extract.cluster.tasks` in this process; return what it returns, or what was wrong."""
+    """Do a task in this process; return what it returns, or what was wrong.
+
+    Args:
+        task: Module and name of it, such as "onepass.extract.cluster.tasks:compute": in the module's table TASKS.
+        message: What it is given.
+    """
     try:
-        from onepass.extract.cluster.tasks import perform
+        from importlib import import_module
+
+        from onepass.cache.cluster.perform import perform
+
+        module, _, name = task.partition(":")
+        work = import_module(module).TASKS[name]
     except ImportError as error:
         import socket
 
@@ -19,7 +29,7 @@ def call(task: str, message: Any) -> dict[str, Any]:
             "kind": "ImportError",
             "error": f"{error.name} cannot be imported; {how}",
         }
-    return perform(task, message)
+    return perform(work, message)
 
 
 class Caller:

@@ -1,0 +1,136 @@
+"""What a second worker gives: two processes of Dask, each on a core of its own, against one.
+
+    python benchmarks/workers.py [--images 12000] [--rounds 5]
+
+Images of 64 x 64 px are decoded, and their vectors computed, by one worker and by two in turn, each pinned to a core
+and asked for nothing before. Printed: the median of how much longer one takes, by the wall clock and by the
+processor time of the busiest worker, which says the same where other work shares the cores.
+"""
+
+import argparse
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+from common import machine
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+ENV = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+DASK = str(Path(sys.executable).with_name("dask"))
+EXTRACT = ("extract", "--dataset", "x", "--backbone", "efficientnet_lite0", "--size", "64", "--engine", "keras", "--batch", "64")  # fmt: skip
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def write_images(folder: Path, count: int) -> None:
+    """Write small JPEG files of two classes."""
+    random = np.random.default_rng(0)
+    for number in range(count):
+        path = folder / f"class{number % 2}" / f"{number:06}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = Image.fromarray(random.integers(0, 256, (16, 16, 3), np.uint8))
+        coarse.resize((64, 64)).save(path, quality=90)
+
+
+@contextmanager
+def dask(*words: str, core: int | None = None) -> Iterator[subprocess.Popen]:
+    """Run a process of Dask, pinned to a core, for as long as the block runs."""
+    pin = [] if core is None else ["taskset", "-c", str(core)]
+    process = subprocess.Popen(
+        [*pin, DASK, *words], env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def processor_seconds(process: subprocess.Popen) -> float:
+    """Return the processor time of a process so far."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def timed(folder: Path, workers: int, rows: int) -> dict[str, tuple[float, float]]:
+    """Return wall and processor seconds (of the busiest worker) of decoding and of extraction."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{found.getsockname()[1]}"
+    host, port = address.split(":")
+    where = ("--executor", "dask", "--address", address)
+    with ExitStack() as stack:
+        stack.enter_context(dask("scheduler", "--host", host, "--port", port, "--no-dashboard"))
+        started = [
+            stack.enter_context(
+                dask(
+                    "worker", address, "--no-nanny", "--no-dashboard", "--nthreads", "1", core=core
+                )
+            )
+            for core in range(workers)
+        ]
+        while True:  # the scheduler takes a moment
+            with socket.socket() as one:
+                if not one.connect_ex((host, int(port))):
+                    break
+            time.sleep(0.2)
+
+        def run(store: Path, pictures: str, *words: str) -> tuple[float, float]:
+            before, begin = [processor_seconds(w) for w in started], time.monotonic()
+            command = [sys.executable, "-m", "onepass", *words, *where, "--cache-dir", str(store)]
+            done = subprocess.run(
+                command, check=False, cwd=folder, env=ENV, capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stderr
+            used = [processor_seconds(w) - b for w, b in zip(started, before, strict=True)]
+            return time.monotonic() - begin, max(used)
+
+        took = {}
+        for pictures in ("few", "many"):  # the first time each worker imports, opens and compiles
+            store = folder / "store"
+            shutil.rmtree(store, ignore_errors=True)
+            took["decoding"] = run(store, pictures, "data", "prepare", pictures, "--name", "x")
+            took["extraction"] = run(store, pictures, *EXTRACT, "--shard-rows", str(rows // 24))
+    return took
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=12_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    flags = parser.parse_args()
+    print(f"{flags.images:,} images, {flags.rounds} rounds; {machine()}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_images(folder / "few", 256)
+        write_images(folder / "many", flags.images)
+        ratios: dict[str, list[tuple[float, float]]] = {"decoding": [], "extraction": []}
+        for number in range(flags.rounds):
+            order = (1, 2) if number % 2 else (2, 1)
+            by = {count: timed(folder, count, flags.images) for count in order}
+            for stage, found in ratios.items():
+                found.append(tuple(a / b for a, b in zip(by[1][stage], by[2][stage], strict=True)))  # type: ignore[arg-type]
+                wall, processor = found[-1]
+                print(
+                    f"  {stage}: {wall:.2f} by the clock, {processor:.2f} by processor time",
+                    flush=True,
+                )
+        for stage, found in ratios.items():
+            wall, processor = (statistics.median(values) for values in zip(*found, strict=True))
+            print(
+                f"{stage}: one worker takes {wall:.2f} times as long as two; by processor time {processor:.2f}"
+            )
+
+
+if __name__ == "__main__":
+    main()

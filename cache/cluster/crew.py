@@ -1,0 +1,248 @@
+"""One loop over the workers of a cluster: who is there, who may take part, what each has to do, what came back."""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from onepass.cache import errors
+from onepass.cache.artifacts import from_json
+from onepass.cache.cluster.identity import Identity
+from onepass.cache.cluster.perform import first_line
+from onepass.cache.cluster.workers import WorkerLostError, Workers
+from onepass.cache.errors import ClusterError, OnepassError, Remedy
+from onepass.cache.stopping import StoppedError, StopRequest
+
+log = logging.getLogger(__name__)
+
+PERIOD = 0.3  # seconds between two looks at who is there and whether to stop
+AHEAD = 2  # parts that a worker has at a time: one is computed, the next waits
+ATTEMPTS = 3  # a part that fails as often ends the run
+QUIET = 3.0  # seconds without a worker, after which that is said
+SLOW = 45.0  # seconds without an answer of any worker, after which that is said
+LOST = WorkerLostError.__name__
+LIKE_ALL = "every machine needs the same packages, and has to see the same files"
+
+
+class Part(NamedTuple):
+    """A part of the work: what it is, what an error calls it, and how often it failed."""
+
+    what: Any
+    name: str
+    failures: int = 0
+
+
+class Call(NamedTuple):
+    """What was given to a worker."""
+
+    worker: str
+    task: str
+    part: Part | None  # None for what is no part of the work
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a worker gave back: a result, or the class and the message of an error."""
+
+    by: str
+    result: Any = None
+    kind: str = ""
+    error: str = ""
+    remedy: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, call: Call, future: Future) -> "Answer":
+        """Return what a worker gave back."""
+        try:
+            return cls(**future.result())
+        except WorkerLostError:
+            return cls(call.worker, kind=LOST, error="its process has gone")
+        except Exception as error:  # whatever an engine raises
+            return cls(call.worker, kind=type(error).__name__, error=first_line(error))
+
+
+class Crew:
+    """The workers that may take part, and what they are at.
+
+    Args:
+        workers: Of the cluster.
+        room: Module of the tasks, of which "look" gives the `Identity` of a worker.
+        looked_at: What "look" is given.
+        here: What this process is; workers that are unlike take no part.
+        stop: Asked several times a second.
+    """
+
+    def __init__(
+        self, workers: Workers, room: str, looked_at: Any, here: Identity, stop: StopRequest
+    ) -> None:
+        self._workers, self._room, self._looked_at = workers, room, looked_at
+        self._here, self._stop = here, stop
+        self._met: set[str] = set()
+        self._there: dict[str, Identity] = {}  # those of them that may take part
+        self._refused: dict[str, str] = {}  # the others, and why
+        self._flying: dict[Future, Call] = {}  # oldest first
+        self._lost: set[str] = set()  # those that went with a part of theirs
+        self._since = time.monotonic()  # when there was a worker that may take part
+        self._said = ""  # of there being none
+        self._had = False  # whether there was one
+
+    @property
+    def ready(self) -> list[str]:
+        """Those that may be given parts."""
+        return list(self._there)
+
+    def hand_out(
+        self,
+        task: str,
+        parts: Iterable[Part],
+        message: Callable[[Any], Any],
+        accept: Callable[[Any, Any], None],
+    ) -> None:
+        """Hand parts out, two to a worker, until all parts are done or the work is asked to stop.
+
+        Args:
+            task: What is done with each.
+            parts: They.
+            message: Makes of what a part is what a worker is sent.
+            accept: Takes what a part is, and what a worker made of it; an OnepassError of it lets that be done again.
+
+        Raises:
+            ClusterError: A part failed too often, the cluster has gone, or nobody there can take part.
+        """
+        waiting = deque(parts)
+        # What an earlier job's workers still say of it is not waited for.
+        self._flying = {f: call for f, call in self._flying.items() if call.task == "look"}
+        with suppress(StoppedError):
+            while waiting or any(call.part for call in self._flying.values()):
+                for call, answer in self._turn():
+                    if call.part and (again := self._take(call.part, answer, accept)):
+                        waiting.appendleft(again)
+                for worker in self.ready:
+                    has = sum(call.worker == worker for call in self._flying.values())
+                    for part in [waiting.popleft() for _ in range(min(AHEAD - has, len(waiting)))]:
+                        self._send(worker, task, message(part.what), part)
+
+    def on_one(self, task: str, message: Any) -> Any:
+        """Return what one worker, whichever is there, makes of a task.
+
+        Raises:
+            OnepassError: Of the worker's class, with its message and remedy.
+            StoppedError: The work is asked to stop.
+        """
+        answer = Answer(self._workers.where)
+        for _ in range(ATTEMPTS):
+            while not self._there:
+                self._turn()
+            worker = next(iter(self._there))
+            sent = self._send(worker, task, message)
+            found: list[Answer] = []
+            while not found:
+                found = [answer for call, answer in self._turn() if call is sent]
+            (answer,) = found
+            if not answer.kind:
+                return answer.result
+            kind = getattr(errors, answer.kind, None)
+            if isinstance(kind, type) and issubclass(kind, OnepassError):
+                raise kind(answer.error, remedy=Remedy(**answer.remedy) if answer.remedy else None)
+        raise ClusterError(
+            f"{answer.by}: {answer.kind}: {answer.error} ({task}, tried {ATTEMPTS} times)"
+        )
+
+    def _send(self, worker: str, task: str, message: Any, part: Part | None = None) -> Call:
+        call = Call(worker, task, part)
+        self._flying[self._workers.submit(worker, f"{self._room}:{task}", message)] = call
+        return call
+
+    def _turn(self) -> list[tuple[Call, Answer]]:
+        """Greet who is new, wait a moment, and return what came back.
+
+        Raises:
+            StoppedError: The work is asked to stop.
+            ClusterError: The cluster has gone, or nobody there can take part.
+        """
+        if reason := self._stop.reason:
+            raise StoppedError(reason)
+        names = self._workers.names()
+        self._met &= names
+        for worker in names - self._met:
+            self._met.add(worker)
+            self._send(worker, "look", self._looked_at)
+        for worker in self._there.keys() - names:
+            log.info(f"{self._there.pop(worker)}: has gone")
+        self._say_who_is_missing(names)
+        if not self._flying:
+            time.sleep(PERIOD)
+        done = wait(self._flying, PERIOD, FIRST_COMPLETED).done if self._flying else ()
+        answers = []
+        for future in [one for one in self._flying if one in done]:
+            call = self._flying.pop(future)
+            answer = Answer.of(call, future)
+            if call.task == "look":
+                self._greet(call.worker, answer)
+            else:
+                answers.append((call, answer))
+        return answers
+
+    def _say_who_is_missing(self, names: set[str]) -> None:
+        """Say once that there is nobody to compute; raise where there are only such as may not."""
+        now = time.monotonic()
+        if self._there:
+            self._since, self._said, self._had = now, "", True
+            return
+        # Where others have computed, they may be on their way back.
+        patience = SLOW if self._had else 0.0
+        if names and names <= self._refused.keys() and now - self._since > patience:
+            reasons = dict.fromkeys(self._refused[name] for name in sorted(names))
+            raise ClusterError(
+                f"{self._workers.where}: no worker can take part: {'; '.join(reasons)}"
+            )
+        what = "no worker has answered yet" if names else "no worker yet"
+        if now - self._since > (SLOW if names else QUIET) and what != self._said:
+            self._said = what
+            log.info(f"{self._workers.where}: {what}; start one with: {self._workers.start}")
+
+    def _greet(self, worker: str, answer: Answer) -> None:
+        """Let a worker take part if it is like this process; one whose answer is lost is greeted as another."""
+        if answer.kind == LOST:
+            self._met.discard(worker)
+            return
+        if answer.kind:
+            self._refuse(worker, answer.by, answer.error)
+            return
+        identity = from_json(Identity, answer.result)
+        if unlike := identity.unlike(self._here):
+            self._refuse(worker, str(identity), f"{unlike}; {LIKE_ALL}")
+        else:
+            self._there[worker] = identity
+
+    def _refuse(self, worker: str, who: str, why: str) -> None:
+        self._there.pop(worker, None)
+        self._refused[worker] = f"{who}: {why}"
+        log.info(f"{who}: takes no part: {why}")
+
+    def _take(self, part: Part, answer: Answer, accept: Callable[[Any, Any], None]) -> Part | None:
+        """Accept what a worker made of a part; return the part where it has to be done again.
+
+        Raises:
+            OnepassError: It failed too often.
+        """
+        if not answer.kind:
+            try:
+                accept(part.what, answer.result)
+                return None
+            except OnepassError as error:  # not seen here yet, or of other images
+                answer = replace(answer, kind=type(error).__name__, error=first_line(error))
+        if answer.kind == LOST and answer.by in self._lost:
+            return part  # it waited behind the one that was being computed
+        self._lost |= {answer.by} if answer.kind == LOST else set()
+        failures = part.failures + 1
+        if failures == ATTEMPTS:
+            raise ClusterError(
+                f"{part.name}: failed {ATTEMPTS} times, at last on {answer.by}: {answer.kind}: {answer.error}"
+            )
+        log.info(f"{part.name}: {answer.by}: {answer.error}; computed again")
+        return part._replace(failures=failures)

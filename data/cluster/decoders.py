@@ -1,0 +1,127 @@
+"""Images read and decoded by the workers of a cluster; this process arranges, and puts the file together.
+
+Only plain values travel: where the images are, and which. Each worker opens their source itself, and commits
+its shards into the store, which all machines see at the same path.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from onepass.cache.artifacts import to_json
+from onepass.cache.cluster.crew import Crew, Part
+from onepass.cache.cluster.workers import Workers, connect
+from onepass.cache.progress import Progress, counted
+from onepass.cache.rows import RowWriter
+from onepass.cache.stopping import StoppedError, StopRequest
+from onepass.data.cluster.messages import Decoding, Look, Place, absolute, identity
+from onepass.data.look import Seen
+from onepass.data.pack import Geometry
+from onepass.data.sources.base import Request, Source, Survey
+
+TASKS = "onepass.data.cluster.tasks"
+LOOKED_AT = 512  # images a task
+
+
+class Decoders(Crew):
+    """The workers that read and decode the images of a source.
+
+    Args:
+        workers: Of the cluster.
+        kind, requests: What the source was opened by.
+        source: It.
+        stop: Asked several times a second.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        kind: str,
+        requests: Sequence[Request],
+        source: Source,
+        stop: StopRequest,
+    ) -> None:
+        self._place = Place(kind, tuple(absolute(request) for request in requests))
+        self._names = [item.name for item in source.items]
+        super().__init__(workers, TASKS, to_json(self._place), identity(source), stop)
+
+    def look(self, items: np.ndarray, alike: Survey | None, progress: Progress) -> list[Seen]:
+        """Return what `onepass.data.look.read_images` says of some images, (n,) int64.
+
+        Raises:
+            StoppedError: The work is asked to stop.
+        """
+        self._show(progress)
+        parts = [items[low : low + LOOKED_AT] for low in range(0, len(items), LOOKED_AT)]
+        found: dict[int, list[Seen]] = {}
+
+        def accept(number: int, seen: list[Seen]) -> None:
+            found[number] = seen
+            progress.advance(len(seen))
+
+        self.hand_out(
+            "look at",
+            (Part(number, self._named(part)) for number, part in enumerate(parts)),
+            lambda number: to_json(Look(self._place, tuple(parts[number].tolist()), alike)),
+            accept,
+        )
+        if len(found) < len(parts):
+            raise StoppedError(self._stop.reason)
+        return [one for number in range(len(parts)) for one in found[number]]
+
+    def decode(
+        self, items: np.ndarray, geometry: Geometry, writer: RowWriter, progress: Progress
+    ) -> dict[str, str]:
+        """Let every image be decoded whose row exists nowhere yet, and adopt the shards.
+
+        Args:
+            items: (n,) which image of the source is that of each position of the writer.
+            geometry, writer: As `onepass.data.pack.decode_missing` takes them.
+            progress: Of the images.
+
+        Returns:
+            What is wrong with the images that cannot be used, by name.
+        """
+        self._show(progress)
+        bad: dict[str, str] = {}
+
+        def message(positions: np.ndarray) -> dict:
+            which = tuple(items[positions].tolist())
+            return to_json(Decoding(self._place, which, geometry, writer.folder.resolve()))
+
+        def accept(positions: np.ndarray, found: dict[str, str]) -> None:
+            good = np.array([self._names[item] not in found for item in items[positions]])
+            if good.any():
+                writer.adopt(positions[good])
+            bad.update(found)
+            progress.advance(len(positions))
+
+        parts = (Part(positions, self._named(items[positions])) for positions in writer.missing)
+        self.hand_out("decode", parts, message, accept)
+        return bad
+
+    def _named(self, items: np.ndarray) -> str:
+        return f"{counted(len(items), 'image')} from {self._names[items[0]]} on"
+
+    def _show(self, progress: Progress) -> None:
+        progress.note = lambda: counted(len(self.ready), "worker")
+
+
+@contextmanager
+def open_decoders(
+    executor: str, address: str, kind: str, requests: Sequence[Request], source: Source, stop: StopRequest
+) -> Iterator[Decoders | None]:  # fmt: skip
+    """Connect with the cluster that is named; None where there is none.
+
+    Raises:
+        ClusterError: It cannot be reached.
+    """
+    if executor == "local":
+        yield None
+        return
+    workers = connect(executor, address)
+    try:
+        yield Decoders(workers, kind, requests, source, stop)
+    finally:
+        workers.close()
