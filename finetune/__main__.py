@@ -12,7 +12,7 @@ from onepass.finetune.config import (
     FinetuneConfig,
 )
 from onepass.finetune.text import ablation_text, errors_text, rate_text, train_text
-from onepass.finetune.training.hosts import together
+from onepass.finetune.training.hosts import first, together
 
 
 def _train(config: FinetuneConfig, stop: StopRequest) -> Any:
@@ -49,7 +49,7 @@ COMMANDS = [
         _train,
         train_text,
         OnSignal.STOP,
-        made=lambda result: result.folder,
+        made=lambda result: result.folder if first() else None,
         examples=(
             "onepass finetune --dataset digits --epochs 1 --run short",
             "onepass finetune --dataset digits --rows 256 --epochs 1 --learning-rate 1e-5",

@@ -8,6 +8,7 @@ import atexit
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -90,12 +91,12 @@ def wait() -> None:
 
 def largest(value: int) -> int:
     """Return the largest of what the processes have."""
-    return int(_gathered(np.array([value])).max())
+    return int(_gathered([value]).max())
 
 
 def of_first(value: int) -> int:
     """Return what the first process has."""
-    return int(_gathered(np.array([value]))[0])
+    return int(_gathered([value])[0])
 
 
 def by_shares(work: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
@@ -112,8 +113,9 @@ def by_shares(work: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.
     return _gathered(work(mine))[: len(rows)]
 
 
-def _gathered(values: np.ndarray) -> np.ndarray:
+def _gathered(values: np.ndarray | list[int]) -> np.ndarray:
     """Return the arrays (n, …) of all processes, (count · n, …), the same in each."""
+    values = np.asarray(values)
     if count() == 1:
         return values
     from jax.experimental import multihost_utils
@@ -139,6 +141,8 @@ def _meet(address: str, processes: int | None, process: int | None) -> None:
     }  # fmt: skip
     log.info(f"waiting for all processes ({address})")
     try:
+        if process == 0:  # where it is taken, JAX may end with a segmentation fault
+            socket.create_server(("", int(address.rpartition(":")[2]))).close()
         with keep_signals():
             for name in ENDING:  # nothing is lost yet, and the meeting would not end for them
                 signal.signal(name, signal.SIG_DFL)
@@ -151,7 +155,7 @@ def _meet(address: str, processes: int | None, process: int | None) -> None:
             f"--coordinator {address}: no Slurm or Open MPI says which processes there are ({error}); expected HOST:PORT "
             "with --processes N and --process I"
         ) from error
-    except RuntimeError as error:
+    except (RuntimeError, OSError, OverflowError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ClusterError(
             f"--coordinator {address}: the processes cannot meet there ({reason}); expected HOST:PORT of process 0, which is "
