@@ -9,6 +9,8 @@ from types import FrameType
 
 from onepass.cache.stopping import StopRequest
 
+ENDING = (signal.SIGINT, signal.SIGTERM)
+
 
 @contextmanager
 def interrupt_on_signals() -> Iterator[None]:
@@ -20,7 +22,7 @@ def interrupt_on_signals() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = {n: signal.signal(n, interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
+    before = {n: signal.signal(n, interrupt) for n in ENDING}
     try:
         yield
     finally:
@@ -41,7 +43,7 @@ def stop_on_signals(stop: StopRequest) -> Iterator[StopRequest]:
         with suppress(OSError):
             os.write(2, note.encode())  # print() may be in the middle of another line
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask) for number in ENDING}
     try:
         yield stop
     finally:
@@ -52,8 +54,17 @@ def stop_on_signals(stop: StopRequest) -> Iterator[StopRequest]:
 @contextmanager
 def keep_signals() -> Iterator[None]:
     """Keep this process's own answers to signals where the block calls a library that sets others."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in ENDING}
     yield
     if threading.current_thread() is threading.main_thread():
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def end_on_signals() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end this process at once, where nothing is lost and a library would wait on."""
+    with keep_signals():
+        for number in ENDING:
+            signal.signal(number, signal.SIG_DFL)
+        yield

@@ -7,20 +7,19 @@ share of a batch, and XLA adds the gradients up (`onepass.finetune.training.para
 import atexit
 import logging
 import os
-import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from onepass.cache.commandline.child import go_on_in_child
 from onepass.cache.commandline.command import FAILED, STOPPED
-from onepass.cache.commandline.signals import keep_signals
+from onepass.cache.commandline.signals import end_on_signals
 from onepass.cache.errors import ClusterError, InvalidInputError, OnepassError
 from onepass.cache.keras_settings import loading_keras
-from onepass.cache.orphans import end_with_parent
 from onepass.cache.progress import human_seconds, progress_to
 
 log = logging.getLogger(__name__)
@@ -28,7 +27,6 @@ log = logging.getLogger(__name__)
 BATCH_SYSTEM = "auto"  # as an address: Slurm or Open MPI say it
 MEETING = 300  # seconds in which all processes must have come
 SILENT = 60  # seconds without a sign of life of a process, where its connection does not show that it has gone
-ENDING = (signal.SIGINT, signal.SIGTERM)
 AGAIN = "run the same command on every host again: it resumes from the last checkpoint"
 
 
@@ -49,7 +47,13 @@ def together(address: str, processes: int | None, process: int | None) -> Iterat
     if not address:
         yield
         return
-    _watched(address)
+    if ended := go_on_in_child():  # where another one goes, JAX may write a trace and abort
+        why = f"it was ended by {ended}"
+        if ended == "SIGABRT":
+            why = f"not all came within {human_seconds(MEETING)}, or another one has gone"
+        raise ClusterError(
+            f"a process at --coordinator {address}: {why}; see what the others say. Then {AGAIN}"
+        )
     try:
         _meet(address, processes, process)
         with progress_to(None if first() else lambda update: None):
@@ -143,9 +147,7 @@ def _meet(address: str, processes: int | None, process: int | None) -> None:
     try:
         if process == 0:  # where it is taken, JAX may end with a segmentation fault
             socket.create_server(("", int(address.rpartition(":")[2]))).close()
-        with keep_signals():
-            for name in ENDING:  # nothing is lost yet, and the meeting would not end for them
-                signal.signal(name, signal.SIG_DFL)
+        with end_on_signals():
             jax.distributed.initialize(
                 **named, initialization_timeout=MEETING, heartbeat_timeout_seconds=SILENT
             )
@@ -171,49 +173,3 @@ def _has_gone(error: Exception) -> bool:
     made_by_us = isinstance(error, OnepassError)
     text = str(error)
     return not made_by_us and any(word in text for word in ("Gloo", "NCCL", "coordination"))
-
-
-def _watched(address: str) -> None:
-    """Go on in a child of this process, which says in one line why the child ended where it cannot.
-
-    Where another process goes without a word, JAX writes a trace and aborts; no code of ours runs then.
-
-    Raises:
-        ClusterError: In the parent; where the child ended by itself, the parent ends as it did.
-    """
-    child = os.fork()
-    if child == 0:
-        end_with_parent()
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for name in (
-            "stdout",
-            "stderr",
-        ):  # JAX and Gloo write to the descriptors, we to the streams
-            stream = getattr(sys, name)
-            stream.flush()
-            own = os.fdopen(
-                os.dup(stream.fileno()), "w", encoding=stream.encoding, errors=stream.errors
-            )
-            os.dup2(nowhere, stream.fileno())
-            setattr(sys, name, own)
-        return
-    for ending in ENDING:
-        signal.signal(ending, lambda number, frame: _pass_on(child, number))
-    _, status = os.waitpid(child, 0)
-    if os.WIFEXITED(status):
-        os._exit(os.WEXITSTATUS(status))
-    if os.WTERMSIG(status) in ENDING:
-        raise KeyboardInterrupt
-    how = signal.Signals(os.WTERMSIG(status))
-    why = f"it was ended by {how.name}"
-    if how == signal.SIGABRT:
-        why = f"not all came within {human_seconds(MEETING)}, or another one has gone"
-    raise ClusterError(
-        f"a process at --coordinator {address}: {why}; see what the others say. Then {AGAIN}"
-    )
-
-
-def _pass_on(child: int, number: int) -> None:
-    if number == signal.SIGTERM:  # a terminal sends SIGINT to both
-        with suppress(ProcessLookupError):
-            os.kill(child, number)
