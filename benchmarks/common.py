@@ -5,9 +5,11 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,6 +44,21 @@ def machine() -> str:
     gpu = subprocess.run(query, check=False, capture_output=True, text=True).stdout if smi else ""  # type: ignore[list-item]
     parts = [cpu or platform.processor(), f"{os.cpu_count()} cores", f"{memory:.0f} GiB"]
     return ", ".join([*parts, *gpu.splitlines(), f"Python {platform.python_version()}"])
+
+
+class Cost(NamedTuple):
+    """Milliseconds an image: by the clock, and of the processor, which other work on the machine bends less."""
+
+    wall: float
+    processor: float
+
+
+def cost(way: Callable[[], int]) -> Cost:
+    """Return what a way takes that returns how many images it had."""
+    wall, processor = time.monotonic(), time.process_time()
+    count = way()
+    wall, processor = time.monotonic() - wall, time.process_time() - processor
+    return Cost(1e3 * wall / count, 1e3 * processor / count)
 
 
 def rates_in_turn(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:

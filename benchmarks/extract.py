@@ -8,7 +8,8 @@ model on one resident uint8 batch, of Keras in float32 and of what `--engine aut
 naive pipelines: Keras's ImageDataGenerator.flow_from_directory + predict, and tf.data decoding with
 tf.image.resize + predict. Reported are the medians of rates and of the ratios of each round. The last line is
 JSON, in images per second: `engine_ratio` is end to end with `auto` of bare Keras, `of_own_bare` end to end with
-each engine of its own bare rate; on a GPU `gpu_use`, the mean share of (b) that it was busy (NVML).
+each engine of its own bare rate; `processor_ms` an image and `by_processor`, the same ratios of the processor's time,
+which other work on the machine bends less; on a GPU `gpu_use`, the mean share of (b) that it was busy (NVML).
 """
 
 import argparse
@@ -18,44 +19,49 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
-from common import machine, prepare, write_jpegs
+from common import Cost, cost, machine, prepare, write_jpegs
 
 BATCH = 64
 NAIVE_ROWS = 640  # a round; the naive pipelines are slow
 BARE_SECONDS = 3.0  # a round
 
 
-def bare(extractor, batch) -> Callable[[], float]:
+Measure = Callable[[], Cost]
+
+
+def bare(extractor, batch) -> Measure:
     """The compiled step on one resident batch, as many at a time as the pipeline sends."""
     from onepass.extract.stream.engine import IN_FLIGHT
 
-    def rate() -> float:
-        begin, images = time.monotonic(), 0
+    def steps() -> int:
+        begin, count = time.monotonic(), 0
         flying: deque = deque()
         while time.monotonic() - begin < BARE_SECONDS:
             flying.append(extractor.steps[0](batch))
+            count += 1
             if len(flying) == IN_FLIGHT:
                 np.asarray(flying.popleft()[0])
-                images += len(batch.pixels)
-        seconds = time.monotonic() - begin
         for arrays in flying:
             np.asarray(arrays[0])
-        return images / seconds
+        return count * len(batch.pixels)
 
-    return rate
+    return partial(cost, steps)
 
 
 def ours(store: Path, backbone: str, weights: str, size: int) -> tuple[dict, list[float]]:
-    """Return what measures the bare rates and `extract_features`, by name, and where the GPU use is gathered."""
+    """Return what measures the bare steps and `extract_features`, by name, and where the GPU use is gathered."""
     from onepass.data.dataset import open_dataset
     from onepass.extract.config import ExtractConfig
     from onepass.extract.jobs import make_jobs
     from onepass.extract.pipeline import extract_features
     from onepass.extract.stream.engine import cut_batches
+    from onepass.extract.stream.executors import LocalExecutor
     from onepass.extract.stream.extractor import Extractor, settle_engine
 
     config = ExtractConfig(
@@ -77,14 +83,23 @@ def ours(store: Path, backbone: str, weights: str, size: int) -> tuple[dict, lis
         chosen, auto = settle_engine(job, keras, dataset.pixels, len(dataset.labels))
     print(f"{job}: auto takes {chosen.precision}, {chosen.why}", flush=True)
 
-    def end_to_end(engine: str) -> Callable[[], float]:
-        def rate() -> float:
-            report = extract_features(replace(config, engine=engine)).files[0]
+    def end_to_end(engine: str) -> Measure:
+        run, spent = LocalExecutor.run, []
+
+        def timed(self, *task):  # what is built and compiled before is not of the rate
+            begin = time.process_time()
+            outcome = run(self, *task)
+            spent.append(time.process_time() - begin)
+            return outcome
+
+        def measure() -> Cost:
+            with patch.object(LocalExecutor, "run", timed):
+                report = extract_features(replace(config, engine=engine)).files[0]
             report.path.unlink()
             uses.extend([] if report.gpu_use is None else [report.gpu_use])
-            return report.computed / report.seconds
+            return Cost(1e3 * report.seconds / report.computed, 1e3 * spent[-1] / report.computed)
 
-        return rate
+        return measure
 
     measures = {"bare": bare(keras, batch)}
     if auto is not keras:
@@ -111,7 +126,7 @@ def naive_model(backbone: str, weights: str, size: int):
     return keras.Model(network.input, vectors), preprocessing_of(spec, weights)
 
 
-def naive_generator(folder: Path, backbone: str, weights: str, size: int) -> Callable[[], float]:
+def naive_generator(folder: Path, backbone: str, weights: str, size: int) -> Measure:
     """ImageDataGenerator.flow_from_directory + predict."""
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
@@ -127,15 +142,14 @@ def naive_generator(folder: Path, backbone: str, weights: str, size: int) -> Cal
     )
     model.predict(flow, steps=2, verbose=0)
 
-    def rate() -> float:
-        begin = time.monotonic()
+    def predict() -> int:
         model.predict(flow, steps=NAIVE_ROWS // BATCH, verbose=0)
-        return NAIVE_ROWS / (time.monotonic() - begin)
+        return NAIVE_ROWS
 
-    return rate
+    return partial(cost, predict)
 
 
-def naive_tfdata(folder: Path, backbone: str, weights: str, size: int) -> Callable[[], float]:
+def naive_tfdata(folder: Path, backbone: str, weights: str, size: int) -> Measure:
     """tf.data: read, decode, tf.image.resize, batch, prefetch + predict."""
     import tensorflow as tf
     from keras import ops
@@ -155,28 +169,37 @@ def naive_tfdata(folder: Path, backbone: str, weights: str, size: int) -> Callab
     )
     model.predict(rows.take(2), verbose=0)
 
-    def rate() -> float:
-        begin = time.monotonic()
+    def predict() -> int:
         model.predict(rows, verbose=0)
-        return len(paths) / (time.monotonic() - begin)
+        return len(paths)
 
-    return rate
+    return partial(cost, predict)
 
 
-def summary(rounds: dict[str, list[float]]) -> dict:
+def summary(rounds: dict[str, list[Cost]]) -> dict:
     """Return the medians of the rates and of the ratios within a round."""
+    wall, processor = ({n: [c[i] for c in costs] for n, costs in rounds.items()} for i in (0, 1))
+    return {
+        **{name: round(1e3 / float(np.median(times)), 1) for name, times in wall.items()},
+        **ratios(wall),
+        "processor_ms": {n: round(float(np.median(times)), 2) for n, times in processor.items()},
+        "by_processor": ratios(processor),
+    }
+
+
+def ratios(times: dict[str, list[float]]) -> dict:
+    """Return the medians of the ratios of rates within a round, of times an image."""
 
     def ratio(above: str, below: str) -> float:
-        pairs = zip(rounds[above], rounds[below], strict=True)
-        return round(float(np.median([one / other for one, other in pairs])), 3)
+        pairs = zip(times[above], times[below], strict=True)
+        return round(float(np.median([other / one for one, other in pairs])), 3)
 
-    (fast,) = [name for name in rounds if name.startswith("bare_")] or ["bare"]
+    (fast,) = [name for name in times if name.startswith("bare_")] or ["bare"]
     own = {"end_to_end": fast, "end_to_end_keras": "bare"}
     return {
-        **{name: round(float(np.median(rates)), 1) for name, rates in rounds.items()},
         "engine_ratio": ratio("end_to_end", "bare"),
-        "of_own_bare": {name: ratio(name, of) for name, of in own.items() if name in rounds},
-        "of_naive": {n: ratio("end_to_end", n) for n in rounds if n.startswith("naive_")},
+        "of_own_bare": {name: ratio(name, of) for name, of in own.items() if name in times},
+        "of_naive": {n: ratio("end_to_end", n) for n in times if n.startswith("naive_")},
     }
 
 
@@ -204,14 +227,13 @@ def main() -> None:
             measures["naive_generator"] = naive_generator(folder, *network)
             if find_spec("tensorflow"):
                 measures["naive_tfdata"] = naive_tfdata(folder, *network)
-            rounds: dict[str, list[float]] = {name: [] for name in measures}
+            rounds: dict[str, list[Cost]] = {name: [] for name in measures}
             for number in range(options.rounds):
                 for name, measure in measures.items():
                     rounds[name].append(measure())
-                rates = ", ".join(f"{name} {rates[-1]:.0f}" for name, rates in rounds.items())
-                print(
-                    f"{options.backbone}@{size}, round {number + 1}: {rates} images/s", flush=True
-                )
+                rates = ", ".join(f"{n} {1e3 / c[-1].wall:.0f}" for n, c in rounds.items())
+                words = f"{options.backbone}@{size}, round {number + 1}: {rates} images/s"
+                print(words, flush=True)
             results.append({"size": size, **summary(rounds)})
             results[-1] |= {"gpu_use": round(sum(uses) / len(uses), 3)} if uses else {}
     print(json.dumps(results if len(results) > 1 else results[0]))

@@ -24,7 +24,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -32,7 +31,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from common import ROOT, machine, prepare, write_jpegs
+from common import ROOT, Cost, cost, machine, prepare, write_jpegs
 from PIL import Image
 
 ROWS = 3000  # of the data set; novelty then keeps as many vectors as it ever does
@@ -56,21 +55,6 @@ REGIMES = {
     "balanced, lite0@128, 12 megapixels": Regime(("efficientnet_lite0", 128), True, "both"),
 }
 Way = Callable[[], int]  # does it, and returns to how many pictures
-
-
-class Cost(NamedTuple):
-    """Milliseconds an image."""
-
-    wall: float
-    processor: float
-
-
-def cost(way: Way) -> Cost:
-    """Return what a way takes."""
-    wall, processor = time.monotonic(), time.process_time()
-    count = way()
-    wall, processor = time.monotonic() - wall, time.process_time() - processor
-    return Cost(1e3 * wall / count, 1e3 * processor / count)
 
 
 def enlarged(files: list[Path], folder: Path) -> list[Path]:
