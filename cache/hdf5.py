@@ -155,8 +155,12 @@ def open_hdf5(
                 _check_format(path, file, form)
             _check_tree(file, long_strings=long_strings)
             yield file
-    except OnepassError:
-        raise
+    except OnepassError as error:
+        if not isinstance(error, CorruptFileError) or str(path) in str(error):
+            raise
+        raise CorruptFileError(
+            f"{path}: expected {expected}, but it cannot be read ({error}){advice}"
+        ) from error
     except FileNotFoundError as error:
         raise MissingFileError(f"{path}: no such file") from error
     except WRONG_BYTES as error:

@@ -275,7 +275,7 @@ def test_a_damaged_file_is_named_and_stays_and_the_others_go_on(store: Path) -> 
         RowFile.open(file_of(store, key)).verify()
 
 
-@pytest.mark.parametrize("what", ["pixels", "labels", "classes"])
+@pytest.mark.parametrize("what", ["pixels", "labels", "classes", "who made it"])
 @pytest.mark.usefixtures("in_process")
 def test_damaged_pixels_stay_and_so_do_the_vectors_made_from_them(store: Path, what: str) -> None:
     path = file_of(store, "colours/pixels")
@@ -284,6 +284,8 @@ def test_damaged_pixels_stay_and_so_do_the_vectors_made_from_them(store: Path, w
     elif what == "labels":
         with h5py.File(path, "r+") as file:
             file["labels"][3] = 2
+    elif what == "who made it":
+        rewrite(path, "made_by", {"created": "today"})
     else:
         attributes = format1.read_rows(path).attributes
         rewrite(path, "attributes", {**attributes, "class_ids": ["blue", "green", "rad"]})
