@@ -42,7 +42,7 @@ def main() -> None:
     from onepass.classify.heads.linear.ridge import Ridge
     from onepass.classify.heads.linear.spectrum import Spectrum
     from onepass.classify.heads.neighbours.knn import Neighbours
-    from onepass.classify.heads.neighbours.nearest import BLOCK_NUMBERS
+    from onepass.classify.heads.neighbours.nearest import BASE_ROWS, BLOCK_NUMBERS
     from onepass.classify.heads.scaler import Scaler
     from onepass.classify.search.search import Search, Split
 
@@ -53,7 +53,7 @@ def main() -> None:
     standard, queries = (Scaler.fit(X).apply(part) for part in (X, V))
     neighbours = Neighbours().fit(X, y)
     choose = np.linspace(0, len(V) - 1, min(len(V), len(X) // 10)).astype(int)
-    size = BLOCK_NUMBERS // len(X)
+    size = BLOCK_NUMBERS // min(BASE_ROWS, len(X))
     split = Split(X, y, V[choose], v[choose])
 
     def product() -> None:

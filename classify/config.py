@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from onepass.cache.commandline.flags import RunsConfig, flag
+from onepass.cache.commandline.flags import RunsConfig, flag, parse_bytes
 from onepass.cache.errors import UsageError
 from onepass.classify.goals import GOAL_HELP, parse_goal
 
@@ -35,7 +35,20 @@ POSITIVE_HELP = "class that auroc and average-precision are of (default: the rar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClassifyConfig(RunsConfig):
+class MemoryConfig(RunsConfig):
+    """How much memory the work may take, for the commands that read many rows."""
+
+    memory: float | None = flag(
+        None,
+        "how much the work may take, such as 2GB: what has no room in it is read block by block, again and again "
+        "(default: half of what is free)",
+        metavar="SIZE",
+        parse=parse_bytes,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifyConfig(MemoryConfig):
     """Which heads to try on which features; each field is the flag of the same name."""
 
     dataset: str = flag(help="name of a prepared data set", metavar="NAME")
@@ -106,7 +119,7 @@ class ClassifyConfig(RunsConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EnsembleConfig(RunsConfig):
+class EnsembleConfig(MemoryConfig):
     """Which probes are put together, and how; each field is the flag of the same name."""
 
     dataset: str = flag(help="name of a prepared data set", metavar="NAME")
@@ -126,7 +139,7 @@ class EnsembleConfig(RunsConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CurveConfig(RunsConfig):
+class CurveConfig(MemoryConfig):
     """Of which features and head the learning curve is measured."""
 
     dataset: str = flag(help="name of a prepared data set", metavar="NAME")
@@ -149,7 +162,7 @@ class CurveConfig(RunsConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TransferConfig(RunsConfig):
+class TransferConfig(MemoryConfig):
     """Which features to score before anything is trained on them."""
 
     dataset: str = flag(help="name of a prepared data set", metavar="NAME")
@@ -163,7 +176,7 @@ class TransferConfig(RunsConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InspectConfig(RunsConfig):
+class InspectConfig(MemoryConfig):
     """Which probe's features are asked what they say about the data."""
 
     dataset: str = flag(help="name of a prepared data set", metavar="NAME")
@@ -176,7 +189,7 @@ class InspectConfig(RunsConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NextConfig(RunsConfig):
+class NextConfig(MemoryConfig):
     """Which unlabelled images are chosen, and by which probe."""
 
     dataset: str = flag(help="name of a prepared data set with a leaderboard", metavar="NAME")
@@ -199,7 +212,7 @@ class NextConfig(RunsConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SweepConfig(RunsConfig):
+class SweepConfig(MemoryConfig):
     """Which heads are trained together: each combination of rate, penalty, dropout and seed."""
 
     dataset: str = flag(help="name of a prepared data set", metavar="NAME")

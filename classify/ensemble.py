@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from onepass.cache.errors import InvalidInputError, Remedy, StaleError, UsageError
+from onepass.cache.memory import within_memory
 from onepass.cache.provenance import digest_json
 from onepass.classify.config import EnsembleConfig
 from onepass.classify.heads.base import Head
@@ -74,6 +75,7 @@ class EnsembleResult:
     point: OperatingPoint | None
 
 
+@within_memory
 def run_ensemble(config: EnsembleConfig) -> EnsembleResult:
     """Make an ensemble of each method out of probes of the leaderboard.
 

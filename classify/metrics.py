@@ -5,7 +5,7 @@ predicted, (n,) int; `probabilities` (n, K), rows of which add up to 1; `logits`
 logarithms up to a constant per row. A share is 0 … 1, a log-loss is in nats.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -21,6 +21,7 @@ from onepass.classify.config import MetricName
 
 LEVEL = 0.95  # of every interval and test
 RESAMPLES = 10_000
+BLOCK_NUMBERS = 1 << 22  # logits that are worked on at a time
 BINS = 15  # of a reliability diagram
 SMALLEST = 1e-7  # probability; half-precision numbers end there
 TEMPERATURES = (1e-2, 1e2)  # times the expected one
@@ -37,9 +38,12 @@ FOLDS = 5
 # Predictions ------------------------------------------------------------------------------------
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return probabilities (n, K) from logits (n, K), of the same dtype."""
-    return special.softmax(logits, axis=1)
+def softmax(logits: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Return probabilities (n, K) from logits (n, K), of the same dtype; written into `out`, which may be the same."""
+    out = np.empty_like(logits) if out is None else out
+    for block in _blocks(logits):
+        out[block] = special.softmax(logits[block], axis=1)
+    return out
 
 
 def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
@@ -159,8 +163,17 @@ def log_loss(truth: np.ndarray, logits: np.ndarray) -> float:
         truth: (n,) true columns.
         logits: (n, K); of probabilities, give their `log_probabilities`.
     """
-    own = special.log_softmax(logits, axis=1)[np.arange(len(truth)), truth]
-    return float(-np.mean(own, dtype=np.float64))
+    own = np.empty(len(truth))
+    for block in _blocks(logits):
+        scores, numbers = special.log_softmax(logits[block], axis=1), truth[block]
+        own[block] = scores[np.arange(len(numbers)), numbers]
+    return float(-np.mean(own))
+
+
+def _blocks(logits: np.ndarray) -> Iterator[slice]:
+    """Yield slices that cover the rows (n, K): what is computed of a block is small beside all of them."""
+    rows = max(1, BLOCK_NUMBERS // logits.shape[1])
+    yield from (slice(start, start + rows) for start in range(0, len(logits), rows))
 
 
 # Metrics to choose by -----------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from onepass.cache.errors import Remedy, StaleError
+from onepass.cache.memory import within_memory
 from onepass.cache.notebook import as_html
 from onepass.cache.progress import human_seconds
 from onepass.classify.analysis.series import PartedSeries, find_parted_series
@@ -125,6 +126,7 @@ class ClassifyResult:
         return as_html(classify_text(self))
 
 
+@within_memory
 def run_probes(config: ClassifyConfig) -> ClassifyResult:
     """Fit, choose, refit and score every head on every set of features.
 

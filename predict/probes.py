@@ -11,13 +11,13 @@ from onepass.cache.features import FeatureKey
 from onepass.cache.stores import AnyStore
 from onepass.classify.ensemble import member_inputs
 from onepass.classify.heads.base import Head
+from onepass.classify.heads.lazy_rows import take
 from onepass.classify.heads.storage import load_head
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
 from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.protocol.evaluate import selected_on
 from onepass.classify.protocol.inputs import PIXELS as SHRUNK
 from onepass.classify.protocol.inputs import inputs_of
-from onepass.classify.protocol.views import take
 from onepass.data.dataset import ImageDataset
 from onepass.predict.pixel_models import (
     PIXELS,

@@ -21,7 +21,7 @@ from onepass.cache.errors import (
     MissingFileError,
     UnknownNameError,
 )
-from onepass.classify.heads import registry, scaler
+from onepass.classify.heads import lazy_rows, registry
 from onepass.classify.heads.base import LinearHead
 from onepass.classify.heads.baselines.majority import Majority
 from onepass.classify.heads.linear.centroid import Centroid
@@ -66,7 +66,7 @@ def test_scikit_learn_contract(estimator, check) -> None:
 class TestScaler:
     def test_blocks_give_the_same_as_all_rows_at_once(self, monkeypatch) -> None:
         X = np.random.default_rng(0).normal(3, 2, (1000, 7)).astype(np.float16)
-        monkeypatch.setattr(scaler, "BLOCK_NUMBERS", 7 * 64)
+        monkeypatch.setattr(lazy_rows, "BLOCK_NUMBERS", 7 * 64)
         found = Scaler.fit(X)
         np.testing.assert_allclose(found.mean, X.astype(np.float64).mean(axis=0), rtol=1e-12)
         np.testing.assert_allclose(found.scale, X.astype(np.float64).std(axis=0), rtol=1e-12)
@@ -110,7 +110,7 @@ class TestRidge:
         generator = np.random.default_rng(2)
         X, y = generator.normal(size=(rows, 100)), np.arange(rows) % 3
         numbers, penalty = y, 0.3
-        monkeypatch.setattr(scaler, "BLOCK_NUMBERS", 100 * 64)
+        monkeypatch.setattr(lazy_rows, "BLOCK_NUMBERS", 100 * 64)
         normal = NormalEquations.of(X, numbers, 3)
         assert len(normal.matrix) == min(rows, 100)
         Z = (X - X.mean(axis=0)) / X.std(axis=0)

@@ -6,11 +6,11 @@ from classify_store import Digits, digits
 
 from onepass.cache.errors import InvalidInputError
 from onepass.classify.heads.base import LinearHead
+from onepass.classify.heads.lazy_rows import take
 from onepass.classify.heads.linear.ridge import Ridge
 from onepass.classify.heads.registry import PROBES, find_head
 from onepass.classify.metrics import top_k
 from onepass.classify.protocol.evaluate import ProtocolRows, protocol_rows, run_probe
-from onepass.classify.protocol.views import take
 from onepass.classify.search.search import Trial, best_trial
 
 IDS = [f"n{k:02d}" for k in range(10)]

@@ -7,6 +7,8 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from onepass.cache.errors import InvalidInputError
+from onepass.cache.memory import memory_budget
+from onepass.classify.heads.lazy_rows import LazyRows
 from onepass.classify.heads.linear import softmax_objective
 from onepass.classify.heads.linear.logistic import Logistic
 from onepass.classify.heads.linear.softmax_objective import SoftmaxObjective, residuals
@@ -25,7 +27,7 @@ def one_thread():
 
 def problem(classes: int = 10) -> tuple[SoftmaxObjective, np.ndarray]:
     data = digits(classes)
-    return SoftmaxObjective.of(data.X, data.labels, classes, Scaler.fit(data.X)), data.labels
+    return SoftmaxObjective(Scaler.fit(data.X).apply(data.X), data.labels, classes), data.labels
 
 
 def objective(
@@ -85,12 +87,14 @@ def test_rows_that_are_read_in_blocks_from_a_map_give_the_same(tmp_path, monkeyp
     data.X.astype(np.float16).tofile(tmp_path / "rows")
     X = np.memmap(tmp_path / "rows", np.float16, "r", shape=data.X.shape)
     scaler = Scaler.fit(X)
-    resident = SoftmaxObjective.of(X, data.labels, 10, scaler)
-    streamed = SoftmaxObjective.of(X, data.labels, 10, scaler, resident=1000)
-    assert streamed.X is X and resident.X.dtype == np.float32
+    with memory_budget(1 << 30):
+        resident = SoftmaxObjective(scaler.rows(X), data.labels, 10)
+    with memory_budget(1000):
+        streamed = SoftmaxObjective(scaler.rows(X), data.labels, 10)
+    assert isinstance(streamed.X, LazyRows) and isinstance(resident.X, np.ndarray)
     assert all(len(block) <= 100 for block, _ in streamed.blocks())
     first, second = (Solver(rows).solve(0.05, 1e-5, 200)[0] for rows in (resident, streamed))
-    np.testing.assert_allclose(first.weights, second.weights, atol=1e-4)
+    np.testing.assert_array_equal(first.weights, second.weights)
 
 
 @pytest.mark.parametrize("classes", [2, 3])

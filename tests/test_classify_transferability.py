@@ -30,7 +30,7 @@ from onepass.classify.analysis.transferability import (
     score_features,
 )
 from onepass.classify.config import ClassifyConfig, TransferConfig
-from onepass.classify.heads import scaler
+from onepass.classify.heads import lazy_rows
 from onepass.classify.heads.baselines.imagenet import ImageNet, imagenet_columns
 from onepass.classify.pipeline import run_probes
 from onepass.data.dataset import ImageDataset
@@ -104,7 +104,7 @@ class TestHScore:
 def test_moments_do_not_depend_on_the_blocks(monkeypatch) -> None:
     X, numbers = toy(200)
     once = Moments.of(X.astype(np.float16), numbers, 3)
-    monkeypatch.setattr(scaler, "BLOCK_NUMBERS", 7 * 32)
+    monkeypatch.setattr(lazy_rows, "BLOCK_NUMBERS", 7 * 32)
     again = Moments.of(X.astype(np.float16), numbers, 3)
     for name in ("mean", "class_means", "scatter", "fourth"):
         np.testing.assert_allclose(getattr(once, name), getattr(again, name), rtol=1e-5)

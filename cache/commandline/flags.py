@@ -23,6 +23,7 @@ DURATION = re.compile(
 )
 
 
+
 def flag(
     default: Any = MISSING,
     help: str = "",
@@ -169,7 +170,8 @@ def make_parser(program: str, summary: str, config: type, end: str = "") -> argp
     )
     hints = typing.get_type_hints(config)
     for field in sorted(
-        dataclasses.fields(config), key=lambda f: f.name in ("cache_dir", "read_from", "runs_dir")
+        dataclasses.fields(config),
+        key=lambda f: f.name in ("memory", "cache_dir", "read_from", "runs_dir"),
     ):
         _add_flag(parser, field, hints[field.name])
     parser.add_argument(

@@ -11,22 +11,22 @@ import numpy as np
 
 from onepass.cache.artifacts import Artifact, record
 from onepass.cache.made_by import MadeBy
+from onepass.cache.memory import within_memory
 from onepass.cache.progress import human_seconds
 from onepass.classify.analysis.duplicates import Pair, confirmed_pairs
 from onepass.classify.analysis.out_of_sample import leave_one_out
 from onepass.classify.analysis.suspects import Suspects, write_suspects
 from onepass.classify.config import InspectConfig
 from onepass.classify.heads.class_weight import class_weights
+from onepass.classify.heads.lazy_rows import blocks, take
 from onepass.classify.heads.linear.spectrum import Spectrum
 from onepass.classify.heads.neighbours.nearest import nearest, unit_length
-from onepass.classify.heads.scaler import blocks
 from onepass.classify.intervals import is_uneven
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.metrics import accuracy, change_prior, confused_pairs, confusion_matrix
 from onepass.classify.protocol.evaluate import protocol_rows
 from onepass.classify.protocol.inputs import inputs_of
-from onepass.classify.protocol.views import take
 from onepass.data.dataset import EXCLUDED, SPLITS, ImageDataset, open_dataset
 
 log = logging.getLogger(__name__)
@@ -221,6 +221,7 @@ class InspectResult:
     suspects: Suspects
 
 
+@within_memory
 def inspect_dataset(config: InspectConfig) -> InspectResult:
     """Look at the data through the features and the predictions of a probe.
 

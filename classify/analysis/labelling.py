@@ -16,14 +16,16 @@ from sklearn.cluster import KMeans
 
 from onepass.cache.content import find, first_of_each
 from onepass.cache.errors import InvalidInputError, Remedy, UsageError
+from onepass.cache.memory import within_memory
 from onepass.classify.analysis.suspects import ON_SHEET
 from onepass.classify.config import NextConfig, NextRule
+from onepass.classify.heads.lazy_rows import take
 from onepass.classify.heads.neighbours.nearest import nearest, unit_length
 from onepass.classify.heads.scaler import Scaler
 from onepass.classify.heads.storage import load_head
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
 from onepass.classify.protocol.inputs import Inputs, feature_inputs, inputs_of
-from onepass.classify.protocol.views import mean_probabilities, take
+from onepass.classify.protocol.views import mean_probabilities
 from onepass.data.contact_sheet import INK, Cell, contact_sheet
 from onepass.data.dataset import EXCLUDED, ImageDataset, open_dataset
 from onepass.data.relabel import shown_classes, write_table
@@ -61,6 +63,7 @@ class NextResult:
     sheet: Path
 
 
+@within_memory
 def choose_next(config: NextConfig) -> NextResult:
     """Choose the images to label next, and write a table to be filled in and a contact sheet.
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onepass.classify.heads.class_weight import log_prior
+from onepass.classify.heads.lazy_rows import blocks
 from onepass.classify.heads.linear.spectrum import Spectrum
-from onepass.classify.heads.scaler import blocks
 from onepass.classify.metrics import accuracy, balanced_accuracy, fit_temperature, softmax
 
 PENALTIES = tuple(10.0**power for power in (0.5, 0, -0.5, -1, -1.5, -2, -3))

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from onepass.cache.commandline.advice import onepass_command
+from onepass.classify.heads.lazy_rows import Mapped, take
 from onepass.classify.heads.neighbours.nearest import nearest, unit_length
 from onepass.classify.heads.scaler import Scaler
-from onepass.classify.protocol.views import take
 from onepass.data.dataset import ImageDataset
 from onepass.data.series import parted_series, series_of
 
@@ -47,9 +47,11 @@ def find_parted_series(
     held = held[np.linspace(0, len(held) - 1, min(LOOKED_AT, len(held))).astype(np.int64)]
     base = take(X, train)
     scaler = Scaler.fit(base)
-    found, _ = nearest(
-        unit_length(scaler.apply(take(X, held))), unit_length(scaler.apply(base)), k=1
+    queries, others = (
+        Mapped(rows, lambda some: unit_length(scaler.apply(some)), X.shape[1], np.float32)
+        for rows in (take(X, held), base)
     )
+    found, _ = nearest(queries, others, k=1)
     pairs = [
         (dataset.names[row], dataset.names[other])
         for row, other in zip(held.tolist(), train[found[:, 0]].tolist(), strict=True)

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve, eigh
 
 from onepass.classify.heads.baselines.imagenet import ABSENT
-from onepass.classify.heads.scaler import blocks
+from onepass.classify.heads.lazy_rows import blocks
 from onepass.classify.metrics import accuracy, softmax
 
 ROUNDS = 100  # of LogME's fixed point; it has settled after about ten

@@ -13,6 +13,7 @@ from onepass.cache.artifacts import Artifact, record
 from onepass.cache.errors import CorruptFileError, InvalidInputError, Remedy
 from onepass.cache.features import list_features, resolve_features
 from onepass.cache.made_by import MadeBy
+from onepass.cache.memory import within_memory
 from onepass.cache.progress import human_seconds
 from onepass.cache.stores import AnyStore
 from onepass.classify.analysis.transfer_scores import (
@@ -25,10 +26,10 @@ from onepass.classify.analysis.transfer_scores import (
 )
 from onepass.classify.config import TransferConfig
 from onepass.classify.heads.baselines.imagenet import ABSENT, imagenet_columns
+from onepass.classify.heads.lazy_rows import take
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult, leaderboard_path
 from onepass.classify.protocol.evaluate import protocol_rows
 from onepass.classify.protocol.inputs import Inputs, feature_inputs
-from onepass.classify.protocol.views import take
 from onepass.data.dataset import ImageDataset, open_dataset
 
 log = logging.getLogger(__name__)
@@ -142,6 +143,7 @@ class TransferResult:
     ran: int
 
 
+@within_memory
 def score_features(config: TransferConfig) -> TransferResult:
     """Score sets of features on the training rows and compare the order with that of the probes.
 

@@ -5,11 +5,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from onepass.cache.errors import InvalidInputError
 from onepass.classify.heads.float16 import is_finite_float16
-from onepass.classify.heads.scaler import Scaler, blocks
+from onepass.classify.heads.lazy_rows import LazyRows, Rows, blocks
+from onepass.classify.heads.scaler import Scaler
 from onepass.classify.metrics import softmax
 
 FLOATS = (np.float64, np.float32, np.float16)  # what X may be; anything else becomes the first
@@ -53,7 +54,8 @@ class Head(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each class, (n, K), columns in the order of `classes_`."""
-        return softmax(self.logits(X))
+        scores = self.logits(X)
+        return softmax(scores, out=scores)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable class of each row, (n,)."""
@@ -68,8 +70,10 @@ class Head(ClassifierMixin, BaseEstimator):
                 setattr(other, name, value)
         return other
 
-    def check_training(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    def check_training(self, X: Any, y: Any) -> tuple[Rows, np.ndarray]:
         """Check what is to be fitted on; set `classes_` and `n_features_in_`.
+
+        Whoever gives lazy rows has looked at their numbers.
 
         Returns:
             X as floats (n, D) and the rows' class numbers, int64 (n,), indices into `classes_`.
@@ -78,7 +82,13 @@ class Head(ClassifierMixin, BaseEstimator):
             InvalidInputError: There is one class only.
             ValueError: Shapes differ, or X holds NaN or Inf.
         """
-        X, y = validate_data(self, X, y, dtype=FLOATS, ensure_all_finite=not is_finite_float16(X))
+        if isinstance(X, LazyRows):
+            check_consistent_length(X, y)
+            self.n_features_in_ = X.shape[1]
+        else:
+            X, y = validate_data(
+                self, X, y, dtype=FLOATS, ensure_all_finite=not is_finite_float16(X)
+            )
         check_classification_targets(y)
         self.classes_, numbers = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -88,9 +98,11 @@ class Head(ClassifierMixin, BaseEstimator):
             )
         return X, numbers
 
-    def check_features(self, X: Any) -> np.ndarray:
+    def check_features(self, X: Any) -> Rows:
         """Return X as floats (n, D) after checking that this fitted head can take it."""
         check_is_fitted(self)
+        if isinstance(X, LazyRows) and X.shape[1] == self.n_features_in_:
+            return X
         return validate_data(
             self, X, reset=False, dtype=FLOATS, ensure_all_finite=not is_finite_float16(X)
         )

@@ -1,13 +1,12 @@
 """Features of mean 0 and deviation 1, computed block by block from the rows that are fitted on."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from onepass.classify.heads.float16 import widen
+from onepass.classify.heads.lazy_rows import Mapped, Rows, blocks, held
 
-BLOCK_NUMBERS = 1 << 22  # numbers of a block: 34 MB as float64
 LEAST = 0.05  # of the median deviation
 
 
@@ -29,7 +28,7 @@ class Scaler:
     scale: np.ndarray
 
     @classmethod
-    def fit(cls, X: np.ndarray) -> "Scaler":
+    def fit(cls, X: Rows) -> "Scaler":
         """Return the map of the rows of X: float16, float32 or float64 (n, D), n >= 1.
 
         Blocks are merged in float64 (Chan, Golub and LeVeque, "Algorithms for computing the sample
@@ -64,7 +63,7 @@ class Scaler:
             scale[~constant] = np.maximum(scale[~constant], LEAST * np.median(scale[~constant]))
         return cls(mean, scale)
 
-    def apply(self, X: np.ndarray, dtype: type = np.float32) -> np.ndarray:
+    def apply(self, X: Rows, dtype: type = np.float32) -> np.ndarray:
         """Return the standardised rows as a new C-ordered (n, D) array of `dtype`."""
         out: np.ndarray = np.empty(X.shape, dtype)
         for block in blocks(X):
@@ -76,9 +75,6 @@ class Scaler:
             out[block] /= self.scale.astype(dtype)
         return out
 
-
-def blocks(X: np.ndarray) -> Iterator[slice]:
-    """Yield slices that cover the rows of X (n, D) in order."""
-    rows = max(1, BLOCK_NUMBERS // max(1, X.shape[1]))
-    for start in range(0, X.shape[0], rows):
-        yield slice(start, min(start + rows, X.shape[0]))
+    def rows(self, X: Rows) -> Rows:
+        """Return the standardised rows, float32: an array where the memory budget has room, else made when read."""
+        return held(Mapped(X, self.apply, X.shape[1], np.float32))

@@ -18,7 +18,7 @@ from onepass.cache.features import (
 from onepass.cache.provenance import differences, digest_bytes
 from onepass.cache.rowfile import RowFile
 from onepass.cache.stores import AnyStore
-from onepass.classify.heads.scaler import blocks
+from onepass.classify.heads.lazy_rows import SideBySide, blocks, held
 from onepass.classify.leaderboard.board import ProbeResult
 from onepass.classify.leaderboard.result import features_text
 from onepass.classify.protocol.pixels import pixel_features
@@ -179,7 +179,7 @@ def _checked(
 
 def _side_by_side(sets: list[FeatureSet]) -> np.ndarray:
     """Return the vectors side by side; concatenated when they are needed and not kept."""
-    return FeatureSet.join(sets).X
+    return sets[0].X if len(sets) == 1 else held(SideBySide([one.X for one in sets]))
 
 
 def _view_key(one: FeatureSet, view: str) -> FeatureKey:

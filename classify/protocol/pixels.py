@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from onepass.classify.heads.scaler import BLOCK_NUMBERS
+from onepass.classify.heads.lazy_rows import BLOCK_NUMBERS
 
 
 def pixel_features(pixels: np.ndarray, side: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from onepass.classify.heads.base import Head
+from onepass.classify.heads.lazy_rows import Chosen, Rows, Stacked, held, take
 from onepass.classify.metrics import TOP1, Metric, log_probabilities
 from onepass.classify.search.search import Split, Trial
 
@@ -22,19 +23,12 @@ def as_views(X: Vectors) -> tuple[Any, ...]:
     return tuple(X) if isinstance(X, list | tuple) else (X,)
 
 
-def take(X: Any, rows: np.ndarray) -> Any:
-    """Return X[rows] for ascending rows, without a copy where they follow one another."""
-    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
-        return X[int(rows[0]) : int(rows[-1]) + 1]
-    return X[rows]
-
-
-def stacked(X: Vectors, rows: np.ndarray) -> Any:
+def stacked(X: Vectors, rows: np.ndarray) -> Rows:
     """Return the rows in one view after the other: (V · n, D)."""
     views = as_views(X)
     if len(views) == 1:
         return take(views[0], rows)
-    return np.concatenate([take(view, rows) for view in views])
+    return held(Stacked([Chosen(view, rows) for view in views]))
 
 
 def repeated(labels: np.ndarray, X: Vectors) -> np.ndarray:

@@ -23,6 +23,7 @@ from onepass.cache.artifacts import Artifact, record
 from onepass.cache.errors import CorruptFileError, InvalidInputError
 from onepass.cache.locks import exclusive
 from onepass.cache.made_by import MadeBy
+from onepass.cache.memory import within_memory
 from onepass.cache.progress import human_seconds
 from onepass.classify.baselines import make_head
 from onepass.classify.config import CurveConfig
@@ -182,6 +183,7 @@ class _Deal:
     held: np.ndarray
 
 
+@within_memory
 def run_curve(config: CurveConfig) -> CurveResult:
     """Learn from more and more of the training rows, and extrapolate.
 

@@ -20,6 +20,7 @@ from onepass.cache.artifacts import Artifact, record
 from onepass.cache.errors import CorruptFileError, InvalidInputError, UsageError
 from onepass.cache.locks import exclusive
 from onepass.cache.made_by import MadeBy
+from onepass.cache.memory import within_memory
 from onepass.cache.progress import human_seconds
 from onepass.classify.analysis.series import PartedSeries, find_parted_series
 from onepass.classify.baselines import make_head
@@ -246,6 +247,7 @@ class FoldsResult:
     seconds: float
 
 
+@within_memory
 def run_folds(config: ClassifyConfig) -> FoldsResult:
     """Run every head on every set of features in the same folds of the training rows.
 

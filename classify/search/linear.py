@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.base import clone
 
 from onepass.classify.heads.class_weight import log_prior
+from onepass.classify.heads.lazy_rows import Rows, blocks
 from onepass.classify.heads.linear.centroid import METRICS, Centroid
 from onepass.classify.heads.linear.lda import Lda
 from onepass.classify.heads.linear.logistic import Logistic
@@ -54,16 +55,16 @@ def search_ridge(search: Search[Ridge]) -> list[Trial]:
     head, X, numbers = search.prepare()
     equations = head.equations(X, numbers)
     prior = log_prior(head.class_weight, equations.weights).astype(np.float32)
-    rows = equations.scaler.apply(search.split.X_selection)
+    rows = equations.scaler.rows(search.split.X_selection)
     truth = np.searchsorted(head.classes_, search.split.y_selection)
 
     def trial(penalty: float) -> Trial:
         weights = equations.solve(penalty)
-        scores = rows @ weights.astype(np.float32) + equations.share.astype(np.float32)
+        scores = _scores(rows, weights, equations.share)
         temperature = fit_temperature(truth, scores, TEMPERATURE_ROWS, prior)
         params = {"penalty": float(penalty), "temperature": temperature}
         fitted = head.with_params(**params).adopt_solution(equations, weights)
-        return search.evaluate(fitted, params, scores / np.float32(temperature) + prior)
+        return search.evaluate(fitted, params, _calibrated(scores, temperature, prior))
 
     step = STEPS_PER_DECADE[search.budget]
     wanted = [round(step * np.log10(penalty)) for penalty in START]
@@ -86,16 +87,16 @@ def search_lda(search: Search[Lda]) -> list[Trial]:
     head, X, numbers = search.prepare()
     covariance = head.covariance(X, numbers)
     prior = log_prior(head.class_weight, covariance.weights).astype(np.float32)
-    rows = covariance.moments.scaler.apply(search.split.X_selection)
+    rows = covariance.moments.scaler.rows(search.split.X_selection)
     truth = np.searchsorted(head.classes_, search.split.y_selection)
     trials = []
     for shrinkage in SHRINKAGES[search.budget]:
         weights, bias = covariance.solve(shrinkage)
-        scores = rows @ weights.astype(np.float32) + bias.astype(np.float32)
+        scores = _scores(rows, weights, bias)
         temperature = fit_temperature(truth, scores, TEMPERATURE_ROWS, prior)
         params = {"shrinkage": shrinkage, "temperature": temperature}
         fitted = head.with_params(**params).adopt_solution(covariance, weights, bias)
-        logits = scores / np.float32(temperature) + prior
+        logits = _calibrated(scores, temperature, prior)
         trials.append(search.evaluate(fitted, params, logits))
     return trials
 
@@ -127,6 +128,22 @@ def search_logistic(search: Search[Logistic]) -> list[Trial]:
         solved = head.with_params(C=C).solve(solver, scaler, tol, head.max_iter)
         trials.append(search.evaluate(solved, {"C": C}))
     return trials
+
+
+def _scores(rows: Rows, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Return `rows @ weights + bias`, (n, K) float32."""
+    small, out = weights.astype(np.float32), np.empty((len(rows), len(bias)), np.float32)
+    for block in blocks(rows):
+        np.matmul(rows[block], small, out=out[block])
+    out += bias.astype(np.float32)
+    return out
+
+
+def _calibrated(scores: np.ndarray, temperature: float, prior: np.ndarray) -> np.ndarray:
+    """Return scores as logits; in place, as they are many."""
+    scores /= np.float32(temperature)
+    scores += prior
+    return scores
 
 
 def past_peak(trials: list[Trial], patience: int) -> bool:

@@ -118,8 +118,8 @@ class JointTraining:
             head, X, numbers = search.prepare()
             scaler, split = Scaler.fit(X), search.split
             truth = np.searchsorted(head.classes_, split.y_selection)
-            held = scaler.apply(split.X_selection)
-            parts.append(Part((scaler.apply(X), numbers), (held, truth)))
+            held = scaler.rows(split.X_selection)
+            parts.append(Part((scaler.rows(X), numbers), (held, truth)))
             prepared.append((head, scaler))
         self.curves = SuccessiveHalving(
             [one.head_settings() for one in heads],

@@ -15,6 +15,7 @@ from sklearn.base import clone
 from onepass.cache.errors import InvalidInputError
 from onepass.classify.config import Budget
 from onepass.classify.heads.base import Head, brief
+from onepass.classify.heads.lazy_rows import Rows
 from onepass.classify.metrics import TOP1, Metric, accuracy, log_loss, softmax
 from onepass.classify.search.strategies import find_strategy
 
@@ -32,9 +33,9 @@ class Split:
         X_selection, y_selection: Features (m, D) and labels (m,) to compare on.
     """
 
-    X: np.ndarray
+    X: Rows
     y: np.ndarray
-    X_selection: np.ndarray
+    X_selection: Rows
     y_selection: np.ndarray
 
 
@@ -79,7 +80,8 @@ class Trial:
         if metric.name in known:
             value = known[metric.name]
         else:
-            value = metric.value(truth, softmax(logits.astype(np.float64)))
+            chances = logits.astype(np.float64)
+            value = metric.value(truth, softmax(chances, out=chances))
         return cls(params, share, loss, metric.merit(value), head)
 
     def __str__(self) -> str:
@@ -115,7 +117,7 @@ class Search(Generic[AnyHead]):
         """Return the trials, the most regularised first."""
         return find_strategy(self.head.kind)(self)
 
-    def prepare(self) -> tuple[AnyHead, np.ndarray, np.ndarray]:
+    def prepare(self) -> tuple[AnyHead, Rows, np.ndarray]:
         """Check the rows to fit on.
 
         Returns:

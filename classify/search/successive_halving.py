@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onepass.cache.errors import InvalidInputError
+from onepass.classify.heads.lazy_rows import Rows
 from onepass.classify.heads.neural.batches import (
     FeatureBatch,
     HeadSettings,
@@ -76,8 +77,8 @@ class Part:
         selection: Rows that they are evaluated on, in the same form.
     """
 
-    fit: tuple[np.ndarray, np.ndarray]
-    selection: tuple[np.ndarray, np.ndarray]
+    fit: tuple[Rows, np.ndarray]
+    selection: tuple[Rows, np.ndarray]
 
 
 class SuccessiveHalving:

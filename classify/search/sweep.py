@@ -13,6 +13,7 @@ from typing import Self
 
 from onepass.cache.errors import OnepassError
 from onepass.cache.made_by import MadeBy
+from onepass.cache.memory import within_memory
 from onepass.cache.progress import human_seconds
 from onepass.cache.provenance import digest_json
 from onepass.classify.config import SweepConfig
@@ -137,6 +138,7 @@ class FeatureSweep:
         )
 
 
+@within_memory
 def run_sweeps(config: SweepConfig) -> SweepsResult:
     """Sweep the grid on every set of features, and put the best head of each on the leaderboard.
 

@@ -11,10 +11,10 @@ from sklearn.base import clone
 
 from onepass.cache.errors import InvalidInputError, UsageError
 from onepass.classify.heads.class_weight import class_weights
+from onepass.classify.heads.lazy_rows import take
 from onepass.classify.metrics import Metric, find_metric
 from onepass.classify.protocol.evaluate import find_positive, protocol_rows
 from onepass.classify.protocol.inputs import inputs_of
-from onepass.classify.protocol.views import take
 from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.extract.backbones.registry import WeightsChoice, find_backbone
 from onepass.extract.backend import default_precision

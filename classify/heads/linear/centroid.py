@@ -6,8 +6,9 @@ import numpy as np
 
 from onepass.cache.errors import InvalidInputError
 from onepass.classify.heads.base import Head
+from onepass.classify.heads.lazy_rows import blocks
 from onepass.classify.heads.linear.moments import Moments
-from onepass.classify.heads.scaler import Scaler, blocks
+from onepass.classify.heads.scaler import Scaler
 
 METRICS = ("euclidean", "cosine")
 

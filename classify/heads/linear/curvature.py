@@ -31,7 +31,7 @@ class Curvature:
     @classmethod
     def of(cls, objective: SoftmaxObjective) -> "Curvature":
         """Take the second moments of an even sample of the rows: a guess need not be exact."""
-        X = objective.sample(max(FEWEST, SHARE * objective.features)).X
+        X = np.asarray(objective.sample(max(FEWEST, SHARE * objective.features)).X)
         wide = len(X) < X.shape[1]
         return cls(X if wide else X[:0], (X @ X.T if wide else X.T @ X) / np.float32(len(X)))
 

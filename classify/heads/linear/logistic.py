@@ -18,8 +18,8 @@ class Logistic(LinearHead):
     """Softmax regression on standardised features, by the solver of `onepass.classify.heads.linear.solver`.
 
     Minimises `C · sum over rows of the log-loss + ||W||² / 2`; the bias is not penalised. Two
-    classes have one vector of log-odds, which is penalised so, as in scikit-learn. X may be a memory
-    map: rows that are too many to be held as float32 are read block by block in each pass.
+    classes have one vector of log-odds, which is penalised so, as in scikit-learn. Rows that
+    are too many to be held as float32 are read block by block in each pass.
 
     Args:
         C: Inverse of the penalty, above 0; as in scikit-learn it counts for the sum over the rows.
@@ -79,7 +79,7 @@ class Logistic(LinearHead):
         """Return the log-loss over rows X (n, D) of this head's classes, by their numbers (n,)."""
         classes = len(self.classes_)
         weights = class_weights(self.class_weight, numbers, classes)
-        return SoftmaxObjective.of(X, numbers, classes, scaler, weights)
+        return SoftmaxObjective(scaler.rows(X), numbers, classes, weights)
 
     def solve(self, solver: Solver, scaler: Scaler, tol: float, max_iter: int) -> Self:
         """Solve for this head's C, from the solver's last solutions.

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from onepass.classify.heads.float16 import widen
+from onepass.classify.heads.lazy_rows import Rows
 from onepass.classify.heads.scaler import Scaler
 from onepass.classify.heads.threads import cores, parallel_map
 
@@ -33,7 +34,7 @@ class Moments:
     @classmethod
     def of(
         cls,
-        X: np.ndarray,
+        X: Rows,
         numbers: np.ndarray,
         classes: int,
         weights: np.ndarray | None = None,
@@ -52,7 +53,7 @@ class Moments:
         ends = np.linspace(0, len(X), min(cores(), -(-len(X) // BLOCK)) + 1).astype(int)
         shares = [slice(*pair) for pair in pairwise(ends)]
         parts = parallel_map(
-            lambda share: _summed(X[share], numbers[share], classes, shift, weights, gram), shares
+            lambda share: _summed(X, numbers, share, classes, shift, weights, gram), shares
         )
         sums, squares = parts[0]
         for part in parts[1:]:
@@ -75,25 +76,27 @@ class Moments:
 
 
 def _summed(
-    X: np.ndarray,
+    X: Rows,
     numbers: np.ndarray,
+    share: slice,
     classes: int,
     shift: np.ndarray,
     weights: np.ndarray | None,
     gram: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return sums of the shifted rows by class (K, D), and of weighted squares (D,) or products (D, D), float64."""
-    features = X.shape[1]
+    """Return sums of shifted rows by class (K, D), and of weighted squares (D,) or products (D, D), float64."""
+    features, count = X.shape[1], share.stop - share.start
     kind = np.float64 if X.dtype == np.float64 else np.float32
-    size = -(-len(X) // -(-len(X) // BLOCK))  # of equal blocks
+    size = -(-count // -(-count // BLOCK))  # of equal blocks
     buffer = np.empty((size, features), kind)
     sums = np.zeros((classes, features))
     squares = np.zeros((features, features) if gram else features)
     product = np.empty_like(squares, np.float32)
-    for start in range(0, len(X), size):
-        rows = widen(X[start : start + size], buffer[: len(X) - start], shift)
+    for start in range(share.start, share.stop, size):
+        block = slice(start, min(start + size, share.stop))
+        rows = widen(X[block], buffer[: block.stop - start], shift)
         rows = rows.astype(np.float32, copy=False)
-        of_class = (numbers[start : start + size], np.arange(len(rows)))
+        of_class = (numbers[block], np.arange(len(rows)))
         sums += csr_array((np.ones(len(rows), np.float32), of_class), (classes, len(rows))) @ rows
         if weights is not None:
             rows = rows * np.sqrt(weights, dtype=np.float32)[of_class[0], None]

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onepass.classify.heads.scaler import Scaler
+from onepass.classify.heads.lazy_rows import Chosen, Rows, held
 
-RESIDENT = 1 << 32  # bytes of standardised rows that may be held in memory
 BLOCK = 4_096  # rows
 
 
@@ -32,33 +31,16 @@ class SoftmaxObjective:
     """The mean log-loss of softmax regression on standardised rows, as a function of the weights.
 
     Attributes:
-        X: (n, D): standardised float32, or raw floats (a memory map, say) if `scaler` is given.
+        X: Standardised rows (n, D) float32, which are read again and again.
         numbers: (n,) class of each row, 0 … classes - 1.
         classes: K.
-        scaler: Applied to each block as it is read.
         weights: What the loss of a row of each class counts, (K,); None: all alike.
     """
 
-    X: np.ndarray
+    X: Rows
     numbers: np.ndarray
     classes: int
-    scaler: Scaler | None = None
     weights: np.ndarray | None = None
-
-    @classmethod
-    def of(
-        cls,
-        X: np.ndarray,
-        numbers: np.ndarray,
-        classes: int,
-        scaler: Scaler,
-        weights: np.ndarray | None = None,
-        resident: int = RESIDENT,
-    ) -> "SoftmaxObjective":
-        """Standardise raw rows X (n, D) once if they fit into `resident` bytes, else at each reading."""
-        if 4 * X.size <= resident:
-            return cls(scaler.apply(X), numbers, classes, None, weights)
-        return cls(X, numbers, classes, scaler, weights)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -75,25 +57,18 @@ class SoftmaxObjective:
         return np.maximum(weighted, 0.5) / len(self)
 
     def sample(self, count: int) -> "SoftmaxObjective":
-        """Return `count` rows at most, evenly spread, standardised and resident."""
-        if count >= len(self) and self.scaler is None:
+        """Return `count` rows at most, evenly spread."""
+        if count >= len(self):
             return self
-        chosen = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(np.int64)
-        X = self.X[chosen]
-        return SoftmaxObjective(
-            self.scaler.apply(X) if self.scaler else X,
-            self.numbers[chosen],
-            self.classes,
-            None,
-            self.weights,
-        )
+        chosen = np.linspace(0, len(self) - 1, count).round().astype(np.int64)
+        X = held(Chosen(self.X, chosen))
+        return SoftmaxObjective(X, self.numbers[chosen], self.classes, self.weights)
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield standardised rows (m, D) float32 and their class numbers (m,), in order."""
         for start in range(0, len(self), BLOCK):
             block = slice(start, min(start + BLOCK, len(self)))
-            rows = self.X[block]
-            yield (self.scaler.apply(rows) if self.scaler else rows), self.numbers[block]
+            yield self.X[block], self.numbers[block]
 
     def evaluate(self, weights: np.ndarray) -> LossAndGradient:
         """Return loss and gradient at `weights` (D + 1, K) float32; one pass over the rows."""

@@ -7,10 +7,11 @@ import numpy as np
 from onepass.cache.errors import InvalidInputError
 from onepass.classify.heads.base import Head
 from onepass.classify.heads.class_weight import class_weights, log_prior
-from onepass.classify.heads.float16 import widen
+from onepass.classify.heads.lazy_rows import Mapped, blocks, held
 from onepass.classify.heads.neighbours.nearest import nearest, unit_length
-from onepass.classify.heads.scaler import Scaler, blocks
+from onepass.classify.heads.scaler import Scaler
 
+LONG = 10**10  # comparisons, about ten seconds: their progress is shown
 PRIOR = 0.01  # of the votes go to the classes by their share: no class is impossible
 
 
@@ -34,6 +35,7 @@ class Neighbours(Head):
     """
 
     kind = "knn"
+    version = 2
     ARRAYS: ClassVar[dict[str, tuple[str, str]]] = {
         **Head.ARRAYS,
         "mean_": ("D", "f"),
@@ -58,9 +60,14 @@ class Neighbours(Head):
         X, numbers = self.check_training(X, y)
         scaler = Scaler.fit(X)
         self.mean_, self.scale_ = scaler.mean, scaler.scale
-        self.rows_ = np.empty(X.shape, np.float16)
-        for block in blocks(X):
-            self.rows_[block] = unit_length(scaler.apply(X[block]))
+        self.rows_ = held(
+            Mapped(
+                X,
+                lambda rows: unit_length(scaler.apply(rows)).astype(np.float16),
+                X.shape[1],
+                np.float16,
+            )
+        )
         self.numbers_ = numbers.astype(np.int32)
         return self
 
@@ -83,12 +90,10 @@ class Neighbours(Head):
         X = self.check_features(X)
         kind = np.float64 if X.dtype == np.float64 else np.float32
         scaler, k = Scaler(self.mean_, self.scale_), min(k, len(self.rows_))
-        base = widen(self.rows_, np.empty(self.rows_.shape, kind))
-        cosines, classes = np.empty((len(X), k), kind), np.empty((len(X), k), np.int32)
-        for block in blocks(X):
-            rows, cosines[block] = nearest(unit_length(scaler.apply(X[block], kind)), base, k)
-            classes[block] = self.numbers_[rows]
-        return cosines, classes
+        queries = Mapped(X, lambda rows: unit_length(scaler.apply(rows, kind)), X.shape[1], kind)
+        label = "nearest rows" if len(X) * len(self.rows_) > LONG else ""
+        rows, cosines = nearest(queries, self.rows_, k, label=label)
+        return cosines, self.numbers_[rows]
 
     def vote(self, cosines: np.ndarray, classes: np.ndarray) -> np.ndarray:
         """Return the logarithm of the shares of the votes, (n, K).
@@ -97,13 +102,17 @@ class Neighbours(Head):
             cosines, classes: From `neighbours`; the first `k` of each row vote.
         """
         k, count = min(self.k, cosines.shape[1]), len(self.classes_)
-        weights = np.exp((cosines[:, :k] - cosines[:, :1]) / self.temperature)
-        weights /= weights.sum(axis=1, keepdims=True)
-        cells = np.arange(len(cosines))[:, None] * count + classes[:, :k]
-        votes = np.bincount(cells.ravel(), weights.ravel(), len(cosines) * count)
         share = np.bincount(self.numbers_, minlength=count) / len(self.numbers_)
-        weights = class_weights(self.class_weight, self.numbers_, count)
-        heard = np.log((1 - PRIOR) * votes.reshape(-1, count) + PRIOR * share)
-        if weights is None:
-            return heard
-        return heard + np.log(weights) + log_prior(self.class_weight, weights)
+        of_class = class_weights(self.class_weight, self.numbers_, count)
+        added = (
+            0.0 if of_class is None else np.log(of_class) + log_prior(self.class_weight, of_class)
+        )
+        out = np.empty((len(cosines), count), cosines.dtype)
+        for block in blocks(out):
+            near, own = cosines[block, :k], classes[block, :k]
+            weights = np.exp((near - near[:, :1]) / self.temperature)
+            weights /= weights.sum(axis=1, keepdims=True)
+            cells = np.arange(len(near))[:, None] * count + own
+            votes = np.bincount(cells.ravel(), weights.ravel(), len(near) * count)
+            out[block] = np.log((1 - PRIOR) * votes.reshape(-1, count) + PRIOR * share) + added
+        return out

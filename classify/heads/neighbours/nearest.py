@@ -1,38 +1,69 @@
-"""The nearest rows of many rows by cosine: one matrix product, and a search for the largest of each line."""
+"""The nearest rows of many rows by cosine: matrix products, and a search for the largest of each line."""
+
+from contextlib import nullcontext
 
 import numpy as np
 
+from onepass.cache.memory import block_bytes
+from onepass.cache.progress import Progress
+from onepass.classify.heads.float16 import widen
+from onepass.classify.heads.lazy_rows import Rows
+
 BLOCK_NUMBERS = 1 << 25  # similarities held at a time: 128 MB as float32
+BASE_ROWS = 1 << 15  # rows of `base` that are compared at a time
 GROUP = 32  # columns of a group, of which the maximum is taken first
 NONE = -2.0  # below every cosine
 
 
 def nearest(
-    queries: np.ndarray, base: np.ndarray, k: int, own: np.ndarray | None = None
+    queries: Rows, base: Rows, k: int, own: np.ndarray | None = None, label: str = ""
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the k rows of `base` that are most similar to each query.
 
+    `base` is read once for all queries that the memory budget has room for.
+
     Args:
         queries: (n, D) float32 or float64, of length 1.
-        base: (m, D) of the same dtype, of length 1; m > k, or m = k where nothing is left out.
+        base: (m, D) float, of length 1; m > k, or m = k where nothing is left out.
         k: How many.
         own: (n,) row of `base` that is the query itself and does not count, or -1.
+        label: What the progress is called; "": none is shown.
 
     Returns:
         Rows of `base` (n, k) int64 and their cosines (n, k), the nearest first.
     """
-    rows = np.empty((len(queries), k), np.int64)
-    cosines = np.empty((len(queries), k), queries.dtype)
-    size = max(1, BLOCK_NUMBERS // len(base))
-    for start in range(0, len(queries), size):
-        block = slice(start, start + size)
-        similar = queries[block] @ base.T
-        if own is not None:
-            lines = np.flatnonzero(own[block] >= 0)
-            similar[lines, own[block][lines]] = NONE
-        rows[block] = largest(similar, k)
-        cosines[block] = np.take_along_axis(similar, rows[block], axis=1)
-    return rows, cosines
+    found = np.zeros((len(queries), k), np.int64)
+    cosines = np.full((len(queries), k), -np.inf, queries.dtype)
+    many = min(BASE_ROWS, len(base))
+    size = max(1, BLOCK_NUMBERS // many)
+    room = block_bytes() // (queries.dtype.itemsize * queries.shape[1])
+    room = max(1, room // size) * size
+    buffer = np.empty((many, base.shape[1]), queries.dtype)
+    with Progress(len(queries), "rows", label) if label else nullcontext() as progress:
+        for begin in range(0, len(queries), room):
+            some = queries[begin : begin + room]
+            for first in range(0, len(base), many):
+                rows = base[first : first + many]
+                rows = widen(rows, buffer[: len(rows)])
+                for start in range(0, len(some), size):
+                    block = slice(begin + start, min(begin + start + size, begin + len(some)))
+                    similar = some[start : start + size] @ rows.T
+                    if own is not None:
+                        lines = np.flatnonzero((own[block] >= first) & (own[block] < first + many))
+                        similar[lines, own[block][lines] - first] = NONE
+                    near = largest(similar, min(k, len(rows)))
+                    values = np.take_along_axis(similar, near, axis=1)
+                    if first:
+                        near = np.concatenate([found[block], near + first], axis=1)
+                        values = np.concatenate([cosines[block], values], axis=1)
+                        best = largest(values, k)
+                        near = np.take_along_axis(near, best, axis=1)
+                        values = np.take_along_axis(values, best, axis=1)
+                    found[block, : near.shape[1]], cosines[block, : near.shape[1]] = near, values
+                if progress:
+                    share = len(some) * min(first + many, len(base)) // len(base)
+                    progress.advance(begin + share - progress.done)
+    return found, cosines
 
 
 def unit_length(rows: np.ndarray) -> np.ndarray:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onepass.classify.heads.lazy_rows import Rows
+
 
 @dataclass(frozen=True, slots=True)
 class HeadSettings:
@@ -73,7 +75,7 @@ def steps_of(rows: int, batch_size: int) -> int:
 
 
 def batches(
-    X: np.ndarray,
+    X: Rows,
     numbers: np.ndarray,
     shared: SharedSettings,
     skip: int = 0,

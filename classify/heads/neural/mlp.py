@@ -5,8 +5,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from onepass.classify.heads.base import Head
+from onepass.classify.heads.lazy_rows import blocks
 from onepass.classify.heads.neural.trained_head import TrainedHead
-from onepass.classify.heads.scaler import Scaler, blocks
+from onepass.classify.heads.scaler import Scaler
 
 
 class Mlp(TrainedHead):

@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from onepass.classify.heads.class_weight import class_weights, log_prior
+from onepass.classify.heads.lazy_rows import Rows, blocks
 from onepass.classify.heads.neural.batches import FeatureBatch, HeadSettings, SharedSettings
 from onepass.classify.heads.neural.optimizers import OPTIMIZERS
 from onepass.classify.metrics import TOP1, Metric, softmax
@@ -179,7 +180,7 @@ class Networks:
                     sums[group.members] += np.stack(group.step(batch), axis=1)
         return sums / steps
 
-    def evaluate(self, X: np.ndarray, truth: np.ndarray, metric: Metric = TOP1) -> np.ndarray:
+    def evaluate(self, X: Rows, truth: np.ndarray, metric: Metric = TOP1) -> np.ndarray:
         """Return log-loss, accuracy and merit on rows (n, D) float32 of classes `truth` (n,), (heads, 3).
 
         A head that has diverged has the log-loss infinity, the accuracy 0 and the merit -infinity; so
@@ -254,7 +255,7 @@ def _outer(read: np.ndarray, flow: np.ndarray, out: np.ndarray) -> None:
         np.matmul(read.transpose(1, 2, 0), flow.transpose(1, 0, 2), out=out.transpose(1, 0, 2))
 
 
-def _evaluate(group: Group, X: np.ndarray, truth: np.ndarray, metric: Metric) -> np.ndarray:
+def _evaluate(group: Group, X: Rows, truth: np.ndarray, metric: Metric) -> np.ndarray:
     width = sum(array.shape[1] for array in group.arrays[1::2]) * len(group.members)
     rows = max(1, BLOCK_NUMBERS // width)
     loss, right = np.zeros(len(group.members)), np.zeros(len(group.members))
@@ -271,6 +272,7 @@ def _evaluate(group: Group, X: np.ndarray, truth: np.ndarray, metric: Metric) ->
     if values is None:  # of all rows of a head at once
         values = np.full(len(loss), np.nan)
         for place in np.flatnonzero(sound):
-            logits = group.scores(X, int(place))[:, 0]
-            values[place] = metric.value(truth, softmax(logits.astype(np.float64)))
+            parts = [group.scores(X[block], int(place))[:, 0] for block in blocks(X)]
+            logits = np.concatenate(parts, dtype=np.float64)
+            values[place] = metric.value(truth, softmax(logits, out=logits))
     return np.stack([loss, right, [metric.merit(value) for value in values]], axis=1)

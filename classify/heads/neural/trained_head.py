@@ -47,7 +47,7 @@ class TrainedHead(Head):
         scaler = Scaler.fit(X)
         settings, shared = self.head_settings(), self.shared_settings()
         networks = Networks([settings], shared, X.shape[1], len(self.classes_), numbers)
-        source = batches(scaler.apply(X), numbers, shared)
+        source = batches(scaler.rows(X), numbers, shared)
         networks.train(source, self.epochs * steps_of(len(X), self.batch_size))
         arrays = networks.arrays(0)
         if not all(np.isfinite(array).all() for array in arrays):

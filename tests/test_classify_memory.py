@@ -1,0 +1,92 @@
+"""A memory budget decides what is held and what is read again, and nothing of what is found."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onepass.cache.commandline.flags import parse_bytes
+from onepass.cache.memory import block_bytes, free_memory, may_be_held, memory_budget
+from onepass.classify.heads.lazy_rows import Chosen, LazyRows, Mapped, SideBySide, Stacked, take
+from onepass.classify.heads.registry import find_head
+from onepass.classify.protocol.evaluate import ProtocolRows, run_probe
+from tests.classify_store import digits
+
+SMALL, LARGE = 20_000, 1 << 30  # bytes
+
+
+@pytest.fixture
+def X(tmp_path: Path) -> np.ndarray:
+    """Some digits, as a memory map of float16."""
+    data = digits(4)
+    data.X.astype(np.float16).tofile(tmp_path / "rows")
+    return np.memmap(tmp_path / "rows", np.float16, "r", shape=data.X.shape)
+
+
+def protocol() -> ProtocolRows:
+    """Scattered rows, as those of a selection split are."""
+    data = digits(4)
+    train = np.flatnonzero(data.split == 0)
+    held = np.zeros(len(train), bool)
+    held[::7] = True
+    val, test = (np.flatnonzero(data.split == k) for k in (1, 2))
+    return ProtocolRows(train[~held], train[held], train, val, test)
+
+
+@pytest.mark.parametrize("kind", ["centroid", "ridge", "lda", "logistic", "dense", "mlp", "knn"])
+@pytest.mark.parametrize("views", [1, 2])
+def test_a_head_is_the_same_however_little_is_held(kind: str, views: int, X: np.ndarray) -> None:
+    found = []
+    for limit in (SMALL, LARGE):
+        with memory_budget(limit):
+            head, labels = find_head(kind)(), digits(4).labels
+            found.append(run_probe(head, (X,) * views, labels, protocol()))
+    few, many = found
+    assert isinstance(take_all(X, SMALL), LazyRows)
+    for name in few.head.ARRAYS:
+        np.testing.assert_array_equal(getattr(few.head, name), getattr(many.head, name))
+    for name in ("selection", "val", "test"):
+        np.testing.assert_array_equal(getattr(few, name), getattr(many, name))
+
+
+def take_all(X: np.ndarray, limit: int) -> object:
+    with memory_budget(limit):
+        return take(X, protocol().fit)
+
+
+def test_lazy_rows_are_those_of_an_array(X: np.ndarray) -> None:
+    rows = np.random.default_rng(0).permutation(len(X))[:90]
+    wanted = {
+        "chosen": (Chosen(X, rows), X[rows]),
+        "stacked": (Stacked([Chosen(X, rows), X[:5]]), np.concatenate([X[rows], X[:5]])),
+        "side by side": (SideBySide([X, X[:, :3]]), np.concatenate([X, X[:, :3]], axis=1)),
+        "mapped": (Mapped(Chosen(X, rows), lambda some: some[:, :2] + 1, 2, X.dtype), X[rows][:, :2] + 1),
+    }  # fmt: skip
+    for name, (lazy, array) in wanted.items():
+        assert (lazy.shape, lazy.dtype, lazy.size) == (array.shape, array.dtype, array.size), name
+        for key in (slice(3, 50), slice(40, None), slice(0, 0), np.array([7, 2, 2, 60]), np.arange(4, 9)):  # fmt: skip
+            np.testing.assert_array_equal(lazy[key], array[key], err_msg=name)
+        np.testing.assert_array_equal(np.asarray(lazy), array, err_msg=name)
+
+
+def test_a_budget_holds_in_its_block_only() -> None:
+    with memory_budget(4_000):
+        assert (block_bytes(), may_be_held(1_000), may_be_held(1_001)) == (1_000, True, False)
+        with memory_budget(None):
+            assert may_be_held(1_001)
+        assert not may_be_held(1_001)
+    assert 0 < free_memory() < 1 << 50
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("2GB", 2 * 10**9), ("1.5gib", 3 << 29), ("800 MB", 8 * 10**8), ("3000000", 3 * 10**6)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "2 gigs", "-1GB", "12", "nan"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ValueError, match="such as 2GB"):
+        parse_bytes(text)
