@@ -1,11 +1,17 @@
 """Errors of the whole project: each says where, what was expected, what was received and how to mend it."""
 
 import difflib
+import errno
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+NO_MEMORY = re.compile(
+    r"unable to allocate|cannot allocate|memory allocation failed|out of memory", re.IGNORECASE
+)
 
 Step = Literal[
     "prepare",
@@ -104,16 +110,32 @@ class ClusterError(OnepassError, ConnectionError):
 
 
 def refused_by_system(error: BaseException) -> bool:
-    """Tell whether the system refused to read; an error of wrong bytes has no number of the system's."""
-    return isinstance(error, OSError) and not isinstance(error, OnepassError) and bool(error.errno)
+    """Tell whether the system refused to read, or has no memory left to; an error of wrong bytes has no number of
+    the system's."""
+    numbered = isinstance(error, OSError) and bool(error.errno)
+    return lacks_memory(error) or (numbered and not isinstance(error, OnepassError))
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Tell whether memory ran out: HDF5 says so in words only."""
+    if isinstance(error, OnepassError):
+        return False
+    in_words = isinstance(error, OSError | RuntimeError) and NO_MEMORY.search(str(error))
+    return (
+        isinstance(error, MemoryError)
+        or getattr(error, "errno", 0) == errno.ENOMEM
+        or bool(in_words)
+    )
 
 
 def unreadable(path: Path | str, error: BaseException) -> UnreadableFileError:
     """Return the error for a file that the system refuses to read; `error` is `refused_by_system`."""
-    reason = os.strerror(getattr(error, "errno", 0) or 0)
+    number, advice = getattr(error, "errno", 0) or 0, "see to its permissions, disk or mount"
+    if lacks_memory(error):
+        number, advice = errno.ENOMEM, "close other programs or raise the limit of memory"
     return UnreadableFileError(
-        f"{path}: cannot be read now ({reason}), which says nothing of its content; "
-        "see to its permissions, disk or mount, and run the same command again"
+        f"{path}: cannot be read now ({os.strerror(number)}), which says nothing of its content; "
+        f"{advice}, and run the same command again"
     )
 
 

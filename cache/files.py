@@ -147,7 +147,7 @@ def read_bytes(path: Path, limit: int | None = None) -> bytes:
             return file.read()
     except FileNotFoundError as error:
         raise MissingFileError(f"{path}: no such file") from error
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         if refused_by_system(error):
             raise unreadable(path, error) from error
         raise

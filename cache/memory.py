@@ -3,13 +3,17 @@
 The budget changes how long work takes, never a bit of what it gives.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, TypeVar
+
+import numpy as np
 
 Result = TypeVar("Result")
 
@@ -50,6 +54,14 @@ def block_bytes() -> int:
 def may_be_held(size: int) -> bool:
     """Tell whether an array of `size` bytes may be held as a whole; else it is read block by block, again and again."""
     return size <= block_bytes()
+
+
+def scratch(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return an array to be filled: in memory where it may be held, else in a nameless file of `$TMPDIR`."""
+    if may_be_held(math.prod(shape) * np.dtype(dtype).itemsize):
+        return np.empty(shape, dtype)
+    with TemporaryFile(prefix="onepass-") as file:
+        return np.memmap(file, dtype, "w+", shape=shape)  # it stays mapped when it is closed
 
 
 def free_memory() -> int:

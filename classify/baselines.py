@@ -22,7 +22,7 @@ def baseline_probes(
 ) -> list[tuple[Inputs, Head]]:
     """Return the baselines and what each looks at, the cheap ones first.
 
-    Always: the larger class, and a linear model on small pixels. With `every`: a random guess; the
+    Always: the larger class, and a linear model on small pixels (of 100,000 training images at most). With `every`: a random guess; the
     backbone's own ImageNet classes where its logits are stored and the data set's classes are among
     them; a single-layer network on pixels; a small convolutional network trained from nothing.
 

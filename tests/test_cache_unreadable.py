@@ -18,7 +18,15 @@ from onepass.cache.rows import RowFile, RowWriter, parts_folder
 from onepass.cache.shards import read_shard
 
 ROWS, SHARDS = 10, 3
-REFUSALS = [errno.EACCES, errno.EIO, errno.EPERM, errno.ESTALE, errno.EAGAIN, errno.EMFILE]
+REFUSALS = [
+    errno.EACCES,
+    errno.EIO,
+    errno.EPERM,
+    errno.ESTALE,
+    errno.EAGAIN,
+    errno.EMFILE,
+    errno.ENOMEM,
+]
 
 
 @record
@@ -70,6 +78,23 @@ def test_a_row_file_that_is_refused_says_why_and_opens_later(what, number, tmp_p
     assert "elete" not in text and "damaged" not in text
     RowFile.open(path).verify()
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError("Unable to allocate memory block"), RuntimeError("memory allocation failed for chunk")]
+)  # fmt: skip
+def test_a_lack_of_memory_is_never_called_damage(error, tmp_path, monkeypatch):
+    path = make(tmp_path / "a.h5")
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("onepass.cache.rowfile.read_json", fails)
+    with pytest.raises(
+        UnreadableFileError,
+        match=r"cannot be read now .Cannot allocate memory.*close other programs",
+    ):
+        RowFile.open(path)
 
 
 def test_a_file_system_without_maps_is_refused_too(tmp_path, monkeypatch):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from onepass.cache.commandline.flags import parse_bytes
-from onepass.cache.memory import block_bytes, free_memory, may_be_held, memory_budget
+from onepass.cache.memory import block_bytes, free_memory, may_be_held, memory_budget, scratch
+from onepass.classify.analysis.label_errors import _groups, find_errors
 from onepass.classify.heads.lazy_rows import Chosen, LazyRows, Mapped, SideBySide, Stacked, take
 from onepass.classify.heads.registry import find_head
 from onepass.classify.protocol.evaluate import ProtocolRows, run_probe
@@ -90,3 +91,54 @@ def test_sizes(text: str, size: int) -> None:
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(ValueError, match="such as 2GB"):
         parse_bytes(text)
+
+
+def test_thinned_rows_are_spread_over_each_class() -> None:
+    labels = np.repeat([0, 1, 2], [5_000, 900, 3])
+    train = np.arange(len(labels))
+    held = train % 10 == 9
+    rows = ProtocolRows(train[~held], train[held], train, train[:1], train[:0])
+    assert rows.thinned(labels, len(train)) is rows
+    fewer = rows.thinned(labels, 600)
+    for name, share in (("fit", 600 / len(train)), ("train", 600 / len(train))):
+        kept, whole = getattr(fewer, name), getattr(rows, name)
+        assert np.all(np.diff(kept) > 0) and np.isin(kept, whole).all()
+        counts, before = (np.bincount(labels[some], minlength=3) for some in (kept, whole))
+        assert np.all(np.abs(counts - np.maximum(2, before * share)) <= 2)
+        gaps = np.diff(kept[labels[kept] == 0])[1:]
+        assert gaps.max() <= 1.5 * gaps.mean() + 1
+    np.testing.assert_array_equal(fewer.selection, rows.selection)
+
+
+@pytest.mark.parametrize("limit", [2_000, LARGE])
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.filterwarnings("ignore:May not flag")
+def test_label_errors_are_those_of_cleanlab_however_little_is_held(
+    limit: int, missing: bool
+) -> None:
+    from cleanlab.filter import find_label_issues
+
+    random = np.random.default_rng(0)
+    truth = np.concatenate([random.integers(0, 6, 400), [6] * 5])
+    scores = random.normal(size=(len(truth), 8 if missing else 7))
+    scores[np.arange(len(truth)), truth] += 2.5
+    given = np.where(random.random(len(truth)) < 0.2, random.integers(0, 6, len(truth)), truth)
+    given[-5:] = 6
+    chances = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    wanted = find_label_issues(given, chances, filter_by="both", n_jobs=1)
+    with memory_budget(limit):
+        found = find_errors(given, chances)
+        groups = list(_groups(given, 100))
+    np.testing.assert_array_equal(found, wanted)
+    assert wanted.sum() > 20
+    assert len(groups) > 2 and all(len(np.unique(given[rows])) >= 2 for rows in groups)
+    np.testing.assert_array_equal(np.sort(np.concatenate(groups)), np.arange(len(given)))
+
+
+def test_scratch_is_held_or_lies_in_a_file() -> None:
+    for limit, kind in ((1_000, np.memmap), (LARGE, np.ndarray)):
+        with memory_budget(limit):
+            array = scratch((50, 20), np.float32)
+        assert type(array) is kind
+        array[:] = 7
+        assert array.sum() == 7_000

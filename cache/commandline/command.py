@@ -200,6 +200,12 @@ def _answered(
             where = f"{error.filename}: {error.strerror}" if error.filename else str(error)
             terminal.line(f"{program}: {with_advice(where, None)}")
             return FAILED, None
+        except MemoryError:
+            less = "; --memory SIZE lets it take less" if "memory" in parsed else ""
+            terminal.line(
+                f"{program}: not enough memory: close other programs or raise the limit of memory{less}"
+            )
+            return FAILED, None
         except KeyboardInterrupt:
             resumes = command.on_signal is not OnSignal.END
             anew = (

@@ -14,11 +14,12 @@ from onepass.cache.made_by import MadeBy
 from onepass.cache.memory import within_memory
 from onepass.cache.progress import human_seconds
 from onepass.classify.analysis.duplicates import Pair, confirmed_pairs
+from onepass.classify.analysis.label_errors import find_errors
 from onepass.classify.analysis.out_of_sample import leave_one_out
 from onepass.classify.analysis.suspects import Suspects, write_suspects
 from onepass.classify.config import InspectConfig
 from onepass.classify.heads.class_weight import class_weights
-from onepass.classify.heads.lazy_rows import blocks, take
+from onepass.classify.heads.lazy_rows import Mapped, Rows, blocks, held, take
 from onepass.classify.heads.linear.spectrum import Spectrum
 from onepass.classify.heads.neighbours.nearest import nearest, unit_length
 from onepass.classify.intervals import is_uneven
@@ -252,12 +253,12 @@ def inspect_dataset(config: InspectConfig) -> InspectResult:
     log.info(f"nearest training rows of every row: {_since(start)}")
     kept = load_probabilities(board.head_folder(result), result.rows)
     judge = f"ridge, each row left out, penalty {left.penalty:.3g}"
-    mixed, val = change_prior(left.probabilities, equal, share), kept.val.astype(np.float64)
+    mixed = Mapped(left.probabilities, lambda p: change_prior(p, equal, share), classes, np.float32)
+    val = Mapped(kept.val, lambda p: p.astype(np.float64), classes, np.float64)
+    balanced = Mapped(val, lambda p: change_prior(p, share, equal), classes, np.float64)
     reports = (
         label_report(dataset, "train", mixed, left.probabilities, judge),
-        label_report(
-            dataset, "val", val, change_prior(val, share, equal), f"{result.head} ({result.id})"
-        ),
+        label_report(dataset, "val", val, balanced, f"{result.head} ({result.id})"),
     )
     found = Inspection(
         dataset=dataset.name,
@@ -273,7 +274,7 @@ def inspect_dataset(config: InspectConfig) -> InspectResult:
         ),
         duplicates=_duplicates(dataset, near, cosines, config.top),
         outliers=_outliers(dataset, cosines, config.top),
-        classes=class_reports(dataset, mixed.argmax(axis=1), kept.val_predicted),
+        classes=class_reports(dataset, _likeliest(mixed), kept.val_predicted),
         confusions=confusions(dataset, kept.val_predicted, config.top),
         seconds=round(time.monotonic() - start, 1),
         made_by=MadeBy.now(),
@@ -286,12 +287,9 @@ def inspect_dataset(config: InspectConfig) -> InspectResult:
 
 
 def label_report(
-    dataset: ImageDataset, split: str, probabilities: np.ndarray, evidence: np.ndarray, judge: str
+    dataset: ImageDataset, split: str, probabilities: Rows, evidence: Rows, judge: str
 ) -> LabelReport:
-    """Return the likely label errors of a split, all of them, by confident learning.
-
-    Northcutt, Jiang and Chuang, "Confident Learning", JAIR 70, 2021, as cleanlab does it; an error
-    has to be found by class and by noise rate both, which spares classes that are merely hard. The evidence
+    """Return the likely label errors of a split, all of them, by confident learning. The evidence
     is balanced by class: a row of a rare class is not accused of being of the frequent one only because most
     rows are; nor is one of the frequent class called rare unless it is more probably so as the rows are mixed.
 
@@ -302,34 +300,46 @@ def label_report(
         evidence: The same as if every class were equally frequent.
         judge: What that head is.
     """
-    from cleanlab.filter import find_label_issues
-    from cleanlab.rank import get_label_quality_scores
-
     rows = dataset.rows(split)
     given = dataset.labels[rows].astype(np.int64)
-    chances, balanced = (
-        p / p.sum(axis=1, keepdims=True, dtype=np.float64) for p in (probabilities, evidence)
-    )
-    wrong = find_label_issues(given, balanced, filter_by="both", n_jobs=1)
-    # the probe may know fewer errors than cleanlab counts: what it takes for right is none
-    other = (chances.argmax(axis=1) != given) & (balanced.argmax(axis=1) != given)
+    balanced = Mapped(evidence, _normalised, evidence.shape[1], np.float64)
+    wrong = find_errors(given, balanced)
+    predicted, suggested = _likeliest(probabilities), _likeliest(balanced)
+    # the probe may know fewer errors than confident learning counts: what it takes for right is none
+    other = (predicted != given) & (suggested != given)
     wrong &= other
-    scores = get_label_quality_scores(given, balanced, method="normalized_margin")
+    own, best, rival = (np.empty(len(rows)) for _ in range(3))
+    for block in blocks(balanced):
+        part = balanced[block]
+        lines = np.arange(len(part)), given[block]
+        own[block], best[block] = part[lines], part.max(axis=1)
+        part[lines] = -1
+        rival[block] = part.max(axis=1)
+    scores = (own - rival + 1) / 2
 
     def issues(chosen: np.ndarray) -> tuple[LabelIssue, ...]:
         order = np.flatnonzero(chosen)[np.argsort(scores[chosen], kind="stable")]
         return tuple(
             LabelIssue(
-                int(rows[i]), dataset.names[rows[i]], split, int(given[i]), int(balanced[i].argmax()),
-                round(float(balanced[i, given[i]]), 4), round(float(balanced[i].max()), 4),
+                int(rows[i]), dataset.names[rows[i]], split, int(given[i]), int(suggested[i]),
+                round(float(own[i]), 4), round(float(best[i]), 4),
                 round(float(scores[i]), 4),
             )
             for i in order
         )  # fmt: skip
 
-    right = accuracy(given, chances.argmax(axis=1))
+    right = accuracy(given, predicted)
     likely, possible = issues(wrong), issues(other & ~wrong)
     return LabelReport(split, len(rows), len(likely), right, judge, likely, possible)
+
+
+def _normalised(probabilities: np.ndarray) -> np.ndarray:
+    return probabilities / probabilities.sum(axis=1, keepdims=True, dtype=np.float64)
+
+
+def _likeliest(probabilities: Rows) -> np.ndarray:
+    """Return the most probable class of each row, (n,)."""
+    return np.concatenate([probabilities[b].argmax(axis=1) for b in blocks(probabilities)])
 
 
 def _neighbours(
@@ -338,12 +348,15 @@ def _neighbours(
     """Return the nearest training rows (N, k) of every row of the data set, and their cosines."""
     directions = np.argsort(-spectrum.eigenvalues)[:DIRECTIONS]
     basis = unit_length(spectrum.basis[:, directions].T).T.astype(np.float32)
-    parts = [spectrum.scaler.apply(vectors[block]) @ basis for block in blocks(vectors)]
-    points = unit_length(np.concatenate(parts))
+
+    def projected(rows: np.ndarray) -> np.ndarray:
+        return unit_length(spectrum.scaler.apply(rows) @ basis)
+
+    points = held(Mapped(vectors, projected, basis.shape[1], np.float32))
     own = np.full(len(points), -1)
     own[train] = np.arange(len(train))
     count = min(NEIGHBOURS, len(train) - 1)
-    near, cosines = nearest(points, take(points, train), count, own)
+    near, cosines = nearest(points, take(points, train), count, own, label="nearest rows")
     return train[near], cosines
 
 

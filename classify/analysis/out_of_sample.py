@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onepass.cache.memory import scratch
 from onepass.classify.heads.class_weight import log_prior
 from onepass.classify.heads.lazy_rows import blocks
 from onepass.classify.heads.linear.spectrum import Spectrum
@@ -54,12 +55,14 @@ def leave_one_out(X: np.ndarray, numbers: np.ndarray, spectrum: Spectrum, seed: 
     )  # the strongest of equal ones
     prior = log_prior("balanced", spectrum.weights)
     temperature = fit_temperature(truth, scores[best], offset=prior)
-    out = np.empty((len(X), len(spectrum.target_mean)), np.float32)
+    out = scratch((len(X), len(spectrum.target_mean)), np.float32)
     for block in blocks(X):
         (one,) = _left_out(X[block], numbers[block], spectrum, len(X), PENALTIES[best : best + 1])
         out[block] = one
-    probabilities = softmax(out / np.float32(temperature))
-    return LeftOut(probabilities, PENALTIES[best], accuracy(numbers, out.argmax(axis=1)))
+    right_share = accuracy(numbers, out.argmax(axis=1))
+    for block in blocks(out):
+        out[block] = softmax(out[block] / np.float32(temperature))
+    return LeftOut(out, PENALTIES[best], right_share)
 
 
 def _left_out(

@@ -201,5 +201,5 @@ def zero_training(logits: np.ndarray, numbers: np.ndarray, columns: list[int]) -
     rows = np.flatnonzero(np.isin(numbers, known))
     if len(known) < 2 or not len(rows):
         return None
-    predicted = known[np.asarray(logits[:, places[known]]).argmax(axis=1)]
-    return accuracy(numbers[rows], predicted[rows])
+    parts = [logits[block][:, places[known]].argmax(axis=1) for block in blocks(logits)]
+    return accuracy(numbers[rows], known[np.concatenate(parts)][rows])

@@ -26,7 +26,7 @@ from onepass.classify.analysis.transfer_scores import (
 )
 from onepass.classify.config import TransferConfig
 from onepass.classify.heads.baselines.imagenet import ABSENT, imagenet_columns
-from onepass.classify.heads.lazy_rows import take
+from onepass.classify.heads.lazy_rows import blocks, take
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult, leaderboard_path
 from onepass.classify.protocol.evaluate import protocol_rows
 from onepass.classify.protocol.inputs import Inputs, feature_inputs
@@ -243,7 +243,7 @@ def _logits(store: AnyStore, dataset: ImageDataset, inputs: Inputs) -> np.ndarra
     if len(inputs.features) > 1:
         return None
     logits = resolve_features(store, dataset.name, inputs.features)[0].logits
-    if logits is not None and not np.isfinite(logits).all():
+    if logits is not None and not all(np.isfinite(logits[b]).all() for b in blocks(logits)):
         raise InvalidInputError(
             f"{inputs.features[0]}: its logits hold NaN or Inf; delete them with onepass cache delete"
             " and run the extract command again"

@@ -7,7 +7,13 @@ import numpy as np
 
 from onepass.cache.arrays import pack_arrays, unpack_arrays
 from onepass.cache.artifacts import Artifact, record
-from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError, OnepassError
+from onepass.cache.errors import (
+    CorruptFileError,
+    InvalidInputError,
+    MissingFileError,
+    OnepassError,
+    UnreadableFileError,
+)
 from onepass.cache.files import read_bytes, write_atomic
 from onepass.cache.provenance import digest_bytes
 from onepass.classify.heads.base import Head
@@ -78,6 +84,7 @@ def load_head(folder: Path) -> Head:
     Raises:
         MissingFileError: There is none in the folder.
         CorruptFileError: A file is damaged, of another format, or does not fit the other one.
+        UnreadableFileError: The system refuses to read one.
     """
     if not (folder / "head.json").exists():
         raise MissingFileError(f"{folder}: no stored head; run the classify command again")
@@ -91,6 +98,8 @@ def load_head(folder: Path) -> Head:
         arrays = unpack_arrays(content)
         facts = {name: record.facts[name] for name in kind.FACTS}
         _check(kind, arrays, record.arrays, facts["n_features_in_"])
+    except UnreadableFileError:
+        raise
     except (KeyError, TypeError, ValueError, OSError, OnepassError) as error:
         raise CorruptFileError(
             f"{folder}: expected a stored head, but it cannot be read ({error}). "

@@ -10,7 +10,7 @@ import numpy as np
 
 from onepass.cache.arrays import pack_arrays, unpack_arrays
 from onepass.cache.artifacts import Artifact, record
-from onepass.cache.errors import CorruptFileError, OnepassError
+from onepass.cache.errors import CorruptFileError, OnepassError, UnreadableFileError
 from onepass.cache.files import read_bytes, write_atomic
 from onepass.cache.made_by import MadeBy
 from onepass.cache.progress import human_seconds
@@ -255,6 +255,8 @@ def load_probabilities(folder: Path, rows: RowCounts) -> Probabilities:
                 and not 0 <= array.min() <= array.max() < found.val.shape[1]
             ):
                 raise ValueError(f"{name}: classes {array.min()} to {array.max()}")
+    except UnreadableFileError:
+        raise
     except (OSError, ValueError, TypeError, LookupError) as error:
         raise CorruptFileError(
             f"{path}: expected the probabilities of a probe, but they cannot be read ({error}). "
@@ -268,6 +270,8 @@ def intact(folder: Path, result: ProbeResult) -> bool:
     try:
         load_head(folder)
         load_probabilities(folder, result.rows)
+    except UnreadableFileError:
+        raise
     except OnepassError as error:
         log.info(f"{error}; it is run again")
         return False

@@ -7,7 +7,7 @@ before the last step of `run_probe` reads a validation row.
 
 import time
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,6 +101,19 @@ class ProtocolRows:
     def how(self, budget: str) -> str:
         """Return a search's budget and how its choice is made, as they are part of a probe's identity."""
         return budget if self.fold is None else f"{budget} by folds"
+
+    def thinned(self, labels: np.ndarray, most: int) -> "ProtocolRows":
+        """Return the same with about `most` training rows, where there are more: evenly spread in each class.
+
+        Args:
+            labels: Of all rows, (N,).
+            most: How many; a class keeps two at least.
+        """
+        if len(self.train) <= most or self.fold is not None:
+            return self
+        share = most / len(self.train)
+        fit, train = (_spread(rows, labels, share) for rows in (self.fit, self.train))
+        return replace(self, fit=fit, train=train)
 
     def counts(self) -> RowCounts:
         """Return how many rows each step reads."""
@@ -244,6 +257,15 @@ def _labelled_rows(dataset: ImageDataset, split: str, use: str) -> np.ndarray:
             f"{unknown} of them without a label"
         )
     return rows
+
+
+def _spread(rows: np.ndarray, labels: np.ndarray, share: float) -> np.ndarray:
+    """Return a share of the rows of each class, at equal distances, and its first two."""
+    order = np.argsort(labels[rows], kind="stable")
+    ends = np.bincount(labels[rows]).cumsum()
+    place = np.arange(len(rows)) - np.concatenate([[0], ends])[labels[rows][order]]  # in its class
+    kept = (place < 2) | (np.floor(place * share) > np.floor((place - 1) * share))
+    return np.sort(rows[order[kept]])
 
 
 def metric_of(dataset: ImageDataset, name: str, positive: str = "") -> Metric:

@@ -18,7 +18,7 @@ from onepass.cache.features import (
 from onepass.cache.provenance import differences, digest_bytes
 from onepass.cache.rowfile import RowFile
 from onepass.cache.stores import AnyStore
-from onepass.classify.heads.lazy_rows import SideBySide, blocks, held
+from onepass.classify.heads.lazy_rows import Mapped, Rows, SideBySide, blocks, held
 from onepass.classify.leaderboard.board import ProbeResult
 from onepass.classify.leaderboard.result import features_text
 from onepass.classify.protocol.pixels import pixel_features
@@ -40,12 +40,12 @@ class Inputs:
         viewed: Gives the vectors of each of these views, (N, D).
     """
 
-    vectors: Callable[[], np.ndarray]
+    vectors: Callable[[], Rows]
     features: tuple[str, ...]
     keys: tuple[FeatureKey, ...]
     digest: str
     views: tuple[str, ...] = ()
-    viewed: tuple[Callable[[], np.ndarray], ...] = ()
+    viewed: tuple[Callable[[], Rows], ...] = ()
 
     @property
     def baseline(self) -> bool:
@@ -53,11 +53,16 @@ class Inputs:
         return not self.keys
 
     @property
+    def pixels(self) -> bool:
+        """Whether they are the images themselves."""
+        return self.baseline and self.text.startswith(PIXELS)
+
+    @property
     def text(self) -> str:
         """The features and their views, as the leaderboard shows them."""
         return features_text(self.features, self.views)
 
-    def all_views(self) -> tuple[np.ndarray, ...]:
+    def all_views(self) -> tuple[Rows, ...]:
         """Return the vectors (N, D) of the plain view and of each other one."""
         return self.vectors(), *(vectors() for vectors in self.viewed)
 
@@ -104,8 +109,15 @@ def feature_inputs(
 
 def pixel_inputs(dataset: ImageDataset, side: int) -> Inputs:
     """Return the images themselves, shrunk to `side` (px), as vectors."""
-    text = f"{PIXELS}{side}"
-    return Inputs(lambda: pixel_features(dataset.pixels, side), (text,), (), dataset.digest)
+    text, shape = f"{PIXELS}{side}", dataset.pixels.shape[1:]
+    numbers = min(shape[0], side) * min(shape[1], side) * shape[2]
+
+    def vectors() -> Rows:
+        return held(
+            Mapped(dataset.pixels, lambda some: pixel_features(some, side), numbers, np.float16)
+        )
+
+    return Inputs(vectors, (text,), (), dataset.digest)
 
 
 def no_inputs(dataset: ImageDataset) -> Inputs:
@@ -177,8 +189,8 @@ def _checked(
     )
 
 
-def _side_by_side(sets: list[FeatureSet]) -> np.ndarray:
-    """Return the vectors side by side; concatenated when they are needed and not kept."""
+def _side_by_side(sets: list[FeatureSet]) -> Rows:
+    """Return the vectors side by side."""
     return sets[0].X if len(sets) == 1 else held(SideBySide([one.X for one in sets]))
 
 

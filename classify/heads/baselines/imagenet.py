@@ -7,6 +7,7 @@ import numpy as np
 
 from onepass.cache.errors import InvalidInputError
 from onepass.classify.heads.base import Head
+from onepass.classify.heads.lazy_rows import blocks
 from onepass.data.imagenet import imagenet_wnids
 
 ABSENT = -1  # no ImageNet class
@@ -45,7 +46,8 @@ class ImageNet(Head):
         """Return the logits of the classes, (n, K) float32."""
         X = self.check_features(X)
         known = self.columns_ != ABSENT
-        own = X[:, self.columns_[known]].astype(np.float32)
+        parts = [X[block][:, self.columns_[known]] for block in blocks(X)]
+        own = np.concatenate(parts, dtype=np.float32)
         out = np.repeat(own.min(axis=1, keepdims=True) - BEHIND, len(known), axis=1)
         out[:, known] = own
         return out
