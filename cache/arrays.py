@@ -5,11 +5,18 @@ parsers do: here each member is compared with the bytes that are there, before a
 """
 
 import io
+import math
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO, Any, Literal
 
 import numpy as np
+
+from onepass.cache.files import atomic_path
+from onepass.cache.memory_map import RowMap
+from onepass.cache.provenance import array_bytes, digest_content
 
 KINDS = "biufcUS"  # of numbers and text, as `numpy.dtype.kind` has them
 SUFFIX = ".npy"
@@ -19,8 +26,48 @@ MOST_GROWTH, MOST_UNPACKED = 200, 1 << 32  # of a compressed file: times, and by
 def pack_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
     """Return arrays as the bytes of an `.npz` file; equal arrays give equal bytes."""
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
+    _write(buffer, {name: np.asanyarray(array) for name, array in arrays.items()})
     return buffer.getvalue()
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> str:
+    """Write such a file atomically; return `digest_bytes` of its bytes.
+
+    Args:
+        path: The file.
+        arrays: By name; what is read by `array[begin:end]`, and not whole in memory, will do.
+    """
+    with atomic_path(path) as temporary:
+        with temporary.open("wb") as file:
+            _write(file, arrays)
+        return digest_content(temporary)
+
+
+def map_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a file of ours as read-only memory maps: its bytes were compared with their digest.
+
+    Raises:
+        ValueError: They are not what `pack_arrays` makes.
+    """
+    found: dict[str, np.ndarray] = {}
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        size, members = path.stat().st_size, archive.infolist()
+        _check_members(members, size)
+        for member in members:
+            file.seek(member.header_offset + 26)  # lengths of the name and of what follows it
+            start = member.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
+            if start + member.file_size > size:
+                raise ValueError(f"{member.filename} ends beyond the file")
+            file.seek(start)
+            shape, order, dtype = _header(file, member.file_size)
+            if order == "F":
+                raise ValueError(
+                    f"{member.filename} lies in the order of Fortran, which is not mapped"
+                )
+            found[member.filename.removesuffix(SUFFIX)] = RowMap(
+                path, file, dtype, file.tell(), shape
+            )
+    return found
 
 
 def unpack_arrays(content: bytes) -> dict[str, np.ndarray]:
@@ -60,6 +107,19 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
+def _write(file: IO[bytes], arrays: Mapping[str, Any]) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            with archive.open(name + SUFFIX, "w", force_zip64=True) as member:
+                if isinstance(array, np.ndarray):
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+                    continue
+                described = {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape}
+                np.lib.format.write_array_header_1_0(member, described)
+                for part in array_bytes(array):
+                    member.write(part)
+
+
 def _check_members(members: list[zipfile.ZipInfo], most: int, *, packed: bool = False) -> None:
     """Refuse what arrays do not need; together they may have `most` bytes."""
     names = {member.filename for member in members}
@@ -74,6 +134,18 @@ def _check_members(members: list[zipfile.ZipInfo], most: int, *, packed: bool = 
 def _array(member: bytes) -> np.ndarray:
     """Return the array of a member, after comparing its header with its bytes."""
     stream = io.BytesIO(member)
+    shape, order, dtype = _header(stream, len(member))
+    flat = np.frombuffer(member, dtype, math.prod(shape), stream.tell())
+    if dtype.kind == "U":
+        codes = flat.view(f"{dtype.str[0]}u4")
+        if codes.size and (codes.max() > 0x10FFFF or ((codes >= 0xD800) & (codes < 0xE000)).any()):
+            raise ValueError("text that is not Unicode")
+    return np.array(flat.reshape(shape, order=order))
+
+
+def _header(stream: IO[bytes], size: int) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype]:
+    """Read the header of a member of `size` bytes; return shape, order and dtype of the bytes that follow it."""
+    begin = stream.tell()
     version = np.lib.format.read_magic(stream)
     read = {
         (1, 0): np.lib.format.read_array_header_1_0,
@@ -86,16 +158,7 @@ def _array(member: bytes) -> np.ndarray:
         )
     if any(type(length) is not int or length < 0 for length in shape):
         raise ValueError(f"shape {str(shape)[:80]}")
-    start, count = stream.tell(), 1
-    for length in shape:
-        count *= length
-    if start + count * dtype.itemsize != len(member):
-        raise ValueError(
-            f"an array of {count:,} × {dtype} has {len(member) - start:,} bytes in the file"
-        )
-    flat = np.frombuffer(member, dtype, count, start)
-    if dtype.kind == "U":
-        codes = flat.view(f"{dtype.str[0]}u4")
-        if codes.size and (codes.max() > 0x10FFFF or ((codes >= 0xD800) & (codes < 0xE000)).any()):
-            raise ValueError("text that is not Unicode")
-    return np.array(flat.reshape(shape, order="F" if fortran_order else "C"))
+    left, count = size - (stream.tell() - begin), math.prod(shape)
+    if count * dtype.itemsize != left:
+        raise ValueError(f"an array of {count:,} × {dtype} has {left:,} bytes in the file")
+    return shape, "F" if fortran_order else "C", dtype

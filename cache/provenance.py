@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,25 @@ def digest_bytes(*parts: bytes | memoryview) -> str:
 
 def digest_array(array: np.ndarray) -> str:
     """Return the SHA-256, in hex, of an array's dtype, shape and values in C order."""
-    header = f"{array.dtype.str}{array.shape}".encode()
-    return digest_bytes(header, np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+    header, total = f"{array.dtype.str}{array.shape}".encode(), hashlib.sha256()
+    size = array.size * array.dtype.itemsize
+    for count, parts in ((len(header), [header]), (size, array_bytes(array))):  # as `digest_bytes`
+        total.update(count.to_bytes(8, "little"))
+        for part in parts:
+            total.update(part)
+    return total.hexdigest()
+
+
+def array_bytes(array: Any) -> Iterator[memoryview]:
+    """Yield the bytes of an array in C order, of one that is not so, or not in memory, block by block."""
+    if not array.size:
+        return
+    if not array.ndim or (isinstance(array, np.ndarray) and array.flags.c_contiguous):
+        yield np.ascontiguousarray(array).data.cast("B")
+        return
+    rows = max(1, BLOCK * len(array) // (array.size * array.dtype.itemsize))
+    for start in range(0, len(array), rows):
+        yield np.ascontiguousarray(array[start : start + rows]).data.cast("B")
 
 
 def digest_json(value: Any) -> str:
@@ -34,6 +51,15 @@ def digest_json(value: Any) -> str:
 def digest_file(path: Path) -> str:
     """Return the SHA-256, in hex, of a file's bytes, as `sha256sum` prints it."""
     total = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            total.update(block)
+    return total.hexdigest()
+
+
+def digest_content(path: Path) -> str:
+    """Return `digest_bytes` of a file's bytes, which are not held."""
+    total = hashlib.sha256(path.stat().st_size.to_bytes(8, "little"))
     with path.open("rb") as file:
         while block := file.read(BLOCK):
             total.update(block)

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from onepass.cache.commandline.flags import parse_bytes
+from onepass.cache.errors import CorruptFileError
 from onepass.cache.memory import block_bytes, free_memory, may_be_held, memory_budget, scratch
 from onepass.classify.analysis.label_errors import _groups, find_errors
 from onepass.classify.heads.lazy_rows import Chosen, LazyRows, Mapped, SideBySide, Stacked, take
 from onepass.classify.heads.registry import find_head
+from onepass.classify.heads.storage import load_head, save_head
+from onepass.classify.leaderboard.records import model_digest
 from onepass.classify.protocol.evaluate import ProtocolRows, run_probe
 from tests.classify_store import digits
 
@@ -48,6 +51,34 @@ def test_a_head_is_the_same_however_little_is_held(kind: str, views: int, X: np.
         np.testing.assert_array_equal(getattr(few.head, name), getattr(many.head, name))
     for name in ("selection", "val", "test"):
         np.testing.assert_array_equal(getattr(few, name), getattr(many, name))
+
+
+def test_neighbours_that_are_not_held_are_stored_and_read_as_others(
+    tmp_path: Path, X: np.ndarray
+) -> None:
+    labels, rows = digits(4).labels, protocol()
+    digests, answers = [], []
+    for limit in (SMALL, LARGE):
+        with memory_budget(limit):
+            head = find_head("knn")().fit(take(X, rows.fit), labels[rows.fit])
+            save_head(head, tmp_path / str(limit))
+            read = load_head(tmp_path / str(limit))
+            digests.append((model_digest(head), model_digest(read)))
+            answers.append(read.predict_proba(X[rows.val]))
+            assert (
+                isinstance(head.rows_, LazyRows)
+                == isinstance(read.rows_, np.memmap)
+                == (limit == SMALL)
+            )
+    one, other = (tmp_path / str(limit) / "arrays.npz" for limit in (SMALL, LARGE))
+    assert one.read_bytes() == other.read_bytes()
+    assert len({*digests[0], *digests[1]}) == 1
+    np.testing.assert_array_equal(*answers)
+    damaged = bytearray(one.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    one.write_bytes(damaged)
+    with memory_budget(SMALL), pytest.raises(CorruptFileError, match="digest"):
+        load_head(one.parent)
 
 
 def take_all(X: np.ndarray, limit: int) -> object:

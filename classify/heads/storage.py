@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from onepass.cache.arrays import pack_arrays, unpack_arrays
+from onepass.cache.arrays import map_arrays, unpack_arrays, write_arrays
 from onepass.cache.artifacts import Artifact, record
 from onepass.cache.errors import (
     CorruptFileError,
@@ -14,9 +14,11 @@ from onepass.cache.errors import (
     OnepassError,
     UnreadableFileError,
 )
-from onepass.cache.files import read_bytes, write_atomic
-from onepass.cache.provenance import digest_bytes
+from onepass.cache.files import read_bytes
+from onepass.cache.memory import may_be_held
+from onepass.cache.provenance import digest_bytes, digest_content
 from onepass.classify.heads.base import Head
+from onepass.classify.heads.lazy_rows import LazyRows, blocks
 from onepass.classify.heads.registry import find_head
 
 
@@ -60,21 +62,20 @@ def save_head(head: Head, folder: Path) -> None:
     Raises:
         InvalidInputError: Its classes are neither numbers nor text.
     """
-    arrays = {name: np.asarray(getattr(head, name)) for name in head.ARRAYS}
+    arrays = {name: stored(getattr(head, name)) for name in head.ARRAYS}
     if arrays["classes_"].dtype == object:
         arrays["classes_"] = arrays["classes_"].astype(str)
     for name, array in arrays.items():
         if array.dtype.kind not in head.ARRAYS[name][1]:
             raise InvalidInputError(f"{head.kind}: {name} of dtype {array.dtype} cannot be stored")
-    content = pack_arrays(arrays)
-    write_atomic(folder / "arrays.npz", content)
+    digest = write_arrays(folder / "arrays.npz", arrays)
     HeadRecord(
         kind=head.kind,
         version=head.version,
         params=head.get_params(deep=False),
         facts={name: getattr(head, name) for name in head.FACTS},
         arrays=_described(arrays),
-        digest=digest_bytes(content),
+        digest=digest,
     ).write(folder / "head.json")
 
 
@@ -92,10 +93,7 @@ def load_head(folder: Path) -> Head:
         record = HeadRecord.read(folder / "head.json")
         kind = find_head(record.kind)
         head = kind(**record.params)
-        content = read_bytes(folder / "arrays.npz")
-        if digest_bytes(content) != record.digest:
-            raise ValueError("arrays.npz differs from the digest written with it")
-        arrays = unpack_arrays(content)
+        arrays = _read_arrays(folder / "arrays.npz", record.digest)
         facts = {name: record.facts[name] for name in kind.FACTS}
         _check(kind, arrays, record.arrays, facts["n_features_in_"])
     except UnreadableFileError:
@@ -108,6 +106,20 @@ def load_head(folder: Path) -> Head:
     for name, value in {**arrays, **facts}.items():
         setattr(head, name, value)
     return head
+
+
+def stored(value: Any) -> Any:
+    """Return what a head has learnt as it is written: an array, or rows that are gathered when they are read."""
+    return value if isinstance(value, LazyRows) else np.asarray(value)
+
+
+def _read_arrays(path: Path, digest: str) -> dict[str, np.ndarray]:
+    """Return the arrays of a file, mapped where the memory budget has no room for them."""
+    held = not path.exists() or may_be_held(path.stat().st_size)
+    content = read_bytes(path) if held else b""
+    if (digest_bytes(content) if held else digest_content(path)) != digest:
+        raise ValueError("arrays.npz differs from the digest written with it")
+    return unpack_arrays(content) if held else map_arrays(path)
 
 
 def _described(arrays: dict[str, np.ndarray]) -> dict[str, StoredArray]:
@@ -134,5 +146,11 @@ def _check(
                 raise ValueError(
                     f"{name}: expected {letter} = {lengths[letter]}, received {length}"
                 )
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if array.dtype.kind == "f" and not _is_finite(array):
             raise ValueError(f"{name} holds NaN or Inf")
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    if array.ndim != 2:
+        return bool(np.isfinite(array).all())
+    return all(np.isfinite(array[block]).all() for block in blocks(array))

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from onepass.cache.arrays import pack_arrays, unpack_arrays
 from onepass.cache.content import find
 from onepass.cache.errors import CorruptFileError, OnepassError, Remedy
 from onepass.cache.files import fsync, make_folder, write_atomic
 from onepass.classify.config import Select
-from onepass.classify.heads.storage import pack_arrays, unpack_arrays
 from onepass.classify.leaderboard.board import Leaderboard, LeaderboardFile, leaderboard_path
 from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.metrics import TOP1, Comparison, Metric, compare

@@ -16,7 +16,7 @@ from onepass.cache.made_by import MadeBy
 from onepass.cache.progress import human_seconds
 from onepass.cache.provenance import digest_array, digest_json
 from onepass.classify.heads.base import Head
-from onepass.classify.heads.storage import load_head, save_head
+from onepass.classify.heads.storage import load_head, save_head, stored
 from onepass.classify.intervals import estimates
 from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.leaderboard.result import (
@@ -178,9 +178,7 @@ def calibration_of(outcome: Outcome, truth: np.ndarray) -> Calibration:
 
 def model_digest(head: Head) -> str:
     """Return the identity of what a fitted head has learnt (hex)."""
-    return digest_json(
-        {name: digest_array(np.asarray(getattr(head, name))) for name in head.ARRAYS}
-    )
+    return digest_json({name: digest_array(stored(getattr(head, name))) for name in head.ARRAYS})
 
 
 def save_outcome(folder: Path, outcome: Outcome, truth: np.ndarray) -> None:
