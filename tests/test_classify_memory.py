@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onepass.cache.commandline.flags import parse_bytes
 from onepass.cache.errors import CorruptFileError
 from onepass.cache.memory import block_bytes, free_memory, may_be_held, memory_budget, scratch
 from onepass.classify.analysis.label_errors import _groups, find_errors
@@ -108,20 +107,6 @@ def test_a_budget_holds_in_its_block_only() -> None:
             assert may_be_held(1_001)
         assert not may_be_held(1_001)
     assert 0 < free_memory() < 1 << 50
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("2GB", 2 * 10**9), ("1.5gib", 3 << 29), ("800 MB", 8 * 10**8), ("3000000", 3 * 10**6)],
-)
-def test_sizes(text: str, size: int) -> None:
-    assert parse_bytes(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "GB", "2 gigs", "-1GB", "12", "nan"])
-def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(ValueError, match="such as 2GB"):
-        parse_bytes(text)
 
 
 def test_thinned_rows_are_spread_over_each_class() -> None:

@@ -23,7 +23,6 @@ DURATION = re.compile(
 )
 
 
-
 def flag(
     default: Any = MISSING,
     help: str = "",
