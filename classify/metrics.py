@@ -420,7 +420,11 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
     """Return the probabilities (n, K) at a temperature; the most probable class stays so."""
     if temperature == 1.0 or not len(probabilities):
         return probabilities
-    return softmax(log_probabilities(probabilities) / np.float32(temperature))
+    out = np.empty(probabilities.shape, np.float32)
+    for block in _blocks(probabilities):
+        logits = log_probabilities(probabilities[block])
+        softmax(logits / np.float32(temperature), out=out[block])
+    return out
 
 
 def change_prior(probabilities: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
