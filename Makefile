@@ -28,7 +28,7 @@ demo: .venv/ready
 	$(BIN)/onepass predict solar-cells/tuned $${ONEPASS_CACHE:-cache/store}/solar-cells/held-out --at sensitivity=0.95
 	$(BIN)/onepass report --dataset solar-cells
 
-# One worker a core: BLAS threads that spin while they wait would take the cores from each other.
+# BLAS keeps to one thread: threads that spin while they wait would take the cores from each other.
 # The order of the files is that of tests/conftest.py: slow ones first.
 test: .venv/ready
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder

@@ -36,6 +36,11 @@ os.environ["ONEPASS_ENGINE"] = (
 classify_config.FEW_ROWS = 0
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than cores: many tests wait for processes that they have started."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files of slow tests: a worker that comes to one last works alone on it."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
