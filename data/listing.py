@@ -27,7 +27,6 @@ from onepass.data.dataset import (
     open_dataset,
     prepared_names,
 )
-from onepass.data.held_out import check_held_out, held_out_folder
 from onepass.data.manifest import Change
 from onepass.data.record import DatasetRecord
 from onepass.data.sources import SOURCES
@@ -113,6 +112,8 @@ def verify_datasets(config: VerifyConfig) -> list[Summary]:
         CorruptFileError: Names every data set, and its rows, that is not what was prepared or cannot be read.
         UnreadableFileError: The same, where the first of them cannot be read.
     """
+    from onepass.data.held_out import check_held_out, held_out_folder  # brings Pillow
+
     names = [config.name] if config.name else prepared_names(config.store)
     if not names:
         raise MissingFileError(

@@ -36,6 +36,7 @@ os.environ["ONEPASS_ENGINE"] = (
 classify_config.FEW_ROWS = 0
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One worker more than cores: many tests wait for processes that they have started."""
     return (os.cpu_count() or 1) + 1

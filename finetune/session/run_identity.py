@@ -74,11 +74,15 @@ class RunIdentity:
 
     @property
     def digest(self) -> str:
-        """Of all fields (hex); top-1 and no weights need no word, as runs were before there were others."""
+        """Of all fields (hex); what is as it was before there was another way needs no word."""
         value: dict[str, Any] = to_json(self)
-        for name, usual in (("metric", "top1"), ("class_weight", "none")):
-            if value[name] == usual:
-                del value[name]
+        for fields, name, usual in (
+            (value, "metric", "top1"),
+            (value, "class_weight", "none"),
+            (value["recipe"], "first_size", 1.0),
+        ):
+            if fields[name] == usual:
+                del fields[name]
         return digest_json(value)
 
     @property
