@@ -4,6 +4,7 @@ import glob
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from onepass.predict.pixel_models import Arrays, VectorSpec, Wanted
 
 BLOCK = 1 << 13  # stored vectors of which the nearest are kept at a time
 PART = 1 << 9  # that are compared at a time: they stay in the processor's cache
+MANY = 1_000_000  # stored vectors from which on usearch finds the candidates, where it is installed
+FEW = 8  # images at most that are asked for then: of more, one product with each block is faster
+SPARE = 16  # candidates beside those that are asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ class SimilarResult:
 
 
 def find_similar(config: SimilarConfig) -> SimilarResult:
-    """Compare each image with every stored one, block by block: exact, and a few seconds for a million.
+    """Compare each image with every stored one: exact, and a few seconds for a million (with usearch, less than one).
 
     Args:
         config: Data set, names of its rows or new pictures, how many, features, contact sheet.
@@ -103,6 +107,10 @@ def nearest_rows(
         own: (n,) row that is the query itself and is left out; -1 for none.
     """
     queries = unit_length(queries.astype(np.float32))
+    most = min(count, len(X) - bool((own >= 0).any()))
+    if len(X) >= MANY and len(queries) <= FEW and find_spec("usearch"):
+        found = [_nearest(X, query, row, most) for query, row in zip(queries, own, strict=True)]
+        return np.stack([near for near, _ in found]), np.stack([close for _, close in found])
     rows: np.ndarray = np.empty((len(queries), 0), np.int64)
     cosines: np.ndarray = np.empty((len(queries), 0), np.float32)
     for start in range(0, len(X), BLOCK):
@@ -114,8 +122,22 @@ def nearest_rows(
         cosines = np.hstack([cosines, np.take_along_axis(close, near, axis=1)])
         best = largest(cosines, min(count, cosines.shape[1]))
         rows, cosines = (np.take_along_axis(part, best, axis=1) for part in (rows, cosines))
-    most = min(count, len(X) - bool((own >= 0).any()))
     return rows[:, :most], cosines[:, :most]
+
+
+def _nearest(
+    X: np.ndarray, query: np.ndarray, own: int, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `nearest_rows` does for one query: usearch compares all rows, in fewer digits; we the nearest of them."""
+    from usearch.index import MetricKind, search
+
+    many = min(count + SPARE, len(X))
+    found = search(X, query.astype(X.dtype), many, MetricKind.Cos, exact=True)
+    rows = np.sort(np.asarray(found.keys, np.int64))
+    rows = rows[rows != own]
+    close = _cosines(query[None], X[rows])
+    (best,) = largest(close, count)
+    return rows[best], close[0, best]
 
 
 def _cosines(queries: np.ndarray, X: np.ndarray) -> np.ndarray:

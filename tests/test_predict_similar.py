@@ -35,6 +35,30 @@ def test_blocks_give_what_one_sort_gives(block: int, monkeypatch: pytest.MonkeyP
     assert sorted(few[0].tolist()) == [1, 2, 3]
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_usearch_finds_the_same(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    from usearch import index
+
+    random = np.random.default_rng(1)
+    X = random.normal(size=(300, 40)).astype(dtype)
+    queries = np.vstack([X[[0, 31]], random.normal(size=(2, 40))])
+    own = np.array([0, 31, -1, -1])
+    rows, cosines = nearest_rows(X, queries, 5, own)
+    real, asked = index.search, []
+    monkeypatch.setattr(index, "search", lambda *a, **k: asked.append(a) or real(*a, **k))
+    monkeypatch.setattr(similar, "MANY", 300)
+    found, close = nearest_rows(X, queries, 5, own)
+    assert len(asked) == 4
+    monkeypatch.setattr(similar, "FEW", 3)
+    nearest_rows(X, queries, 5, own)
+    assert len(asked) == 4  # many at once are compared block by block
+    np.testing.assert_array_equal(found, rows)
+    np.testing.assert_allclose(close, cosines, atol=1e-6)
+    every, _ = nearest_rows(X, queries[:1], 1000, own[:1])
+    assert len(asked) == 5
+    assert sorted(every[0].tolist()) == [*range(1, 300)]
+
+
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     with picture_store.opened(tmp_path_factory) as found:
