@@ -5,7 +5,8 @@ infinitesimal jackknife: Efron, "The Jackknife, the Bootstrap and Other Resampli
 which needs no draws: what a metric changes by when a row counts a little more, its influence, has a variance
 within each class. Of AUROC it is that of DeLong, DeLong and Clarke-Pearson (Biometrics 44, 1988). Variances within a class of n rows
 are multiplied by n / (n - 1), which a plain bootstrap leaves out (Rao and Wu, JASA 83, 1988), and Student's t has as
-many degrees of freedom as the smallest class or the groups give.
+many degrees of freedom as the smallest class or the groups give; for macro F1, in which each class has a part, Welch's
+(Biometrika 34, 1947).
 
 Intervals of shares are symmetric in the logit, that of a log-loss in the logarithm: they stay in their range, and
 cover better where few rows are wrong (Boyd, Eng and Page, "Area Under the Precision-Recall Curve", ECML 2013). That of
@@ -126,8 +127,10 @@ def _estimate(
     first: np.ndarray | slice = slice(None)
     if group is not None:  # its rows of one class count once
         first = np.unique(np.stack([group, truth]), axis=1, return_index=True)[1]
-    least = min(_smallest_class(metric, truth[first], probabilities[first]), units)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, max(least - 1, 1))) * error
+    degrees = min(_smallest_class(metric, truth[first], probabilities[first]), units) - 1.0
+    if metric.name == "macro-f1" and group is None:  # each class has a part in it
+        degrees = _degrees_of_freedom(influence, truth)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, max(degrees, 1))) * error
     if greatest > 1:
         return Estimate(value, value * np.exp(-half / value), value * np.exp(half / value))
     half /= value * (1 - value)
@@ -199,16 +202,26 @@ def standard_error(
         group: Number of each row's group, (n,), from 0.
     """
     if group is None:
-        _, of_row = np.unique(truth, return_inverse=True)
-        counts = np.bincount(of_row)
-        centred = influence - (np.bincount(of_row, influence) / counts)[of_row]
-        scale = counts / np.maximum(counts - 1, 1)
-        squares = np.bincount(of_row, centred**2) @ scale
+        squares = _squares_by_class(influence, truth)[0].sum()
     else:
         sums = np.bincount(group, influence)
         count = len(sums)
         squares = np.sum((sums - sums.mean()) ** 2) * count / max(count - 1, 1)
     return float(np.sqrt(squares)) / len(influence)
+
+
+def _squares_by_class(influence: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return each class's part (K,) of the squared error of a sum of influences, and its rows (K,)."""
+    _, of_row = np.unique(truth, return_inverse=True)
+    counts = np.bincount(of_row)
+    centred = influence - (np.bincount(of_row, influence) / counts)[of_row]
+    return np.bincount(of_row, centred**2) * counts / np.maximum(counts - 1, 1), counts
+
+
+def _degrees_of_freedom(influence: np.ndarray, truth: np.ndarray) -> float:
+    """Return those of a sum whose classes vary differently (Welch, Biometrika 34, 1947)."""
+    squares, counts = _squares_by_class(influence, truth)
+    return float(squares.sum() ** 2 / np.sum(squares**2 / np.maximum(counts - 1, 1)))
 
 
 def effective_rows(metric: Metric, counts: np.ndarray) -> float:
