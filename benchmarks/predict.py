@@ -48,11 +48,11 @@ class Regime(NamedTuple):
 
 
 REGIMES = {
-    "device, lite2@260": Regime(("efficientnet_lite2", 260), False, "rows"),
-    "device, lite0@224": Regime(("efficientnet_lite0", 224), False, "rows"),
-    "decoder, lite0@64": Regime(("efficientnet_lite0", 64), True, "decoder"),
-    "balanced, lite0@128": Regime(("efficientnet_lite0", 128), False, "both"),
-    "balanced, lite0@128, 12 megapixels": Regime(("efficientnet_lite0", 128), True, "both"),
+    "device-lite2@260": Regime(("efficientnet_lite2", 260), False, "rows"),
+    "device-lite0@224": Regime(("efficientnet_lite0", 224), False, "rows"),
+    "decoder-lite0@64": Regime(("efficientnet_lite0", 64), True, "decoder"),
+    "balanced-lite0@128": Regime(("efficientnet_lite0", 128), False, "both"),
+    "balanced-12mp-lite0@128": Regime(("efficientnet_lite0", 128), True, "both"),
 }
 Way = Callable[[], int]  # does it, and returns to how many pictures
 
