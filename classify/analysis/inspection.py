@@ -300,6 +300,8 @@ def label_report(
         evidence: The same as if every class were equally frequent.
         judge: What that head is.
     """
+    from cleanlab.rank import get_label_quality_scores
+
     rows = dataset.rows(split)
     given = dataset.labels[rows].astype(np.int64)
     balanced = Mapped(evidence, _normalised, evidence.shape[1], np.float64)
@@ -308,14 +310,11 @@ def label_report(
     # the probe may know fewer errors than confident learning counts: what it takes for right is none
     other = (predicted != given) & (suggested != given)
     wrong &= other
-    own, best, rival = (np.empty(len(rows)) for _ in range(3))
+    own, best, scores = (np.empty(len(rows)) for _ in range(3))
     for block in blocks(balanced):
-        part = balanced[block]
-        lines = np.arange(len(part)), given[block]
-        own[block], best[block] = part[lines], part.max(axis=1)
-        part[lines] = -1
-        rival[block] = part.max(axis=1)
-    scores = (own - rival + 1) / 2
+        part, labels = balanced[block], given[block]
+        own[block], best[block] = part[np.arange(len(part)), labels], part.max(axis=1)
+        scores[block] = get_label_quality_scores(labels, part, method="normalized_margin")
 
     def issues(chosen: np.ndarray) -> tuple[LabelIssue, ...]:
         order = np.flatnonzero(chosen)[np.argsort(scores[chosen], kind="stable")]
