@@ -359,7 +359,7 @@ def all_stages_text(result: AllStagesResult) -> str:
             f"(95 % interval {low} to {high} %).",
             f"Chosen: {why}." if why else "",
             f"Page: {result.page}; all in {human_seconds(result.seconds)}.",
-            f"Next: {shlex.join(['onepass', 'predict', result.dataset, 'NEW_PICTURES'])}",
+            f"Next: {shlex.join(['onepass', 'predict', result.model, 'NEW_PICTURES'])}",
         ]
     )
 
