@@ -1,11 +1,13 @@
 """Who made a file: the command, the time, the machine, the versions."""
 
 import platform
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Self
 
 from onepass.cache.artifacts import optional, record
@@ -82,6 +84,14 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def own_version() -> str:
+    """Return the version of Onepass: what the checkout says that it runs from, else what is installed."""
+    project = Path(__file__).resolve().parent.parent / "pyproject.toml"
+    if project.is_file():
+        return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
+    return version("onepass")
 
 
 _command: ContextVar[str] = ContextVar("onepass_command", default="")

@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
-from onepass.cache.commandline.command import Command, main, on_terminal, print_overview
+from onepass.cache.commandline.command import (
+    DONE,
+    Command,
+    main,
+    on_terminal,
+    print_overview,
+)
+from onepass.cache.made_by import own_version
 
 ROOMS = {
     "run": "All stages, from images to a page of results.",
@@ -43,11 +50,18 @@ def commands_of(word: str) -> list[Command]:
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command of one room and return its exit code; see `onepass.cache.commandline.command.main`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in ("--version", "-V"):
+        return on_terminal(_print_version)
     if not arguments or arguments[0] not in ROOMS:
         return on_terminal(print_overview, "onepass", list(ROOMS.items()), arguments, EXAMPLES)
     word = arguments[0]
     moved = getattr(_module(word), "MOVED", None)
     return main(word, commands_of(word), arguments[1:], moved=moved)
+
+
+def _print_version() -> int:
+    print(f"onepass {own_version()}")
+    return DONE
 
 
 def _module(word: str) -> ModuleType:

@@ -16,7 +16,7 @@ from onepass.cache.commandline.table import table
 from onepass.cache.errors import UsageError
 from onepass.cache.file_system import FileSystem, try_file_system
 from onepass.cache.keras_settings import loading_keras
-from onepass.cache.made_by import versions
+from onepass.cache.made_by import own_version, versions
 from onepass.cache.progress import counted, human_bytes, human_seconds
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def check_machine(config: DoctorConfig) -> Checkup:
     )
     images = config.images or _stored_images(config) or USUAL_IMAGES
     return Checkup(
-        versions={"onepass": _version("onepass") or "a checkout", **versions()},
+        versions={"onepass": own_version(), **versions()},
         backend=backend,
         devices=tuple(device_names()),
         device=device_kind(),

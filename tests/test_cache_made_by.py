@@ -2,11 +2,14 @@
 
 import shlex
 import sys
+import tomllib
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
+from conftest import ROOT
+from onepass.__main__ import run as onepass
 from onepass.cache.artifacts import from_json, to_json
 from onepass.cache.commandline.command import Command, main
 from onepass.cache.commandline.flags import flag
@@ -56,3 +59,10 @@ def test_fields_that_are_unknown_or_missing_are_named() -> None:
     del value["machine"]
     with pytest.raises(CorruptFileError, match=r"MadeBy; received machine: missing; bath: unknown"):
         from_json(MadeBy, {**value, "bath": 64})
+
+
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_the_command_says_its_version(flag: str, capsys) -> None:
+    assert onepass([flag]) == 0
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert capsys.readouterr().out == f"onepass {project['version']}\n"
