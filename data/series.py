@@ -10,7 +10,7 @@ import numpy as np
 # Regular expressions for --group-by, whose first group is what the names of a series share, without folders.
 PATTERNS = (
     r"([^/]+)[ _.-]+\(?\d{1,4}\)?(?:\.\w+)?$",  # patient_07_2.jpg, scan (3).png
-    r"([^/]*\d)[ _.-]*[A-Za-z]{1,10}(?:\.\w+)?$",  # 07b.jpg, cell12_left.png
+    r"([^/]*\d)[ _-]*[A-Za-z]{1,10}(?:\.\w+)?$",  # 07b.jpg, cell12_left.png; the png of 07.png is no such word
 )
 FEWEST = 5  # series; fewer are parts of the data set, such as its cameras
 PER_CLASS = 3  # series; fewer are classes, or parts of them

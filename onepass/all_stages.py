@@ -181,16 +181,17 @@ class _Stages:
             if word == "finetune":  # another winner or length is another run
                 words += ["--run", _run_name(decision, results["classify"].winner)]
             results[word] = self.give(word, *words, *self._time_left(word))
-        board, tuned = results["classify"], results.get("finetune")
+        board, tuned, best = results["classify"], results.get("finetune"), self._best_run(dataset)
         winner = next(probe for probe in board.results if probe.id == board.winner)
         found = (f"{dataset}/{winner.id}", winner.val_top1, winner.val_interval)
         why = [
             *decision.why,
             f"of {len(board.results)} heads {winner.head} on {winner.features_text} did best",
         ]
-        if tuned and not tuned.no_better:
-            found = (tuned.run, tuned.val_top1, tuned.val_interval)
-            why.append(f"fine-tuned it is {100 * tuned.gain:.1f} points better")
+        if best:
+            found = (best.run, best.val_top1, best.val_interval)
+            which = "" if tuned and tuned.run == best.run else f" by an earlier run, {best.run},"
+            why.append(f"fine-tuned{which} it is {100 * best.gain:.1f} points better")
         elif tuned:
             why.append(
                 "the network that was fine-tuned is no better, so that the frozen probe stays the model to use"
@@ -205,6 +206,16 @@ class _Stages:
             time.monotonic() - self.began,
             self.incomplete,
         )
+
+    def _best_run(self, dataset: str) -> Any:
+        """Return what the run found that the data set stands for; None where a probe is the model to use."""
+        from onepass.data.dataset import open_dataset
+        from onepass.finetune.session.runs import run_to_use
+
+        best = run_to_use(
+            self.config.runs / dataset / "finetune", open_dataset(self.config.store, dataset)
+        )
+        return best.result if best else None
 
     def give(self, word: str, *arguments: str) -> Any:
         """Show a command, give it, and return its result."""

@@ -10,10 +10,8 @@ from onepass.predict.text import export_text, pictures_text, predict_text
 
 
 def _predict(config: PredictConfig) -> Any:
-    from onepass.predict.models import is_run
-
     config = config.parted()
-    if config.images or any(is_run(config.runs, model) for model in config.models):
+    if config.images:
         with loading_keras():
             import onepass.predict.runs  # noqa: F401  (TensorFlow talks while it loads)
     from onepass.predict.pipeline import write_predictions

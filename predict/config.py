@@ -25,9 +25,9 @@ PRIOR_HELP = (
 )
 MODEL_FILE = "model.json"  # what makes a folder a model folder
 MODEL_HELP = (
-    "DATASET (the leaderboard's winner), DATASET#LINE (of the leaderboard, as it is numbered), DATASET/PROBE "
-    "(also an ensemble), DATASET/HEAD (the best probe of that head) or DATASET/RUN (a run comes before "
-    "a head of its name), or a model folder that `onepass predict export` wrote"
+    "DATASET (its best fine-tuned run; the leaderboard's winner where none is better), DATASET#LINE (of the "
+    "leaderboard, as it is numbered), DATASET/PROBE (also an ensemble), DATASET/HEAD (the best probe of that head) "
+    "or DATASET/RUN (a run comes before a head of its name), or a model folder that `onepass predict export` wrote"
 )
 MODEL = re.compile(r"(?P<dataset>[^/#]+)(?:#(?P<line>[1-9][0-9]*)|/(?P<name>[^/]+))?")
 

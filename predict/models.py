@@ -1,4 +1,4 @@
-"""What MODEL means: a data set (its leaderboard's winner), one of its probes, or one of its runs.
+"""What MODEL means: a data set (its best run, or the leaderboard's winner), one of its probes, or one of its runs.
 
 A probe is named by its line on the leaderboard, by its id, or by its head, of which the best is meant.
 """
@@ -18,7 +18,7 @@ from onepass.cache.errors import (
     UsageError,
     unknown_name,
 )
-from onepass.cache.keras_settings import check_keras
+from onepass.cache.keras_settings import loading_keras
 from onepass.cache.rows import RowFile
 from onepass.cache.stores import AnyStore
 from onepass.classify.goals import Goal, parse_goal
@@ -27,7 +27,7 @@ from onepass.classify.operating_points import OperatingPoint, choose_point, posi
 from onepass.classify.prior import Prior, parse_prior, training_shares
 from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.finetune.session.result import RESULT
-from onepass.finetune.session.runs import FinishedRun, open_run
+from onepass.finetune.session.runs import FinishedRun, open_run, run_to_use
 from onepass.predict.average import average, calibrate
 from onepass.predict.config import (
     ESTIMATE,
@@ -191,16 +191,18 @@ def _prior_odds(goal: Goal, column: int, prior: Prior | None, classes: int) -> f
 def _operating_point(
     predictor: Predictor, models: Sequence[Model], config: ModelsConfig, prior: Prior | None
 ) -> OperatingPoint | None:
-    """Return the point that --at asks for, else that on record for a probe; None where neither is.
+    """Return the point that --at asks for, else that on record; None where neither is.
+
+    On record is that of a probe. A run that a data set stands for gets one for the goal of the winner's.
 
     Raises:
         InvalidInputError: There are no selection rows to choose it on, or they are too few.
     """
     first, dataset = models[0], predictor.dataset
     goal, column = None, 0
-    if not config.at and len(models) == 1 and isinstance(first, Probe) and config.temperature:
-        kept = OperatingPoint.read_optional(first.folder / OperatingPoint.NAME)
-        if kept is None or prior is None:
+    if not config.at and len(models) == 1 and config.temperature:
+        kept = _kept_point(first, config)
+        if kept is None or (prior is None and isinstance(first, Probe)):
             return kept
         goal, column = kept.goal, dataset.class_ids.index(kept.positive)
     elif config.at not in ("", NO_POINT):
@@ -211,11 +213,25 @@ def _operating_point(
     if predictor.held_out is None:
         raise InvalidInputError(
             f"--at {goal}: a threshold is chosen on rows that the model was not trained on, but "
-            f"{predictor.not_held_out}"
+            f"{predictor.not_held_out}; --at {NO_POINT} does without"
         )
     val = predictor.compute("val") if len(dataset.rows("val")) else np.zeros((0, column + 1))
     selection = predictor.compute(SELECTION)
     return choose_point(goal, column, dataset, predictor.held_out, selection, val, odds)
+
+
+def _kept_point(model: Model, config: ModelsConfig) -> OperatingPoint | None:
+    """Return the point on record for a probe; for a run that its data set stands for, that of the winner."""
+    if isinstance(model, Probe):
+        return OperatingPoint.read_optional(model.folder / OperatingPoint.NAME)
+    dataset = model.dataset
+    if config.models != (dataset.name,):
+        return None
+    try:
+        board = Leaderboard.load(config.runs / dataset.name, dataset.name, dataset.digest)
+    except MissingFileError:
+        return None
+    return OperatingPoint.read_optional(board.head_folder(board.winner) / OperatingPoint.NAME)
 
 
 def _combined(models: Sequence[Model], config: ModelsConfig) -> Predictor:
@@ -268,9 +284,8 @@ def _predictor_of(model: Model, views: tuple[str, ...], scaled: bool = True) -> 
     if isinstance(model, Probe):
         maker = ensemble_predictor if model.result.members else probe_predictor
         return maker(model, scaled=scaled)
-    check_keras()
-    from onepass.predict.runs import run_predictor  # TensorFlow, which a probe does without
-
+    with loading_keras():  # TensorFlow, which a probe does without, talks while it loads
+        from onepass.predict.runs import run_predictor
     return run_predictor(model, views)
 
 
@@ -298,14 +313,6 @@ def open_models(store: AnyStore, runs: Path, texts: Sequence[str]) -> list[Model
     return models
 
 
-def is_run(runs: Path, text: str) -> bool:
-    """Say whether MODEL names a run, finished or not."""
-    if is_model_folder(text):
-        return False
-    name, _, model = split_model(text)
-    return bool(model) and (runs / name / "finetune" / model).is_dir()
-
-
 def _open(store: AnyStore, runs: Path, text: str) -> Model:
     if is_model_folder(text):
         raise UsageError(
@@ -313,10 +320,13 @@ def _open(store: AnyStore, runs: Path, text: str) -> Model:
             "files, folders or addresses after it"
         )
     name, line, model = split_model(text)
-    if is_run(runs, text):
+    place = runs / name / "finetune"
+    if model and (place / model).is_dir():
         return open_run(store, runs, text, any_state=True)
     dataset = open_dataset(store, name)
-    finished = [path.parent.name for path in (runs / name / "finetune").glob(f"*/{RESULT}")]
+    if not line and not model and (best := run_to_use(place, dataset)):
+        return open_run(store, runs, f"{name}/{best.name}")
+    finished = [path.parent.name for path in place.glob(f"*/{RESULT}")]
     try:
         board = Leaderboard.load(runs / name, name, dataset.digest)
     except MissingFileError:

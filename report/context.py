@@ -30,7 +30,15 @@ from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.finetune.ablation import ABLATION, Ablation
 from onepass.finetune.errors import ERRORS, RunErrors
 from onepass.finetune.session.result import FinetuneResult
-from onepass.finetune.session.runs import Run, load_logits, logits_path, read_run, run_folders
+from onepass.finetune.session.runs import (
+    Run,
+    best_run,
+    by_start,
+    load_logits,
+    logits_path,
+    read_run,
+    run_folders,
+)
 from onepass.predict.pictures.held_out import HeldOutAnswers
 from onepass.report.feature_files import FeatureFile, feature_files
 from onepass.report.names import display_names, feature_words
@@ -199,7 +207,7 @@ def open_context(store: AnyStore, runs_root: Path, name: str) -> ReportContext:
     board = Leaderboard.load(folder, name, dataset.digest)
     files, notes = feature_files(store, dataset)
     runs = _runs(folder / "finetune", dataset, notes)
-    compared = compared_run(runs)
+    compared = _compared_run(runs)
     transferability = _read(
         Transferability, folder / Transferability.NAME, "classify", "transfer", *dataset_flag
     )
@@ -304,7 +312,7 @@ def _runs(place: Path, dataset: ImageDataset, notes: list[str]) -> list[Run]:
     """Return the runs of this state of the data set in the order they were started."""
     found = [_open_run(folder) for folder in run_folders(place)]
     runs = [run for run in found if _current(run.folder, run.identity, dataset, notes)]
-    return sorted(runs, key=lambda run: (run.config.made_by.created, run.name))
+    return by_start(runs)
 
 
 def _open_run(folder: Path) -> Run:
@@ -316,21 +324,13 @@ def _open_run(folder: Path) -> Run:
         ) from error
 
 
-def compared_run(runs: list[Run]) -> ComparedRun | None:
-    """Return the run to compare with the winner: best on the selection split, else started last.
-
-    Nothing is chosen on the validation split: runs without a selection score are taken by date.
-    """
-    finished = [
-        (run.result.selection_top1 or -1.0, place, run, run.result)
-        for place, run in enumerate(runs)
-        if run.result is not None and run.result.val_top1 is not None
-    ]
-    if not finished:
+def _compared_run(runs: list[Run]) -> ComparedRun | None:
+    """Return the run to compare with the winner."""
+    run = best_run(runs)
+    if run is None or run.result is None:
         return None
-    *_, run, result = max(finished, key=lambda entry: entry[:2])
-    errors = _read(RunErrors, run.folder / ERRORS, "finetune", "errors", "--run", result.run)
-    return ComparedRun(run, result, errors)
+    errors = _read(RunErrors, run.folder / ERRORS, "finetune", "errors", "--run", run.result.run)
+    return ComparedRun(run, run.result, errors)
 
 
 def _sweeps(place: Path, dataset: ImageDataset, notes: list[str]) -> list[SweepRecord]:

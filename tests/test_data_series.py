@@ -31,6 +31,7 @@ PLAIN = {
     "camera": [f"IMG_{n:04}.JPG" for n in range(160)],
     "digits": [f"{n:06}.png" for n in range(160)],
     "classes": [f"{name}/{name}_{n}.jpg" for name in ("cat", "dog") for n in range(80)],
+    "in every class": [f"{c}/{n}.{('png', 'jpg')[n % 2]}" for c in "abc" for n in range(60)],
     "Tiny ImageNet": [f"n{c:08}_{n}.JPEG" for c in range(20) for n in range(10)],
     "parts": [f"camera{c}_{n:05}.png" for c in range(6) for n in range(200)],
     "digests": [f"{n * 7919 % 10007:05}f_{n % 13}.jpg" for n in range(160)],
@@ -50,4 +51,4 @@ def test_a_series_is_found_with_the_expression_that_keeps_it_together(kind: str)
 
 @pytest.mark.parametrize("kind", PLAIN)
 def test_plain_numbers_are_no_series(kind: str) -> None:
-    assert found(PLAIN[kind], classes=20 if kind == "Tiny ImageNet" else 2) == ""
+    assert found(PLAIN[kind], classes={"Tiny ImageNet": 20, "in every class": 3}.get(kind, 2)) == ""

@@ -1,6 +1,7 @@
 """MODEL: a data set, a probe or a run; what is none of them names the nearest."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from PIL import Image
 import onepass
 from onepass.__main__ import run
 from onepass.cache.arrays import unpack_arrays
-from onepass.cache.errors import MissingFileError, UnknownNameError, UsageError
+from onepass.cache.errors import InvalidInputError, MissingFileError, UnknownNameError, UsageError
 from onepass.classify.config import ClassifyConfig
 from onepass.classify.pipeline import run_probes
+from onepass.finetune.session.result import RESULT, FinetuneResult
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,52 @@ def test_a_run_is_scaled_and_an_average_holds_both_kinds(places) -> None:
         np.testing.assert_allclose(prediction.probabilities.sum(axis=1), 1, atol=1e-5)
         assert prediction.names == [one.dataset.names[row] for row in prediction.rows]
     assert accuracy[both.name] >= accuracy[winner.name] > accuracy[tuned.name]
+
+
+def _score(runs: Path, run: str, **values: object) -> None:
+    path = runs / NAME / "finetune" / run / RESULT
+    replace(FinetuneResult.read(path), **values).write(path)
+
+
+def test_a_data_set_is_its_best_run_by_the_selection_split(places, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(places["runs_dir"], runs)
+    moved = {**places, "runs_dir": runs}
+    probe = onepass.load_predictor(NAME, **moved).name
+    found = run_probes(ClassifyConfig(dataset=NAME, head=("ridge", "logistic"), **places))
+    assert probe == f"{NAME}/{found.winner}"  # no run is scored
+    scored = {"probe_top1": 0.5, "val_interval": (0.4, 0.9), "p_value": 0.5}
+    _score(runs, "r1", selection_top1=0.9, val_top1=0.6, **scored)
+    _score(runs, "r3", selection_top1=0.8, val_top1=0.7, **scored)
+    assert onepass.load_predictor(NAME, **moved).name == f"{NAME}/r1"
+    assert onepass.load_predictor(f"{NAME}#1", **moved).name == probe
+    both = onepass.load_predictor(NAME, f"{NAME}#1", **moved)
+    assert [member.name for member in both.members] == [f"{NAME}/r1", probe]
+    _score(runs, "r1", kept_epochs=(0,))  # the weights of the probe did best
+    assert onepass.load_predictor(NAME, **moved).name == probe
+    _score(runs, "r1", kept_epochs=(1,), val_top1=0.4)  # worse than its probe
+    assert onepass.load_predictor(NAME, **moved).name == probe
+
+
+def test_a_run_its_data_set_stands_for_meets_the_goal_on_record(places, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(places["runs_dir"], runs)
+    moved = {**places, "runs_dir": runs}
+    heads = ClassifyConfig(
+        dataset=NAME, head=("ridge", "logistic"), at="sensitivity=0.9", positive="n03", **moved
+    )
+    run_probes(heads)
+    kept = onepass.load_predictor(NAME, **moved).point
+    values = {"selection_top1": 0.9, "val_top1": 0.9, "val_interval": (0.8, 1.0), "p_value": 0.5}
+    _score(runs, "r1", **values)
+    point = onepass.load_predictor(NAME, **moved).point
+    assert (point.goal, point.positive) == (kept.goal, kept.positive)
+    assert point.threshold != kept.threshold  # chosen on what this run says of rows held out of it
+    assert onepass.load_predictor(f"{NAME}/r1", **moved).point is None
+    assert onepass.load_predictor(NAME, at="none", **moved).point is None
+    (runs / NAME / "finetune" / "r1" / "selection_logits.npz").unlink()
+    with pytest.raises(InvalidInputError, match=r"sensitivity=0.9: a threshold .* --at none"):
+        onepass.load_predictor(NAME, **moved)
 
 
 def test_logits_in_another_order_are_put_in_row_order(places, tmp_path: Path) -> None:
