@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from onepass.cache.commandline.flags import RunsConfig, flag, parse_bytes
 from onepass.cache.errors import UsageError
+from onepass.cache.tracking import LOG_HELP, LogName
 from onepass.classify.goals import GOAL_HELP, parse_goal
 
 Budget = Literal["quick", "full"]
@@ -90,6 +91,7 @@ class ClassifyConfig(MemoryConfig):
         f"operating point of the winner, kept with it and used by predict and export: {GOAL_HELP}",
         metavar="GOAL",
     )
+    log: tuple[LogName, ...] = flag((), LOG_HELP)
     fresh: bool = flag(
         False,
         "start a new leaderboard; the old one and its heads are deleted, but for those of earlier states of the data set",
@@ -108,6 +110,8 @@ class ClassifyConfig(MemoryConfig):
             raise UsageError(
                 f"--select {self.select}: expected no --folds, which scores every head in the same folds and chooses none"
             )
+        if self.folds and self.log:
+            raise UsageError("--log: expected no --folds, whose scores stand in folds.json only")
         if not all(self.views) or len(set(self.views)) < len(self.views):
             raise UsageError(f"--views {' '.join(self.views)!r}: expected each view once")
         if self.at:

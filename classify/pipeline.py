@@ -11,6 +11,7 @@ from onepass.cache.errors import Remedy, StaleError
 from onepass.cache.memory import within_memory
 from onepass.cache.notebook import as_html
 from onepass.cache.progress import human_seconds
+from onepass.cache.tracking import check_installed
 from onepass.classify.analysis.series import PartedSeries, find_parted_series
 from onepass.classify.baselines import baseline_probes, make_head
 from onepass.classify.config import ClassifyConfig
@@ -28,6 +29,7 @@ from onepass.classify.leaderboard.history import (
     open_board,
     previous_board,
 )
+from onepass.classify.leaderboard.logged import log_board
 from onepass.classify.leaderboard.pareto import board_front, extraction_costs
 from onepass.classify.leaderboard.records import (
     ThrottledLog,
@@ -145,6 +147,7 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
         OnepassError: Something is missing, unknown, stale, damaged or unusable; one line says what.
     """
     start = time.monotonic()
+    check_installed(config.log)
     heads = [
         make_head(kind, config.seed, config.class_weight) for kind in dict.fromkeys(config.head)
     ]
@@ -187,6 +190,7 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
             point.write(board.head_folder(board.winner) / OperatingPoint.NAME)
         else:
             carry_point(before, board, dataset)
+    log_board(config.log, board, config.runs)
     series = find_parted_series(dataset, features[0].vectors(), rows.train, rows.val)
     return _result(board, dataset, config, series, ran, len(probes) - ran, time.monotonic() - start)
 

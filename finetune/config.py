@@ -10,6 +10,7 @@ from typing import Literal
 from onepass.cache.commandline.flags import RunsConfig, flag, parse_duration
 from onepass.cache.errors import UsageError
 from onepass.cache.names import check_name, check_run
+from onepass.cache.tracking import LOG_HELP, LogName
 from onepass.classify.config import MetricName
 from onepass.finetune.recipes import RECIPES, Augmentation, Recipe, recipe_for
 
@@ -97,6 +98,7 @@ class FinetuneConfig(RunsConfig):
         metavar="T",
         parse=parse_duration,
     )
+    log: tuple[LogName, ...] = flag((), LOG_HELP)
     coordinator: str = flag(
         "",
         "train on several hosts together, with the same command on each: where process 0 waits for the others, or auto: "
@@ -154,8 +156,11 @@ class AblateConfig(FinetuneConfig):
             )
         if self.learning_rate == AUTO:
             raise UsageError("ablate: --learning-rate auto: expected a number; look with find-lr")
-        if self.coordinator:
-            raise UsageError("ablate: expected no --coordinator: its short runs train on one host")
+        if self.coordinator or self.log:
+            raise UsageError(
+                "ablate: expected no --coordinator and no --log: its short runs train on one host and are compared "
+                "in its own table"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

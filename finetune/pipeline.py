@@ -9,8 +9,9 @@ from pathlib import Path
 import keras
 
 from onepass.cache.locks import exclusive
-from onepass.cache.provenance import digest_array
+from onepass.cache.provenance import digest_array, digest_json
 from onepass.cache.stopping import StopRequest
+from onepass.cache.tracking import LoggedRun, Logs, Point, check_installed
 from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.metrics import compare, confidence_interval
 from onepass.classify.protocol.scorings import Scoring, read_scorings, record_scoring
@@ -18,8 +19,15 @@ from onepass.finetune.config import AUTO, FinetuneConfig
 from onepass.finetune.errors import ERRORS, analyse_run
 from onepass.finetune.finder import find_rate
 from onepass.finetune.session.checkpoint import named_variables, save_variables
+from onepass.finetune.session.history import points_of
 from onepass.finetune.session.result import RESULT, FinetuneResult
-from onepass.finetune.session.run_identity import RateSearch, record_run, refuse_other
+from onepass.finetune.session.run_identity import (
+    CONFIG,
+    RateSearch,
+    RunConfig,
+    record_run,
+    refuse_other,
+)
 from onepass.finetune.session.runs import logits_path, open_run
 from onepass.finetune.session.session import Session, open_session
 from onepass.finetune.training import hosts
@@ -49,6 +57,7 @@ def run_finetune(config: FinetuneConfig, stop: StopRequest | None = None) -> Fin
         LockedError: Another process trains in it.
         DivergedError: The loss is no longer a number.
     """
+    check_installed(config.log)
     session = open_session(config)
     runs = config.runs / config.dataset
     folder = runs / "finetune" / (config.run or _name(session))
@@ -61,6 +70,8 @@ def run_finetune(config: FinetuneConfig, stop: StopRequest | None = None) -> Fin
                 f"{folder}: this run is finished; its result follows (another name: --run NAME)"
             )
             result = replace(FinetuneResult.read(folder / RESULT), folder=folder)
+            with _logs(session) as logs:
+                _log_result(logs, result)
             killed_between = not (folder / ERRORS).exists() and logits_path(folder, "val").exists()
             if killed_between and hosts.first():
                 analyse_run(open_run(config.store, config.runs, result.run), config.runs)
@@ -79,17 +90,22 @@ def _trained(session: Session, folder: Path, stop: StopRequest) -> FinetuneResul
         record_run(folder, session.identity, found, session.dataset)
     apart = session.warm(classifier)
     _log_layers(session, classifier)
-    with session.frozen_rows(classifier) as frozen:
-        training = session.training(classifier, folder / CHECKPOINT, frozen=frozen)
-        stopped = training.run(lambda: stop.reason)
-        chosen = None if stopped else training.conclude()
-    result = _result(session, folder, training, apart, stopped)
-    if chosen:
-        result = replace(
-            result, ended=training.ended, kept=chosen.why, kept_epochs=chosen.epochs,
-            selection_top1=chosen.accuracy,
-        )  # fmt: skip
-        result = _scored(result, session, classifier)
+    with _logs(session) as logs:
+        with session.frozen_rows(classifier) as frozen:
+            training = session.training(classifier, folder / CHECKPOINT, frozen=frozen)
+            stopped = training.run(
+                lambda: stop.reason,
+                told=lambda: logs.write(points_of(training.history, training.start)),
+            )
+            chosen = None if stopped else training.conclude()
+        result = _result(session, folder, training, apart, stopped)
+        if chosen:
+            result = replace(
+                result, ended=training.ended, kept=chosen.why, kept_epochs=chosen.epochs,
+                selection_top1=chosen.accuracy,
+            )  # fmt: skip
+            result = _scored(result, session, classifier)
+            _log_result(logs, result)
     result = replace(result, seconds=time.monotonic() - begin)
     if not stopped and hosts.first():
         replace(result, folder=Path(folder.name)).write(folder / RESULT)
@@ -102,6 +118,32 @@ def _name(session: Session) -> str:
     recipe = session.config.recipe if session.recipe.epochs else "probe"
     ending = f"{recipe}-from-scratch" if session.start.random else recipe
     return f"{str(session.start.key).replace('/', '_')}-{ending}"
+
+
+def _logs(session: Session) -> Logs:
+    """Open what `--log` asks for; of several processes only the first writes."""
+    folder, config = session.folder, session.config
+    assert folder is not None
+    names = config.log if hosts.first() else ()
+    if not names:
+        return Logs((), LoggedRun("", "", "", folder, config.runs, {}))
+    recorded = RunConfig.read(folder / CONFIG)
+    identity = digest_json([recorded.identity.digest, recorded.made_by.created])
+    settings = recorded.identity.flat()
+    run = LoggedRun(config.dataset, folder.name, identity, folder, config.runs, settings)
+    logs = Logs(names, run)
+    log.info(f"logged to {logs.places}")
+    return logs
+
+
+def _log_result(logs: Logs, result: FinetuneResult) -> None:
+    """Write what is known of a finished run, the score on the validation split as the last step's."""
+    points = points_of(result.history, result.start_selection)
+    if result.val_top1 is not None:
+        top1 = {"validation/top1": result.val_top1}
+        points.append(Point(len(result.history), top1, points[-1].time))
+    logs.write(points)
+    logs.finished = True
 
 
 def _with_rate(session: Session) -> tuple[Session, RateSearch | None]:

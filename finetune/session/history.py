@@ -1,9 +1,11 @@
 """The finished epochs, and what follows from them."""
 
+import time
 from collections.abc import Sequence
 
 from onepass.cache.artifacts import record
 from onepass.cache.errors import OnepassError
+from onepass.cache.tracking import Point
 
 
 class DivergedError(OnepassError, ArithmeticError):
@@ -81,6 +83,33 @@ def best_first(history: Sequence[EpochRow], start: SelectionScore | None = None)
     scores = [(row.epoch, row.score) for row in history]
     known = [(epoch, score.order) for epoch, score in [(0, start), *scores] if score is not None]
     return [epoch for epoch, _ in sorted(known, key=lambda one: one[1], reverse=True)]
+
+
+def points_of(history: Sequence[EpochRow], start: SelectionScore | None = None) -> list[Point]:
+    """Return the numbers of the epochs for a log, the start as step 0.
+
+    Each is dated as if the epochs had followed one another until now, whenever the run was interrupted.
+
+    Args:
+        history: The epochs so far.
+        start: As in `best_first`.
+    """
+    when = time.time() - sum(row.seconds for row in history)
+    points = [Point(0, _selection_values(start), when)]
+    for row in history:
+        when += row.seconds
+        values = {"train/loss": row.loss, "train/accuracy": row.accuracy}
+        points.append(Point(row.epoch, {**values, **_selection_values(row.score)}, when))
+    return points
+
+
+def _selection_values(score: SelectionScore | None) -> dict[str, float]:
+    values = (
+        {}
+        if score is None
+        else {"accuracy": score.accuracy, "loss": score.loss, "merit": score.merit}
+    )
+    return {f"selection/{name}": value for name, value in values.items() if value is not None}
 
 
 def why_ended(

@@ -138,12 +138,16 @@ class Training:
         """Why no further epoch is trained; "" while one is."""
         return why_ended(self.history, self.recipe.epochs, self.recipe.patience, self.start)
 
-    def run(self, stop: Callable[[], str], until: int | None = None) -> str:
+    def run(
+        self, stop: Callable[[], str], until: int | None = None,
+        told: Callable[[], None] = lambda: None,
+    ) -> str:  # fmt: skip
         """Train until all epochs are finished, or until `stop()` gives a reason; a checkpoint is written either way.
 
         Args:
             stop: Asked after each step.
             until: How many epochs are enough for now.
+            told: Called at the beginning and whenever an epoch is finished and kept.
 
         Returns:
             Why it stopped early; "" if it did not.
@@ -155,12 +159,14 @@ class Training:
         with device_failures():
             if not (self.history or self.place or self.start):
                 self._evaluate_start()
+            told()
             while not self.ended and (until is None or len(self.history) < until):
                 reason = self._run_epoch(len(self.history), stop)
                 if reason:
                     self.save()
                     return reason
                 self._finish_epoch()
+                told()
         return ""
 
     def conclude(self) -> Chosen:
