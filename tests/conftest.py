@@ -13,6 +13,7 @@ from typing import Any
 
 import hypothesis
 import numpy as np
+import processes
 import pytest
 
 from onepass.cache.artifacts import DIGEST
@@ -34,6 +35,12 @@ os.environ["ONEPASS_ENGINE"] = (
 # Heads are chosen on a tenth of the training rows also where they are few, which is five times as fast; tests of
 # the choice by folds ask for it.
 classify_config.FEW_ROWS = 0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let one process fork for all workers; without workers it starts when a test asks for it."""
+    if getattr(config.option, "numprocesses", None):
+        processes.begin()
 
 
 @pytest.hookimpl(optionalhook=True)

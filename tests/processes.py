@@ -1,18 +1,22 @@
 """Real processes for real commands, without paying TensorFlow's import for each of them.
 
-One process imports everything and then forks a child for every command: a process of its own, with its
-own signals, exit code, standard output and error, that can be killed like any other. Nothing of
-TensorFlow has run in it before. What a *start* costs or imports is tested with `subprocess` elsewhere.
+One process imports everything and then forks a child for every command of every worker of the tests: a
+process of its own, with its own signals, exit code, standard output and error, that can be killed like any
+other. Nothing of TensorFlow has run in it before. What a *start* costs or imports is tested with `subprocess`
+elsewhere.
 """
 
 import atexit
 import gc
 import json
 import os
+import runpy
+import select
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from contextlib import suppress
@@ -26,6 +30,7 @@ MODULES = (
     "onepass.extract.pipeline", "onepass.finetune.pipeline", "onepass.classify.pipeline", "onepass.predict.runs",
     "onepass.predict.pictures.pipeline", "onepass.report.page", "onepass.classify.heads.linear.logistic",
     "onepass.data.prepare", "onepass.data.relabel", "onepass.data.listing", "onepass.predict.split", "cleanlab.filter",
+    "hypothesis", "pytest",
     *(f"onepass.{room}.__main__" for room in ROOMS),
 )  # fmt: skip
 
@@ -35,13 +40,12 @@ class Process:
 
     def __init__(self, words: tuple[str, ...], cwd: Path, env: dict[str, str]) -> None:
         self.args, self.returncode = words, None
-        self._status, theirs = socket.socketpair()
+        self._status = _connected()
         (out, out_end), (err, err_end) = os.pipe(), os.pipe()
         request = json.dumps({"words": words, "cwd": str(cwd), "env": env}).encode()
-        socket.send_fds(_forker(), [request], [theirs.fileno(), out_end, err_end])
+        socket.send_fds(self._status, [request], [out_end, err_end])
         for end in (out_end, err_end):
             os.close(end)
-        theirs.close()
         self.stdout: IO[str] = os.fdopen(out, encoding="utf-8")
         self.stderr: IO[str] = os.fdopen(err, encoding="utf-8")
         self.pid = int.from_bytes(self._status.recv(4), "little")
@@ -95,7 +99,8 @@ def start(*words: str, cwd: Path = ROOT, **env: str) -> Process:
 
     With `TINY_BACKBONE="1"` it knows the backbone `tiny`, with "all" the EfficientNet-Lite ones are as small; with `PLAIN_FIGURES="1"` it draws figures small and
     without their layout, in a fifth of the time; with `STOPPED="1"` it waits for SIGCONT. With
-    `CALL="flips:attempts"` it calls a function in `benchmarks/` with the words instead.
+    `CALL="flips:attempts"` it calls a function in `benchmarks/` with the words instead, and with `PROGRAM` it
+    is `python WORDS`: a file, or `-c` and a text, and what that finds in `sys.argv`.
     """
     return Process(words, cwd, env)
 
@@ -120,38 +125,51 @@ def interrupted(how: str, line: str, *words: str, **env: str) -> tuple[Process, 
     return process, process.communicate()[0]
 
 
+ADDRESS = "ONEPASS_TESTS_FORKER"  # the socket of the process that forks, for this process and all it starts
 _lock = threading.Lock()
-_control: socket.socket | None = None
 
 
-def _forker() -> socket.socket:
-    """Return the connection to the process that forks, which ends when this one does."""
-    global _control
+def begin() -> None:
+    """Start the process that forks, unless one that started this process has; it ends when this one does."""
     with _lock:
-        if _control is None:
-            _control, theirs = socket.socketpair()
-            command = [sys.executable, __file__, str(theirs.fileno())]
-            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-            forker = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], env=environment, cwd=ROOT
-            )
-            theirs.close()
-            atexit.register(forker.wait)
-            atexit.register(_control.close)  # called first: the forker ends where it reads no more
-    return _control
+        if ADDRESS in os.environ:
+            return
+        folder = tempfile.TemporaryDirectory(prefix="onepass-tests-")
+        os.environ[ADDRESS] = address = f"{folder.name}/forker"
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(address)
+        listener.listen(100)
+        alive, theirs = os.pipe()  # at its end this process has gone
+        command = [sys.executable, __file__, str(listener.fileno()), str(alive)]
+        forker = subprocess.Popen(
+            command, pass_fds=[listener.fileno(), alive], env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT
+        )  # fmt: skip
+        listener.close()
+        os.close(alive)
+        atexit.register(folder.cleanup)
+        atexit.register(forker.wait)
+        atexit.register(os.close, theirs)  # called first: the forker ends by it
 
 
-def _serve(control: socket.socket) -> None:
+def _connected() -> socket.socket:
+    begin()
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(os.environ[ADDRESS])
+    return connection
+
+
+def _serve(listener: socket.socket, alive: int) -> None:
     """Fork a child for each request until the tests have gone."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the children between are not waited for
-    while True:
-        request, fds, _, _ = socket.recv_fds(control, 1 << 20, 3)
-        if not request:
-            return
-        if not os.fork():
+    while alive not in select.select([listener, alive], [], [])[0]:
+        connection, _ = listener.accept()
+        request, fds, _, _ = socket.recv_fds(connection, 1 << 20, 2)
+        if request and not os.fork():
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            control.close()
-            _watch(json.loads(request), *fds)
+            listener.close()
+            os.close(alive)
+            _watch(json.loads(request), connection.detach(), *fds)
+        connection.close()
         for fd in fds:
             os.close(fd)
 
@@ -180,6 +198,7 @@ def _command(request: dict, out: int, err: int) -> None:
         sys.stderr = open(2, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115
         os.environ.update(request["env"])
         os.chdir(request["cwd"])
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
         sys.argv = ["onepass", *request["words"]]
         if "TINY_BACKBONE" in os.environ:
             import tiny_backbone
@@ -195,7 +214,10 @@ def _command(request: dict, out: int, err: int) -> None:
         classify_config.FEW_ROWS = int(os.environ.get("FEW_ROWS", "0"))  # 0: as in conftest.py
         if "STOPPED" in os.environ:
             os.kill(os.getpid(), signal.SIGSTOP)
-        code = _called(*request["words"]) if "CALL" in os.environ else onepass()
+        if "PROGRAM" in os.environ:
+            code = _program(*request["words"])
+        else:
+            code = _called(*request["words"]) if "CALL" in os.environ else onepass()
     except SystemExit as end:  # argparse
         code = end.code
     except BaseException:
@@ -217,6 +239,19 @@ def _draw_plainly() -> None:
     plot.Drawing._saved = plain
 
 
+def _program(*words: str) -> int:
+    del os.environ["PROGRAM"]  # it is not that of the processes that it starts
+    sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)
+    if words[0] == "-c":
+        sys.argv = ["-c", *words[2:]]
+        exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.argv = list(words)
+        sys.path.insert(0, str(Path(words[0]).resolve().parent))
+        runpy.run_path(words[0], run_name="__main__")
+    return 0
+
+
 def _called(*words: str) -> int:
     module, function = os.environ["CALL"].split(":")
     sys.path.append(str(ROOT / "benchmarks"))
@@ -236,4 +271,4 @@ if __name__ == "__main__":
     import_module("onepass.extract.engines.openvino_engine").load_openvino()
     import_module("PIL.Image").init()
     gc.freeze()  # a child that collects garbage would copy all pages of what lies here
-    _serve(socket.socket(fileno=int(sys.argv[1])))
+    _serve(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import processes
 import pytest
 
 from conftest import ROOT
@@ -210,24 +211,18 @@ def test_stopped_before_or_after_any_rename_it_goes_on(
 @pytest.mark.slow
 def test_killed_at_random_moments_it_goes_on(store: Path, before: dict[str, np.ndarray]) -> None:
     code = (
-        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "import os, sys; os.setpgid(0, 0)\n"
         "from pathlib import Path\nfrom onepass.cache.migrate import *\n"
         "if __name__ == '__main__':\n"
         "    print('start', flush=True); migrate_store(MigrateConfig(cache_dir=Path(sys.argv[1])))"
     )
-    script = store.parent / "migrate.py"
-    script.write_text(code)
     random = np.random.default_rng(0)
     for _ in range(10):
-        process = subprocess.Popen(
-            [sys.executable, script, store, ROOT], stdout=subprocess.PIPE, start_new_session=True
-        )
-        assert process.stdout
+        process = processes.start("-c", code, str(store), PROGRAM="1")
         process.stdout.readline()
         time.sleep(random.uniform(0, 0.5))
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+        process.communicate()
     migrate(store)
     check_migrated(store, before)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import processes
 import pytest
 
 from conftest import ROOT
@@ -398,13 +399,15 @@ def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path) -> 
 
 # Half of the rows come from a donor, which `whole.h5` has besides.
 FILLER = """
-import sys; sys.path[:0] = [sys.argv[2], sys.argv[2] + "/tests"]
+import resource, sys
 from pathlib import Path
 import numpy as np
 from onepass.cache.errors import OnepassError
 from onepass.cache.rows import Column, RowFile, RowWriter, ShardKind
 from test_cache_rows import contents
 path, donor = Path(sys.argv[1]), Path(sys.argv[1]).with_name("donor.h5")
+if len(sys.argv) > 2:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 kind = ShardKind({"x": Column((1 << 16,), "uint8"), "content": Column((16,), "uint8")}, "content", {})
 def fill(path, images, donors=()):
     wanted = contents(images)
@@ -426,21 +429,22 @@ except OnepassError as error:
 """
 
 
-def run_filler(path: Path, limit: int | None = None) -> subprocess.CompletedProcess:
-    def cap() -> None:
-        if limit:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+def start_filler(path: Path, *limit: int) -> processes.Process:
+    return processes.start("-c", FILLER, str(path), *map(str, limit), PROGRAM="1")
 
-    command = [sys.executable, "-c", FILLER, path, ROOT]
-    return subprocess.run(command, capture_output=True, text=True, preexec_fn=cap)
+
+def run_filler(path: Path, *limit: int) -> subprocess.CompletedProcess:
+    process = start_filler(path, *limit)
+    out, err = process.communicate()
+    return subprocess.CompletedProcess((), process.wait(), out, err)
 
 
 def test_a_full_disk_costs_nothing_that_was_committed(tmp_path: Path) -> None:
     """The file size limit makes the write of a shard, then that of the joined file, fail for real."""
     path = tmp_path / "a.h5"
-    refused = run_filler(path, limit=1 << 20)  # a shard is a little larger
+    refused = run_filler(path, 1 << 20)  # a shard is a little larger
     assert refused.returncode == 1 and "OutOfSpaceError" in refused.stdout, refused
-    refused = run_filler(path, limit=4 << 20)  # the shards fit, the joined file does not
+    refused = run_filler(path, 4 << 20)  # the shards fit, the joined file does not
     assert refused.returncode == 1 and "intact" in refused.stdout, refused
     assert refused.stdout.count("\ncommitted") == 13
     assert not path.exists()
@@ -459,17 +463,12 @@ def test_killed_at_random_moments_the_bits_are_the_same(tmp_path: Path, carry_ov
     random = np.random.default_rng(0)
     path, committed, ended = tmp_path / "killed.h5", 0, 0
     for number in range(8):
-        process = subprocess.Popen(
-            [sys.executable, "-c", FILLER, path, ROOT], stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout
+        process = start_filler(path)
         process.stdout.readline()
         # The rows are few; every other kill falls into the gathering at the end.
         time.sleep(random.uniform(0, 0.02 if number % 2 else 0.15))
         process.send_signal(signal.SIGKILL)
-        process.wait()
-        committed += process.stdout.read().count("committed")
-        process.stdout.close()
+        committed += process.communicate()[0].count("committed")
         ended += path.exists()
     done = run_filler(path)
     assert done.stdout.split()[-1] == expected

@@ -1,10 +1,8 @@
 """The long campaigns against kills, flipped bits and power cuts, in a short form."""
 
-import os
 import shutil
-import subprocess
-import sys
 
+import processes
 import pytest
 
 from conftest import ROOT
@@ -14,10 +12,7 @@ pytestmark = pytest.mark.slow
 
 def campaign(name: str, *flags: str) -> list[list[str]]:
     """Run a campaign; return the cells of its table."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / name), *flags],
-        cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = processes.run(str(ROOT / "benchmarks" / name), *flags, PROGRAM="1")
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line[:1] == "|"]
     return rows[2:]

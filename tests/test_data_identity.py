@@ -3,7 +3,7 @@
 import io
 import os
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
@@ -14,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from stored import store_features
 
-from conftest import ROOT
 from onepass.cache.content import source_of
 from onepass.cache.errors import InvalidInputError, OnepassError, UsageError
 from onepass.cache.features import FeatureKey
@@ -699,29 +699,18 @@ def test_a_run_that_is_killed_at_any_moment_loses_nothing(place):
         "main('data', COMMANDS, ['prepare', 'folder', '--name', 'photos', '--source', *sys.argv[4:], *store])\n"
         "main('data', COMMANDS, ['relabel', 'photos', '--labels', sys.argv[3], *store])\n"
     )
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        "--cache-dir",
-        str(place.store),
-        str(table),
-        str(a),
-        str(b),
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = ("-c", code, "--cache-dir", str(place.store), str(table), str(a), str(b))
     kills = 0
     for _ in range(20):
-        run = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # fmt: skip
-        assert run.stdout is not None
+        run = processes.start(*command, PROGRAM="1")
         run.stdout.readline()
         time.sleep(random.uniform(0, 0.6))
         kills += run.poll() is None
-        run.kill()
+        run.send_signal(signal.SIGKILL)
         run.communicate()
         place.dataset  # there is one at every moment
     assert kills >= 8
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    done = processes.run(*command, PROGRAM="1")
     assert done.returncode == 0, done.stderr
     killed = place.dataset
     RowFile.open(killed.path).verify()
