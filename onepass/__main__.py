@@ -6,13 +6,12 @@ from importlib import import_module
 from types import ModuleType
 
 from onepass.cache.commandline.command import (
-    DONE,
     Command,
     main,
     on_terminal,
     print_overview,
+    print_version,
 )
-from onepass.cache.made_by import own_version
 
 ROOMS = {
     "run": "All stages, from images to a page of results.",
@@ -51,17 +50,12 @@ def run(argv: Sequence[str] | None = None) -> int:
     """Run the command of one room and return its exit code; see `onepass.cache.commandline.command.main`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in ("--version", "-V"):
-        return on_terminal(_print_version)
+        return on_terminal(print_version)
     if not arguments or arguments[0] not in ROOMS:
         return on_terminal(print_overview, "onepass", list(ROOMS.items()), arguments, EXAMPLES)
     word = arguments[0]
     moved = getattr(_module(word), "MOVED", None)
     return main(word, commands_of(word), arguments[1:], moved=moved)
-
-
-def _print_version() -> int:
-    print(f"onepass {own_version()}")
-    return DONE
 
 
 def _module(word: str) -> ModuleType:

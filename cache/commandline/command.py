@@ -20,7 +20,7 @@ from onepass.cache.commandline.flags import make_parser
 from onepass.cache.commandline.signals import interrupt_on_signals, stop_on_signals
 from onepass.cache.commandline.terminal import Terminal, mute, printable, reserve_descriptors
 from onepass.cache.errors import OnepassError, UsageError
-from onepass.cache.made_by import recorded_command
+from onepass.cache.made_by import own_version, recorded_command
 from onepass.cache.progress import progress_to
 from onepass.cache.stopping import StopRequest
 
@@ -276,6 +276,12 @@ def print_overview(
     first = [f"{program}: expected a command, received {arguments[0]!r}"] if wrong else []
     print("\n".join(first + lines), file=sys.stdout if asked else sys.stderr)
     return DONE if asked else USAGE
+
+
+def print_version() -> int:
+    """Print which version this is."""
+    print(f"onepass {own_version()}")
+    return DONE
 
 
 def listed(head: str, words: Sequence[tuple[str, str]]) -> str:
