@@ -25,7 +25,7 @@ demo: .venv/ready
 	$(BIN)/onepass extract --dataset solar-cells --backbone efficientnet_lite0 --size 224
 	$(BIN)/onepass classify --dataset solar-cells --at sensitivity=0.95
 	$(BIN)/onepass finetune --dataset solar-cells --run tuned --batch 16 --epochs 4
-	$(BIN)/onepass predict solar-cells/tuned $${ONEPASS_CACHE:-cache/store}/solar-cells/held-out --at sensitivity=0.95
+	$(BIN)/onepass predict solar-cells $${ONEPASS_CACHE:-cache/store}/solar-cells/held-out
 	$(BIN)/onepass report --dataset solar-cells
 
 # BLAS keeps to one thread: threads that spin while they wait would take the cores from each other.

@@ -13,6 +13,7 @@ from onepass.cache.commandline.flags import RunsConfig
 from onepass.cache.errors import UsageError
 from onepass.cache.files import write_atomic
 from onepass.cache.locks import exclusive
+from onepass.cache.progress import counted
 from onepass.report import numbers
 from onepass.report.config import ReportConfig
 from onepass.report.context import ReportContext, open_context
@@ -123,6 +124,7 @@ def render(context: ReportContext, sections: list[Section]) -> str:
         "duration",
     ):
         environment.filters[name] = getattr(numbers, name)
+    environment.filters["counted"] = counted
     style = environment.get_template("page.css").render(colours=COLOURS).strip()
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8").strip()
     policy = (
