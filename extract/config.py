@@ -22,7 +22,9 @@ class ExtractConfig(ClusterConfig):
     """What to extract, from what, and how; each field is the flag of the same name."""
 
     dataset: str = flag("", "name of a prepared data set")
-    backbone: tuple[str, ...] = flag((), "one or more backbones", metavar="NAME")
+    backbone: tuple[str, ...] = flag(
+        (), "one or more backbones of --list-backbones, or handles hf://USER/PRESET", metavar="NAME"
+    )
     size: tuple[int, ...] = flag(
         (), "height and width the backbone sees, px (default: its native size)", metavar="PX"
     )

@@ -1,4 +1,4 @@
-"""Image backbones of KerasHub by preset name, from the network or from a local preset folder.
+"""Image backbones of KerasHub by preset name or handle, from the network or from a local preset folder.
 
 kerashub.csv lists them (written by kerashub_presets.py), so that listing imports nothing.
 A preset brings its own preprocessing: the scale and offset of its ImageConverter. Its
@@ -9,13 +9,16 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError
 from onepass.cache.files import read_json
 from onepass.cache.provenance import digest_file, digest_json
+from onepass.extract.backbones import huggingface
+from onepass.extract.backbones.kerashub_presets import CLASSES
 from onepass.extract.backbones.spec import BackboneSpec, Preprocessing, Triple
 from onepass.extract.backbones.table import read_table, top1_of
 from onepass.extract.backbones.weights_files import (
@@ -59,13 +62,76 @@ def _kaggle_folder() -> Path:
     return (Path(home) if home else Path.home() / ".cache" / "kagglehub") / "models"
 
 
-def _row(spec: BackboneSpec) -> dict[str, str]:
-    return next(row for row in read_table(TABLE) if row["name"] == spec.name)
+@cache
+def spec_of(handle: str) -> BackboneSpec:
+    """Return the spec of a preset on Hugging Face's hub; its configuration is fetched, not its weights.
+
+    Args:
+        handle: `hf://USER/PRESET`, or as keys have it.
+
+    Raises:
+        MissingFileError: It cannot be fetched.
+        InvalidInputError: It is no preset of an image backbone of KerasHub.
+    """
+    repository = huggingface.repository(handle)
+    folder = huggingface.fetch(repository, [CONFIG], CONVERTERS)
+    class_name = _class_in(folder)
+    if class_name not in CLASSES:
+        raise InvalidInputError(
+            f"hf://{repository}: expected a KerasHub preset of {', '.join(CLASSES)}; received {class_name or 'another format'}"
+        )
+    sides = [side for name in (CONFIG, *CONVERTERS) for side in _sides(folder / name)]
+    native = next(iter(sides), 224)
+    weights = folder / WEIGHTS
+    return BackboneSpec(
+        name=huggingface.safe_name(repository),
+        family="kerashub",
+        factory=repository,
+        preprocessing=None,
+        native_size=native,
+        min_size=min(CLASSES[class_name][0] or native, native),
+        feature_dim=0,
+        weights_mb=weights.stat().st_size / 1e6 if weights.is_file() else 0.0,
+        licence="",
+        top1=None,
+        offline=weights.is_file(),
+        weights=f"huggingface:{repository}@{folder.name}",
+    )
+
+
+def _class_in(folder: Path) -> str:
+    """Return the class of a preset in KerasHub; "" where that is no preset of its own format."""
+    config = read_json(folder / CONFIG)
+    name = config.get("registered_name") if isinstance(config, dict) else None
+    return str(name or "").removeprefix("keras_hub>")
+
+
+def _sides(path: Path) -> Iterator[int]:
+    """Yield what the file of a preset, if it is there, says of the side of its images (px)."""
+    waiting = [read_json(path)] if path.is_file() else []
+    while waiting:
+        value = waiting.pop(0)
+        if isinstance(value, dict):
+            for name in ("image_shape", "image_size"):
+                side = value.get(name)
+                side = side[0] if isinstance(side, list) and side else side
+                if isinstance(side, int):
+                    yield side
+            waiting += value.values()
+
+
+def _class_and_multiple(spec: BackboneSpec) -> tuple[str, int]:
+    """Return the class of a preset in KerasHub, and what the size must be a multiple of (0: the native one only)."""
+    if not huggingface.is_handle(spec.name):
+        row = next(row for row in read_table(TABLE) if row["name"] == spec.name)
+        return row["class"], int(row["multiple"])
+    class_name = _class_in(huggingface.fetch(spec.factory, [CONFIG], CONVERTERS))
+    return class_name, CLASSES[class_name][1]
 
 
 def check_size(spec: BackboneSpec, size: int) -> None:
     """InvalidInputError if the preset's patches or position embeddings do not fit `size` px."""
-    multiple = int(_row(spec)["multiple"])
+    _, multiple = _class_and_multiple(spec)
     if multiple == 0 and size != spec.native_size:
         raise InvalidInputError(
             f"{spec.name}: size: expected exactly {spec.native_size} px (its position embeddings "
@@ -96,7 +162,7 @@ def build(spec: BackboneSpec, size: int, weights: Path | str, sha256: str | None
     import keras
     import keras_hub
 
-    class_name = _row(spec)["class"]
+    class_name, _ = _class_and_multiple(spec)
     handle = _handle(spec, weights, sha256)
     options = {"dtype": keras.config.dtype_policy()}
     if class_name not in IMAGE_AND_TEXT:
@@ -158,7 +224,7 @@ def check_folder(spec: BackboneSpec, folder: Path) -> None:
         if (folder / name).is_file():
             _check_modules(read_json(folder / name), folder / name)
     config = read_json(folder / CONFIG)
-    expected = f"keras_hub>{_row(spec)['class']}"
+    expected = f"keras_hub>{_class_and_multiple(spec)[0]}"
     received = config.get("registered_name") if isinstance(config, dict) else None
     if received != expected:
         raise another_architecture(folder / CONFIG, spec.name, expected, str(received))
@@ -180,7 +246,13 @@ def _check_modules(value: Any, where: Path) -> None:
 def _handle(spec: BackboneSpec, weights: Path | str, sha256: str | None) -> str:
     """Return what from_preset takes: the preset's name, or a folder that was checked."""
     if not isinstance(weights, Path):
-        return spec.factory
+        if not huggingface.is_handle(spec.name):
+            return spec.factory
+        if weights == "none":
+            return str(huggingface.fetch(spec.factory, [CONFIG], CONVERTERS))
+        folder = huggingface.fetch(spec.factory, [CONFIG, WEIGHTS], CONVERTERS)
+        check_folder(spec, folder)
+        return str(folder)
     check_folder(spec, weights)
     check_digest(str(weights), folder_digest(weights) if sha256 else "", sha256)
     return str(weights.resolve())

@@ -15,6 +15,7 @@ import numpy as np
 from onepass.cache.commandline.table import table
 from onepass.cache.errors import InvalidInputError, MissingFileError, UsageError, unknown_name
 from onepass.extract.backbones import applications, kerashub, lite
+from onepass.extract.backbones.huggingface import is_handle
 from onepass.extract.backbones.spec import BackboneSpec, Preprocessing
 from onepass.extract.backbones.weights_files import check_exists, checked_digest
 
@@ -51,11 +52,14 @@ def all_backbones() -> list[BackboneSpec]:
 
 
 def find_backbone(name: str) -> BackboneSpec:
-    """Return the backbone of that name, whatever its case, `-` and `_`.
+    """Return the backbone of that name, whatever its case, `-` and `_`; or of a handle `hf://USER/PRESET`.
 
     Raises:
         UnknownNameError: There is none; tells the nearest names.
+        MissingFileError: The handle's configuration is neither at hand nor to be downloaded.
     """
+    if is_handle(name):
+        return kerashub.spec_of(name)
     known = {_plain(spec.name): spec for spec in all_backbones()}
     if _plain(name) not in known:
         raise unknown_name("backbone", name.lower(), [spec.name for spec in known.values()])

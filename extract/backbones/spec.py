@@ -78,7 +78,7 @@ class BackboneSpec:
     """A frozen image backbone: everything the program knows before it is built.
 
     Attributes:
-        name: Lower-case, as on the command line: `efficientnet_lite0`, `resnet50`.
+        name: Lower-case, as on the command line: `efficientnet_lite0`, `resnet50`; or `hf--USER--PRESET`.
         family: Its name in `FAMILIES` of the registry: which module builds it.
         factory: What that module calls it: a function name or a preset handle.
         preprocessing: What the pixels need; None where only the loaded preset tells.
@@ -89,8 +89,8 @@ class BackboneSpec:
         licence: Licence of the weights, as an SPDX name where there is one, else "" (unknown).
         top1: Published ImageNet-1k top-1 accuracy, %; None where none is published.
         offline: Whether the weights are at hand without a network.
-        weights: Identity of the default weights: `sha256:<hex>`, `keras:imagenet`
-            or `kerashub:<handle>`.
+        weights: Identity of the default weights: `sha256:<hex>`, `keras:imagenet`,
+            `kerashub:<handle>` or `huggingface:<repository>@<commit>`.
     """
 
     name: str
@@ -113,7 +113,8 @@ class BackboneSpec:
 
     def _problem(self) -> str:
         """Return what is wrong with the fields, or ""."""
-        if not self.name or self.name != self.name.lower():
+        handle = self.name.startswith("hf--")  # whose case counts
+        if not self.name or (self.name != self.name.lower() and not handle):
             return "expected a lower-case name"
         if not 1 <= self.min_size <= self.native_size:
             return f"expected 1 <= min_size <= native_size, received {self.min_size}, {self.native_size}"

@@ -19,9 +19,7 @@ class Mlp(TrainedHead):
         dropout: Share of the features that each step drops, in [0, 1).
         hidden_dropout: The same of the first layer's outputs.
         hidden: Outputs of the first layer.
-        epochs, learning_rate, l1, l2, optimizer, label_smoothing, mixup, ema, batch_size: As in `Dense`.
-        seed: Of first weights, shuffling, dropout and mixup.
-        class_weight: As in `Dense`.
+        The others: As in `TrainedHead`.
 
     Attributes:
         mean_, scale_: (D,) float64, of the rows that it was fitted on.

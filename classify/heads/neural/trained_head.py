@@ -1,5 +1,6 @@
 """What `dense` and `mlp` have in common: networks on standardised features, trained in epochs."""
 
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -12,21 +13,40 @@ from onepass.classify.heads.neural.optimizers import OPTIMIZERS, RATES
 from onepass.classify.heads.scaler import Scaler
 
 
+@dataclass(eq=False, repr=False)
 class TrainedHead(Head):
-    """A network trained in epochs; a subclass has these parameters, and says how it keeps the arrays."""
+    """A network trained in epochs; a subclass says how it keeps the arrays.
 
-    dropout: float
-    epochs: int
-    learning_rate: float | None
-    l1: float
-    l2: float
-    optimizer: str
-    label_smoothing: float
-    mixup: float
-    ema: float
-    batch_size: int
-    seed: int
-    class_weight: str | None
+    Args:
+        dropout: Share of the features that each step drops, in [0, 1).
+        epochs: Passes over the rows.
+        learning_rate: Of the optimiser; None: 1e-3 for Adam, 0.01 for SGD, as in De (2020).
+        l1, l2: `l1 · Σ|w| + l2 · Σw²` is added to the mean log-loss (weights of standardised
+            features, not the bias), as Keras's regularisers do.
+        optimizer: "adam", or "sgd": Nesterov momentum 0.9, decay 1e-6.
+        label_smoothing: Share of each target that is spread over all classes, in [0, 1).
+        mixup: α of mixup between feature vectors (Zhang et al. 2018); 0: none.
+        ema: The head is an exponential moving average of the weights, of which a step keeps this
+            share (Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992);
+            0, as in De (2020): the weights of the last step.
+        batch_size: Approximate rows of a step; all steps of a fit have the same number. Fewer where an
+            epoch would have less than 32 steps.
+        seed: Of first weights, shuffling, dropout and mixup.
+        class_weight: What a row of each class counts; see `onepass.classify.heads.class_weight`.
+    """
+
+    dropout: float = 0.4
+    epochs: int = 10
+    learning_rate: float | None = None
+    l1: float = 0.0
+    l2: float = 0.0
+    optimizer: str = "adam"
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    ema: float = 0.99
+    batch_size: int = 256
+    seed: int = 0
+    class_weight: str | None = None
 
     def adopt_arrays(self, scaler: Scaler, arrays: list[np.ndarray]) -> Self:
         """Take over weights and biases that were learnt for features that `scaler` standardised."""
