@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from onepass.cache.artifacts import record
 from onepass.cache.commandline.advice import onepass_command
 from onepass.cache.commandline.command import Command
-from onepass.cache.commandline.flags import RunsConfig, flag
+from onepass.cache.commandline.flags import RunsConfig, flag, parse_duration
 from onepass.cache.commandline.table import table
 from onepass.cache.errors import UsageError
 from onepass.cache.file_system import FileSystem, try_file_system
@@ -39,11 +39,16 @@ class DoctorConfig(RunsConfig):
     images: int = flag(
         0, "for how many images the time is told (default: those of the data sets in the store)"
     )
+    seconds: float = flag(
+        20.0, "how long each size of backbone is timed, once its network is built", metavar="T", parse=parse_duration
+    )  # fmt: skip
     quick: bool = flag(False, "measure no rates")
 
     def __post_init__(self) -> None:
-        if self.images < 0:
-            raise UsageError(f"--images {self.images}: expected a number of images, 0 or above")
+        if self.images < 0 or not self.seconds > 0:
+            raise UsageError(
+                f"--images {self.images} --seconds {self.seconds:g}: expected 0 or more images, and a time above 0"
+            )
 
 
 @record
@@ -57,6 +62,7 @@ class Rate:
         engine: What computes it, and in which numbers.
         why: What speaks for that.
         rate: Images per second of all devices, decoding apart.
+        timed: How long that was measured (s).
         seconds: For the images that were asked about.
     """
 
@@ -66,6 +72,7 @@ class Rate:
     engine: str
     why: str
     rate: float
+    timed: float
     seconds: float
 
 
@@ -130,7 +137,7 @@ def check_machine(config: DoctorConfig) -> Checkup:
         engine=Engine.of(FASTEST_ON_CPU).obstacle,
         weights=tuple(spec.name for spec in at_hand),
         images=images,
-        rates=() if config.quick else tuple(_rates(at_hand, images)),
+        rates=() if config.quick else tuple(_rates(at_hand, images, config.seconds)),
         leftovers=len(examine(LeftoversConfig(cache_dir=config.store.path, runs_dir=config.runs))),
     )
 
@@ -186,7 +193,7 @@ def by_size_class(specs: Sequence["BackboneSpec"]) -> list[list["BackboneSpec"]]
     return list(groups.values())
 
 
-def _rates(specs: Sequence["BackboneSpec"], images: int) -> Iterable[Rate]:
+def _rates(specs: Sequence["BackboneSpec"], images: int, seconds: float) -> Iterable[Rate]:
     """Time the smallest backbone of each size class on images of noise, by the engine that `extract` would take."""
     import numpy as np
 
@@ -208,10 +215,10 @@ def _rates(specs: Sequence["BackboneSpec"], images: int) -> Iterable[Rate]:
         extractor = Extractor.build(job, noise, LARGE_BATCH if large else 0)
         if job.open and not on_accelerator():
             job, extractor = settle_engine(job, extractor, noise, images)
-        rate = extractor.rate * len(extractor.devices)
+        rate = extractor.sustained_rate(noise, seconds, f"{first.name} at {job.size} px")
         names = tuple(spec.name for spec in others)
         engine = str(Engine.of(job.precision))
-        yield Rate(first.name, names, job.size, engine, job.why, rate, images / rate)
+        yield Rate(first.name, names, job.size, engine, job.why, rate, seconds, images / rate)
 
 
 def checkup_text(found: Checkup) -> str:
@@ -249,7 +256,7 @@ def _engine(found: Checkup) -> str:
 def _rate(rate: Rate, images: int) -> str:
     others = f" (of its size: {', '.join(rate.stands_for)})" if rate.stands_for else ""
     return (
-        f"{rate.backbone} at {rate.size} px: {rate.rate:,.0f} images/s by {rate.engine}; "
+        f"{rate.backbone} at {rate.size} px: {rate.rate:,.0f} images/s by {rate.engine}, over {human_seconds(rate.timed)}; "
         f"{counted(images, 'image')} in {human_seconds(rate.seconds)}{others}"
     )
 
@@ -268,6 +275,6 @@ COMMANDS = [
         DoctorConfig,
         check_machine,
         checkup_text,
-        examples=("onepass doctor --images 100000", "onepass doctor --quick --json"),
+        examples=("onepass doctor --images 100000 --seconds 2", "onepass doctor --quick --json"),
     )
 ]

@@ -81,12 +81,13 @@ def test_the_command_says_what_is_here_and_for_how_long(tmp_path: Path) -> None:
     places = ("--cache-dir", str(tmp_path / "store"), "--runs-dir", str(tmp_path / "runs"))
     env = {"TINY_BACKBONE": "1", "ONEPASS_ENGINE": "keras", "CUDA_VISIBLE_DEVICES": "-1"}
     assert processes.run("data", "prepare", "digits", *places[:2]).returncode == 0
-    done = processes.run("doctor", "--json", *places, **env)
+    done = processes.run("doctor", "--json", "--seconds", "0.5", *places, **env)
     found = json.loads(done.stdout)
     assert done.returncode == 0 and found["images"] == 1797 and found["leftovers"] == 0
     assert "efficientnet_lite0" in found["weights"] and found["store"]["locks"] == ""
     rate = found["rates"][0]
     assert rate["backbone"] == "tiny" and rate["why"] == "as asked for"
+    assert rate["timed"] == 0.5 and "tiny at 16 px: " in done.stderr
     assert rate["seconds"] == pytest.approx(1797 / rate["rate"])
     text = processes.run("doctor", "--quick", *places, **env).stdout
     assert "locks and memory maps work" in text and "\nrate " not in text

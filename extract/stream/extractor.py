@@ -10,6 +10,7 @@ import numpy as np
 
 from onepass.cache.content import CONTENT_BYTES
 from onepass.cache.errors import OnepassError
+from onepass.cache.progress import Progress
 from onepass.extract.backend import (
     Step,
     device_names,
@@ -97,6 +98,27 @@ class Extractor:
         others = [compiled(size, index)[0] for index in range(1, len(devices))]
         widths = tuple(int(output.shape[-1]) for output in models[0].outputs)
         return cls((first, *others), widths, size, devices, rate, compiled)
+
+    def sustained_rate(self, pixels: np.ndarray, seconds: float, label: str) -> float:
+        """Return images per second of all devices together, kept up for so long.
+
+        Args:
+            pixels: uint8 (N, H, W, C); the first ones are computed again and again.
+            seconds: How long.
+            label: Of the progress.
+        """
+        batch = _pilot_batch(pixels, self.batch)
+        expected = self.rate * len(self.devices) * seconds
+        with Progress(max(round(expected), self.batch), "images", label) as progress:
+            while time.monotonic() - progress.start < seconds or not progress.done:
+                under_way = [step(batch) for step in self.steps for _ in range(PILOT_STEPS)]
+                for arrays in under_way:
+                    for array in arrays:
+                        np.asarray(array)
+                progress.total = max(progress.total, progress.done + len(under_way) * self.batch)
+                progress.advance(len(under_way) * self.batch)
+            rate, progress.total = progress.rate, progress.done
+        return rate
 
     def tuned(self, rows: int) -> "Extractor":
         """Return the same with the fastest of a few batch sizes, where it takes long enough to compute the rows."""
