@@ -44,7 +44,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> str:
 
 
 def map_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a file of ours as read-only memory maps: its bytes were compared with their digest.
+    """Return the arrays of a file of ours as read-only memory maps: its bytes were compared with their digests.
 
     Raises:
         ValueError: They are not what `pack_arrays` makes.
@@ -64,10 +64,31 @@ def map_arrays(path: Path) -> dict[str, np.ndarray]:
                 raise ValueError(
                     f"{member.filename} lies in the order of Fortran, which is not mapped"
                 )
-            found[member.filename.removesuffix(SUFFIX)] = RowMap(
-                path, file, dtype, file.tell(), shape
+            empty = 0 in shape  # there is nothing to be mapped
+            found[member.filename.removesuffix(SUFFIX)] = (
+                np.empty(shape, dtype) if empty else RowMap(path, file, dtype, file.tell(), shape)
             )
     return found
+
+
+def open_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a file of ours as read-only memory maps, after comparing its bytes with their checksums.
+
+    Raises:
+        ValueError: They are not what `pack_arrays` makes.
+        OSError: The system refuses to read it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_members(archive.infolist(), path.stat().st_size)
+            if damaged := archive.testzip():
+                raise ValueError(f"{damaged} is not what was written")
+        return map_arrays(path)
+    except OSError:
+        raise
+    except Exception as error:  # as in `unpack_arrays`
+        reason = f"{error}"[:200] or type(error).__name__
+        raise ValueError(f"not a file of arrays: {reason}") from error
 
 
 def unpack_arrays(content: bytes) -> dict[str, np.ndarray]:

@@ -53,6 +53,10 @@ def block_bytes() -> int:
 
 def may_be_held(size: int) -> bool:
     """Tell whether an array of `size` bytes may be held as a whole; else it is read block by block, again and again."""
+    if (
+        _budget.get() is None and size <= LEAST // 2 // SHARE
+    ):  # as there is that much at least: nobody is asked
+        return True
     return size <= block_bytes()
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from onepass.cache.errors import InvalidInputError, Remedy, StaleError, UsageError
-from onepass.cache.memory import within_memory
+from onepass.cache.memory import scratch, within_memory
 from onepass.cache.provenance import digest_json
 from onepass.classify.config import EnsembleConfig
 from onepass.classify.heads.base import Head
+from onepass.classify.heads.lazy_rows import blocks, take
 from onepass.classify.heads.registry import find_head
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult, only_writer
 from onepass.classify.leaderboard.records import (
@@ -115,9 +116,12 @@ def member_inputs(probabilities: list[np.ndarray]) -> np.ndarray:
         probabilities: Of each member, (n, K), calibrated; rounded as they are stored, so that it
             makes no difference whether they were read or computed again.
     """
-    return np.concatenate(
-        [log_probabilities(p.astype(np.float16).astype(np.float32)) for p in probabilities], axis=1
-    )
+    width = sum(one.shape[1] for one in probabilities)
+    out = scratch((len(probabilities[0]), width), np.float32)
+    for block in blocks(out):
+        kept = (one[block].astype(np.float16).astype(np.float32) for one in probabilities)
+        np.concatenate([log_probabilities(one) for one in kept], axis=1, out=out[block])
+    return out
 
 
 def _candidates(board: Leaderboard, named: tuple[str, ...]) -> list[ProbeResult]:
@@ -253,9 +257,10 @@ def cross_fitted(head: Head, X: np.ndarray, truth: np.ndarray, seed: int) -> np.
         raise InvalidInputError(
             f"an ensemble learns from the selection rows: expected at least 2, received {len(X)}"
         )
-    scores = np.empty((len(X), len(head.classes_)), np.float32)
+    scores = scratch((len(X), len(head.classes_)), np.float32)
     for others, own in parts:
-        scores[own] = head.refit(X[others], truth[others]).logits(X[own])
+        fitted = head.refit(take(X, np.flatnonzero(others)), truth[others])
+        scores[own] = fitted.logits(take(X, np.flatnonzero(own)))
     return scores
 
 

@@ -127,7 +127,8 @@ def _estimate(
     first: np.ndarray | slice = slice(None)
     if group is not None:  # its rows of one class count once
         first = np.unique(np.stack([group, truth]), axis=1, return_index=True)[1]
-    degrees = min(_smallest_class(metric, truth[first], probabilities[first]), units) - 1.0
+    fewest = _smallest_class(metric, truth[first], probabilities.shape[1])
+    degrees = min(fewest, units) - 1.0
     if metric.name == "macro-f1" and group is None:  # each class has a part in it
         degrees = _degrees_of_freedom(influence, truth)
     half = float(stats.t.ppf((1 + LEVEL) / 2, max(degrees, 1))) * error
@@ -261,15 +262,14 @@ def is_uneven(truth: np.ndarray) -> bool:
     return bool(counts.max() >= 2 * counts[counts > 0].min())
 
 
-def _smallest_class(metric: Metric, truth: np.ndarray, probabilities: np.ndarray) -> int:
+def _smallest_class(metric: Metric, truth: np.ndarray, classes: int) -> int:
     """Return the rows of the smallest class whose share of right answers a metric is made of."""
     if metric.name in ("top1", "log-loss"):
         return len(truth)
+    counts = np.bincount(truth, minlength=classes)
     if metric.one_class:
-        _, own = one_against_rest(truth, probabilities, metric.positive)
-        hits = own.sum(axis=0)
+        hits = counts[columns_of(counts, metric.positive)]
         return int(np.minimum(hits, len(truth) - hits).min())
-    counts = np.bincount(truth)
     return int(counts[counts > 0].min())
 
 
@@ -306,10 +306,10 @@ def _of_macro_f1(truth: np.ndarray, probabilities: np.ndarray, _: int | None) ->
 
 
 def _of_auroc(truth: np.ndarray, probabilities: np.ndarray, positive: int | None) -> np.ndarray:
-    columns, own = one_against_rest(truth, probabilities, positive)
+    columns = columns_of(np.bincount(truth, minlength=probabilities.shape[1]), positive)
     total = np.zeros(len(truth))
-    for place, column in enumerate(columns):
-        scores, hit = probabilities[:, column], own[:, place]
+    for column in columns:
+        scores, hit = probabilities[:, column], truth == column
         ranks, count = rankdata(scores), int(hit.sum())
         placed = np.empty(len(truth))
         placed[hit] = (ranks[hit] - rankdata(scores[hit])) / (len(truth) - count)
@@ -322,22 +322,24 @@ def _of_auroc(truth: np.ndarray, probabilities: np.ndarray, positive: int | None
 def _of_average_precision(
     truth: np.ndarray, probabilities: np.ndarray, positive: int | None
 ) -> np.ndarray:
-    columns, own = one_against_rest(truth, probabilities, positive)
-    order, hits, last, precision = precision_at(probabilities[:, columns], own)
-    seen, count = last + 1, hits.sum(axis=0)
-    area = (precision * hits).sum(axis=0) / count
-    # a row counts for the precision at every positive row that stands with it or after it
-    places = np.arange(len(truth))[:, None]
-    begins = np.vstack([np.ones((1, len(columns)), bool), last[:-1] == places[:-1]])
-    first = np.maximum.accumulate(np.where(begins, places, 0), axis=0)
-    after = [
-        np.take_along_axis(np.cumsum(part[::-1], axis=0)[::-1], first, axis=0)
-        for part in (hits / seen, hits * precision / seen)
-    ]
-    sorted_ = (hits * (precision - area + after[0]) - after[1]) / count
-    total = np.empty(sorted_.shape)
-    np.put_along_axis(total, order, sorted_, axis=0)
-    return total.mean(axis=1) * len(truth)
+    places, total, classes = np.arange(len(truth))[:, None], np.zeros(len(truth)), 0
+    for scores, own in one_against_rest(truth, probabilities, positive):
+        order, hits, last, precision = precision_at(scores, own)
+        seen, count = last + 1, hits.sum(axis=0)
+        area = (precision * hits).sum(axis=0) / count
+        # a row counts for the precision at every positive row that stands with it or after it
+        begins = np.vstack([np.ones((1, len(count)), bool), last[:-1] == places[:-1]])
+        first = np.maximum.accumulate(np.where(begins, places, 0), axis=0)
+        after = [
+            np.take_along_axis(np.cumsum(part[::-1], axis=0)[::-1], first, axis=0)
+            for part in (hits / seen, hits * precision / seen)
+        ]
+        sorted_ = (hits * (precision - area + after[0]) - after[1]) / count
+        placed = np.empty(sorted_.shape)
+        np.put_along_axis(placed, order, sorted_, axis=0)
+        total += placed.sum(axis=1)
+        classes += len(count)
+    return total / classes * len(truth)
 
 
 def _of_log_loss(truth: np.ndarray, probabilities: np.ndarray, _: int | None) -> np.ndarray:

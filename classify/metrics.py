@@ -17,11 +17,13 @@ from sklearn import metrics
 
 from onepass.cache.artifacts import record
 from onepass.cache.errors import unknown_name
+from onepass.cache.memory import scratch
 from onepass.classify.config import MetricName
 
 LEVEL = 0.95  # of every interval and test
 RESAMPLES = 10_000
 BLOCK_NUMBERS = 1 << 22  # logits that are worked on at a time
+COLUMN_NUMBERS = 1 << 20  # of columns that are sorted at a time
 BINS = 15  # of a reliability diagram
 SMALLEST = 1e-7  # probability; half-precision numbers end there
 TEMPERATURES = (1e-2, 1e2)  # times the expected one
@@ -48,7 +50,10 @@ def softmax(logits: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
 
 def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
     """Return the logarithms (n, K) float32 of probabilities, none below that of SMALLEST."""
-    return np.log(np.maximum(probabilities, SMALLEST), dtype=np.float32)
+    out = scratch(probabilities.shape, np.float32)
+    for block in _blocks(probabilities):
+        np.log(np.maximum(probabilities[block], SMALLEST), out=out[block], dtype=np.float32)
+    return out
 
 
 # Scores -----------------------------------------------------------------------------------------
@@ -65,10 +70,13 @@ def top_k(truth: np.ndarray, probabilities: np.ndarray, k: int) -> float:
     Among equal probabilities the class with the lower number comes first, as with argmax
     (`sklearn.metrics.top_k_accuracy_score` prefers the higher number).
     """
-    own = probabilities[np.arange(len(truth)), truth][:, None]
-    columns = np.arange(probabilities.shape[1])
-    ahead = (probabilities > own) | ((probabilities == own) & (columns < truth[:, None]))
-    return float(np.mean(ahead.sum(axis=1) < k))
+    columns, hit = np.arange(probabilities.shape[1]), np.empty(len(truth), bool)
+    for block in _blocks(probabilities):
+        part, numbers = probabilities[block], truth[block, None]
+        own = np.take_along_axis(part, numbers, axis=1)
+        ahead = (part > own) | ((part == own) & (columns < numbers))
+        hit[block] = ahead.sum(axis=1) < k
+    return float(np.mean(hit))
 
 
 def balanced_accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
@@ -93,23 +101,23 @@ def auroc(truth: np.ndarray, probabilities: np.ndarray, positive: int | None = N
         positive: Column of the class; None: class 1 of two, and the mean of all where there are more.
             Classes that no row or every row has are left out; NaN where none is left.
     """
-    columns, own = one_against_rest(truth, probabilities, positive)
-    if not len(columns):
-        return float("nan")
-    ranks, hits = rankdata(probabilities[:, columns], axis=0), own.sum(axis=0)
-    pairs = np.where(own, ranks, 0).sum(axis=0) - hits * (hits + 1) / 2
-    return float(np.mean(pairs / (hits * (len(truth) - hits))))
+    areas = []
+    for scores, own in one_against_rest(truth, probabilities, positive):
+        ranks, hits = rankdata(scores, axis=0), own.sum(axis=0)
+        pairs = np.where(own, ranks, 0).sum(axis=0) - hits * (hits + 1) / 2
+        areas.append(pairs / (hits * (len(truth) - hits)))
+    return float(np.mean(np.concatenate(areas))) if areas else float("nan")
 
 
 def average_precision(
     truth: np.ndarray, probabilities: np.ndarray, positive: int | None = None
 ) -> float:
     """Return the average precision of one class against the rest, or the mean of several, as `auroc`."""
-    columns, own = one_against_rest(truth, probabilities, positive)
-    if not len(columns):
-        return float("nan")
-    _, hits, _, precision = precision_at(probabilities[:, columns], own)
-    return float(np.mean((precision * hits).sum(axis=0) / hits.sum(axis=0)))
+    areas = []
+    for scores, own in one_against_rest(truth, probabilities, positive):
+        _, hits, _, precision = precision_at(scores, own)
+        areas.append((precision * hits).sum(axis=0) / hits.sum(axis=0))
+    return float(np.mean(np.concatenate(areas))) if areas else float("nan")
 
 
 def precision_at(
@@ -137,10 +145,14 @@ def precision_at(
 
 def one_against_rest(
     truth: np.ndarray, probabilities: np.ndarray, positive: int | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the columns (m,) that a mean over classes is of, and whose rows are theirs, bool (n, m)."""
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield, for a few at a time of the classes that a mean is of, their probabilities, (n, m), and whose rows are
+    theirs, bool (n, m)."""
     columns = columns_of(np.bincount(truth, minlength=probabilities.shape[1]), positive)
-    return columns, truth[:, None] == columns
+    size = max(1, COLUMN_NUMBERS // len(truth))
+    for start in range(0, len(columns), size):
+        some = columns[start : start + size]
+        yield probabilities[:, some], truth[:, None] == some
 
 
 def columns_of(counts: np.ndarray, positive: int | None) -> np.ndarray:
@@ -209,6 +221,13 @@ class Metric:
     def value(self, truth: np.ndarray, probabilities: np.ndarray) -> float:
         """Return the metric of n rows; NaN where it has no meaning, such as an AUROC of one class."""
         return self.function(truth, probabilities, self.positive)
+
+    def value_of_logits(self, truth: np.ndarray, logits: np.ndarray) -> float:
+        """Return the metric of logits (n, K), whose probabilities are computed in float64."""
+        chances = scratch(logits.shape, np.float64)
+        for block in _blocks(logits):
+            chances[block] = special.softmax(logits[block].astype(np.float64), axis=1)
+        return self.value(truth, chances)
 
     def merit(self, value: float | None) -> float:
         """Return a value so that the greatest is the best; what is no number is the worst."""
@@ -320,8 +339,17 @@ class Reliability:
 def reliability(truth: np.ndarray, probabilities: np.ndarray) -> Reliability:
     """Return how far confidence and accuracy agree (Guo, Pleiss, Sun and Weinberger, "On Calibration
     of Modern Neural Networks", ICML 2017, section 2)."""
-    confidence = np.minimum(probabilities.max(axis=1).astype(np.float64), 1.0)
-    right = probabilities.argmax(axis=1) == truth
+    return reliability_of(truth, *most_probable(probabilities))
+
+
+def most_probable(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the probability and the column of the most probable class of each row, (n,)."""
+    return probabilities.max(axis=1), probabilities.argmax(axis=1)
+
+
+def reliability_of(truth: np.ndarray, confidence: np.ndarray, predicted: np.ndarray) -> Reliability:
+    """Return `reliability` of the most probable class of each row, (n,)."""
+    confidence, right = np.minimum(confidence.astype(np.float64), 1.0), predicted == truth
     numbers = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     bins, error = [], 0.0
     for number in range(BINS):
@@ -403,11 +431,14 @@ def _most_probable_temperature(
     share = (rows + 1) / (rows + 2)
 
     def loss(power: float) -> float:
-        divided = logits / logits.dtype.type(expected * np.exp(power)) + offset
-        scaled = special.log_softmax(divided, axis=1)
-        own = scaled[np.arange(rows), truth]
-        right = float(own.sum(dtype=np.float64))
-        wrong = float(scaled.sum(dtype=np.float64)) - right
+        right = total = 0.0
+        for block in _blocks(logits):
+            divided = logits[block] / logits.dtype.type(expected * np.exp(power)) + offset
+            scaled, numbers = special.log_softmax(divided, axis=1), truth[block]
+            own = scaled[np.arange(len(numbers)), numbers]
+            right += float(own.sum(dtype=np.float64))
+            total += float(scaled.sum(dtype=np.float64))
+        wrong = total - right
         return power**2 / (2 * spread**2) - share * right - (1 - share) * wrong / others
 
     found = minimize_scalar(
@@ -416,11 +447,14 @@ def _most_probable_temperature(
     return float(expected * np.exp(found.x))
 
 
-def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Return the probabilities (n, K) at a temperature; the most probable class stays so."""
+def apply_temperature(
+    probabilities: np.ndarray, temperature: float, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the probabilities (n, K) at a temperature, written into `out`, which may be the same; the most probable
+    class stays so."""
     if temperature == 1.0 or not len(probabilities):
         return probabilities
-    out = np.empty(probabilities.shape, np.float32)
+    out = scratch(probabilities.shape, np.float32) if out is None else out
     for block in _blocks(probabilities):
         logits = log_probabilities(probabilities[block])
         softmax(logits / np.float32(temperature), out=out[block])

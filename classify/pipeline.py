@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from onepass.cache.errors import Remedy, StaleError
-from onepass.cache.memory import within_memory
+from onepass.cache.memory import scratch, within_memory
 from onepass.cache.notebook import as_html
 from onepass.cache.progress import human_seconds
 from onepass.cache.tracking import check_installed
@@ -212,10 +212,7 @@ def compare_by_metric(board: Leaderboard, dataset: ImageDataset) -> Difference |
     if board.metric == "top1" or rival is None or board.metric not in board.winner.scores:
         return None
     metric = find_metric(board.metric, find_positive(dataset, board.positive))
-    first, second = (
-        load_probabilities(board.head_folder(r), r.rows).val.astype(np.float64)
-        for r in (board.winner, rival)
-    )
+    first, second = (_val_probabilities(board, probe) for probe in (board.winner, rival))
     groups = None if dataset.groups is None else [dataset.groups[row] for row in rows]
     return difference(metric, dataset.labels[rows], first, second, groups)
 
@@ -237,6 +234,13 @@ def compare_probes(
         for probe in (first, second)
     )
     return compare(first.id, second.id, right, other)
+
+
+def _val_probabilities(board: Leaderboard, probe: ProbeResult) -> np.ndarray:
+    kept = load_probabilities(board.head_folder(probe), probe.rows).val
+    out = scratch(kept.shape, np.float64)
+    out[...] = kept
+    return out
 
 
 def _rival(board: Leaderboard) -> ProbeResult | None:

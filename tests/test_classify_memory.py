@@ -1,17 +1,23 @@
 """A memory budget decides what is held and what is read again, and nothing of what is found."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from onepass.cache import provenance
 from onepass.cache.errors import CorruptFileError
 from onepass.cache.memory import block_bytes, free_memory, may_be_held, memory_budget, scratch
+from onepass.classify import metrics
 from onepass.classify.analysis.label_errors import _groups, find_errors
+from onepass.classify.ensemble import member_inputs
+from onepass.classify.heads import lazy_rows
 from onepass.classify.heads.lazy_rows import Chosen, LazyRows, Mapped, SideBySide, Stacked, take
 from onepass.classify.heads.registry import find_head
 from onepass.classify.heads.storage import load_head, save_head
-from onepass.classify.leaderboard.records import model_digest
+from onepass.classify.intervals import estimates
+from onepass.classify.leaderboard.records import load_probabilities, model_digest, save_outcome
 from onepass.classify.protocol.evaluate import ProtocolRows, run_probe
 from tests.classify_store import digits
 
@@ -50,6 +56,36 @@ def test_a_head_is_the_same_however_little_is_held(kind: str, views: int, X: np.
         np.testing.assert_array_equal(getattr(few.head, name), getattr(many.head, name))
     for name in ("selection", "val", "test"):
         np.testing.assert_array_equal(getattr(few, name), getattr(many, name))
+
+
+def test_probabilities_of_many_classes_are_never_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, classes, random = 3_000, 100, np.random.default_rng(0)
+    labels = np.arange(4 * rows) % classes
+    X = random.standard_normal((4 * rows, 8), np.float32)
+    X += random.standard_normal((classes, 8), np.float32)[labels]
+    fit, held, val, test = np.arange(4 * rows).reshape(4, rows)
+    split = ProtocolRows(fit, held, np.arange(2 * rows), val, test)
+    for module, name in ((metrics, "BLOCK"), (metrics, "COLUMN"), (lazy_rows, "BLOCK")):
+        monkeypatch.setattr(module, f"{name}_NUMBERS", 1 << 12)
+    monkeypatch.setattr(provenance, "BLOCK", 1 << 16)
+    found = []
+    for limit in (LARGE, SMALL):
+        tracemalloc.start()
+        with memory_budget(limit):
+            outcome = run_probe(find_head("centroid")(), X, labels, split)
+            scores = estimates(labels[val], outcome.val, None)
+            save_outcome(tmp_path / str(limit), outcome, labels[val])
+            kept = load_probabilities(tmp_path / str(limit), split.counts())
+            together = member_inputs([kept.selection, kept.val])
+            said = find_head("average")(members=2).fit(together, labels[held]).logits(together)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        found.append((said, kept.val, outcome.temperature, scores))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_equal(ours, theirs)
+    assert peak < rows * classes * 4, "bytes of one part's probabilities"
 
 
 def test_neighbours_that_are_not_held_are_stored_and_read_as_others(

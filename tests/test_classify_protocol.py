@@ -9,7 +9,7 @@ from onepass.classify.heads.base import LinearHead
 from onepass.classify.heads.lazy_rows import take
 from onepass.classify.heads.linear.ridge import Ridge
 from onepass.classify.heads.registry import PROBES, find_head
-from onepass.classify.metrics import top_k
+from onepass.classify.metrics import apply_temperature, most_probable, top_k
 from onepass.classify.protocol.evaluate import ProtocolRows, protocol_rows, run_probe
 from onepass.classify.search.search import Trial, best_trial
 
@@ -104,7 +104,9 @@ def test_refit_takes_all_training_rows_and_only_them() -> None:
     fit_mean = data.X[rows.fit].astype(np.float64).mean(axis=0)
     np.testing.assert_allclose(outcome.chosen.head.mean_, fit_mean, rtol=1e-9)  # type: ignore[attr-defined]
     assert outcome.val.shape == (len(rows.val), 10) and outcome.test.shape == (len(rows.test), 10)
-    np.testing.assert_array_equal(outcome.raw_val, outcome.head.predict_proba(data.X[rows.val]))
+    raw = outcome.head.predict_proba(data.X[rows.val])
+    np.testing.assert_array_equal(outcome.raw_val, most_probable(raw))
+    np.testing.assert_array_equal(outcome.val, apply_temperature(raw, outcome.temperature))
 
 
 class TestRows:

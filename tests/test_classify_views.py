@@ -14,6 +14,7 @@ from onepass.classify.__main__ import COMMANDS
 from onepass.classify.config import ClassifyConfig
 from onepass.classify.heads.linear.ridge import Ridge
 from onepass.classify.leaderboard.records import load_probabilities
+from onepass.classify.metrics import apply_temperature
 from onepass.classify.pipeline import run_probes
 from onepass.classify.protocol.evaluate import protocol_rows, run_probe
 from onepass.classify.protocol.views import (
@@ -60,7 +61,8 @@ def test_a_head_is_fitted_on_the_rows_of_all_views_and_predicts_their_mean() -> 
     by_hand = outcome.head.refit(both, np.tile(data.labels[rows.train], 2))
     np.testing.assert_allclose(outcome.head.weights_, by_hand.weights_, atol=1e-5)  # type: ignore[attr-defined]
     mean = (by_hand.predict_proba(plain[rows.val]) + by_hand.predict_proba(turned[rows.val])) / 2
-    np.testing.assert_allclose(outcome.raw_val, mean, atol=1e-5)
+    np.testing.assert_allclose(outcome.raw_val[0], mean.max(axis=1), atol=1e-5)
+    np.testing.assert_allclose(outcome.val, apply_temperature(mean, outcome.temperature), atol=1e-5)
     truth = data.labels[rows.selection]
     assert outcome.chosen.accuracy == pytest.approx(
         np.mean(outcome.selection.argmax(axis=1) == truth)

@@ -8,6 +8,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from onepass.cache.errors import InvalidInputError
+from onepass.cache.memory import scratch
 from onepass.classify.heads.float16 import is_finite_float16
 from onepass.classify.heads.lazy_rows import LazyRows, Rows, blocks
 from onepass.classify.heads.scaler import Scaler
@@ -138,7 +139,7 @@ class LinearHead(Head):
         X = self.check_features(X)
         kind = np.float64 if X.dtype == np.float64 else np.float32
         scaler, weights = Scaler(self.mean_, self.scale_), self.weights_.astype(kind, copy=False)
-        out = np.empty((len(X), len(self.classes_)), kind)
+        out = scratch((len(X), len(self.classes_)), kind)
         for block in blocks(X):
             np.matmul(scaler.apply(X[block], kind), weights, out=out[block])
         out += self.bias_

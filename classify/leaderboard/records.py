@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from onepass.cache.arrays import pack_arrays, unpack_arrays
+from onepass.cache.arrays import open_arrays, write_arrays
 from onepass.cache.artifacts import Artifact, record
 from onepass.cache.errors import CorruptFileError, OnepassError, UnreadableFileError
-from onepass.cache.files import read_bytes, write_atomic
 from onepass.cache.made_by import MadeBy
 from onepass.cache.progress import human_seconds
 from onepass.cache.provenance import digest_array, digest_json
 from onepass.classify.heads.base import Head
+from onepass.classify.heads.lazy_rows import Mapped, Rows
 from onepass.classify.heads.storage import load_head, save_head, stored
 from onepass.classify.intervals import estimates
 from onepass.classify.leaderboard.board import Leaderboard
@@ -32,6 +32,7 @@ from onepass.classify.metrics import (
     accuracy,
     confidence_interval,
     reliability,
+    reliability_of,
     top_k,
 )
 from onepass.classify.protocol.evaluate import VERSION, Outcome, ProtocolRows
@@ -172,7 +173,7 @@ def probe_result(
 
 def calibration_of(outcome: Outcome, truth: np.ndarray) -> Calibration:
     """Return a probe's calibration on the validation rows, whose labels are `truth`."""
-    before, after = reliability(truth, outcome.raw_val), reliability(truth, outcome.val)
+    before, after = reliability_of(truth, *outcome.raw_val), reliability(truth, outcome.val)
     return Calibration(outcome.temperature, before, after)
 
 
@@ -190,10 +191,13 @@ def save_outcome(folder: Path, outcome: Outcome, truth: np.ndarray) -> None:
         truth: Labels of the validation rows, (n,).
     """
     parts = {name: getattr(outcome, name) for name in ("selection", "val", "test")}
-    arrays = {name: array.astype(np.float16) for name, array in parts.items()}
+    arrays: dict[str, Rows] = {
+        name: Mapped(array, lambda rows: rows.astype(np.float16), array.shape[1], np.float16)
+        for name, array in parts.items()
+    }
     for name in ("val", "test"):
         arrays[name + "_predicted"] = parts[name].argmax(axis=1).astype(np.int32)
-    write_atomic(folder / "probabilities.npz", pack_arrays(arrays))
+    write_arrays(folder / "probabilities.npz", arrays)
     calibration_of(outcome, truth).write(folder / Calibration.NAME)
     save_head(outcome.head, folder)
 
@@ -238,7 +242,7 @@ def load_probabilities(folder: Path, rows: RowCounts) -> Probabilities:
     """
     path = folder / "probabilities.npz"
     try:
-        arrays = unpack_arrays(read_bytes(path))
+        arrays = open_arrays(path)
         found = Probabilities(**arrays)
         lengths = {field.name: len(arrays[field.name]) for field in fields(Probabilities)}
         if any(lengths[name] != getattr(rows, name.removesuffix("_predicted")) for name in lengths):

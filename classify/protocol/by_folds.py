@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import gmean
 
+from onepass.cache.memory import scratch
 from onepass.classify.heads.base import Head
 from onepass.classify.metrics import Metric, log_probabilities
 from onepass.classify.protocol.views import mean_probabilities
@@ -59,15 +60,12 @@ def choose_by_folds(
     weights = [len(held) for _, held in parts]
     trials = [_mean([fold[key] for fold in found], weights) for key in common]
     key = common[trials.index(best_trial(trials))]
-    held = np.concatenate([held for _, held in parts])
-    probabilities = np.concatenate(
-        [
-            mean_probabilities(fold[key].head, views, rows)
-            for fold, (_, rows) in zip(found, parts, strict=True)
-        ]
-    )[np.argsort(held)]
-    mean = trials[common.index(key)]
-    truth = np.searchsorted(mean.head.classes_, labels[np.sort(held)])
+    held, mean = np.sort(np.concatenate([held for _, held in parts])), trials[common.index(key)]
+    probabilities = scratch((len(held), len(mean.head.classes_)), np.float32)
+    for fold, (_, rows) in zip(found, parts, strict=True):
+        part = mean_probabilities(fold[key].head, views, rows)
+        probabilities[np.searchsorted(held, rows)] = part
+    truth = np.searchsorted(mean.head.classes_, labels[held])
     best = Trial.of(mean.head, mean.params, truth, log_probabilities(probabilities), metric)
     return Chosen(trials, best, probabilities)
 

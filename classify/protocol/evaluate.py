@@ -26,6 +26,7 @@ from onepass.classify.metrics import (
     apply_temperature,
     calibration_temperature,
     find_metric,
+    most_probable,
 )
 from onepass.classify.protocol.by_folds import choose_by_folds
 from onepass.classify.protocol.views import (
@@ -134,7 +135,7 @@ class Outcome:
         seconds: Wall time of it all.
         converged: Whether the solver of the refit reached its tolerance.
         temperature: Learnt on the selection rows; all three probabilities are calibrated by it.
-        raw_val: Probabilities of the validation rows as they were without it.
+        raw_val: Probability and column of the most probable class of each validation row without it, (n,).
     """
 
     head: Head
@@ -146,7 +147,7 @@ class Outcome:
     seconds: float
     converged: bool
     temperature: float
-    raw_val: np.ndarray
+    raw_val: tuple[np.ndarray, np.ndarray]
 
     @classmethod
     def of(
@@ -163,13 +164,17 @@ class Outcome:
 
         Args:
             head, chosen, trials, seconds, converged: As the attributes.
-            raw: Probabilities of the selection, validation and test rows as the heads give them.
+            raw: Probabilities of the selection, validation and test rows as the heads give them; overwritten.
             truth: Column of the true class of each selection row.
         """
         temperature = calibration_temperature(truth, raw[0])
-        selection, val, test = (apply_temperature(part, temperature) for part in raw)
+        raw_val = most_probable(raw[1])
+        selection, val, test = (
+            apply_temperature(part, temperature, out=part if part.dtype == np.float32 else None)
+            for part in raw
+        )
         return cls(
-            head, chosen, trials, selection, val, test, seconds, converged, temperature, raw[1]
+            head, chosen, trials, selection, val, test, seconds, converged, temperature, raw_val
         )
 
 

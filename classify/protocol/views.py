@@ -60,8 +60,10 @@ def mean_probabilities(head: Head, X: Vectors, rows: np.ndarray) -> np.ndarray:
     first, *others = as_views(X)
     total = head.predict_proba(take(first, rows))
     for view in others:
-        total = total + head.predict_proba(take(view, rows))
-    return total / len(as_views(X)) if others else total
+        total += head.predict_proba(take(view, rows))
+    if others:
+        total /= len(as_views(X))
+    return total
 
 
 def evaluated_together(

@@ -3,6 +3,7 @@
 import numpy as np
 from sklearn.base import clone
 
+from onepass.cache.memory import scratch
 from onepass.classify.heads.class_weight import log_prior
 from onepass.classify.heads.lazy_rows import Rows, blocks
 from onepass.classify.heads.linear.centroid import METRICS, Centroid
@@ -132,7 +133,7 @@ def search_logistic(search: Search[Logistic]) -> list[Trial]:
 
 def _scores(rows: Rows, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """Return `rows @ weights + bias`, (n, K) float32."""
-    small, out = weights.astype(np.float32), np.empty((len(rows), len(bias)), np.float32)
+    small, out = weights.astype(np.float32), scratch((len(rows), len(bias)), np.float32)
     for block in blocks(rows):
         np.matmul(rows[block], small, out=out[block])
     out += bias.astype(np.float32)

@@ -16,7 +16,7 @@ from onepass.cache.errors import InvalidInputError
 from onepass.classify.config import Budget
 from onepass.classify.heads.base import Head, brief
 from onepass.classify.heads.lazy_rows import Rows
-from onepass.classify.metrics import TOP1, Metric, accuracy, log_loss, softmax
+from onepass.classify.metrics import TOP1, Metric, accuracy, log_loss
 from onepass.classify.search.strategies import find_strategy
 
 AnyHead = TypeVar("AnyHead", bound=Head)
@@ -80,8 +80,7 @@ class Trial:
         if metric.name in known:
             value = known[metric.name]
         else:
-            chances = logits.astype(np.float64)
-            value = metric.value(truth, softmax(chances, out=chances))
+            value = metric.value_of_logits(truth, logits)
         return cls(params, share, loss, metric.merit(value), head)
 
     def __str__(self) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from onepass.cache.errors import InvalidInputError
 from onepass.cache.keras_settings import loading_keras
+from onepass.cache.memory import scratch
 from onepass.classify.heads.base import Head
 
 FILTERS = (32, 64, 128)
@@ -70,8 +71,10 @@ class Cnn(Head):
         X = self.check_features(X)
         model = self._model()
         model.set_weights([getattr(self, name) for name in self._names()])
-        pieces = [self._images(X[at : at + PIECE]) for at in range(0, len(X), PIECE)]
-        return np.concatenate([np.asarray(model.predict_on_batch(piece)) for piece in pieces])
+        out = scratch((len(X), len(self.classes_)), np.float32)
+        for at in range(0, len(X), PIECE):
+            out[at : at + PIECE] = model.predict_on_batch(self._images(X[at : at + PIECE]))
+        return out
 
     def _names(self) -> list[str]:
         return [f"{layer}_{part}_" for layer in LAYERS for part in ("kernel", "bias")]

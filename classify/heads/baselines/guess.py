@@ -4,7 +4,9 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from onepass.cache.memory import scratch
 from onepass.classify.heads.base import Head
+from onepass.classify.heads.lazy_rows import blocks
 
 JITTER = 1e-3  # of the logits: the probabilities are 1/K but for a thousandth
 
@@ -36,8 +38,11 @@ class Guess(Head):
         for column in X.view(np.uint64).T:
             state = _mixed(state ^ column)
         steps = np.arange(1, len(self.classes_) + 1, dtype=np.uint64)
-        draws = _mixed(state[:, None] + steps * np.uint64(0x9E3779B97F4A7C15))
-        return (draws >> np.uint64(11)).astype(np.float64) * (JITTER / 2**53)
+        out = scratch((len(X), len(steps)), np.float64)
+        for block in blocks(out):
+            draws = _mixed(state[block, None] + steps * np.uint64(0x9E3779B97F4A7C15))
+            out[block] = (draws >> np.uint64(11)).astype(np.float64) * (JITTER / 2**53)
+        return out
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from onepass.cache.errors import InvalidInputError
+from onepass.cache.memory import scratch
 from onepass.classify.heads.base import Head
 from onepass.classify.heads.lazy_rows import blocks
 from onepass.data.imagenet import imagenet_wnids
@@ -46,10 +47,11 @@ class ImageNet(Head):
         """Return the logits of the classes, (n, K) float32."""
         X = self.check_features(X)
         known = self.columns_ != ABSENT
-        parts = [X[block][:, self.columns_[known]] for block in blocks(X)]
-        own = np.concatenate(parts, dtype=np.float32)
-        out = np.repeat(own.min(axis=1, keepdims=True) - BEHIND, len(known), axis=1)
-        out[:, known] = own
+        out = scratch((len(X), len(known)), np.float32)
+        for block in blocks(X):
+            own = X[block][:, self.columns_[known]].astype(np.float32)
+            out[block] = own.min(axis=1, keepdims=True) - BEHIND
+            out[block, known] = own
         return out
 
 

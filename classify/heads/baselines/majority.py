@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from onepass.cache.memory import scratch
 from onepass.classify.heads.base import Head
 
 
@@ -26,7 +27,9 @@ class Majority(Head):
     def logits(self, X: Any) -> np.ndarray:
         """Return the logarithm of the shares, (n, K) float64."""
         X = self.check_features(X)
-        return np.tile(np.log(self.share_), (len(X), 1))
+        out = scratch((len(X), len(self.share_)), np.float64)
+        out[...] = np.log(self.share_)
+        return out
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

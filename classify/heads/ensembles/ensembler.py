@@ -3,13 +3,16 @@
 Both take the members' log-probabilities side by side, (n, M · K), and are stored like any head.
 """
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from scipy.optimize import minimize
 
 from onepass.cache.errors import InvalidInputError
+from onepass.cache.memory import may_be_held, scratch
 from onepass.classify.heads.base import Head
+from onepass.classify.heads.lazy_rows import LazyRows, Rows, blocks
 from onepass.classify.metrics import softmax
 
 ROUNDS, SETTLED = 2_000, 1e-7
@@ -35,23 +38,28 @@ class Ensembler(Head):
     def __init__(self, members: int = 1) -> None:
         self.members = members
 
-    def parts(self, X: Any) -> np.ndarray:
-        """Return log-probabilities (n, M · K) as (n, M, K)."""
-        X = np.asarray(X, np.float32)
+    def check(self, X: Any) -> Rows:
+        """Return log-probabilities, float32 (n, M · K)."""
+        X = X if isinstance(X, LazyRows) else np.asarray(X, np.float32)
         if X.ndim != 2 or self.members < 1 or X.shape[1] % self.members:
             raise InvalidInputError(
                 f"{self.kind}: expected the log-probabilities of {self.members} members side by side, "
                 f"received an array {X.shape}"
             )
-        return X.reshape(len(X), self.members, X.shape[1] // self.members)
+        return X
 
-    def start(self, X: Any) -> np.ndarray:
+    def parts(self, X: Rows) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield some rows, and their log-probabilities as (n, M, K)."""
+        for block in blocks(X):
+            yield block, X[block].reshape(-1, self.members, X.shape[1] // self.members)
+
+    def start(self, X: Any) -> Rows:
         """Set the classes, which are the columns' numbers: a row of each need not be there."""
-        parts = self.parts(X)
-        self.n_features_in_ = parts.shape[1] * parts.shape[2]
-        self.classes_ = np.arange(parts.shape[2])
-        self.bias_ = np.zeros(parts.shape[2])
-        return parts
+        X = self.check(X)
+        self.n_features_in_ = X.shape[1]
+        self.classes_ = np.arange(X.shape[1] // self.members)
+        self.bias_ = np.zeros(len(self.classes_))
+        return X
 
 
 class Average(Ensembler):
@@ -61,15 +69,19 @@ class Average(Ensembler):
 
     def fit(self, X: Any, y: Any) -> Self:
         """Learn the weights from log-probabilities (n, M · K) and column numbers (n,)."""
-        parts, truth = self.start(X), np.asarray(y)
-        own = np.exp(parts[np.arange(len(truth)), :, truth].astype(np.float64))
-        self.weights_ = mixture_weights(own)
+        X, truth = self.start(X), np.asarray(y)
+        own = [part[np.arange(len(part)), :, truth[block]] for block, part in self.parts(X)]
+        self.weights_ = mixture_weights(np.exp(np.concatenate(own, dtype=np.float64)))
         return self
 
     def logits(self, X: Any) -> np.ndarray:
         """Return the logarithm of the mean, (n, K)."""
-        mean = np.einsum("nmk,m->nk", np.exp(self.parts(X)), self.weights_.astype(np.float32))
-        return np.log(np.maximum(mean, np.finfo(np.float32).tiny))
+        X, small = self.check(X), self.weights_.astype(np.float32)
+        out = scratch((len(X), len(self.bias_)), np.float32)
+        for block, part in self.parts(X):
+            mean = np.einsum("nmk,m->nk", np.exp(part), small)
+            np.log(np.maximum(mean, np.finfo(np.float32).tiny), out=out[block])
+        return out
 
 
 class Stack(Ensembler):
@@ -93,21 +105,27 @@ class Stack(Ensembler):
 
     def fit(self, X: Any, y: Any) -> Self:
         """Minimise mean log-loss + penalty; see `Average.fit` for the arguments."""
-        parts, truth = self.start(X), np.asarray(y)
-        rows, members, classes = parts.shape
-        side_by_side = np.ascontiguousarray(parts.transpose(1, 0, 2)).reshape(members, -1)
-        centre = np.concatenate([np.full(members, 1 / members), np.zeros(classes)])
-        lines = np.arange(rows)
+        X, truth = self.start(X), np.asarray(y)
+        members, own = self.members, np.empty(len(X), np.float32)
+        centre = np.concatenate([np.full(members, 1 / members), self.bias_])
+
+        def side_by_side() -> Iterator[tuple[slice, np.ndarray]]:
+            for block, part in self.parts(X):
+                yield block, np.ascontiguousarray(part.transpose(1, 0, 2)).reshape(members, -1)
+
+        held = list(side_by_side()) if may_be_held(X.nbytes) else None
 
         def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
-            small = values.astype(np.float32)
-            scores = (small[:members] @ side_by_side).reshape(rows, classes)
-            chance = softmax(scores + small[members:])
-            away = values - centre
-            own = np.maximum(chance[lines, truth], np.finfo(np.float32).tiny)
-            chance[lines, truth] -= 1
-            chance /= np.float32(rows)
-            slope = np.concatenate([side_by_side @ chance.ravel(), chance.sum(axis=0)])
+            small, away = values.astype(np.float32), values - centre
+            slope = np.zeros(len(centre), np.float32)
+            for block, part in held or side_by_side():
+                numbers = truth[block]
+                scores = (small[:members] @ part).reshape(len(numbers), -1)
+                chance, lines = softmax(scores + small[members:]), np.arange(len(numbers))
+                own[block] = np.maximum(chance[lines, numbers], np.finfo(np.float32).tiny)
+                chance[lines, numbers] -= 1
+                chance /= np.float32(len(X))
+                slope += np.concatenate([part @ chance.ravel(), chance.sum(axis=0)])
             gradient = slope.astype(float) + 2 * self.penalty * away
             return float(-np.log(own).mean() + self.penalty * away @ away), gradient
 
@@ -117,9 +135,12 @@ class Stack(Ensembler):
 
     def logits(self, X: Any) -> np.ndarray:
         """Return the pooled scores, (n, K)."""
-        small = self.weights_.astype(np.float32)
-        scores = np.einsum("nmk,m->nk", self.parts(X), small, optimize=True)
-        return scores + self.bias_.astype(np.float32)
+        X, small = self.check(X), self.weights_.astype(np.float32)
+        out = scratch((len(X), len(self.bias_)), np.float32)
+        for block, part in self.parts(X):
+            out[block] = np.einsum("nmk,m->nk", part, small, optimize=True)
+        out += self.bias_.astype(np.float32)
+        return out
 
 
 def mixture_weights(own: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from onepass.cache.errors import InvalidInputError
+from onepass.cache.memory import scratch
 from onepass.classify.heads.base import Head
 from onepass.classify.heads.lazy_rows import blocks
 from onepass.classify.heads.linear.moments import Moments
@@ -60,7 +61,7 @@ class Centroid(Head):
         kind = np.float64 if X.dtype == np.float64 else np.float32
         scaler, means = Scaler(self.mean_, self.scale_), self.means_.astype(kind)
         lengths = np.linalg.norm(means, axis=0)
-        out = np.empty((len(X), len(self.classes_)), kind)
+        out = scratch((len(X), len(self.classes_)), kind)
         for block in blocks(X):
             rows = scaler.apply(X[block], kind)
             np.matmul(rows, means, out=out[block])

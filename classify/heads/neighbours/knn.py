@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from onepass.cache.errors import InvalidInputError
+from onepass.cache.memory import scratch
 from onepass.classify.heads.base import Head
 from onepass.classify.heads.class_weight import class_weights, log_prior
 from onepass.classify.heads.lazy_rows import Mapped, blocks, held
@@ -107,7 +108,7 @@ class Neighbours(Head):
         added = (
             0.0 if of_class is None else np.log(of_class) + log_prior(self.class_weight, of_class)
         )
-        out = np.empty((len(cosines), count), cosines.dtype)
+        out = scratch((len(cosines), count), cosines.dtype)
         for block in blocks(out):
             near, own = cosines[block, :k], classes[block, :k]
             weights = np.exp((near - near[:, :1]) / self.temperature)

@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from onepass.cache.memory import scratch
 from onepass.classify.heads.base import Head
 from onepass.classify.heads.lazy_rows import blocks
 from onepass.classify.heads.neural.trained_head import TrainedHead
@@ -87,7 +88,7 @@ class Mlp(TrainedHead):
         X = self.check_features(X)
         kind = np.float64 if X.dtype == np.float64 else np.float32
         scaler, weights = Scaler(self.mean_, self.scale_), self.hidden_weights_.astype(kind, copy=False)  # fmt: skip
-        out = np.empty((len(X), len(self.classes_)), kind)
+        out = scratch((len(X), len(self.classes_)), kind)
         for block in blocks(X):
             hidden = scaler.apply(X[block], kind) @ weights + self.hidden_bias_
             out[block] = np.maximum(hidden, 0) @ self.weights_.astype(kind, copy=False)

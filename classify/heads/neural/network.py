@@ -10,11 +10,12 @@ from itertools import pairwise
 
 import numpy as np
 
+from onepass.cache.memory import scratch
 from onepass.classify.heads.class_weight import class_weights, log_prior
 from onepass.classify.heads.lazy_rows import Rows, blocks
 from onepass.classify.heads.neural.batches import FeatureBatch, HeadSettings, SharedSettings
 from onepass.classify.heads.neural.optimizers import OPTIMIZERS
-from onepass.classify.metrics import TOP1, Metric, softmax
+from onepass.classify.metrics import TOP1, Metric
 
 BLOCK_NUMBERS = 1 << 22  # logits held at a time while heads are evaluated
 PARTS = 1 << 16  # dropout is drawn in 65,536ths
@@ -272,7 +273,8 @@ def _evaluate(group: Group, X: Rows, truth: np.ndarray, metric: Metric) -> np.nd
     if values is None:  # of all rows of a head at once
         values = np.full(len(loss), np.nan)
         for place in np.flatnonzero(sound):
-            parts = [group.scores(X[block], int(place))[:, 0] for block in blocks(X)]
-            logits = np.concatenate(parts, dtype=np.float64)
-            values[place] = metric.value(truth, softmax(logits, out=logits))
+            logits = scratch((len(X), group.arrays[-1].shape[1]), np.float32)
+            for block in blocks(X):
+                logits[block] = group.scores(X[block], int(place))[:, 0]
+            values[place] = metric.value_of_logits(truth, logits)
     return np.stack([loss, right, [metric.merit(value) for value in values]], axis=1)
