@@ -28,10 +28,10 @@ demo: .venv/ready
 	$(BIN)/onepass predict solar-cells $${ONEPASS_CACHE:-cache/store}/solar-cells/held-out
 	$(BIN)/onepass report --dataset solar-cells
 
-# BLAS keeps to one thread: threads that spin while they wait would take the cores from each other.
+# BLAS and TensorFlow keep to one thread: threads that spin while they wait would take the cores from each other.
 # The order of the files is that of tests/conftest.py: slow ones first.
 test: .venv/ready
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: .venv/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -1,11 +1,13 @@
 """What several tests share."""
 
 import fcntl
+import gc
 import json
 import logging
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +55,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files of slow tests: a worker that comes to one last works alone on it."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+MODULES = pytest.StashKey[int]()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let collections of garbage pass over what was imported: each would take 0.3 s for TensorFlow and its like."""
+    if len(sys.modules) > item.config.stash.get(MODULES, 0) + 500:
+        item.config.stash[MODULES] = len(sys.modules)
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")

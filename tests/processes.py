@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import warnings
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -40,7 +41,8 @@ class Process:
 
     def __init__(self, words: tuple[str, ...], cwd: Path, env: dict[str, str]) -> None:
         self.args, self.returncode = words, None
-        self._status = _connected()
+        self._status = socket.socket(socket.AF_UNIX)
+        self._status.connect(begin(env.get("KERAS_BACKEND", "tensorflow")))
         (out, out_end), (err, err_end) = os.pipe(), os.pipe()
         request = json.dumps({"words": words, "cwd": str(cwd), "env": env}).encode()
         socket.send_fds(self._status, [request], [out_end, err_end])
@@ -125,37 +127,38 @@ def interrupted(how: str, line: str, *words: str, **env: str) -> tuple[Process, 
     return process, process.communicate()[0]
 
 
-ADDRESS = "ONEPASS_TESTS_FORKER"  # the socket of the process that forks, for this process and all it starts
+# The socket of the process that forks, for this process and all it starts; one for each backend of Keras.
+ADDRESS = "ONEPASS_TESTS_FORKER_{}"
 _lock = threading.Lock()
 
 
-def begin() -> None:
-    """Start the process that forks, unless one that started this process has; it ends when this one does."""
+def begin(backend: str = "tensorflow") -> str:
+    """Start the process that forks, unless one that started this process has; it ends when this one does.
+
+    Returns:
+        Its address.
+    """
+    name = ADDRESS.format(backend.upper())
     with _lock:
-        if ADDRESS in os.environ:
-            return
+        if name in os.environ:
+            return os.environ[name]
         folder = tempfile.TemporaryDirectory(prefix="onepass-tests-")
-        os.environ[ADDRESS] = address = f"{folder.name}/forker"
+        os.environ[name] = address = f"{folder.name}/forker"
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(address)
         listener.listen(100)
         alive, theirs = os.pipe()  # at its end this process has gone
         command = [sys.executable, __file__, str(listener.fileno()), str(alive)]
         forker = subprocess.Popen(
-            command, pass_fds=[listener.fileno(), alive], env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT
+            command, pass_fds=[listener.fileno(), alive], cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": backend},
         )  # fmt: skip
         listener.close()
         os.close(alive)
         atexit.register(folder.cleanup)
         atexit.register(forker.wait)
         atexit.register(os.close, theirs)  # called first: the forker ends by it
-
-
-def _connected() -> socket.socket:
-    begin()
-    connection = socket.socket(socket.AF_UNIX)
-    connection.connect(os.environ[ADDRESS])
-    return connection
+    return address
 
 
 def _serve(listener: socket.socket, alive: int) -> None:
@@ -260,6 +263,9 @@ def _called(*words: str) -> int:
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.filterwarnings(
+        "ignore", r"os\.fork\(\) was called", RuntimeWarning
+    )  # JAX: it computes nothing here
     for module in MODULES:
         import_module(module)
     from artifact_examples import kinds

@@ -79,14 +79,14 @@ def test_what_was_packed_comes_back_writable(array):
 )
 def test_anything_else_is_a_value_error_at_once_and_in_little_memory(content, words):
     tracemalloc.start()
-    begin = time.monotonic()
+    begin = time.process_time()
     try:
         with pytest.raises(ValueError, match=words):
             unpack_arrays(content)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert time.monotonic() - begin < 5 and peak < 20_000_000
+    assert time.process_time() - begin < 5 and peak < 20_000_000
 
 
 def test_members_that_share_their_bytes_are_refused():

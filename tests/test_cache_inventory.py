@@ -4,20 +4,19 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
+import processes
 import pytest
 from stored import store_dataset
 from test_cache_features import KEY, make
 from test_cache_features import begin as begin_features
 from test_cache_rows import COLUMNS, contents
 
-from conftest import ROOT
 from onepass.cache.commandline.command import main
 from onepass.cache.errors import InvalidInputError
 from onepass.cache.features import ExtractionRecord
@@ -40,8 +39,7 @@ OTHER = replace(KEY, size=80, view="flip")
 
 def cache(store: Path, *words: str) -> subprocess.CompletedProcess:
     """Run `onepass cache …` as a user does."""
-    command = [sys.executable, "-m", "cache", *words, "--cache-dir", store]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    return processes.run("cache", *words, "--cache-dir", str(store))
 
 
 def result(store: Path, *words: str) -> dict:

@@ -326,7 +326,7 @@ def test_no_zeroed_sector_of_format_1_keeps_a_command_from_its_end(store: Path) 
         "    except OnepassError: pass\n"
         "print('end')"
     )
-    done = subprocess.run([sys.executable, "-c", code, path, ROOT], capture_output=True, text=True, timeout=30)  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code, path, ROOT], capture_output=True, text=True, timeout=600)  # fmt: skip
     assert done.stdout == "end\n", done
 
 

@@ -66,7 +66,7 @@ def test_a_signal_asks_and_the_work_ends_by_itself(
     """75 says that work is left; who was asked at the very end and is done says 0."""
     worker = start(how)
     worker.send_signal(number)
-    out, err = worker.communicate(timeout=20)
+    out, err = worker.communicate()
     assert out == f"asked {number.name}\nclean end\n"
     assert (
         err == f"{number.name}: stopping at the next safe point; once more to interrupt at once\n"
@@ -84,7 +84,7 @@ def test_work_without_safe_points_is_interrupted_at_once(
 ) -> None:
     worker = start(how)
     worker.send_signal(number)
-    out, err = worker.communicate(timeout=20)
+    out, err = worker.communicate()
     assert (out, err, worker.returncode) == ("", f"onepass work: {said}\n", code)
 
 
@@ -94,7 +94,7 @@ def test_a_second_signal_interrupts_at_once(second: signal.Signals) -> None:
     worker.send_signal(signal.SIGTERM)
     assert worker.stdout and worker.stdout.readline() == "asked SIGTERM\n"
     worker.send_signal(second)
-    out, err = worker.communicate(timeout=20)
+    out, err = worker.communicate()
     assert (
         out == ""
         and err.endswith("onepass work: interrupted; the same command resumes\n")

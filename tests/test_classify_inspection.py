@@ -343,7 +343,7 @@ class TestSuspects:
         table = tmp_path / "home/runs" / NAME / "suspects.csv"
         done = subprocess.run(
             [sys.executable, "-c", code, NAME, table, *places],
-            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300,
+            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert "no image decoded, no vector computed" in done.stdout

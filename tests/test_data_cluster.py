@@ -5,14 +5,14 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import numpy as np
 import processes
 import pytest
 from PIL import Image
-from test_extract_cluster import Cluster, running, scheduler, until, wait_for
+from test_extract_cluster import Cluster, dask_worker, scheduler, until, wait_for
 
 from onepass.cache.cluster.identity import Identity
 from onepass.cache.commandline.command import STOPPED
@@ -51,9 +51,8 @@ def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield cluster
 
 
-def worker(cluster: Cluster):
-    words = ("worker", cluster.address, "--no-nanny", "--no-dashboard", "--nthreads", "1")
-    return running("dask", *words, cwd=cluster.folder)
+def worker(cluster: Cluster) -> AbstractContextManager[processes.Process]:
+    return dask_worker(cluster, "", "--nthreads", "1")
 
 
 def start(place: Path, store: str, *words: str) -> processes.Process:

@@ -373,7 +373,7 @@ def test_every_wrong_call_is_one_clear_line(arguments, code, why, data):
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 def test_the_command_itself(tmp_path):

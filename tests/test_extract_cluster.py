@@ -71,6 +71,13 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
+# Dask's processes look at themselves a hundred times a second, whether they work or not.
+IDLE = {
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "10s",
+}
+
+
 class Cluster:
     """A running cluster.
 
@@ -89,13 +96,17 @@ class Cluster:
         self.faults.mkdir()
         self.address = f"127.0.0.1:{free_port()}"
         self.odd = self.head = 0
-        self.env = {"FAULTS": str(self.faults)}
+        self.env = {"FAULTS": str(self.faults), **IDLE}
 
-    def worker(self, **env: str) -> AbstractContextManager[subprocess.Popen]:
+    def worker(self) -> AbstractContextManager[processes.Process]:
         """Start another worker of Dask."""
+        return dask_worker(self, "import cluster_worker; cluster_worker.install()")
+
+    def odd_worker(self) -> AbstractContextManager[subprocess.Popen]:
+        """Start one that computes other bits: it imports TensorFlow itself, with another setting."""
         hook = str(ROOT / "tests" / "cluster_worker.py")
-        words = ("worker", self.address, "--no-nanny", "--no-dashboard", "--preload", hook)
-        return running("dask", *words, cwd=self.folder, **self.env, **env)
+        words = (*dask_words(self), "--preload", hook)
+        return running("dask", *words, cwd=self.folder, **self.env, TF_ENABLE_ONEDNN_OPTS="0")
 
     @contextmanager
     def fault(self, **faults: str) -> Iterator[None]:
@@ -126,6 +137,34 @@ class Cluster:
         return process.wait(), out, err
 
 
+WORKER = """
+import os, sys
+log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
+os.dup2(log, 1), os.dup2(log, 2)
+sys.argv = ["dask", *sys.argv[2:]]
+{first}
+from dask.__main__ import main
+main()
+"""
+
+
+def dask_words(cluster: Cluster) -> tuple[str, ...]:
+    return "worker", cluster.address, "--no-nanny", "--no-dashboard"
+
+
+@contextmanager
+def dask_worker(cluster: Cluster, first: str = "", *more: str) -> Iterator[processes.Process]:
+    """A worker of Dask, forked from where everything is imported, which ends with the block."""
+    log = str(cluster.folder / f"{time.monotonic_ns()}.log")
+    words = ("-c", WORKER.format(first=first), log, *dask_words(cluster), *more)
+    process = processes.start(*words, cwd=cluster.folder, PROGRAM="1", **cluster.env)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+
+
 @pytest.fixture(scope="module")
 def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A scheduler, two workers, and one that computes other bits."""
@@ -133,8 +172,8 @@ def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     cluster = Cluster("dask", tmp_path_factory.mktemp("dask"))
     with ExitStack() as stack:
         stack.enter_context(scheduler(cluster))
-        settings = ({}, {}, {"TF_ENABLE_ONEDNN_OPTS": "0"})
-        started = [stack.enter_context(cluster.worker(**env)) for env in settings]
+        workers = (cluster.worker(), cluster.worker(), cluster.odd_worker())
+        started = [stack.enter_context(worker) for worker in workers]
         wait_for(lambda: cluster.said("Registered to") == 3, *started)
         cluster.odd = started[-1].pid
         yield cluster
@@ -143,7 +182,7 @@ def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def scheduler(cluster: Cluster) -> AbstractContextManager[subprocess.Popen]:
     host, port = cluster.address.split(":")
     words = ("scheduler", "--host", host, "--port", port, "--no-dashboard")
-    return running("dask", *words, cwd=cluster.folder)
+    return running("dask", *words, cwd=cluster.folder, **IDLE)
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +220,7 @@ def check_bits(fresh: Path, store: Path) -> None:
     RowFile.open(feature_file(fresh)).verify()
 
 
-def wait_for(ready: Callable[[], Any], *started: subprocess.Popen) -> None:
+def wait_for(ready: Callable[[], Any], *started: subprocess.Popen | processes.Process) -> None:
     ends = time.monotonic() + 240
     while not ready():
         assert time.monotonic() < ends and all(process.poll() is None for process in started)
@@ -207,7 +246,7 @@ def signalled(cluster: Cluster, store: Path, number: signal.Signals) -> tuple[in
     begin = time.monotonic()
     process.send_signal(number)
     out, err = process.communicate()
-    assert time.monotonic() - begin < 10, err
+    assert time.monotonic() - begin < 60, err
     return process.wait(), out
 
 
@@ -320,7 +359,7 @@ def test_ray_survives_a_killed_worker_and_a_stopped_driver(
         process.send_signal(signal.SIGTERM)
         begin = time.monotonic()
         out, err = process.communicate()
-        assert time.monotonic() - begin < 10 and process.wait() == STOPPED, err
+        assert time.monotonic() - begin < 60 and process.wait() == STOPPED, err
     assert "Stopped cleanly (SIGTERM)" in out and "its process has gone; computed again" in err
     code, out, err = ray.run(fresh, "--json")
     assert code == 0 and "1 worker, bound by" in err, err

@@ -1,6 +1,5 @@
 """What computes a network: Keras or OpenVINO, chosen once for a file and kept."""
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -10,13 +9,14 @@ from typing import Any
 import keras
 import numpy as np
 import picture_store
+import processes
 import pytest
 import tiny_backbone
 from test_extract_backbones_kerashub import TINY, _save
 from test_extract_carry_over import After, feature_file, prepare, run, vectors
 
 import onepass
-from conftest import ROOT, refused
+from conftest import refused
 from onepass.__main__ import run as main
 from onepass.cache.errors import UsageError
 from onepass.cache.features import FeatureKey, extract_flags, resolve_features
@@ -98,8 +98,9 @@ def test_what_cannot_be_computed_here_is_refused(monkeypatch: pytest.MonkeyPatch
 
 
 SIGNALLED = """
-import os, signal, sys; sys.path[:0] = sys.argv[1:]
-import tiny_backbone, keras
+import faulthandler, os, signal
+faulthandler.enable()
+import tiny_backbone
 from onepass.extract.engines.openvino_engine import convert, obstacle
 assert not obstacle("float32")
 model = tiny_backbone.network(16)
@@ -113,8 +114,7 @@ os.kill(os.getpid(), signal.SIGTERM)
 @needs_openvino
 def test_a_signal_is_heard_after_several_networks_were_compiled() -> None:
     """Python's handlers run on the stack that OpenVINO chose for signals."""
-    words = [sys.executable, "-X", "faulthandler", "-c", SIGNALLED, ROOT, ROOT / "tests"]
-    done = subprocess.run(words, capture_output=True, text=True)
+    done = processes.run("-c", SIGNALLED, PROGRAM="1")
     assert (done.returncode, done.stdout) == (0, "asked\n"), done.stderr
 
 

@@ -1,8 +1,6 @@
 """Batch sizes that fit, random views that are seeded, and several devices with one result."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,6 @@ import processes
 import pytest
 from PIL import Image
 
-from conftest import ROOT
 from onepass.cache.content import content_of
 from onepass.cache.errors import OnepassError
 from onepass.extract.network.resize import draw_boxes, random_seed
@@ -85,17 +82,17 @@ def test_a_random_view_is_the_box_that_was_drawn() -> None:
 
 
 TWO_DEVICES = """
-import sys; sys.path.insert(0, sys.argv[1])
+import sys
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[3]))
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[2]))
 from pathlib import Path
 from onepass.extract.config import ExtractConfig
 from onepass.extract.pipeline import extract_features
 from onepass.cache.features import open_features
 from onepass.cache.rows import RowFile
 result = extract_features(ExtractConfig(
-    dataset="digits", backbone=("efficientnet_lite0",), size=(32,), batch=32, shard_rows=64, cache_dir=Path(sys.argv[2])))
+    dataset="digits", backbone=("tiny",), size=(32,), batch=32, shard_rows=64, cache_dir=Path(sys.argv[1])))
 rows = RowFile.open(result.files[0].path)
 print(len(rows.attributes["extraction"]["devices"]), rows.digest)
 """
@@ -108,13 +105,8 @@ def test_two_devices_share_the_shards_and_the_result_is_the_same(tmp_path: Path)
     shutil.copytree(tmp_path / "1", tmp_path / "2")
     printed = []
     for devices in ("1", "2"):
-        store = tmp_path / devices
-        run = subprocess.run(
-            [sys.executable, "-c", TWO_DEVICES, ROOT, store, devices],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-        )
+        words = ("-c", TWO_DEVICES, str(tmp_path / devices), devices)
+        run = processes.run(*words, PROGRAM="1", TINY_BACKBONE="1")
         assert run.returncode == 0, run.stderr
         printed.append(run.stdout.split())
     assert [devices for devices, _ in printed] == ["1", "2"]

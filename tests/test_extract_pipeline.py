@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import processes
 import pytest
 from stored import store_dataset
 
-from conftest import ROOT
 from onepass.cache.commandline.command import STOPPED
 from onepass.cache.features import open_features
 from onepass.cache.made_by import How
@@ -297,9 +295,8 @@ def test_jax_gives_the_vectors_of_tensorflow(store: Path, tmp_path: Path) -> Non
     """Within two units in the last place of float16, which is what rounding may do to nearly equal sums."""
     fresh = with_few(store, tmp_path)
     words = [*BASE, "--dataset", "some", "--size", "32", "--cache-dir", str(fresh)]
-    command = [sys.executable, "-m", "extract", *words]
-    with_jax = {**os.environ, "KERAS_BACKEND": "jax"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=with_jax)
+    quick = "--xla_backend_optimization_level=0"  # to compile, which takes longer than 200 rows
+    done = processes.run("extract", *words, KERAS_BACKEND="jax", XLA_FLAGS=quick)
     assert done.returncode == 0 and "computed, 200 of 200 rows" in done.stdout, done
     theirs = features(store, "efficientnet_lite0@32")[:FEW]
     ours = features(fresh, "efficientnet_lite0@32", "some")

@@ -35,10 +35,8 @@ def start(place: Path, *words: str) -> processes.Process:
 
 
 def await_file(path: Path, process: processes.Process) -> None:
-    end = time.monotonic() + 60
     while not path.exists():
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end, f"{path}: not written"
         time.sleep(0.02)
 
 
@@ -83,9 +81,7 @@ def test_of_two_that_start_together_one_trains(place: Path) -> None:
 
 
 def await_any(running: list[processes.Process]) -> None:
-    end = time.monotonic() + 60
     while all(one.poll() is None for one in running):
-        assert time.monotonic() < end, "none was refused"
         time.sleep(0.02)
 
 
@@ -102,9 +98,8 @@ def test_a_killed_training_holds_nothing(place: Path) -> None:
 
 
 def await_holder(lock: Path, process: processes.Process) -> None:
-    end = time.monotonic() + 60
     while not lock.exists() or lock.read_text() != str(process.pid):
-        assert process.poll() is None and time.monotonic() < end, f"{lock}: not taken"
+        assert process.poll() is None, f"{lock}: not taken"
         time.sleep(0.02)
 
 

@@ -3,18 +3,16 @@
 import json
 import math
 import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 from finetune_tiny import CLASSES, first_losses, tiny_classifier, tiny_recipe, tiny_training
 
-from conftest import ROOT
 from onepass.cache.errors import DeviceError, OnepassError
 from onepass.classify import config as classify_config
 from onepass.finetune.recipes import Augmentation
@@ -26,10 +24,7 @@ KILLS = 6
 
 def program(*words: str, **environment: str) -> str:
     script = str(Path(__file__).with_name("finetune_tiny.py"))
-    done = subprocess.run(
-        [sys.executable, script, *words],
-        capture_output=True, text=True, cwd=ROOT, env={**os.environ, **environment},
-    )  # fmt: skip
+    done = processes.run(script, *words, PROGRAM="1", **environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.strip().splitlines()[-1]
 

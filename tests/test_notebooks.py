@@ -1,10 +1,13 @@
 """Both notebooks run as they are, with a small network and little time, in a kernel of their own."""
 
+import json
 import re
+import sys
 from pathlib import Path
 
 import nbformat
 import numpy as np
+import processes
 import pytest
 from nbclient import NotebookClient
 from PIL import Image
@@ -13,20 +16,28 @@ from conftest import ROOT
 
 TESTS = Path(__file__).parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-# What a kernel imports as it starts, so that notebooks can name the small network.
-KNOWS_TINY = """
-import tiny_backbone
-from onepass.extract.backbones import lite
-tiny_backbone.install(lite)
+# A kernel is forked from where everything is imported, and knows the small network.
+FORKED = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import processes
+kernel = "import ipykernel.kernelapp; ipykernel.kernelapp.launch_new_instance()"
+inline = "module://matplotlib_inline.backend_inline"
+words = ("-c", kernel, "-f", sys.argv[2])
+done = processes.run(*words, cwd=os.getcwd(), PROGRAM="1", TINY_BACKBONE="1", MPLBACKEND=inline)
+sys.exit(done.stderr if done.returncode else 0)
 """
 
 
 @pytest.fixture
 def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "start").mkdir()
-    (tmp_path / "start" / "sitecustomize.py").write_text(KNOWS_TINY)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'start'}:{TESTS}:{ROOT}")
-    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    processes.begin()
+    folder = tmp_path / "jupyter" / "kernels" / "forked"
+    folder.mkdir(parents=True)
+    words = [sys.executable, "-c", FORKED, str(TESTS), "{connection_file}"]
+    spec = {"argv": words, "display_name": "forked", "language": "python"}
+    (folder / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
 
 
 def executed(name: str, folder: Path, **parameters: object) -> str:
@@ -38,7 +49,8 @@ def executed(name: str, folder: Path, **parameters: object) -> str:
         notebook.cells.remove(cells["install"])
     folder.mkdir(exist_ok=True)
     where = {"metadata": {"path": str(folder)}}
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where).execute()
+    patience = {"startup_timeout": 600, "timeout": 600}  # seconds: the machine may be busy
+    NotebookClient(notebook, kernel_name="forked", resources=where, **patience).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     return "".join(output.get("text", "") for output in outputs if output.get("name") == "stdout")
 
