@@ -18,7 +18,7 @@ from onepass.cache.cluster.identity import Identity
 from onepass.cache.commandline.command import STOPPED
 from onepass.cache.rows import RowFile
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.slow
 IMAGES, SIDE = 240, 640  # as rows of 320 px, five shards
 
 

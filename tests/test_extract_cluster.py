@@ -25,7 +25,7 @@ TINY = [
     "--dataset", "digits", "--backbone", "tiny", "--size", "32", "--batch", "16", "--shard-rows", "64",
 ]  # fmt: skip
 BIN = Path(sys.executable).parent
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -221,9 +221,8 @@ def check_bits(fresh: Path, store: Path) -> None:
 
 
 def wait_for(ready: Callable[[], Any], *started: subprocess.Popen | processes.Process) -> None:
-    ends = time.monotonic() + 240
     while not ready():
-        assert time.monotonic() < ends and all(process.poll() is None for process in started)
+        assert all(process.poll() is None for process in started)
         time.sleep(0.1)
 
 
