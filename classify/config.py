@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from onepass.cache.commandline.flags import RunsConfig, flag, parse_bytes
+from onepass.cache.commandline.flags import ClusterConfig, RunsConfig, flag, parse_bytes
 from onepass.cache.errors import UsageError
 from onepass.cache.tracking import LOG_HELP, LogName
 from onepass.classify.goals import GOAL_HELP, parse_goal
@@ -49,7 +49,12 @@ class MemoryConfig(RunsConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClassifyConfig(MemoryConfig):
+class ProbingConfig(MemoryConfig, ClusterConfig):
+    """Who does the work of the commands that fit many heads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifyConfig(ProbingConfig):
     """Which heads to try on which features; each field is the flag of the same name."""
 
     dataset: str = flag(help="name of a prepared data set", metavar="NAME")
@@ -98,6 +103,7 @@ class ClassifyConfig(MemoryConfig):
     )
 
     def __post_init__(self) -> None:
+        self.check_cluster()
         if self.seed < 0:
             raise UsageError(f"--seed {self.seed}: expected a whole number, 0 or above")
         if self.folds < 0 or self.folds == 1 or self.repeats < 1:
@@ -216,7 +222,7 @@ class NextConfig(MemoryConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SweepConfig(MemoryConfig):
+class SweepConfig(ProbingConfig):
     """Which heads are trained together: each combination of rate, penalty, dropout and seed."""
 
     dataset: str = flag(help="name of a prepared data set", metavar="NAME")
@@ -251,6 +257,7 @@ class SweepConfig(MemoryConfig):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise UsageError(f"--{name.replace('_', '-')}: expected each value once, received {values}")  # fmt: skip
+        self.check_cluster()
         if min(self.seed, *self.seeds) < 0:
             raise UsageError("--seed and --seeds: expected whole numbers, 0 or above")
         _ = self.penalties

@@ -4,16 +4,17 @@ import logging
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import ClassVar, Self
 
 import numpy as np
 
 from onepass.cache.errors import Remedy, StaleError
 from onepass.cache.memory import scratch, within_memory
 from onepass.cache.notebook import as_html
-from onepass.cache.progress import human_seconds
 from onepass.cache.tracking import check_installed
 from onepass.classify.analysis.series import PartedSeries, find_parted_series
 from onepass.classify.baselines import baseline_probes, make_head
+from onepass.classify.cluster.work import run_units
 from onepass.classify.config import ClassifyConfig
 from onepass.classify.goals import parse_goal
 from onepass.classify.heads.base import Head
@@ -32,12 +33,14 @@ from onepass.classify.leaderboard.history import (
 from onepass.classify.leaderboard.logged import log_board
 from onepass.classify.leaderboard.pareto import board_front, extraction_costs
 from onepass.classify.leaderboard.records import (
+    Probed,
     ThrottledLog,
     intact,
-    keep,
+    keep_line,
     load_probabilities,
     probe_id,
     probe_result,
+    save_probe,
 )
 from onepass.classify.metrics import Comparison, Metric, compare, find_metric
 from onepass.classify.operating_points import (
@@ -130,6 +133,92 @@ class ClassifyResult:
         return as_html(classify_text(self))
 
 
+@dataclass(frozen=True, slots=True)
+class Probing:
+    """What the flags ask for; a unit is the number of a probe.
+
+    Attributes:
+        config: The flags.
+        dataset, features: What is read.
+        metric, rows: By what is chosen, and on which rows.
+        probes: What each looks at, and its head before the search: the baselines first.
+    """
+
+    NAME: ClassVar[str] = "probes"
+    FOUND: ClassVar[type] = Probed
+
+    config: ClassifyConfig
+    dataset: ImageDataset
+    features: list[Inputs]
+    metric: Metric
+    rows: ProtocolRows
+    probes: list[tuple[Inputs, Head]]
+
+    @classmethod
+    def of(cls, config: ClassifyConfig) -> Self:
+        """Open what the flags name; see `run_probes`."""
+        heads = [
+            make_head(kind, config.seed, config.class_weight) for kind in dict.fromkeys(config.head)
+        ]
+        dataset = open_dataset(config.store, config.dataset)
+        features = feature_inputs(config.store, dataset, config.features, config.views)
+        metric = metric_of(dataset, config.metric, config.positive)
+        rows = protocol_rows(dataset, config.seed, config.select, metric)
+        every = config.baselines == "all"
+        probes = [
+            *baseline_probes(config.store, dataset, features, config.seed, every),
+            *((inputs, head) for inputs in features for head in heads),
+        ]
+        config = replace(config, select=rows.select)  # for all who do a part of it
+        return cls(config, dataset, features, metric, rows, probes)
+
+    def label(self, unit: int) -> str:
+        """Return what a probe is called."""
+        inputs, head = self.probes[unit]
+        words = " · ".join(filter(None, [inputs.text, head.kind]))
+        return f"[{unit + 1}/{len(self.probes)}] {words}"
+
+    def identity(self, unit: int) -> str:
+        """Return the id of a probe."""
+        inputs, head = self.probes[unit]
+        _, how = self._rows(inputs)
+        digest = self.dataset.digest
+        return probe_id(inputs, head, self.config.seed, how, digest, self.metric)
+
+    def run(self, unit: int) -> Probed:
+        """Run a probe and store its files."""
+        (inputs, head), dataset, config = self.probes[unit], self.dataset, self.config
+        rows, _ = self._rows(inputs)
+        outcome = run_probe(
+            head,
+            inputs.all_views(),
+            dataset.labels,
+            rows,
+            budget=config.budget,
+            note=ThrottledLog(self.label(unit)),
+            metric=self.metric,
+        )
+        result = probe_result(
+            self.identity(unit),
+            inputs,
+            outcome,
+            dataset,
+            rows,
+            seed=config.seed,
+            budget=config.budget,
+            metric=self.metric,
+        )
+        folder = config.runs / dataset.name
+        return save_probe(folder, result, outcome, dataset.labels[rows.val])
+
+    def _rows(self, inputs: Inputs) -> tuple[ProtocolRows, str]:
+        """Return the rows of a probe, and how its choice is made."""
+        rows, how = self.rows, self.rows.how(self.config.budget)
+        if inputs.pixels and (fewer := rows.thinned(self.dataset.labels, PIXEL_ROWS)) is not rows:
+            rows, how = fewer, f"{how} of {len(fewer.train)} rows"
+        return rows, how
+
+
 @within_memory
 def run_probes(config: ClassifyConfig) -> ClassifyResult:
     """Fit, choose, refit and score every head on every set of features.
@@ -148,21 +237,11 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
     """
     start = time.monotonic()
     check_installed(config.log)
-    heads = [
-        make_head(kind, config.seed, config.class_weight) for kind in dict.fromkeys(config.head)
-    ]
-    dataset = open_dataset(config.store, config.dataset)
-    features = feature_inputs(config.store, dataset, config.features, config.views)
-    metric = metric_of(dataset, config.metric, config.positive)
-    rows = protocol_rows(dataset, config.seed, config.select, metric)
+    work = Probing.of(config)
+    dataset, features, metric, rows = work.dataset, work.features, work.metric, work.rows
     goal = (parse_goal(config.at), positive_column(dataset, config.positive)) if config.at else None
-    every = config.baselines == "all"
-    probes = [
-        *baseline_probes(config.store, dataset, features, config.seed, every),
-        *((inputs, head) for inputs in features for head in heads),
-    ]
     folder = config.runs / dataset.name
-    ran = 0
+    missing: list[int] = []
     with only_writer(folder):
         board = open_board(
             folder,
@@ -177,13 +256,20 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
         before = next((one for one in (board, chosen_otherwise) if one.ranked), None)
         if before is None and not config.fresh:
             before = previous_board(folder, dataset)
-        for number, (inputs, head) in enumerate(probes, 1):
-            label = f"[{number}/{len(probes)}] " + " · ".join(
-                filter(None, [inputs.text, head.kind])
-            )
-            board, new = _probe(board, dataset, rows, inputs, head, config, metric, label)
-            ran += new
-        if not ran and Leaderboard.load(folder, dataset.name, dataset.digest) != board:
+        for number in range(len(work.probes)):
+            known = board.get(work.identity(number))
+            if known and known.calibration and intact(board.head_folder(known), known):
+                log.info(f"{work.label(number)}: cached")
+            else:
+                missing.append(number)
+
+        def accept(number: int, found: Probed) -> None:
+            nonlocal board
+            board, _ = keep_line(board, found)
+            log.info(f"{work.label(number)}: {found}")
+
+        run_units(work, missing, accept)
+        if not missing and Leaderboard.load(folder, dataset.name, dataset.digest) != board:
             board.save()  # what is ranked is another
         if goal:
             point = choose_for_winner(board, dataset, *goal)
@@ -192,7 +278,9 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
             carry_point(before, board, dataset)
     log_board(config.log, board, config.runs)
     series = find_parted_series(dataset, features[0].vectors(), rows.train, rows.val)
-    return _result(board, dataset, config, series, ran, len(probes) - ran, time.monotonic() - start)
+    reused = len(work.probes) - len(missing)
+    seconds = time.monotonic() - start
+    return _result(board, dataset, config, series, len(missing), reused, seconds)
 
 
 def compare_best(board: Leaderboard, labels: np.ndarray) -> Comparison | None:
@@ -262,42 +350,6 @@ def _refuse_older_vectors(board: Leaderboard, features: list[Inputs]) -> None:
                 f"{probe.features_text} is now {digest[:8]}",
                 remedy=Remedy("classify anew", board.dataset),
             )
-
-
-def _probe(
-    board: Leaderboard,
-    dataset: ImageDataset,
-    rows: ProtocolRows,
-    inputs: Inputs,
-    head: Head,
-    config: ClassifyConfig,
-    metric: Metric,
-    label: str,
-) -> tuple[Leaderboard, bool]:
-    """Run one probe unless it has been run; return the leaderboard with it, and whether it ran."""
-    seed, budget, how = config.seed, config.budget, rows.how(config.budget)
-    if inputs.pixels and (fewer := rows.thinned(dataset.labels, PIXEL_ROWS)) is not rows:
-        rows, how = fewer, f"{how} of {len(fewer.train)} rows"
-    identity = probe_id(inputs, head, seed, how, dataset.digest, metric)
-    known = board.get(identity)
-    if known and known.calibration and intact(board.head_folder(known), known):
-        log.info(f"{label}: cached")
-        return board, False
-    outcome = run_probe(
-        head,
-        inputs.all_views(),
-        dataset.labels,
-        rows,
-        budget=budget,
-        note=ThrottledLog(label),
-        metric=metric,
-    )
-    result = probe_result(
-        identity, inputs, outcome, dataset, rows, seed=seed, budget=budget, metric=metric
-    )
-    board, result = keep(board, result, outcome, dataset.labels[rows.val])
-    log.info(f"{label}: {outcome.chosen} · {human_seconds(result.seconds)}")
-    return board, True
 
 
 def _result(

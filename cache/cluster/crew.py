@@ -20,7 +20,7 @@ from onepass.cache.stopping import StoppedError, StopRequest
 log = logging.getLogger(__name__)
 
 PERIOD = 0.3  # seconds between two looks at who is there and whether to stop
-AHEAD = 2  # parts that a worker has at a time: one is computed, the next waits
+AHEAD = 2  # parts that a worker has at a time: one is computed, the next waits; long ones need none that waits
 ATTEMPTS = 3  # a part that fails as often ends the run
 QUIET = 3.0  # seconds without a worker, after which that is said
 SLOW = 45.0  # seconds without an answer of any worker, after which that is said
@@ -74,11 +74,19 @@ class Crew:
         looked_at: What "look" is given.
         here: What this process is; workers that are unlike take no part.
         stop: Asked several times a second.
+        ahead: Parts that a worker has at a time.
     """
 
     def __init__(
-        self, workers: Workers, room: str, looked_at: Any, here: Identity, stop: StopRequest
+        self,
+        workers: Workers,
+        room: str,
+        looked_at: Any,
+        here: Identity,
+        stop: StopRequest,
+        ahead: int = AHEAD,
     ) -> None:
+        self._ahead = ahead
         self._workers, self._room, self._looked_at = workers, room, looked_at
         self._here, self._stop = here, stop
         self._met: set[str] = set()
@@ -102,7 +110,7 @@ class Crew:
         message: Callable[[Any], Any],
         accept: Callable[[Any, Any], None],
     ) -> None:
-        """Hand parts out, two to a worker, until all parts are done or the work is asked to stop.
+        """Hand parts out, a few to a worker, until all parts are done or the work is asked to stop.
 
         Args:
             task: What is done with each.
@@ -123,7 +131,9 @@ class Crew:
                         waiting.appendleft(again)
                 for worker in self.ready:
                     has = sum(call.worker == worker for call in self._flying.values())
-                    for part in [waiting.popleft() for _ in range(min(AHEAD - has, len(waiting)))]:
+                    for part in [
+                        waiting.popleft() for _ in range(min(self._ahead - has, len(waiting)))
+                    ]:
                         self._send(worker, task, message(part.what), part)
 
     def on_one(self, task: str, message: Any) -> Any:

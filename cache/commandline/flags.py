@@ -86,7 +86,7 @@ class StoreConfig:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots: it can stand beside another
 class ClusterConfig(StoreConfig):
     """Whose work the workers of a cluster may do."""
 

@@ -14,7 +14,7 @@ from onepass.cache.errors import CorruptFileError, OnepassError, UnreadableFileE
 from onepass.cache.made_by import MadeBy
 from onepass.cache.progress import human_seconds
 from onepass.cache.provenance import digest_array, digest_json
-from onepass.classify.heads.base import Head
+from onepass.classify.heads.base import Head, brief
 from onepass.classify.heads.lazy_rows import Mapped, Rows
 from onepass.classify.heads.storage import load_head, save_head, stored
 from onepass.classify.intervals import estimates
@@ -62,6 +62,23 @@ class Probabilities:
     test: np.ndarray
     val_predicted: np.ndarray
     test_predicted: np.ndarray
+
+
+@record
+class Probed:
+    """A probe whose files are stored.
+
+    Attributes:
+        result: Its line.
+        model: Digest of what its head has learnt.
+    """
+
+    result: ProbeResult
+    model: str
+
+    def __str__(self) -> str:
+        words = brief(self.result.params)
+        return f"{words and words + ': '}selection top-1 {100 * self.result.selection_top1:.1f} % · {human_seconds(self.result.seconds)}"
 
 
 @record
@@ -218,12 +235,22 @@ def keep(
     Returns:
         The leaderboard with the line, and the line with the number of its scoring.
     """
-    model = model_digest(outcome.head)
+    return keep_line(board, save_probe(board.folder, result, outcome, truth))
+
+
+def save_probe(folder: Path, result: ProbeResult, outcome: Outcome, truth: np.ndarray) -> Probed:
+    """Write the files of a probe into a data set's runs folder; see `save_outcome`."""
+    save_outcome(folder / "heads" / result.id, outcome, truth)
+    return Probed(result, model_digest(outcome.head))
+
+
+def keep_line(board: Leaderboard, probed: Probed) -> tuple[Leaderboard, ProbeResult]:
+    """Store the line of a probe whose files are there; see `keep`."""
+    result, model = probed.result, probed.model
     number = number_of_model(
         board.folder, board.dataset_digest, result.features_text, result.head, model
     )
     result = replace(result, scoring=number)
-    save_outcome(board.head_folder(result), outcome, truth)
     record_probe(board.folder, result, model)
     board = board.holding(result)
     board.save()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from onepass.cache.memory import within_memory
 from onepass.cache.progress import human_seconds
 from onepass.classify.analysis.series import PartedSeries, find_parted_series
 from onepass.classify.baselines import make_head
+from onepass.classify.cluster.work import run_units
 from onepass.classify.config import Budget, ClassifyConfig
 from onepass.classify.heads.base import Head
 from onepass.classify.leaderboard.records import ThrottledLog
@@ -247,6 +248,69 @@ class FoldsResult:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Folding:
+    """What the flags ask for; a unit is the number of a probe, a repeat and the number of a fold.
+
+    Attributes:
+        config: The flags.
+        dataset, features: What is read.
+        metric: What is chosen by.
+        train: The training rows, (n,).
+        dealt: The fold of each of them, for each repeat.
+        probes: What each looks at, and its head before the search.
+    """
+
+    NAME: ClassVar[str] = "folds"
+    FOUND: ClassVar[type] = Fold
+
+    config: ClassifyConfig
+    dataset: ImageDataset
+    features: list[Inputs]
+    metric: Metric
+    train: np.ndarray
+    dealt: list[np.ndarray]
+    probes: list[tuple[Inputs, Head]]
+
+    @classmethod
+    def of(cls, config: ClassifyConfig) -> Self:
+        """Open what the flags name; see `run_folds`."""
+        heads = [
+            make_head(kind, config.seed, config.class_weight) for kind in dict.fromkeys(config.head)
+        ]
+        dataset = open_dataset(config.store, config.dataset)
+        inputs = feature_inputs(config.store, dataset, config.features, config.views)
+        train = training_rows(dataset)
+        dealt = [_deal(dataset, train, config, repeat) for repeat in range(config.repeats)]
+        probes = [
+            (no_inputs(dataset), make_head("majority", config.seed)),
+            *((one, head) for one in inputs for head in heads),
+        ]
+        metric = find_metric(config.metric, find_positive(dataset, config.positive))
+        return cls(config, dataset, inputs, metric, train, dealt, probes)
+
+    def label(self, unit: tuple[int, ...]) -> str:
+        """Return what a probe, or one of its folds, is called."""
+        inputs, head = self.probes[unit[0]]
+        words = " · ".join(filter(None, [inputs.text, head.kind]))
+        fold = f", fold {unit[2] + 1} of repeat {unit[1] + 1}" if unit[1:] else ""
+        return f"[{unit[0] + 1}/{len(self.probes)}] {words}{fold}"
+
+    def part(self, repeat: int, number: int) -> Part:
+        """Return the rows of a fold."""
+        held = self.dealt[repeat] == number
+        return Part(repeat, number, self.train[~held], self.train[held])
+
+    def run(self, unit: tuple[int, int, int]) -> Fold:
+        """Run a head in a fold."""
+        (inputs, head), labels = self.probes[unit[0]], self.dataset.labels
+        work = partial(run_fold, head, labels, self.metric, self.config.budget)
+        one = [self.part(*unit[1:])]
+        classes = int(labels.max() + 1)
+        (fold,) = side_by_side(work, one, inputs.all_views(), len(self.train), classes)
+        return fold
+
+
 @within_memory
 def run_folds(config: ClassifyConfig) -> FoldsResult:
     """Run every head on every set of features in the same folds of the training rows.
@@ -262,30 +326,17 @@ def run_folds(config: ClassifyConfig) -> FoldsResult:
         OnepassError: Something is missing, unknown, stale, damaged or unusable; one line says what.
     """
     start = time.monotonic()
-    heads = [
-        make_head(kind, config.seed, config.class_weight) for kind in dict.fromkeys(config.head)
-    ]
-    dataset = open_dataset(config.store, config.dataset)
-    inputs = feature_inputs(config.store, dataset, config.features, config.views)
-    train = training_rows(dataset)
-    folds = [_deal(dataset, train, config, repeat) for repeat in range(config.repeats)]
-    probes = [
-        (no_inputs(dataset), make_head("majority", config.seed)),
-        *((one, head) for one in inputs for head in heads),
-    ]
+    work = Folding.of(config)
+    dataset, train = work.dataset, work.train
     path = config.runs / dataset.name / CrossValidation.NAME
     with exclusive(path):
-        file = _File(path, _empty(dataset, train, folds[0], config), fresh=config.fresh)
+        file = _File(path, _empty(dataset, train, work.dealt[0], config), fresh=config.fresh)
         try:
-            for number, (one, head) in enumerate(probes, 1):
-                label = (
-                    f"[{number}/{len(probes)}] {' · '.join(filter(None, [one.text, head.kind]))}"
-                )
-                _run(file, one, head, dataset.labels, train, folds, label)
+            _run(file, work)
         finally:
             file.save()
-    held = folds[0] == 0
-    series = find_parted_series(dataset, inputs[0].vectors(), train[~held], train[held])
+    held = work.dealt[0] == 0
+    series = find_parted_series(dataset, work.features[0].vectors(), train[~held], train[held])
     seconds = round(time.monotonic() - start, 1)
     return FoldsResult(path, file.found, compared(file.found), series, file.ran, seconds)
 
@@ -412,39 +463,34 @@ def _empty(
     )
 
 
-def _run(
-    file: _File,
-    inputs: Inputs,
-    head: Head,
-    labels: np.ndarray,
-    train: np.ndarray,
-    dealt: Sequence[np.ndarray],
-    label: str,
-) -> None:
-    """Run a head in the folds that are missing.
-
-    Args:
-        file: Where they are kept.
-        inputs, head: The probe.
-        labels: (N,) of all rows.
-        train: The training rows, (n,).
-        dealt: The fold of each of them, for each repeat.
-        label: What is logged before a figure.
-    """
-    probe, found = file.probe(inputs, head), file.found
-    done = {(fold.repeat, fold.number) for fold in probe.folds}
+def _run(file: _File, work: Folding) -> None:
+    """Run the heads in the folds that are missing."""
+    found, labels = file.found, work.dataset.labels
     places = [(r, k) for r in range(found.repeats) for k in range(found.folds)]
-    missing = [place for place in places if place not in done]
-    if not missing:
-        log.info(f"{label}: cached")
-        return
-    note = ThrottledLog(label)
-    work = partial(run_fold, head, labels, found.by, found.budget)
-    parts = [Part(r, k, train[dealt[r] != k], train[dealt[r] == k]) for r, k in missing]
-    for fold in side_by_side(work, parts, inputs.all_views(), len(train), int(labels.max() + 1)):
-        probe = file.add(probe, fold)
-        note(f"{len(probe.folds)} of {len(places)} folds")
-    log.info(f"{label}: {len(missing)} folds · {human_seconds(probe.seconds)}")
+    elsewhere: list[tuple[int, int, int]] = []
+    for number, (inputs, head) in enumerate(work.probes):
+        label, probe = work.label((number,)), file.probe(inputs, head)
+        done = {(fold.repeat, fold.number) for fold in probe.folds}
+        missing = [place for place in places if place not in done]
+        if not missing:
+            log.info(f"{label}: cached")
+        elif work.config.executor != "local":
+            elsewhere += [(number, *place) for place in missing]
+        else:
+            note, parts = ThrottledLog(label), [work.part(*place) for place in missing]
+            fit = partial(run_fold, head, labels, work.metric, found.budget)
+            classes = int(labels.max() + 1)
+            for fold in side_by_side(fit, parts, inputs.all_views(), len(work.train), classes):
+                probe = file.add(probe, fold)
+                note(f"{len(probe.folds)} of {len(places)} folds")
+            log.info(f"{label}: {len(missing)} folds · {human_seconds(probe.seconds)}")
+
+    def accept(unit: tuple[int, int, int], fold: Fold) -> None:
+        file.add(file.probe(*work.probes[unit[0]]), fold)
+        log.info(f"{work.label(unit)}: {human_seconds(fold.seconds)}")
+
+    if elsewhere:
+        run_units(work, elsewhere, accept)
 
 
 def run_fold(

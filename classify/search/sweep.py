@@ -7,15 +7,16 @@ interrupted resumes from its last rung or epoch and ends with the same bits.
 """
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
+from onepass.cache.artifacts import record
 from onepass.cache.errors import OnepassError
 from onepass.cache.made_by import MadeBy
 from onepass.cache.memory import within_memory
-from onepass.cache.progress import human_seconds
 from onepass.cache.provenance import digest_json
+from onepass.classify.cluster.work import run_units
 from onepass.classify.config import SweepConfig
 from onepass.classify.heads.neural.batches import steps_of
 from onepass.classify.heads.neural.dense import Dense
@@ -23,7 +24,15 @@ from onepass.classify.heads.neural.mlp import Mlp
 from onepass.classify.heads.neural.trained_head import TrainedHead
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult, only_writer
 from onepass.classify.leaderboard.history import open_board
-from onepass.classify.leaderboard.records import ThrottledLog, intact, keep, probe_id, probe_result
+from onepass.classify.leaderboard.records import (
+    Probed,
+    ThrottledLog,
+    intact,
+    keep_line,
+    probe_id,
+    probe_result,
+    save_probe,
+)
 from onepass.classify.metrics import Metric
 from onepass.classify.protocol.evaluate import ProtocolRows, metric_of, protocol_rows, run_probe
 from onepass.classify.protocol.inputs import Inputs, feature_inputs
@@ -96,6 +105,11 @@ class FeatureSweep:
         return cls(head, grid, schedule, dataset, inputs, rows, config.seed, metric)
 
     @property
+    def label(self) -> str:
+        """What it is called."""
+        return " · ".join([*self.inputs.features, f"{len(self.grid.params())} {self.head.kind}"])
+
+    @property
     def budget(self) -> str:
         """Digest of grid and schedule: the probe's budget on the leaderboard."""
         return f"sweep-{digest_json([asdict(self.grid), asdict(self.schedule)])[:12]}"
@@ -138,6 +152,83 @@ class FeatureSweep:
         )
 
 
+@record
+class Swept:
+    """What a sweep found, whose best head's files are stored."""
+
+    probed: Probed
+    record: SweepRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Sweeping:
+    """What the flags ask for; a unit is the number of a set of features.
+
+    Attributes:
+        config: The flags.
+        dataset, features: What is read.
+        sweeps: One for each set.
+    """
+
+    NAME: ClassVar[str] = "sweeps"
+    FOUND: ClassVar[type] = Swept
+
+    config: SweepConfig
+    dataset: ImageDataset
+    features: list[Inputs]
+    sweeps: list[FeatureSweep]
+
+    @classmethod
+    def of(cls, config: SweepConfig) -> Self:
+        """Open what the flags name; see `run_sweeps`."""
+        dataset = open_dataset(config.store, config.dataset)
+        features = feature_inputs(config.store, dataset, config.features)
+        sweeps = [FeatureSweep.of(config, dataset, inputs) for inputs in features]
+        config = replace(config, select=sweeps[0].rows.select)  # for all who do a part of it
+        return cls(config, dataset, features, sweeps)
+
+    @property
+    def folder(self) -> Path:
+        """Where the results of the data set lie."""
+        return self.config.runs / self.dataset.name
+
+    def label(self, unit: int) -> str:
+        """Return what a sweep is called."""
+        return self.sweeps[unit].label
+
+    def state(self, unit: int) -> StateFile:
+        """Return the file from which a sweep resumes."""
+        probe = self.sweeps[unit].probe
+        return StateFile(self.folder / "sweeps" / f"{probe}.npz", probe)
+
+    def run(self, unit: int) -> Swept:
+        """Search, choose, refit, score; store the files of the best head."""
+        sweep = self.sweeps[unit]
+        together = JointTraining(sweep.grid.params(), sweep.schedule, self.state(unit))
+        labels = sweep.dataset.labels
+        outcome = run_probe(
+            sweep.head,
+            sweep.inputs.all_views(),
+            labels,
+            sweep.rows,
+            together=together,
+            note=ThrottledLog(sweep.label),
+            metric=sweep.metric,
+        )
+        result = probe_result(
+            sweep.probe,
+            sweep.inputs,
+            outcome,
+            sweep.dataset,
+            sweep.rows,
+            seed=sweep.seed,
+            budget=sweep.budget,
+            metric=sweep.metric,
+        )
+        probed = save_probe(self.folder, result, outcome, labels[sweep.rows.val])
+        return Swept(probed, sweep.record(together, outcome.seconds))
+
+
 @within_memory
 def run_sweeps(config: SweepConfig) -> SweepsResult:
     """Sweep the grid on every set of features, and put the best head of each on the leaderboard.
@@ -151,14 +242,9 @@ def run_sweeps(config: SweepConfig) -> SweepsResult:
     Raises:
         OnepassError: Something is missing, unknown, stale, damaged or unusable; one line says what.
     """
-    dataset = open_dataset(config.store, config.dataset)
-    sweeps = [
-        FeatureSweep.of(config, dataset, inputs)
-        for inputs in feature_inputs(config.store, dataset, config.features)
-    ]
-    folder = config.runs / dataset.name
+    work = Sweeping.of(config)
+    dataset, sweeps, folder = work.dataset, work.sweeps, work.folder
     paths = tuple(folder / "sweeps" / f"{sweep.probe}.json" for sweep in sweeps)
-    records, ran = [], 0
     with only_writer(folder):
         board = open_board(
             folder,
@@ -167,20 +253,31 @@ def run_sweeps(config: SweepConfig) -> SweepsResult:
             metric=sweeps[0].metric,
             select=sweeps[0].rows.select,
         )
-        for sweep, path in zip(sweeps, paths, strict=True):
-            state = StateFile(path.with_suffix(".npz"), sweep.probe)
-            if config.fresh:
+        if config.fresh:
+            for unit, path in enumerate(paths):
                 path.unlink(missing_ok=True)
-                state.remove()
-            record = _known(board, sweep, path)
-            if record is None:
-                board, record = _run(board, sweep, state)
-                record.write(path)
-                ran += 1
-            state.remove()  # also where a kill came between the record and this
-            records.append(record)
+                work.state(unit).remove()
+        records = {
+            unit: record
+            for unit, path in enumerate(paths)
+            if (record := _known(board, sweeps[unit], path)) is not None
+        }
+
+        def accept(unit: int, found: Swept) -> None:
+            nonlocal board
+            board, _ = keep_line(board, found.probed)
+            log.info(f"{work.label(unit)}: {found.probed}")
+            found.record.write(paths[unit])
+            work.state(unit).remove()
+            records[unit] = found.record
+
+        for unit in records:
+            work.state(unit).remove()  # a kill may have come between the record and this
+        missing = [unit for unit in range(len(sweeps)) if unit not in records]
+        run_units(work, missing, accept)
     probes = tuple(board.find(sweep.probe) for sweep in sweeps)
-    return SweepsResult(dataset.name, board.path, paths, tuple(records), probes, ran)
+    found = tuple(records[unit] for unit in range(len(sweeps)))
+    return SweepsResult(dataset.name, board.path, paths, found, probes, len(missing))
 
 
 def _known(board: Leaderboard, sweep: FeatureSweep, path: Path) -> SweepRecord | None:
@@ -196,34 +293,3 @@ def _known(board: Leaderboard, sweep: FeatureSweep, path: Path) -> SweepRecord |
     if record:
         log.info(f"{' & '.join(sweep.inputs.features)}: the same sweep was run before")
     return record
-
-
-def _run(
-    board: Leaderboard, sweep: FeatureSweep, state: StateFile
-) -> tuple[Leaderboard, SweepRecord]:
-    """Search, choose, refit, score; keep the probe."""
-    together = JointTraining(sweep.grid.params(), sweep.schedule, state)
-    label = " · ".join([*sweep.inputs.features, f"{len(together.params)} {sweep.head.kind}"])
-    labels = sweep.dataset.labels
-    outcome = run_probe(
-        sweep.head,
-        sweep.inputs.all_views(),
-        labels,
-        sweep.rows,
-        together=together,
-        note=ThrottledLog(label),
-        metric=sweep.metric,
-    )
-    result = probe_result(
-        sweep.probe,
-        sweep.inputs,
-        outcome,
-        sweep.dataset,
-        sweep.rows,
-        seed=sweep.seed,
-        budget=sweep.budget,
-        metric=sweep.metric,
-    )
-    board, result = keep(board, result, outcome, labels[sweep.rows.val])
-    log.info(f"{label}: {outcome.chosen} · {human_seconds(result.seconds)}")
-    return board, sweep.record(together, outcome.seconds)
