@@ -118,7 +118,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            _check_members(members, MOST_GROWTH * path.stat().st_size, packed=True)
+            most = min(MOST_GROWTH * path.stat().st_size, MOST_UNPACKED)
+            _check_members(members, most, packed=True)
             return {m.filename.removesuffix(SUFFIX): _array(archive.read(m)) for m in members}
     except OSError:
         raise
@@ -148,7 +149,7 @@ def _check_members(members: list[zipfile.ZipInfo], most: int, *, packed: bool = 
         raise ValueError(f"expected arrays of different names, each ending with {SUFFIX}")
     if not packed and any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise ValueError("a member is compressed, which Onepass never does")
-    if sum(member.file_size for member in members) > min(most, MOST_UNPACKED):
+    if sum(member.file_size for member in members) > most:
         raise ValueError(f"its members are larger than {'is allowed' if packed else 'the file'}")
 
 

@@ -9,7 +9,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from onepass.cache.arrays import pack_arrays, unpack_arrays
+from onepass.cache import arrays
+from onepass.cache.arrays import open_arrays, pack_arrays, unpack_arrays, write_arrays
 
 
 def header(text: str, version: tuple[int, int] = (1, 0)) -> bytes:
@@ -100,3 +101,25 @@ def test_members_that_share_their_bytes_are_refused():
     tail[12:16] = len(names).to_bytes(4, "little")
     with pytest.raises(ValueError, match="larger than the file"):
         unpack_arrays(content[:start] + names + bytes(tail))
+
+
+def test_a_file_of_ours_is_mapped_once_its_bytes_are_those_that_were_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays, "MOST_UNPACKED", 100)  # what may come of a packed file
+    given = {"x": np.arange(600, dtype=np.float16).reshape(200, 3), "none": np.empty((0, 3), "i4")}
+    path = tmp_path / "arrays.npz"
+    write_arrays(path, given)
+    content = path.read_bytes()
+    assert content == pack_arrays(given)
+    found = open_arrays(path)
+    assert isinstance(found["x"], np.memmap) and found["none"].shape == (0, 3)
+    np.testing.assert_array_equal(found["x"], given["x"])
+    for place in np.linspace(0, len(content) - 1, 60).astype(int):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
+        try:
+            np.testing.assert_equal(open_arrays(path), given)
+        except ValueError:
+            continue
+    for damaged in (content[:-30], content[:500], b"", content[:300] + b"?" + content[301:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="not a file of arrays"):
+            open_arrays(path)
