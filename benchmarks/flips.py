@@ -297,7 +297,11 @@ class Trial:
             return "same"
         if not told and self._is_as_it_was(name, whole):
             return "mended"
-        return "told" if any(re.search(n, done.err) for n in named) else f"silent: {(said + told)[:3]}"  # fmt: skip
+        left = any(
+            "left instead of" in one for one in said
+        )  # `cache migrate` names it in its result
+        where = done.err + done.out if left else done.err
+        return "told" if any(re.search(n, where) for n in named) else f"silent: {(said + told)[:3]}"
 
     def _is_as_it_was(self, name: str, whole: dict) -> bool:
         try:
