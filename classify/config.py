@@ -66,7 +66,7 @@ class ClassifyConfig(ProbingConfig):
     )
     views: tuple[str, ...] = flag(
         (),
-        "stored views of the same images, such as flip: heads learn from all of them and predict "
+        "stored views of the same images, such as flip, or symmetries: heads learn from all of them and predict "
         "with their mean",
         metavar="VIEW",
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from onepass.cache.commandline.flags import ClusterConfig, flag, parse_bytes, parse_duration
 from onepass.cache.errors import UsageError
+from onepass.data.views import VIEW_HELP
 
 # What each engine computes in; "auto" takes the first that this machine has, but with Keras
 PRECISIONS_OF = {
@@ -33,7 +34,7 @@ class ExtractConfig(ClusterConfig):
     )
     view: tuple[str, ...] = flag(
         ("",),
-        "views of the image: flip, scale:FACTOR, crop:tl|tr|bl|br|center, five-crop, random:SEED (default: as it is)",
+        f"views of the image: {VIEW_HELP}, random:SEED (default: as it is)",
     )
     pooling: tuple[str, ...] = flag(
         ("avg",),

@@ -25,12 +25,13 @@ from onepass.cache.rows import (
 from onepass.cache.shards import shard_keys
 from onepass.cache.stores import AnyStore
 from onepass.data.dataset import ImageDataset
+from onepass.data.views import expand_views
 from onepass.extract.backbones import registry
 from onepass.extract.backbones.spec import BackboneSpec
 from onepass.extract.backend import default_precision, on_accelerator
 from onepass.extract.config import PRECISIONS_OF, ExtractConfig
 from onepass.extract.engines.engine import ON_CPU, Engine
-from onepass.extract.network.resize import FIVE_CROPS, view_matrices
+from onepass.extract.network.resize import view_matrices
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def make_jobs(config: ExtractConfig, dataset: ImageDataset) -> list[ExtractionJo
         InvalidInputError: A size is below the backbone's minimum, or there is no such view.
     """
     jobs = []
-    views = [v for view in config.view for v in (FIVE_CROPS if view == "five-crop" else (view,))]
+    views = expand_views(config.view, dataset.record.symmetries)
     for name in config.backbone:
         spec = registry.find_backbone(name)
         for size, view in product(config.size or (spec.native_size,), views):

@@ -9,6 +9,7 @@ from onepass.cache.errors import UsageError
 from onepass.cache.names import check_name
 from onepass.cache.stores import roots
 from onepass.classify.goals import GOAL_HELP, parse_goal
+from onepass.data.views import VIEW_HELP
 from onepass.extract.config import ENGINES, choose_engine
 
 SPLITS = ("test", "val")
@@ -41,8 +42,7 @@ class ModelsConfig(RunsConfig):
     )
     views: tuple[str, ...] = flag(
         (),
-        "views of each image that a run averages with the whole image: flip, scale:FACTOR, "
-        "crop:tl|tr|bl|br|center, five-crop",
+        f"views of each image that a run averages with the whole image: {VIEW_HELP}",
         metavar="VIEW",
     )
     weights: str = flag(

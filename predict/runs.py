@@ -12,7 +12,7 @@ from onepass.finetune.training.inference import predict_rows, restore, save_logi
 from onepass.predict.pixel_models import RunModel
 from onepass.predict.predictor import SELECTION, Predictor, split_rows
 from onepass.predict.text import view_text
-from onepass.predict.views import expand_views, with_view
+from onepass.predict.views import views_to_average, with_view
 
 
 def run_predictor(run: FinishedRun, views: tuple[str, ...] = ()) -> Predictor:
@@ -28,7 +28,7 @@ def run_predictor(run: FinishedRun, views: tuple[str, ...] = ()) -> Predictor:
     Raises:
         InvalidInputError: There is no such view, or it is drawn at random.
     """
-    expanded = expand_views(views)
+    expanded = views_to_average(views, run.dataset.record.symmetries)
     held_out = run.held_out()
 
     @cache

@@ -1,28 +1,34 @@
 """Looking at an image in several ways when it is predicted: the views of extraction, on a trained network."""
 
+from collections.abc import Collection
+
 import keras
 
 from onepass.cache.errors import InvalidInputError
+from onepass.data.views import VIEW_HELP, expand_views
 from onepass.extract.backend import as_list
 from onepass.extract.network.model import Resize
-from onepass.extract.network.resize import FIVE_CROPS, random_seed, view_matrices
+from onepass.extract.network.resize import random_seed, view_matrices
 
 
-def expand_views(views: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the views to average, each once: the whole image first, `five-crop` as its five.
+def views_to_average(views: tuple[str, ...], symmetries: Collection[str] | None) -> tuple[str, ...]:
+    """Return single views, each once, the whole image first.
+
+    Args:
+        views: Their names.
+        symmetries: Of the data set; see `expand_views`.
 
     Raises:
         InvalidInputError: One does not exist, or is drawn at random.
     """
-    named = [one for view in views for one in (FIVE_CROPS if view == "five-crop" else (view,))]
-    for view in named:
+    single = expand_views(("", *views), symmetries)
+    for view in single:
         view_matrices(8, 8, 8, view)
         if random_seed(view) is not None:
             raise InvalidInputError(
-                f"--views {view}: expected a view that is the same for every image, such as flip, "
-                "scale:1.15, crop:center or five-crop"
+                f"--views {view}: expected a view that is the same for every image: {VIEW_HELP}"
             )
-    return tuple(dict.fromkeys(("", *named)))
+    return single
 
 
 def with_view(predictor: keras.Model, view: str) -> keras.Model:

@@ -53,6 +53,18 @@ def test_flip_is_the_mirrored_image() -> None:
     np.testing.assert_array_equal(resized(image, 64, "flip"), image[:, ::-1])
 
 
+@pytest.mark.parametrize("shape", [(30, 30, 1), (24, 40, 3), (40, 24, 3)])
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_a_turned_view_is_the_turned_image_bit_for_bit(
+    shape: tuple[int, int, int], mirrored: bool, degrees: int
+) -> None:
+    image = picture(*shape)
+    expected = resized(image, 32, "flip" if mirrored else "")
+    found = resized(image, 32, f"{'flip-' if mirrored else ''}turn:{degrees}")
+    np.testing.assert_array_equal(found, np.rot90(expected, degrees // 90))
+
+
 @pytest.mark.parametrize(
     ("view", "box"),
     [

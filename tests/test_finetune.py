@@ -13,9 +13,16 @@ import numpy as np
 import processes
 import pytest
 from classify_store import write_features
+from sklearn.base import clone
 
+import onepass
+from onepass.cache.arrays import unpack_arrays
 from onepass.cache.commandline.command import DONE, STOPPED, main
 from onepass.cache.errors import CorruptFileError, InvalidInputError
+from onepass.classify.heads.storage import load_head
+from onepass.classify.leaderboard.board import Leaderboard
+from onepass.classify.protocol.evaluate import selection_rows
+from onepass.data.dataset import open_dataset
 from onepass.finetune.augmentation import draw_order
 from onepass.finetune.recipes import RECIPES
 
@@ -69,6 +76,35 @@ def test_training_starts_as_the_probe_and_learns(whole: dict) -> None:
     losses = [row["loss"] for row in whole["history"]]
     assert len(losses) == 3 and losses[2] < losses[0]
     assert whole["val_interval"][0] <= whole["val_top1"] <= whole["val_interval"][1]
+
+
+def test_a_probe_of_several_views_is_a_start_fitted_on_all_of_them(
+    places: tuple[Path, Path],
+) -> None:
+    prepared = ("prepare", "digits", "--name", "turned", "--symmetries", "quarter_turns")
+    assert run(places, "data", *prepared).returncode == 0
+    words = ("--dataset", "turned")
+    views = ("--backbone", "tiny", "--size", str(SIZE), "--view", "", "symmetries")
+    assert run(places, "extract", *words, *views).returncode == 0
+    heads = ("--head", "ridge", "--views", "symmetries", "--json")
+    board = result_of(run(places, "classify", *words, *heads))
+    trained = (*words, *START, "--rows", "200", "--epochs", "1", "--run", "turned", "--json")
+    result = result_of(run(places, "finetune", *trained))
+    assert result["probe"] == board["winner"] and result["warm_start_difference"] <= 1e-3
+    store, runs = places
+    dataset = open_dataset(store, "turned")
+    probe = Leaderboard.load(runs / "turned", "turned", dataset.digest).winner
+    assert probe.views == ("turn:90", "turn:180", "turn:270")
+    rows, _ = selection_rows(dataset, probe.seed)
+    X = [
+        onepass.open_features("turned", f"tiny@{SIZE}{view}", cache_dir=store).X[rows]
+        for view in ("", *(f"+{view}" for view in probe.views))
+    ]
+    head = load_head(runs / "turned" / "heads" / probe.id)
+    fitted = clone(head).fit(np.concatenate(X), np.tile(dataset.labels[rows], 4))
+    start = unpack_arrays((runs / "turned" / "finetune" / "turned" / "start.npz").read_bytes())
+    found = next(array for name, array in start.items() if name.endswith("bias"))
+    np.testing.assert_allclose(found, fitted.linear()[1], atol=1e-4)
 
 
 def steady(history: list[dict]) -> list[tuple]:

@@ -171,15 +171,15 @@ def test_bad_flags_are_one_clear_line(fields: dict, said: str) -> None:
 
 
 def test_views_that_cannot_be_averaged_are_refused() -> None:
-    from onepass.predict.views import expand_views
+    from onepass.predict.views import views_to_average
 
-    assert expand_views(("five-crop", "flip")) == (
+    assert views_to_average(("five-crop", "flip"), None) == (
         "", "crop:tl", "crop:tr", "crop:bl", "crop:br", "crop:center", "flip",
     )  # fmt: skip
-    assert expand_views(("flip", "flip")) == ("", "flip")
+    assert views_to_average(("flip", "flip"), None) == ("", "flip")
     for view, said in (("random:3", "the same for every image"), ("mirror", "no such|expected")):
         with pytest.raises(InvalidInputError, match=said):
-            expand_views((view,))
+            views_to_average((view,), None)
 
 
 def test_a_record_of_the_format_before_is_read(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from onepass.classify.leaderboard.board import ProbeResult
 from onepass.classify.leaderboard.result import features_text
 from onepass.classify.protocol.pixels import pixel_features
 from onepass.data.dataset import ImageDataset
+from onepass.data.views import expand_views
 
 PIXELS = "pixels@"
 
@@ -85,6 +86,7 @@ def feature_inputs(
         InvalidInputError: One holds NaN or Inf.
         CorruptFileError: One is not what was written.
     """
+    views = expand_views(views, dataset.record.symmetries)
     if texts:
         groups = [tuple(filter(None, text.split(","))) for text in texts]
         if not all(groups):

@@ -13,7 +13,7 @@ from onepass.extract.backbones.spec import BackboneSpec, Preprocessing
 from onepass.extract.backend import as_list
 from onepass.extract.engines.engine import Engine
 from onepass.extract.network.batchnorm_folding import fold_batch_norms
-from onepass.extract.network.resize import random_seed, view_matrices
+from onepass.extract.network.resize import is_transposed, random_seed, view_matrices
 
 PUBLISHED = registry.WeightsChoice()
 TOKENS = {"token": CLASS_TOKEN, "patches": PATCH_MEAN}  # layers that are poolings of the last one
@@ -36,9 +36,11 @@ class Resize(keras.layers.Layer):
         self.vertical, self.horizontal = view_matrices(
             self.height, self.width, self.size, self.view
         )
+        self.transposed = is_transposed(self.view)
 
     def call(self, pixels: Any) -> Any:
-        x = ops.cast(ops.transpose(pixels, (0, 3, 1, 2)), "float32")
+        rows, columns = (2, 1) if self.transposed else (1, 2)
+        x = ops.cast(ops.transpose(pixels, (0, 3, rows, columns)), "float32")
         if (self.height, self.width) != (self.size, self.size) or self.view:
             x = self._resized(x)
         x = ops.transpose(x, (0, 2, 3, 1))
@@ -46,7 +48,7 @@ class Resize(keras.layers.Layer):
 
     def _resized(self, x: Any) -> Any:
         """The longer side first, as Pillow does: less to compute."""
-        if self.height > self.width:
+        if (self.height > self.width) != self.transposed:
             x = _grey_levels(ops.matmul(self.vertical, x))
             return _grey_levels(ops.matmul(x, self.horizontal.T))
         x = _grey_levels(ops.matmul(x, self.horizontal.T))

@@ -5,13 +5,14 @@ import re
 import numpy as np
 
 from onepass.cache.errors import InvalidInputError
+from onepass.data.views import VIEW_HELP
 
 VIEW = re.compile(
-    r"flip|random:(?P<seed>\d+)|scale:(?P<scale>\d+(\.\d+)?)|crop:(?P<crop>tl|tr|bl|br|center)"
+    r"(?P<mirrored>flip)?((?(mirrored)-|)turn:(?P<turn>90|180|270))?|random:(?P<seed>\d+)|scale:(?P<scale>\d+(\.\d+)?)"
+    r"|crop:(?P<crop>tl|tr|bl|br|center)"
 )
 CROP_SHARE = 0.875  # of the side that a crop view keeps, as in ImageNet evaluation (224 of 256)
 PILLOW_UNIT = 1 << 22  # Pillow's weights are whole multiples of 1 / this: ties round alike then
-FIVE_CROPS = tuple(f"crop:{where}" for where in ("tl", "tr", "bl", "br", "center"))
 
 
 def bicubic_matrix(
@@ -57,20 +58,20 @@ def view_matrices(
         height: Of the stored image (px).
         width: Of the stored image (px).
         size: Side that the backbone sees (px).
-        view: "" for the whole image, `flip` (left to right), `scale:1.15` (the middle, enlarged by
-            that factor), or `crop:tl|tr|bl|br|center` (a part of 7/8 of the side).
+        view: "" for the whole image, `flip` (left to right), `turn:90` (counter-clockwise by so many degrees),
+            `flip-turn:90` (first the one, then the other), `scale:1.15` (the middle, enlarged by that factor), or
+            `crop:tl|tr|bl|br|center` (a part of 7/8 of the side).
 
     Returns:
-        Vertical (size, height) and horizontal (size, width), float32.
+        Vertical (size, height) and horizontal (size, width), float32; where `is_transposed(view)`, those of the
+        transposed image, (size, width) and (size, height).
 
     Raises:
         InvalidInputError: There is no such view.
     """
     match = VIEW.fullmatch(view)
     if view and not match:
-        raise InvalidInputError(
-            f"view {view!r}: expected flip, scale:FACTOR, crop:tl|tr|bl|br|center, five-crop or random:SEED"
-        )
+        raise InvalidInputError(f"view {view!r}: expected {VIEW_HELP} or random:SEED")
     share, place = 1.0, "center"
     if match and match["scale"]:
         share = 1 / float(match["scale"]) if float(match["scale"]) >= 1 else 0.0
@@ -82,7 +83,21 @@ def view_matrices(
     right = {"l": 0.0, "r": 1.0}.get(place[1], 0.5) if place != "center" else 0.5
     vertical = bicubic_matrix(height, size, (1 - share) * height * down, share * height)
     horizontal = bicubic_matrix(width, size, (1 - share) * width * right, share * width)
-    return vertical, horizontal[::-1].copy() if view == "flip" else horizontal
+    if match and match["mirrored"]:
+        horizontal = horizontal[::-1]
+    turn = match["turn"] if match else None
+    if turn == "90":
+        vertical, horizontal = horizontal[::-1], vertical
+    elif turn == "180":
+        vertical, horizontal = vertical[::-1], horizontal[::-1]
+    elif turn == "270":
+        vertical, horizontal = horizontal, vertical[::-1]
+    return np.ascontiguousarray(vertical), np.ascontiguousarray(horizontal)
+
+
+def is_transposed(view: str) -> bool:
+    """Say whether rows and columns of the image change places in a view, before its matrices are used."""
+    return view.endswith(("turn:90", "turn:270"))
 
 
 def random_seed(view: str) -> int | None:

@@ -11,10 +11,10 @@ from sklearn.base import clone
 
 from onepass.cache.errors import InvalidInputError, UsageError
 from onepass.classify.heads.class_weight import class_weights
-from onepass.classify.heads.lazy_rows import take
 from onepass.classify.metrics import Metric, find_metric
 from onepass.classify.protocol.evaluate import find_positive, protocol_rows
 from onepass.classify.protocol.inputs import inputs_of
+from onepass.classify.protocol.views import repeated, stacked
 from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.extract.backbones.registry import WeightsChoice, find_backbone
 from onepass.extract.backend import default_precision
@@ -219,7 +219,8 @@ class Session:
             log.info(
                 f"{self.start.text}: fitted anew on {len(rows.head):,} rows, without the selection split"
             )
-            fitted = clone(head).fit(take(inputs.vectors(), rows.head), labels[rows.head])
+            views = inputs.all_views()
+            fitted = clone(head).fit(stacked(views, rows.head), repeated(labels[rows.head], views))
             if path is None:
                 return fitted.linear()
             linear = dict(zip(("weights", "bias"), fitted.linear(), strict=True))

@@ -37,8 +37,8 @@ class Start:
 def choose_start(config: FinetuneConfig, dataset: ImageDataset) -> Start:
     """Return the leaderboard's best probe that a network can start from.
 
-    Such a probe is linear, on one backbone, without a view: its scaler and weights fold into one
-    dense layer.
+    Such a probe is linear, on one backbone, and looks at the whole image, whatever views it learnt from besides: its
+    scaler and weights fold into one dense layer.
 
     Raises:
         MissingFileError: There is no leaderboard, or none of its probes can be started from.
@@ -48,9 +48,9 @@ def choose_start(config: FinetuneConfig, dataset: ImageDataset) -> Start:
     board = Leaderboard.load(config.runs / config.dataset, config.dataset, dataset.digest)
     named = "" if config.from_ == "auto" else config.from_
     for probe in board.ranked:
-        if len(probe.keys) != 1 or (named and not is_named(probe.features_text, named)):
+        if len(probe.features) != 1 or (named and not is_named(probe.features[0], named)):
             continue
-        key = probe.keys[0]
+        key = probe.keys[0]  # of the plain view: those of others follow
         if key.view or not (board.head_folder(probe) / "head.json").exists():
             continue
         head = load_head(board.head_folder(probe))
