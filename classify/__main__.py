@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 from onepass.cache.commandline.command import Command, OnSignal, main
+from onepass.cache.later import imported, later
 from onepass.classify.analysis.text import inspect_text, next_text, transfer_text
 from onepass.classify.config import (
     ClassifyConfig,
@@ -19,55 +20,13 @@ from onepass.classify.text import classify_text, ensemble_text, sweep_text
 
 
 def _classify(config: ClassifyConfig) -> Any:
-    if config.folds:
-        from onepass.classify.resampling.folds import run_folds
-
-        return run_folds(config)
-    from onepass.classify.pipeline import run_probes
-
-    return run_probes(config)
+    work = "resampling.folds:run_folds" if config.folds else "pipeline:run_probes"
+    return imported(f"onepass.classify.{work}")(config)
 
 
 def _classify_text(result: Any) -> str:
-    from onepass.classify.resampling.folds import FoldsResult
-
-    return folds_text(result) if isinstance(result, FoldsResult) else classify_text(result)
-
-
-def _ensemble(config: EnsembleConfig) -> Any:
-    from onepass.classify.ensemble import run_ensemble
-
-    return run_ensemble(config)
-
-
-def _sweep(config: SweepConfig) -> Any:
-    from onepass.classify.search.sweep import run_sweeps
-
-    return run_sweeps(config)
-
-
-def _curve(config: CurveConfig) -> Any:
-    from onepass.classify.resampling.curve import run_curve
-
-    return run_curve(config)
-
-
-def _transfer(config: TransferConfig) -> Any:
-    from onepass.classify.analysis.transferability import score_features
-
-    return score_features(config)
-
-
-def _inspect(config: InspectConfig) -> Any:
-    from onepass.classify.analysis.inspection import inspect_dataset
-
-    return inspect_dataset(config)
-
-
-def _next(config: NextConfig) -> Any:
-    from onepass.classify.analysis.labelling import choose_next
-
-    return choose_next(config)
+    is_folds = isinstance(result, imported("onepass.classify.resampling.folds:FoldsResult"))
+    return folds_text(result) if is_folds else classify_text(result)
 
 
 COMMANDS = [
@@ -88,7 +47,7 @@ COMMANDS = [
         "ensemble",
         "Put probes of the leaderboard together: average or stack their probabilities.",
         EnsembleConfig,
-        _ensemble,
+        later("onepass.classify.ensemble:run_ensemble"),
         ensemble_text,
         OnSignal.RESUME,
         made=lambda result: result.leaderboard.parent / "heads" / result.ensembles[0].id,
@@ -101,7 +60,7 @@ COMMANDS = [
         "sweep",
         "Train many heads together, drop the worse ones early, keep the best.",
         SweepConfig,
-        _sweep,
+        later("onepass.classify.search.sweep:run_sweeps"),
         sweep_text,
         OnSignal.RESUME,
         made=lambda result: result.paths[0],
@@ -114,7 +73,7 @@ COMMANDS = [
         "curve",
         "Measure the learning curve: what twice as many labelled images would be worth.",
         CurveConfig,
-        _curve,
+        later("onepass.classify.resampling.curve:run_curve"),
         curve_text,
         OnSignal.RESUME,
         made=lambda result: result.path,
@@ -127,7 +86,7 @@ COMMANDS = [
         "transfer",
         "Rank features by LogME, H-score, NCE and LEEP, before anything is trained.",
         TransferConfig,
-        _transfer,
+        later("onepass.classify.analysis.transferability:score_features"),
         transfer_text,
         OnSignal.RESUME,
         made=lambda result: result.path,
@@ -140,7 +99,7 @@ COMMANDS = [
         "inspect",
         "Say what the features say about the data: label errors, duplicates, outliers, hard classes.",
         InspectConfig,
-        _inspect,
+        later("onepass.classify.analysis.inspection:inspect_dataset"),
         inspect_text,
         OnSignal.RESUME,
         made=lambda result: result.path,
@@ -153,7 +112,7 @@ COMMANDS = [
         "next",
         "Say which unlabelled images to label next: those that teach the probe most.",
         NextConfig,
-        _next,
+        later("onepass.classify.analysis.labelling:choose_next"),
         next_text,
         made=lambda result: result.table,
         examples=(

@@ -1,11 +1,9 @@
 """onepass data prepare | relabel | export | list | show | verify."""
 
 import sys
-from importlib import import_module
-from typing import Any
 
 from onepass.cache.commandline.command import Command, OnSignal, main
-from onepass.cache.stopping import StopRequest
+from onepass.cache.later import later
 from onepass.data.config import (
     EmbeddingsConfig,
     ExportConfig,
@@ -16,35 +14,13 @@ from onepass.data.config import (
     VerifyConfig,
 )
 
-
-def _prepare(config: PrepareConfig, stop: StopRequest) -> Any:
-    from onepass.data.prepare import prepare_dataset
-
-    return prepare_dataset(config, stop)
-
-
-def _prepared_text(result: Any) -> str:
-    from onepass.data.summary import prepared_text
-
-    return prepared_text(result)
-
-
-def _later(module: str, name: str) -> Any:
-    """Return a function of a module of this room that is imported when it is called."""
-
-    def call(argument: Any) -> Any:
-        return getattr(import_module(f"onepass.data.{module}"), name)(argument)
-
-    return call
-
-
 COMMANDS = [
     Command(
         "prepare",
         "Decode the images of a source once and store them as rows.",
         PrepareConfig,
-        _prepare,
-        _prepared_text,
+        later("onepass.data.prepare:prepare_dataset"),
+        later("onepass.data.summary:prepared_text"),
         OnSignal.STOP,
         made=lambda result: result.summary and result.summary.path,
         examples=(
@@ -56,8 +32,8 @@ COMMANDS = [
         "relabel",
         "Change labels by a table, and nothing else: no image is decoded, no vector computed.",
         RelabelConfig,
-        _later("relabel", "relabel"),
-        _later("relabel", "relabelled_text"),
+        later("onepass.data.relabel:relabel"),
+        later("onepass.data.relabel:relabelled_text"),
         examples=(
             "onepass data relabel digits --labels digits-labels.csv",
             "onepass data relabel my-images --labels corrected.csv",
@@ -67,8 +43,8 @@ COMMANDS = [
         "export",
         "Write the labels as a table, to be edited and given to relabel.",
         ExportConfig,
-        _later("relabel", "export_labels"),
-        _later("relabel", "exported_text"),
+        later("onepass.data.relabel:export_labels"),
+        later("onepass.data.relabel:exported_text"),
         examples=(
             "onepass data export digits --labels",
             "onepass data export my-images --labels --out corrected.csv",
@@ -78,8 +54,8 @@ COMMANDS = [
         "list",
         "The data sets that are prepared, and those that can be.",
         ListConfig,
-        _later("listing", "list_datasets"),
-        _later("listing", "list_text"),
+        later("onepass.data.listing:list_datasets"),
+        later("onepass.data.listing:list_text"),
         examples=(
             "onepass data list",
             "onepass data list --json",
@@ -89,8 +65,8 @@ COMMANDS = [
         "show",
         "All that is known of one: classes, source, licence, published results.",
         ShowConfig,
-        _later("listing", "show_dataset"),
-        _later("listing", "show_text"),
+        later("onepass.data.listing:show_dataset"),
+        later("onepass.data.listing:show_text"),
         examples=(
             "onepass data show digits",
             "onepass data show my-images --history",
@@ -100,8 +76,8 @@ COMMANDS = [
         "verify",
         "Read every byte and compare it with the digests.",
         VerifyConfig,
-        _later("listing", "verify_datasets"),
-        _later("listing", "verified_text"),
+        later("onepass.data.listing:verify_datasets"),
+        later("onepass.data.listing:verified_text"),
         examples=(
             "onepass data verify",
             "onepass data verify digits",
@@ -115,8 +91,8 @@ CACHE_COMMANDS = [
         "export",
         "Write feature vectors with names, labels and splits as a file for other programs.",
         EmbeddingsConfig,
-        _later("embeddings", "export_embeddings"),
-        _later("embeddings", "exported_text"),
+        later("onepass.data.embeddings:export_embeddings"),
+        later("onepass.data.embeddings:exported_text"),
         made=lambda result: result.paths[0],
         examples=(
             "onepass cache export digits/efficientnet_lite0@224 --out digits.parquet",

@@ -1,44 +1,25 @@
 """onepass finetune [find-lr | ablate | errors]: train only the winner, end to end."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from onepass.cache.commandline.command import Command, OnSignal, main
-from onepass.cache.keras_settings import loading_keras
+from onepass.cache.later import later
 from onepass.cache.stopping import StopRequest
-from onepass.finetune.config import (
-    AblateConfig,
-    ErrorsConfig,
-    FinetuneConfig,
-)
+from onepass.finetune.config import AblateConfig, ErrorsConfig, FinetuneConfig
 from onepass.finetune.text import ablation_text, errors_text, rate_text, train_text
 from onepass.finetune.training.hosts import first, together
 
 
-def _train(config: FinetuneConfig, stop: StopRequest) -> Any:
-    with together(config.coordinator, config.processes, config.process):
-        with loading_keras():
-            from onepass.finetune.pipeline import run_finetune
-        return run_finetune(config, stop)
+def _with_others(place: str) -> Callable[..., Any]:
+    """Return what `later` returns, done together with the other processes of a run, where there are any."""
 
+    def work(config: FinetuneConfig, *stop: StopRequest) -> Any:
+        with together(config.coordinator, config.processes, config.process):
+            return later(place, keras=True)(config, *stop)
 
-def _errors(config: ErrorsConfig) -> Any:
-    from onepass.finetune.errors import analyse_errors
-
-    return analyse_errors(config)
-
-
-def _find_rate(config: FinetuneConfig) -> Any:
-    with together(config.coordinator, config.processes, config.process):
-        with loading_keras():
-            from onepass.finetune.finder import find_learning_rate
-        return find_learning_rate(config)
-
-
-def _ablate(config: AblateConfig, stop: StopRequest) -> Any:
-    with loading_keras():
-        from onepass.finetune.ablate import ablate
-    return ablate(config, stop)
+    return work
 
 
 COMMANDS = [
@@ -46,7 +27,7 @@ COMMANDS = [
         "",
         "Train the winning backbone end to end, from its probe.",
         FinetuneConfig,
-        _train,
+        _with_others("onepass.finetune.pipeline:run_finetune"),
         train_text,
         OnSignal.STOP,
         made=lambda result: result.folder if first() else None,
@@ -59,7 +40,7 @@ COMMANDS = [
         "find-lr",
         "Look for a learning rate: raise it step by step and watch the loss.",
         FinetuneConfig,
-        _find_rate,
+        _with_others("onepass.finetune.finder:find_learning_rate"),
         rate_text,
         examples=(
             "onepass finetune find-lr --dataset digits",
@@ -70,7 +51,7 @@ COMMANDS = [
         "ablate",
         "Train short runs with each part of the augmentation left out, and compare them.",
         AblateConfig,
-        _ablate,
+        later("onepass.finetune.ablate:ablate", keras=True),
         ablation_text,
         OnSignal.STOP,
         made=lambda result: result.path,
@@ -83,7 +64,7 @@ COMMANDS = [
         "errors",
         "Show what a finished run gets wrong.",
         ErrorsConfig,
-        _errors,
+        later("onepass.finetune.errors:analyse_errors"),
         errors_text,
         made=lambda result: result.path,
         examples=(

@@ -5,6 +5,7 @@ from typing import Any
 
 from onepass.cache.commandline.command import Command, main
 from onepass.cache.keras_settings import loading_keras
+from onepass.cache.later import imported, later
 from onepass.predict.config import ExportConfig, PredictConfig, SimilarConfig
 from onepass.predict.text import export_text, pictures_text, predict_text
 
@@ -14,31 +15,11 @@ def _predict(config: PredictConfig) -> Any:
     if config.images:
         with loading_keras():
             import onepass.predict.runs  # noqa: F401  (TensorFlow talks while it loads)
-    from onepass.predict.pipeline import write_predictions
-
-    return write_predictions(config)
+    return imported("onepass.predict.pipeline:write_predictions")(config)
 
 
 def _text(result: Any) -> str:
     return predict_text(result) if hasattr(result, "record") else pictures_text(result)
-
-
-def _export(config: ExportConfig) -> Any:
-    with loading_keras():
-        from onepass.predict.export import export_model
-    return export_model(config)
-
-
-def _similar(config: SimilarConfig) -> Any:
-    with loading_keras():
-        from onepass.predict.similar import find_similar
-    return find_similar(config)
-
-
-def _similar_text(result: Any) -> str:
-    from onepass.predict.similar import similar_text
-
-    return similar_text(result)
 
 
 COMMANDS = [
@@ -59,7 +40,7 @@ COMMANDS = [
         "export",
         "Write a model as a folder for another machine, or as one network for other programs.",
         ExportConfig,
-        _export,
+        later("onepass.predict.export:export_model", keras=True),
         export_text,
         made=lambda result: result.labels.parent,
         examples=(
@@ -75,8 +56,8 @@ DATA_COMMANDS = [
         "similar",
         "Find the stored images that are most like others, stored or new, by their vectors.",
         SimilarConfig,
-        _similar,
-        _similar_text,
+        later("onepass.predict.similar:find_similar", keras=True),
+        later("onepass.predict.similar:similar_text"),
         made=lambda result: result.sheet,
         examples=(
             "onepass data similar digits new-images --count 3",

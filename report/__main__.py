@@ -1,31 +1,18 @@
 """onepass report: one self-contained HTML page of a data set's results."""
 
 import sys
-from typing import Any
 
 from onepass.cache.commandline.command import Command, main
+from onepass.cache.later import later
 from onepass.report.config import ReportConfig
-
-
-def _work(config: ReportConfig) -> Any:
-    from onepass.report.page import write_page
-
-    return write_page(config)
-
-
-def _text(result: Any) -> str:
-    from onepass.report.text import page_text
-
-    return page_text(result)
-
 
 COMMANDS = [
     Command(
         "",
         "Write one self-contained HTML page of a data set's results.",
         ReportConfig,
-        _work,
-        _text,
+        later("onepass.report.page:write_page"),
+        later("onepass.report.page:page_text"),
         made=lambda result: result.path,
         examples=(
             "onepass report --dataset digits",

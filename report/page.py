@@ -9,11 +9,12 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from onepass.cache.commandline.advice import onepass_command
 from onepass.cache.commandline.flags import RunsConfig
 from onepass.cache.errors import UsageError
 from onepass.cache.files import write_atomic
 from onepass.cache.locks import exclusive
-from onepass.cache.progress import counted
+from onepass.cache.progress import counted, human_bytes
 from onepass.report import numbers
 from onepass.report.config import ReportConfig
 from onepass.report.context import ReportContext, open_context
@@ -84,6 +85,19 @@ def write_page(config: ReportConfig) -> PageResult:
         figure_names=[figure.name for figure in figures],
         notes=context.notes,
     )
+
+
+def page_text(result: PageResult) -> str:
+    """Return what is on the page, what was left out, and where the files are."""
+    lines = [
+        f"{result.dataset}: {counted(result.probes, 'probe')}, {counted(result.runs, 'fine-tuned run')}"
+    ]
+    lines += [f"Left out: {note}" for note in result.notes]
+    lines.append(f"Figures: {result.figures} (PNG, and their numbers as CSV)")
+    lines.append(f"Page: {result.path} ({human_bytes(result.bytes)}, needs no network)")
+    command = onepass_command("report", "--dataset", result.dataset, "--open")
+    lines.append(f"Next: {command}, or send the file as it is")
+    return "\n".join(lines)
 
 
 def only_dataset(config: RunsConfig) -> str:

@@ -1,9 +1,9 @@
 """The heads by name; a head's module is imported when the head is asked for, not before."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from onepass.cache.errors import unknown_name
+from onepass.cache.later import imported
 
 if TYPE_CHECKING:
     from onepass.classify.heads.base import Head
@@ -38,5 +38,4 @@ def find_head(name: str) -> "type[Head]":
     known = PROBES | BASELINES | ENSEMBLES
     if name not in known:
         raise unknown_name("head", name, PROBES)
-    module, _, attribute = known[name].partition(":")
-    return getattr(import_module(module), attribute)
+    return imported(known[name])

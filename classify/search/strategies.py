@@ -1,9 +1,9 @@
 """How the hyper-parameters of each kind of head are searched; imported when it is asked for."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from onepass.cache.errors import unknown_name
+from onepass.cache.later import imported
 
 if TYPE_CHECKING:
     from onepass.classify.search.search import Strategy
@@ -33,5 +33,4 @@ def find_strategy(kind: str) -> "Strategy":
     """
     if kind not in STRATEGIES:
         raise unknown_name("search strategy", kind, STRATEGIES)
-    module, _, attribute = STRATEGIES[kind].partition(":")
-    return getattr(import_module(module), attribute)
+    return imported(STRATEGIES[kind])

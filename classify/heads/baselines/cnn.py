@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ PIECE = 512  # rows that are predicted at a time
 LAYERS = ("first", "second", "third", "last")
 
 
+@dataclass(eq=False, repr=False)
 class Cnn(Head):
     """Three convolutions with pooling, dropout and softmax, by Adam; Keras runs it.
 
@@ -41,23 +43,13 @@ class Cnn(Head):
         "last_bias_": ("K", "f"),
     }
 
-    def __init__(
-        self,
-        height: int = 0,
-        width: int = 0,
-        epochs: int = 8,
-        dropout: float = 0.4,
-        learning_rate: float = 1e-3,
-        batch_size: int = 128,
-        seed: int = 0,
-    ) -> None:
-        self.height = height
-        self.width = width
-        self.epochs = epochs
-        self.dropout = dropout
-        self.learning_rate = learning_rate
-        self.batch_size = batch_size
-        self.seed = seed
+    height: int = 0
+    width: int = 0
+    epochs: int = 8
+    dropout: float = 0.4
+    learning_rate: float = 1e-3
+    batch_size: int = 128
+    seed: int = 0
 
     def fit(self, X: Any, y: Any) -> Self:
         """Train for `epochs`; see `Head.fit`."""

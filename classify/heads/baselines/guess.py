@@ -1,5 +1,6 @@
 """A random guess: the score of a classifier that knows only how many classes there are."""
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -11,6 +12,7 @@ from onepass.classify.heads.lazy_rows import blocks
 JITTER = 1e-3  # of the logits: the probabilities are 1/K but for a thousandth
 
 
+@dataclass(eq=False, repr=False)
 class Guess(Head):
     """Draws each row's class evenly; its expected accuracy is 1/K, whatever the rows.
 
@@ -23,8 +25,7 @@ class Guess(Head):
     kind = "guess"
     ARRAYS: ClassVar[dict[str, tuple[str, str]]] = {**Head.ARRAYS}
 
-    def __init__(self, seed: int = 0) -> None:
-        self.seed = seed
+    seed: int = 0
 
     def fit(self, X: Any, y: Any) -> Self:
         """Remember the classes; see `Head.fit`."""

@@ -1,6 +1,7 @@
 """The backbone's own ImageNet classes, taken as they are: no training at all."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,6 +16,7 @@ ABSENT = -1  # no ImageNet class
 BEHIND = 1.0  # how far (nats) a class without a logit lies behind the last one that has one
 
 
+@dataclass(eq=False, repr=False)
 class ImageNet(Head):
     """Picks among the classes' own ImageNet logits; learns nothing from the rows.
 
@@ -26,8 +28,7 @@ class ImageNet(Head):
     kind = "imagenet"
     ARRAYS: ClassVar[dict[str, tuple[str, str]]] = {**Head.ARRAYS, "columns_": ("K", "i")}
 
-    def __init__(self, columns: Sequence[int] = ()) -> None:
-        self.columns = columns
+    columns: Sequence[int] = ()
 
     def fit(self, X: Any, y: Any) -> Self:
         """Check that the columns are there; see `Head.fit`."""

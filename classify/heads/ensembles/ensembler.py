@@ -4,6 +4,7 @@ Both take the members' log-probabilities side by side, (n, M · K), and are stor
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -18,6 +19,7 @@ from onepass.classify.metrics import softmax
 ROUNDS, SETTLED = 2_000, 1e-7
 
 
+@dataclass(eq=False, repr=False)
 class Ensembler(Head):
     """One weight for each member and one bias for each class.
 
@@ -35,8 +37,7 @@ class Ensembler(Head):
         "bias_": ("K", "f"),
     }
 
-    def __init__(self, members: int = 1) -> None:
-        self.members = members
+    members: int = 1
 
     def check(self, X: Any) -> Rows:
         """Return log-probabilities, float32 (n, M · K)."""
@@ -84,6 +85,7 @@ class Average(Ensembler):
         return out
 
 
+@dataclass(eq=False, repr=False)
 class Stack(Ensembler):
     """Multinomial logistic regression on the members' log-probabilities.
 
@@ -99,9 +101,7 @@ class Stack(Ensembler):
 
     kind = "stack"
 
-    def __init__(self, members: int = 1, penalty: float = 0.1) -> None:
-        super().__init__(members)
-        self.penalty = penalty
+    penalty: float = 0.1
 
     def fit(self, X: Any, y: Any) -> Self:
         """Minimise mean log-loss + penalty; see `Average.fit` for the arguments."""

@@ -1,5 +1,6 @@
 """The nearest class mean."""
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from onepass.classify.heads.scaler import Scaler
 METRICS = ("euclidean", "cosine")
 
 
+@dataclass(eq=False, repr=False)
 class Centroid(Head):
     """Assigns each row to the class whose mean is nearest, in standardised features.
 
@@ -38,9 +40,8 @@ class Centroid(Head):
         "means_": ("DK", "f"),
     }
 
-    def __init__(self, metric: str = "cosine", temperature: float = 0.1) -> None:
-        self.metric = metric
-        self.temperature = temperature
+    metric: str = "cosine"
+    temperature: float = 0.1
 
     def fit(self, X: Any, y: Any) -> Self:
         """Take the mean of each class; see `Head.fit`."""

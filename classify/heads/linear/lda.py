@@ -12,6 +12,7 @@ from onepass.classify.heads.linear.cholesky import solve
 from onepass.classify.heads.linear.moments import Moments
 
 
+@dataclass(eq=False, repr=False)
 class Lda(LinearHead):
     """Gaussian classes of one covariance, which is shrunk towards a multiple of the identity.
 
@@ -30,12 +31,9 @@ class Lda(LinearHead):
     kind = "lda"
     CALIBRATED: ClassVar[tuple[str, ...]] = ("temperature",)
 
-    def __init__(
-        self, shrinkage: float = 0.2, temperature: float = 1.0, class_weight: str | None = None
-    ) -> None:
-        self.shrinkage = shrinkage
-        self.temperature = temperature
-        self.class_weight = class_weight
+    shrinkage: float = 0.2
+    temperature: float = 1.0
+    class_weight: str | None = None
 
     def fit(self, X: Any, y: Any) -> Self:
         """Solve for this shrinkage; see `Head.fit`."""

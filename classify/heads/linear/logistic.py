@@ -1,6 +1,7 @@
 """Multinomial logistic regression."""
 
 import warnings
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from onepass.classify.heads.linear.solver import Point, Solver
 from onepass.classify.heads.scaler import Scaler
 
 
+@dataclass(eq=False, repr=False)
 class Logistic(LinearHead):
     """Softmax regression on standardised features, by the solver of `onepass.classify.heads.linear.solver`.
 
@@ -37,17 +39,10 @@ class Logistic(LinearHead):
     version = 4
     FACTS: ClassVar[tuple[str, ...]] = (*LinearHead.FACTS, "n_iter_", "converged_")
 
-    def __init__(
-        self,
-        C: float = 1e-2,
-        tol: float = 2e-5,
-        max_iter: int = 200,
-        class_weight: str | None = None,
-    ) -> None:
-        self.C = C
-        self.tol = tol
-        self.max_iter = max_iter
-        self.class_weight = class_weight
+    C: float = 1e-2
+    tol: float = 2e-5
+    max_iter: int = 200
+    class_weight: str | None = None
 
     def fit(self, X: Any, y: Any) -> Self:
         """Solve from zero; see `Head.fit`."""

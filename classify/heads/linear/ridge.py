@@ -13,6 +13,7 @@ from onepass.classify.heads.linear.moments import Moments
 from onepass.classify.heads.scaler import Scaler
 
 
+@dataclass(eq=False, repr=False)
 class Ridge(LinearHead):
     """Least squares on indicator targets, in closed form.
 
@@ -30,12 +31,9 @@ class Ridge(LinearHead):
     version = 4
     CALIBRATED: ClassVar[tuple[str, ...]] = ("temperature",)
 
-    def __init__(
-        self, penalty: float = 0.1, temperature: float = 0.1, class_weight: str | None = None
-    ) -> None:
-        self.penalty = penalty
-        self.temperature = temperature
-        self.class_weight = class_weight
+    penalty: float = 0.1
+    temperature: float = 0.1
+    class_weight: str | None = None
 
     def fit(self, X: Any, y: Any) -> Self:
         """Solve for this penalty; see `Head.fit`."""

@@ -1,5 +1,6 @@
 """The k nearest neighbours by cosine, the nearer ones counting more."""
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ LONG = 10**10  # comparisons, about ten seconds: their progress is shown
 PRIOR = 0.01  # of the votes go to the classes by their share: no class is impossible
 
 
+@dataclass(eq=False, repr=False)
 class Neighbours(Head):
     """Votes of the nearest fitted rows, by cosine of standardised features.
 
@@ -45,12 +47,9 @@ class Neighbours(Head):
         "numbers_": ("N", "i"),
     }
 
-    def __init__(
-        self, k: int = 20, temperature: float = 0.07, class_weight: str | None = None
-    ) -> None:
-        self.k = k
-        self.temperature = temperature
-        self.class_weight = class_weight
+    k: int = 20
+    temperature: float = 0.07
+    class_weight: str | None = None
 
     def fit(self, X: Any, y: Any) -> Self:
         """Keep the rows; see `Head.fit`."""

@@ -12,9 +12,7 @@ from onepass.classify.heads.scaler import Scaler
 
 @dataclass(eq=False, repr=False)
 class Dense(TrainedHead, LinearHead):
-    """Softmax regression by stochastic gradients with dropout on its standardised features; see
-    `TrainedHead`.
-    """
+    """Softmax regression by stochastic gradients with dropout on its features; see `TrainedHead`."""
 
     kind = "dense"
     version = 3

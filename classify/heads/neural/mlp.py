@@ -1,5 +1,6 @@
 """Two dense layers behind dropout: the second head of De (2020)."""
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -11,6 +12,7 @@ from onepass.classify.heads.neural.trained_head import TrainedHead
 from onepass.classify.heads.scaler import Scaler
 
 
+@dataclass(eq=False, repr=False)
 class Mlp(TrainedHead):
     """Dropout, dense (ReLU), dropout, dense (softmax) on standardised features.
 
@@ -41,37 +43,9 @@ class Mlp(TrainedHead):
         "bias_": ("K", "f"),
     }
 
-    def __init__(  # noqa: PLR0913  an estimator's hyper-parameters are keywords of its own
-        self,
-        dropout: float = 0.65,
-        hidden_dropout: float = 0.25,
-        hidden: int = 512,
-        epochs: int = 10,
-        learning_rate: float | None = None,
-        l1: float = 0.0,
-        l2: float = 0.0,
-        optimizer: str = "adam",
-        label_smoothing: float = 0.0,
-        mixup: float = 0.0,
-        ema: float = 0.99,
-        batch_size: int = 256,
-        seed: int = 0,
-        class_weight: str | None = None,
-    ) -> None:
-        self.dropout = dropout
-        self.hidden_dropout = hidden_dropout
-        self.hidden = hidden
-        self.epochs = epochs
-        self.learning_rate = learning_rate
-        self.l1 = l1
-        self.l2 = l2
-        self.optimizer = optimizer
-        self.label_smoothing = label_smoothing
-        self.mixup = mixup
-        self.ema = ema
-        self.batch_size = batch_size
-        self.seed = seed
-        self.class_weight = class_weight
+    dropout: float = 0.65
+    hidden_dropout: float = 0.25
+    hidden: int = 512
 
     def layers(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """See `TrainedHead.layers`."""
