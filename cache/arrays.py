@@ -8,7 +8,7 @@ import io
 import math
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -41,6 +41,28 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> str:
         with temporary.open("wb") as file:
             _write(file, arrays)
         return digest_content(temporary)
+
+
+def remembered(
+    path: Path, key: Mapping[str, np.ndarray], name: str, make: Callable[[], np.ndarray]
+) -> np.ndarray:
+    """Return the array that such a file holds beside an equal key, else make it, and keep it there.
+
+    Args:
+        path: The file; a damaged one is none.
+        key: Arrays by name, which say what it is the array of.
+        name: Of the array.
+        make: Makes it.
+    """
+    try:
+        kept = unpack_arrays(path.read_bytes())
+        if all(np.array_equal(kept[part], array) for part, array in key.items()):
+            return kept[name]
+    except (OSError, ValueError, KeyError):
+        pass  # none yet, or damaged
+    made = make()
+    write_arrays(path, {**key, name: made})
+    return made
 
 
 def map_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -10,10 +10,9 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from onepass.cache.arrays import pack_arrays, unpack_arrays
+from onepass.cache.arrays import remembered
 from onepass.cache.errors import InvalidInputError, OnepassError
 from onepass.cache.features import open_features
-from onepass.cache.files import write_atomic
 from onepass.cache.progress import Progress
 from onepass.cache.provenance import digest_json
 from onepass.classify.heads.base import Head
@@ -116,19 +115,14 @@ def _in_folds(
     heads = [model_digest(head) for head in _heads(model)]
     weights = [predictor.temperature, *predictor.weights]
     key = np.frombuffer(digest_json([dataset.digest, heads, weights]).encode(), np.uint8)
+
+    def predicted() -> np.ndarray:
+        arrays = _stored(model.wanted, train, probes, predictor, classifier)
+        found = left_out_probabilities(model, arrays, dataset.labels[train], fold)
+        return found[fold != KEPT].astype(np.float16)
+
     path = probes[0].folder / LEFT_OUT
-    rows = train[fold != KEPT]
-    try:
-        kept = unpack_arrays(path.read_bytes())
-        if np.array_equal(kept["key"], key):
-            return rows, kept["probabilities"]
-    except (OSError, ValueError, KeyError):
-        pass  # none yet, or damaged
-    arrays = _stored(model.wanted, train, probes, predictor, classifier)
-    found = left_out_probabilities(model, arrays, dataset.labels[train], fold)
-    probabilities = found[fold != KEPT].astype(np.float16)
-    write_atomic(path, pack_arrays({"key": key, "probabilities": probabilities}))
-    return rows, probabilities
+    return train[fold != KEPT], remembered(path, {"key": key}, "probabilities", predicted)
 
 
 def left_out_probabilities(
@@ -213,18 +207,14 @@ def _of_run(
     (one,) = wanted
     (folder,) = [m.folder for m in models if isinstance(m, FinishedRun) and m.name == one.run]  # type: ignore[union-attr]
     contents = predictor.dataset.content[rows]
-    try:
-        kept = unpack_arrays((folder / VECTORS).read_bytes())
-        if np.array_equal(kept["content"], contents):
-            return kept["vectors"]
-    except (OSError, ValueError, KeyError):
-        pass  # none yet, or of other images
-    parts = []
-    with Progress(len(rows), "images", "what is known, once for this run") as progress:
-        for start in range(0, len(rows), classifier.batch):
-            some = rows[start : start + classifier.batch]
-            parts.append(classifier.arrays(predictor.dataset.pixels[some])[one])
-            progress.advance(len(some))
-    vectors = np.concatenate(parts)
-    write_atomic(folder / VECTORS, pack_arrays({"vectors": vectors, "content": contents}))
-    return vectors
+
+    def computed() -> np.ndarray:
+        parts = []
+        with Progress(len(rows), "images", "what is known, once for this run") as progress:
+            for start in range(0, len(rows), classifier.batch):
+                some = rows[start : start + classifier.batch]
+                parts.append(classifier.arrays(predictor.dataset.pixels[some])[one])
+                progress.advance(len(some))
+        return np.concatenate(parts)
+
+    return remembered(folder / VECTORS, {"content": contents}, "vectors", computed)

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onepass.cache.arrays import pack_arrays, unpack_arrays
+from onepass.cache.arrays import remembered
 from onepass.cache.errors import OnepassError
-from onepass.cache.files import write_atomic
 from onepass.cache.keras_settings import loading_keras
 from onepass.cache.provenance import digest_array, digest_json
 from onepass.predict.config import ModelsConfig
@@ -48,23 +47,16 @@ def _evidence(context: ReportContext, pixels: np.ndarray, columns: Sequence[int]
     Raises:
         OnepassError: The model has no such maps, or its weights are not at hand.
     """
-    path, chosen = context.board.folder / MAPS, context.chosen
+    path, chosen, name = context.board.folder / MAPS, context.chosen, context.chosen_name
     parts = [digest_array(chosen.probabilities), digest_array(pixels), list(columns)]
-    key = digest_json([context.chosen_name, *parts])
-    try:
-        kept = unpack_arrays(path.read_bytes())
-        if kept["key"].tobytes().decode() == key:
-            return kept["evidence"].astype(np.float32)
-    except (OSError, ValueError, KeyError):
-        pass  # none yet, or damaged
-    with loading_keras():
-        import onepass.extract.backend  # noqa: F401  (TensorFlow talks while it loads)
-    name = context.chosen_name
-    models = open_models(context.store, context.board.folder.parent, (name,))
-    predictor = make_predictor(models, ModelsConfig(models=(name,), temperature=False))
-    evidence = evidence_for(activation_maps(predictor.on_pictures()).maps(pixels), columns)
-    evidence = evidence.astype(np.float16)  # what is stored, so that the page is the same each time
-    name_of_these = np.frombuffer(key.encode(), np.uint8)
-    kept = {"key": name_of_these, "evidence": evidence}
-    write_atomic(path, pack_arrays(kept))
-    return evidence.astype(np.float32)
+    key = np.frombuffer(digest_json([name, *parts]).encode(), np.uint8)
+
+    def computed() -> np.ndarray:
+        with loading_keras():
+            import onepass.extract.backend  # noqa: F401  (TensorFlow talks while it loads)
+        models = open_models(context.store, context.board.folder.parent, (name,))
+        predictor = make_predictor(models, ModelsConfig(models=(name,), temperature=False))
+        evidence = evidence_for(activation_maps(predictor.on_pictures()).maps(pixels), columns)
+        return evidence.astype(np.float16)  # what is stored, so that the page is the same each time
+
+    return remembered(path, {"key": key}, "evidence", computed).astype(np.float32)

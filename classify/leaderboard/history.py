@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from onepass.cache.arrays import pack_arrays, unpack_arrays
+from onepass.cache.arrays import unpack_arrays, write_arrays
 from onepass.cache.content import find
 from onepass.cache.errors import CorruptFileError, OnepassError, Remedy
-from onepass.cache.files import fsync, make_folder, write_atomic
+from onepass.cache.files import fsync, make_folder
 from onepass.classify.config import Select
 from onepass.classify.leaderboard.board import Leaderboard, LeaderboardFile, leaderboard_path
 from onepass.classify.leaderboard.records import load_probabilities
@@ -134,7 +134,7 @@ def _write_validation(folder: Path, dataset: ImageDataset) -> None:
         "labels": dataset.labels[rows],
         "class_ids": np.array(dataset.class_ids, "U"),
     }
-    write_atomic(folder / VALIDATION, pack_arrays(arrays))
+    write_arrays(folder / VALIDATION, arrays)
 
 
 def previous_board(folder: Path, dataset: ImageDataset) -> Leaderboard | None:

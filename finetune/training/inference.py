@@ -6,10 +6,9 @@ from typing import Protocol
 import keras
 import numpy as np
 
-from onepass.cache.arrays import pack_arrays
+from onepass.cache.arrays import write_arrays
 from onepass.cache.content import CONTENT_BYTES
 from onepass.cache.errors import CorruptFileError
-from onepass.cache.files import write_atomic
 from onepass.cache.progress import Progress
 from onepass.data.dataset import ImageDataset
 from onepass.extract.backbones.registry import WeightsChoice, find_backbone
@@ -63,7 +62,7 @@ def predict_rows(
 def save_logits(path: Path, logits: np.ndarray, rows: np.ndarray) -> None:
     """Write logits and their rows as `.npz`, atomically; where several processes train, the first does."""
     if hosts.first():
-        write_atomic(path, pack_arrays({"logits": logits, "rows": rows}))
+        write_arrays(path, {"logits": logits, "rows": rows})
 
 
 def restore(folder: Path, identity: RunIdentity, dataset: ImageDataset) -> Classifier:
