@@ -101,8 +101,7 @@ def activation_maps(pictures: PixelClassifier) -> ActivationMaps:
 def _explainable(model: PixelModel) -> ProbeModel | RunModel | None:
     """Return the part of a model that has maps, of several the one that counts most; None where none has."""
     if isinstance(model, EnsembleModel | MeanModel):
-        weights = model.weights if isinstance(model, MeanModel) else model.head.weights_
-        order = np.argsort(-np.asarray(weights), kind="stable")
+        order = np.argsort(-np.asarray(model.weights), kind="stable")
         found = (_explainable(model.members[i]) for i in order)
         return next((one for one in found if one is not None), None)
     if isinstance(model, RunModel):

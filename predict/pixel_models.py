@@ -134,30 +134,42 @@ class ProbeModel:
         return tempered(head_probabilities(self.head, vectors), self.temperature)
 
 
+class _OfMembers:
+    """What an ensemble and an average have of their members."""
+
+    __slots__ = ()
+    members: tuple[Any, ...]
+    weights: Any
+
+    @property
+    def wanted(self) -> tuple[Wanted, ...]:
+        """See `PixelModel`."""
+        return tuple(dict.fromkeys(one for member in self.members for one in member.wanted))
+
+    @property
+    def runs(self) -> dict[str, Callable[[], Any]]:
+        """Those of the members."""
+        return {name: build for member in self.members for name, build in member.runs.items()}
+
+    @property
+    def novelty_vectors(self) -> tuple[Wanted, ...]:
+        """Those of the member that counts most."""
+        return self.members[int(np.argmax(self.weights))].novelty_vectors
+
+
 @dataclass(frozen=True, slots=True)
-class EnsembleModel:
+class EnsembleModel(_OfMembers):
     """A head on the probabilities of probes."""
 
     members: tuple[ProbeModel, ...]
     head: Head
     temperature: float = 1.0
-
     precision = "float16"
 
     @property
-    def wanted(self) -> tuple[Wanted, ...]:
-        """See `PixelModel`."""
-        return _union(self.members)
-
-    @property
-    def runs(self) -> dict[str, Callable[[], Any]]:
-        """None."""
-        return {}
-
-    @property
-    def novelty_vectors(self) -> tuple[Wanted, ...]:
-        """Those of the member that counts most."""
-        return self.members[int(np.argmax(self.head.weights_))].novelty_vectors
+    def weights(self) -> np.ndarray:
+        """What each member counts, (M,)."""
+        return self.head.weights_
 
     def probabilities(self, arrays: Arrays) -> np.ndarray:
         """See `PixelModel`."""
@@ -207,27 +219,12 @@ class RunModel:
 
 
 @dataclass(frozen=True, slots=True)
-class MeanModel:
+class MeanModel(_OfMembers):
     """The weighted mean of the probabilities of several models."""
 
     members: tuple[Any, ...]
     weights: tuple[float, ...]
     temperature: float = 1.0
-
-    @property
-    def wanted(self) -> tuple[Wanted, ...]:
-        """See `PixelModel`."""
-        return _union(self.members)
-
-    @property
-    def runs(self) -> dict[str, Callable[[], Any]]:
-        """Those of its members."""
-        return {name: build for member in self.members for name, build in member.runs.items()}
-
-    @property
-    def novelty_vectors(self) -> tuple[Wanted, ...]:
-        """Those of the member that counts most."""
-        return self.members[int(np.argmax(self.weights))].novelty_vectors
 
     def probabilities(self, arrays: Arrays) -> np.ndarray:
         """See `PixelModel`."""
@@ -288,7 +285,3 @@ def pass_of(one: Wanted) -> tuple:
     if isinstance(one, RunPass):
         return one.run, one.view
     return one.backbone, one.weights, one.size, one.view, one.precision
-
-
-def _union(members: Sequence[PixelModel]) -> tuple[Wanted, ...]:
-    return tuple(dict.fromkeys(one for member in members for one in member.wanted))

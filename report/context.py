@@ -3,7 +3,7 @@
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -203,20 +203,16 @@ def open_context(store: AnyStore, runs_root: Path, name: str) -> ReportContext:
         CorruptFileError: A file that belongs on the page is damaged; the message names it.
     """
     dataset = open_dataset(store, name)
-    folder, dataset_flag = runs_root / name, ("--dataset", name)
+    folder, flags = runs_root / name, ("--dataset", name)
     board = Leaderboard.load(folder, name, dataset.digest)
     files, notes = feature_files(store, dataset)
     runs = _runs(folder / "finetune", dataset, notes)
     compared = _compared_run(runs)
-    transferability = _read(
-        Transferability, folder / Transferability.NAME, "classify", "transfer", *dataset_flag
-    )
-    folds = _read(
-        CrossValidation, folder / CrossValidation.NAME, "classify", "--folds", "5", *dataset_flag
-    )
-    curve = _read(CurveFile, folder / CurveFile.NAME, "classify", "curve", *dataset_flag)
-    inspection = _read(Inspection, folder / Inspection.NAME, "classify", "inspect", *dataset_flag)
-    held_out = _read(HeldOutAnswers, folder / HeldOutAnswers.NAME, "predict", name)
+
+    def current(kind: type[Any], *command: str) -> Any:
+        path = folder / kind.NAME
+        return _current(path, _read(kind, path, *command), dataset, notes)
+
     return ReportContext(
         store=store,
         dataset=dataset,
@@ -230,16 +226,14 @@ def open_context(store: AnyStore, runs_root: Path, name: str) -> ReportContext:
         tuned=_evaluate_run(dataset, compared.run) if compared else None,
         ensembles=_ensembles(folder, dataset, notes),
         sweeps=_sweeps(folder / "sweeps", dataset, notes),
-        transferability=_current(folder / Transferability.NAME, transferability, dataset, notes),
-        inspection=_current(folder / Inspection.NAME, inspection, dataset, notes),
-        folds=_current(folder / CrossValidation.NAME, folds, dataset, notes),
-        curve=_current(folder / CurveFile.NAME, curve, dataset, notes),
-        ablation=_read(
-            Ablation, folder / "finetune" / ABLATION, "finetune", "ablate", *dataset_flag
-        ),
+        transferability=current(Transferability, "classify", "transfer", *flags),
+        inspection=current(Inspection, "classify", "inspect", *flags),
+        folds=current(CrossValidation, "classify", "--folds", "5", *flags),
+        curve=current(CurveFile, "classify", "curve", *flags),
+        ablation=_read(Ablation, folder / "finetune" / ABLATION, "finetune", "ablate", *flags),
         notes=notes,
         points=_operating_points(dataset, board, compared),
-        held_out=_current(folder / HeldOutAnswers.NAME, held_out, dataset, notes),
+        held_out=current(HeldOutAnswers, "predict", name),
         vectors=_vectors(store, dataset, board),
     )
 

@@ -31,19 +31,6 @@ class Picture:
     tiny: bool
 
 
-@dataclass(frozen=True, slots=True)
-class LabelIssues:
-    """Likely label errors of one split.
-
-    Attributes:
-        report: What the inspection found.
-        pictures: The most likely errors: the image, and the class that was suggested.
-    """
-
-    report: LabelReport
-    pictures: list[tuple[Picture, str, LabelIssue]]
-
-
 def build(context: ReportContext) -> Section | None:
     """Return what `onepass classify inspect` found; nothing where it was not run."""
     found = context.inspection
@@ -65,15 +52,12 @@ def build(context: ReportContext) -> Section | None:
     return Section("data", "Data quality", "Data", facts)
 
 
-def _label_issues(context: ReportContext, report: LabelReport) -> LabelIssues:
-    names = context.class_names
-    return LabelIssues(
-        report,
-        [
-            (_picture(context, issue.row), names[issue.suggested], issue)
-            for issue in report.worst[:SHOWN]
-        ],
-    )
+def _label_issues(
+    context: ReportContext, report: LabelReport
+) -> tuple[LabelReport, list[tuple[Picture, str, LabelIssue]]]:
+    """Return what was found of a split; of the most likely errors image, suggested class and all that is known."""
+    names, worst = context.class_names, report.worst[:SHOWN]
+    return report, [(_picture(context, one.row), names[one.suggested], one) for one in worst]
 
 
 def _picture(context: ReportContext, row: int) -> Picture:

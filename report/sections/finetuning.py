@@ -1,47 +1,15 @@
 """The fine-tuning runs: what each gained, learning curves, ablation and ensembles."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from onepass.cache.artifacts import to_json
 from onepass.data.dataset import ImageDataset
-from onepass.finetune.session.result import FinetuneResult
 from onepass.finetune.session.runs import Run
 from onepass.report.context import ReportContext
 from onepass.report.figures.ablation import ablation_figure, left_out_words
 from onepass.report.figures.learning import learning_figures
 from onepass.report.sections.section import Section
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A finished run.
-
-    Attributes:
-        name: Of the run.
-        result: What it found.
-        rows: Images it was trained on.
-        recipe: Its recipe in words.
-        compared: Whether it is the one that the page compares with the winner.
-    """
-
-    name: str
-    result: FinetuneResult
-    rows: int
-    recipe: str
-    compared: bool
-
-    @property
-    def training(self) -> float | None:
-        """Accuracy on the training images in the last epoch; None without an epoch."""
-        return self.result.history[-1].accuracy if self.result.history else None
-
-    @property
-    def gap(self) -> float | None:
-        """Training accuracy less validation accuracy."""
-        known = self.training is not None and self.result.val_top1 is not None
-        return self.training - self.result.val_top1 if known else None  # type: ignore[operator]
 
 
 def build(context: ReportContext) -> Section | None:
@@ -51,7 +19,12 @@ def build(context: ReportContext) -> Section | None:
         return None
     study = ablation_figure(ablation.lines) if ablation else None
     facts = {
-        "lines": [_line(run, run.result, context) for run in context.runs if run.result],
+        "lines": [
+            (run, trained_rows(run, context.dataset), recipe_words(to_json(run.identity.recipe)))
+            for run in context.runs
+            if run.result
+        ],
+        "compared": context.compared and context.compared.run,
         "unfinished": [
             (run.name, run.config.made_by.command) for run in context.runs if not run.result
         ],
@@ -61,16 +34,6 @@ def build(context: ReportContext) -> Section | None:
     }
     figures = [*learning_figures(context.runs), *([study] if study else [])]
     return Section("finetuning", "Fine-tuning", "Fine-tuning", facts, figures)
-
-
-def _line(run: Run, result: FinetuneResult, context: ReportContext) -> Line:
-    return Line(
-        name=run.name,
-        result=result,
-        rows=trained_rows(run, context.dataset),
-        recipe=recipe_words(to_json(run.identity.recipe)),
-        compared=context.compared is not None and run is context.compared.run,
-    )
 
 
 def trained_rows(run: Run, dataset: ImageDataset) -> int:
