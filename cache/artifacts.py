@@ -1,7 +1,7 @@
 """JSON files with a type: each is a frozen dataclass with a format number, written and read here only.
 
 A room that leaves a JSON file declares an `Artifact`; whoever reads the file imports that class. To
-change an artifact's fields, raise its `FORMAT` and teach `upgrade` the format before.
+change an artifact's fields, raise its `FORMAT`, and teach `upgrade` the format before unless `SAME_SINCE` will do.
 """
 
 import dataclasses
@@ -38,14 +38,17 @@ class Artifact:
 
     Attributes:
         FORMAT: Number of the file's format, written into it as "format".
+        SAME_SINCE: The first format whose files are read as they are, since what they lack has a default; None:
+            only those of `FORMAT` are.
     """
 
     __slots__ = ()
     FORMAT: ClassVar[int] = 1
+    SAME_SINCE: ClassVar[int | None] = None
 
     @classmethod
     def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
-        """Return a file of an earlier format as one of this format; 0 is a file without a number.
+        """Return a file of a format before `SAME_SINCE` as one of this format; 0 is a file without a number.
 
         Raises:
             CorruptFileError: That format cannot be read any more; the message says how to mend it.
@@ -102,7 +105,8 @@ class Artifact:
             raise CorruptFileError(
                 f"expected format {cls.FORMAT} or earlier, received format {found} of a later Onepass"
             )
-        return from_json(cls, value if found == cls.FORMAT else cls._upgraded(value, found))
+        same = cls.FORMAT if cls.SAME_SINCE is None else cls.SAME_SINCE
+        return from_json(cls, value if found >= same else cls._upgraded(value, found))
 
     @classmethod
     def _upgraded(cls, value: dict[str, Any], found: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from signal import SIGXCPU
-from typing import Any
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
@@ -145,6 +145,8 @@ class EarlierPlan(Artifact):
         how: What the bits may depend on besides, such as the batch size.
     """
 
+    SAME_SINCE: ClassVar[int] = 0
+
     layout: RowLayout
     inputs: dict[str, Any]
     how: How
@@ -155,11 +157,6 @@ class EarlierPlan(Artifact):
         return digest_json(
             {"layout": to_json(self.layout), "inputs": self.inputs, "how": to_json(self.how)}
         )
-
-    @classmethod
-    def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
-        """Format 0 had the same fields."""
-        return value
 
 
 def read_rows(path: Path) -> EarlierRows:

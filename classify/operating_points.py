@@ -6,7 +6,7 @@ the model was not fitted on, the selection split, so that what is promised holds
 
 import logging
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from scipy.stats import beta
@@ -48,6 +48,7 @@ class OperatingPoint(Artifact):
 
     NAME: ClassVar[str] = "operating_point.json"
     FORMAT: ClassVar[int] = 2
+    SAME_SINCE: ClassVar[int] = 0  # format 1 was always for the training mix
 
     goal: Goal
     positive: str
@@ -58,11 +59,6 @@ class OperatingPoint(Artifact):
     expected: tuple[float, float] | None
     validation: Detection | None
     prior_odds: float = 1.0
-
-    @classmethod
-    def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
-        """Format 1 was always for the training mix."""
-        return value
 
     @property
     def threshold_in_use(self) -> float:

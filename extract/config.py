@@ -118,11 +118,6 @@ class ExtractConfig(ClusterConfig):
         """The engine asked for."""
         return choose_engine(self.engine)
 
-    @property
-    def weights_source(self) -> Path | str:
-        """The weights as the backbone table takes them: a word or a path."""
-        return self.weights if self.weights in ("imagenet", "none") else Path(self.weights)
-
 
 def choose_engine(named: str | None) -> str:
     """Return the engine that the flag names, else the environment: "auto" or one of `PRECISIONS_OF`.

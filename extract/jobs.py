@@ -96,7 +96,9 @@ def make_jobs(config: ExtractConfig, dataset: ImageDataset) -> list[ExtractionJo
 def _job(
     config: ExtractConfig, dataset: ImageDataset, spec: BackboneSpec, size: int, view: str
 ) -> ExtractionJob:
-    weights = registry.WeightsChoice(config.weights_source, config.weights_sha256, config.seed)
+    weights = registry.WeightsChoice(
+        registry.weights_named(config.weights), config.weights_sha256, config.seed
+    )
     identity = registry.weights_identity(spec, weights.source, weights.seed)
     variant = (
         "" if identity == spec.weights else identity.replace("sha256:", "").replace(":", "")[:8]

@@ -4,7 +4,7 @@ import logging
 import time
 from dataclasses import dataclass, fields, replace
 from shutil import rmtree
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -43,15 +43,10 @@ class ShortRun(Artifact):
         seconds: Of training.
     """
 
-    FORMAT: ClassVar[int] = 1
+    SAME_SINCE: ClassVar[int] = 0
 
     identity: RunIdentity
     seconds: float
-
-    @classmethod
-    def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
-        """Format 0 had the same fields."""
-        return value
 
 
 @dataclass(frozen=True, slots=True)

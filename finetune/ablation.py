@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -56,8 +56,6 @@ class Ablation(Artifact):
         rows: As `--rows` said; 0 for all.
         lines: All parts first, then each left out, then everything left out.
     """
-
-    FORMAT: ClassVar[int] = 1
 
     dataset: str
     start: str

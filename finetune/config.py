@@ -4,7 +4,6 @@ import math
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from onepass.cache.commandline.flags import RunsConfig, flag, parse_duration
@@ -131,11 +130,6 @@ class FinetuneConfig(RunsConfig):
         given["epochs"] = AUTO if self.epochs is None else self.epochs
         changes = [f"{name}={value}" for name, value in given.items() if value != AUTO]
         return recipe_for(self.recipe, symmetries, images).changed((*changes, *self.set))
-
-    @property
-    def weights_source(self) -> Path | str:
-        """The backbone's weights as its table takes them: a word or a path."""
-        return self.weights if self.weights in ("imagenet", "none") else Path(self.weights)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -195,7 +195,7 @@ class RunErrors(Artifact):
         contact_sheet: File name of the picture; None where nothing is wrong.
     """
 
-    FORMAT: ClassVar[int] = 1
+    SAME_SINCE: ClassVar[int] = 0
 
     run: str
     split: str
@@ -211,11 +211,6 @@ class RunErrors(Artifact):
     epochs: tuple[EpochGap, ...]
     final_gap: float | None
     contact_sheet: str | None
-
-    @classmethod
-    def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
-        """Format 0 had the same fields."""
-        return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,18 +41,13 @@ class Labels(Artifact):
         run: DATASET/RUN that it was made from.
     """
 
-    FORMAT: ClassVar[int] = 1
+    SAME_SINCE: ClassVar[int] = 0
 
     class_ids: tuple[str, ...]
     class_names: tuple[str, ...]
     input: str
     output: str
     run: str
-
-    @classmethod
-    def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
-        """Format 0 has the same fields."""
-        return value
 
     @property
     def text(self) -> str:

@@ -115,16 +115,12 @@ class ModelRecord(Artifact):
     """
 
     FORMAT: ClassVar[int] = 3
+    SAME_SINCE: ClassVar[int] = 0  # format 2: no mix of classes; format 1: no operating point
 
     about: About
     model: ProbePart | EnsemblePart | RunPart | MeanPart
     backbones: tuple[BackbonePart, ...]
     files: dict[str, str]
-
-    @classmethod
-    def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
-        """Format 2 knew of no mix of classes, format 1 of no operating point."""
-        return value
 
 
 @dataclass(frozen=True, slots=True)

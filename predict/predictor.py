@@ -24,8 +24,32 @@ SELECTION = "selection"  # the part that an early stage held out of the training
 SHOWN = 20  # answers in a notebook
 
 
+class _Answers:
+    """What the probabilities of images say of each."""
+
+    __slots__ = ()
+    names: list[str]
+    class_ids: list[str]
+    class_names: list[str]
+    probabilities: np.ndarray
+    point: OperatingPoint | None
+
+    def _repr_html_(self) -> str:
+        """Return the first answers as a table."""
+        rows = [("image", "class", "probability")]
+        for name, k, row in zip(self.names[:SHOWN], self.classes, self.probabilities, strict=False):
+            rows.append((name, self.class_names[k], f"{row[k]:.3f}"))
+        more = len(self.names) - SHOWN
+        return table_html(rows) + (as_html(f"… and {more:,} more") if more > 0 else "")
+
+    @property
+    def classes(self) -> np.ndarray:
+        """Column of the class that each is given, (n,) int64."""
+        return decided(self.probabilities, self.class_ids, self.point)
+
+
 @dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(_Answers):
     """Probabilities of n images.
 
     Attributes:
@@ -46,17 +70,9 @@ class Prediction:
     point: OperatingPoint | None = None
     prior: Prior | None = None
 
-    def _repr_html_(self) -> str:
-        return _answers_html(self.names, self.class_names, self.classes, self.probabilities)
-
-    @property
-    def classes(self) -> np.ndarray:
-        """Column of the class that each image is given, (n,) int64."""
-        return decided(self.probabilities, self.class_ids, self.point)
-
 
 @dataclass(frozen=True, slots=True)
-class PicturePrediction:
+class PicturePrediction(_Answers):
     """Probabilities of n new pictures.
 
     Attributes:
@@ -79,25 +95,6 @@ class PicturePrediction:
     open_because: list[str]
     point: OperatingPoint | None = None
     prior: Prior | None = None
-
-    def _repr_html_(self) -> str:
-        return _answers_html(self.names, self.class_names, self.classes, self.probabilities)
-
-    @property
-    def classes(self) -> np.ndarray:
-        """Column of the class that each picture is given, (n,) int64."""
-        return decided(self.probabilities, self.class_ids, self.point)
-
-
-def _answers_html(
-    names: list[str], class_names: list[str], classes: np.ndarray, probabilities: np.ndarray
-) -> str:
-    """Return the first answers as a table."""
-    rows = [("image", "class", "probability")]
-    for name, k, row in zip(names[:SHOWN], classes, probabilities, strict=False):
-        rows.append((name, class_names[k], f"{row[k]:.3f}"))
-    more = len(names) - SHOWN
-    return table_html(rows) + (as_html(f"… and {more:,} more") if more > 0 else "")
 
 
 def decided(

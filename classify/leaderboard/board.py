@@ -32,6 +32,7 @@ class LeaderboardFile(Artifact):
     """`runs/<data set>/leaderboard.json`; the attributes are those of `Leaderboard`."""
 
     FORMAT: ClassVar[int] = 5
+    SAME_SINCE: ClassVar[int] = 4  # which knew one metric only, top-1
 
     dataset: str
     dataset_digest: str
@@ -46,11 +47,8 @@ class LeaderboardFile(Artifact):
         """Format 1 had no views, ensembles, calibration and seed of the board.
 
         Format 2 had the weights of an ensemble's members among its hyper-parameters, and `path` for
-        `trials`. Format 3 had the data set and its digest in every feature key. Format 4 knew one metric
-        only, top-1.
+        `trials`. Format 3 had the data set and its digest in every feature key.
         """
-        if found == 4:
-            return value
         results = [_result_of_format_3(dict(result)) for result in value["results"]]
         if found == 1:
             later = {

@@ -53,6 +53,7 @@ class PredictionRecord(Artifact):
     """
 
     FORMAT: ClassVar[int] = 3
+    SAME_SINCE: ClassVar[int] = 1  # format 2 had no prior, format 1 no operating point
 
     dataset: str
     dataset_digest: str
@@ -75,12 +76,7 @@ class PredictionRecord(Artifact):
 
     @classmethod
     def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
-        """Format 2 had no prior, format 1 no operating point.
-
-        In format 0 the file's format stood in "format", and the scores of unlabelled rows were left out.
-        """
-        if found:
-            return value
+        """In format 0 the file's format stood in "format", and the scores of unlabelled rows were left out."""
         unscored = {"val_top1": None, "val_interval": None, "log_loss": None}
         kept = {name: item for name, item in value.items() if name != "format"}
         return {**unscored, **kept, "file_format": value["format"]}

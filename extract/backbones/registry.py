@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from onepass.extract.backbones.huggingface import is_handle
 from onepass.extract.backbones.spec import BackboneSpec, Preprocessing
 from onepass.extract.backbones.weights_files import check_exists, checked_digest
 
-Weights = Path | str  # a local file or preset folder, "imagenet" (the published ones) or "none"
+Weights = Path | Literal["imagenet", "none"]  # a local file or preset folder; published; random
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,12 @@ FAMILIES: dict[str, ModuleType] = {
 }
 DEFAULT_BACKBONE = "efficientnet_lite0"
 MAX_SIZE = 4096  # px; more is a slip of the keyboard, and would exhaust the memory
+
+
+def weights_named(text: str) -> Weights:
+    """Return the weights that a flag names: a word or a path."""
+    words: dict[str, Weights] = {"imagenet": "imagenet", "none": "none"}
+    return words.get(text, Path(text))
 
 
 def all_backbones() -> list[BackboneSpec]:

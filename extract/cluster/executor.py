@@ -13,15 +13,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from onepass.cache.artifacts import to_json
+from onepass.cache.artifacts import from_json, to_json
 from onepass.cache.cluster.crew import LOST, Answer, Call, Crew, Part
 from onepass.cache.cluster.workers import Workers
 from onepass.cache.progress import Progress, counted
 from onepass.cache.rows import RowWriter
 from onepass.cache.stopping import StopRequest
 from onepass.data.dataset import ImageDataset
+from onepass.extract.backbones.registry import weights_named
 from onepass.extract.cluster.alike import Alike
-from onepass.extract.cluster.messages import Trial, Unit, identity, read_job
+from onepass.extract.cluster.messages import Trial, Unit, identity
 from onepass.extract.config import ExtractConfig
 from onepass.extract.jobs import ExtractionJob
 from onepass.extract.stream.engine import PixelBatch
@@ -58,7 +59,7 @@ class ClusterExecutor(Crew):
 
     def make_jobs(self, config: ExtractConfig, dataset: ImageDataset) -> list[ExtractionJob]:
         """Let a worker say what is asked for, which depends on its devices."""
-        store, weights = config.store, config.weights_source
+        store, weights = config.store, weights_named(config.weights)
         absolute = replace(
             config,
             cache_dir=store.path.resolve(),
@@ -66,14 +67,16 @@ class ClusterExecutor(Crew):
             weights=weights if isinstance(weights, str) else str(weights.resolve()),
             engine=config.chosen_engine,
         )
-        return [read_job(job) for job in self.on_one("make jobs", to_json(absolute))]
+        return [
+            from_json(ExtractionJob, job) for job in self.on_one("make jobs", to_json(absolute))
+        ]
 
     def build(
         self, job: ExtractionJob, dataset: ImageDataset, batch: int, new: int
     ) -> tuple[ExtractionJob, Extractor]:
         """Let a worker build the model and measure it; it stays there."""
         found = self.on_one("measure", to_json(Trial(job, self._pixels, batch, new)))
-        job, size = read_job(found["job"]), found["batch"]
+        job, size = from_json(ExtractionJob, found["job"]), found["batch"]
 
         def step(batch: PixelBatch) -> list[np.ndarray]:
             return self.on_one("vectors", to_json(self._unit(job, size, (), batch.rows)))

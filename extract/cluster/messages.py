@@ -1,10 +1,8 @@
 """What is sent to a worker, as JSON, and what it says of itself."""
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from onepass.cache.artifacts import from_json, record
+from onepass.cache.artifacts import record
 from onepass.cache.cluster.identity import Identity
 from onepass.cache.rowfile import RowFile
 from onepass.extract.jobs import ExtractionJob
@@ -57,31 +55,3 @@ class Unit:
     folders: tuple[Path, ...]
     rows: tuple[int, ...]
     missing: tuple[tuple[int, ...], ...] = ()
-
-
-def read_job(value: Any) -> ExtractionJob:
-    """Return a job that was sent as JSON.
-
-    Raises:
-        CorruptFileError: It is none.
-    """
-    return _restored(from_json(ExtractionJob, value))
-
-
-def read_trial(value: Any) -> Trial:
-    """Return a trial that was sent as JSON."""
-    trial = from_json(Trial, value)
-    return replace(trial, job=_restored(trial.job))
-
-
-def read_unit(value: Any) -> Unit:
-    """Return a unit that was sent as JSON."""
-    unit = from_json(Unit, value)
-    return replace(unit, job=_restored(unit.job))
-
-
-def _restored(job: ExtractionJob) -> ExtractionJob:
-    """Return a job whose weights are a word where they were one: JSON does not tell it from a path."""
-    source = str(job.weights.source)
-    named = source in ("imagenet", "none")
-    return replace(job, weights=replace(job.weights, source=source)) if named else job

@@ -20,7 +20,7 @@ with loading_keras():
 
 from onepass.data.dataset import open_dataset
 from onepass.extract.backend import device_kind
-from onepass.extract.cluster.messages import Unit, identity, read_trial, read_unit
+from onepass.extract.cluster.messages import Trial, Unit, identity
 from onepass.extract.config import ExtractConfig
 from onepass.extract.estimate import build_settled
 from onepass.extract.jobs import ExtractionJob, make_jobs
@@ -39,7 +39,7 @@ def _make_jobs(message: Any) -> Any:
 
 
 def _measure(message: Any) -> Any:
-    trial = read_trial(message)
+    trial = from_json(Trial, message)
     _kept.clear()  # two models may not fit into the memory
     pixels = _columns(trial.pixels)["pixels"]
     job, extractor = build_settled(trial.job, pixels, trial.batch, trial.new)
@@ -52,7 +52,7 @@ def _measure(message: Any) -> Any:
 
 def _vectors(message: Any) -> list[np.ndarray]:
     """Return the vectors of some rows, or of a batch of noise where there are none."""
-    unit = read_unit(message)
+    unit = from_json(Unit, message)
     _kinds(unit)  # the store is seen, as a whole
     extractor, columns = _extractor(unit), _columns(unit.pixels)
     rows = np.array(unit.rows, np.int64)
@@ -71,7 +71,7 @@ def _noise(count: int, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
 
 
 def _compute(message: Any) -> str:
-    unit = read_unit(message)
+    unit = from_json(Unit, message)
     kinds, extractor = _kinds(unit), _extractor(unit)
     missing = tuple(np.array(rows, np.int64) for rows in unit.missing)
     shards = (np.array(unit.rows),)

@@ -48,6 +48,7 @@ class FinetuneResult(Artifact):
     """
 
     FORMAT: ClassVar[int] = 2
+    SAME_SINCE: ClassVar[int] = 1  # which did not know its probe, and did not evaluate the start
 
     run: str
     folder: Path
@@ -99,11 +100,6 @@ class FinetuneResult(Artifact):
 
     @classmethod
     def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
-        """Format 0 had null for an empty list, and the first names of three recipes.
-
-        Format 1 did not know its probe, and did not evaluate the start.
-        """
-        if found == 1:
-            return value
+        """Format 0 had null for an empty list, and the first names of three recipes."""
         lists = {name: value.get(name) or [] for name in ("kept_epochs", "devices")}
         return {**value, **lists, "recipe": recipe_name_today(value.get("recipe", "default"))}

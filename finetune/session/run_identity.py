@@ -121,6 +121,7 @@ class RunConfig(Artifact):
     """
 
     FORMAT: ClassVar[int] = 4
+    SAME_SINCE: ClassVar[int] = 2  # no images and classes; format 3: no class weights
 
     identity: RunIdentity
     made_by: MadeBy
@@ -130,12 +131,7 @@ class RunConfig(Artifact):
 
     @classmethod
     def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
-        """Format 0 had the first names of three recipes; format 1 the data set in the feature key.
-
-        Format 2 did not say which images and classes the data set had; format 3 knew of no class weights.
-        """
-        if found >= 2:
-            return value
+        """Format 0 had the first names of three recipes; format 1 the data set in the feature key."""
         if search := value.get("found"):
             search["recipe"] = recipe_name_today(search["recipe"])
         identity = value["identity"]

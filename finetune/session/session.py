@@ -16,7 +16,7 @@ from onepass.classify.protocol.evaluate import find_positive, protocol_rows
 from onepass.classify.protocol.inputs import inputs_of
 from onepass.classify.protocol.views import repeated, stacked
 from onepass.data.dataset import ImageDataset, open_dataset
-from onepass.extract.backbones.registry import WeightsChoice, find_backbone
+from onepass.extract.backbones.registry import WeightsChoice, find_backbone, weights_named
 from onepass.extract.backend import default_precision
 from onepass.extract.engines.engine import Engine
 from onepass.extract.network.model import build_extractor
@@ -146,7 +146,7 @@ class Session:
         key, config = self.start.key, self.config
         extractor = build_extractor(
             find_backbone(key.backbone), key.size, self.dataset.pixels.shape[1:],
-            [(key.layer, key.pooling)], weights=WeightsChoice(config.weights_source, seed=config.seed),
+            [(key.layer, key.pooling)], weights=WeightsChoice(weights_named(config.weights), seed=config.seed),
             precision=default_precision(),
         )  # fmt: skip
         classes = len(self.dataset.class_ids)

@@ -8,7 +8,7 @@ from onepass.classify.heads.base import Head
 from onepass.classify.heads.storage import load_head
 from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
 from onepass.data.dataset import ImageDataset
-from onepass.extract.backbones.registry import find_backbone, weights_identity
+from onepass.extract.backbones.registry import find_backbone, weights_identity, weights_named
 from onepass.finetune.config import FinetuneConfig
 
 
@@ -74,7 +74,7 @@ def _at_random(config: FinetuneConfig, key: FeatureKey) -> bool:
     if config.weights == "none" and not key.weights.startswith("none"):
         return True
     spec = find_backbone(key.backbone)
-    found = weights_identity(spec, config.weights_source, config.seed)
+    found = weights_identity(spec, weights_named(config.weights), config.seed)
     if found != key.weights:
         raise InvalidInputError(
             f"{key}: made with weights {key.weights[:20]}, received {found[:20]}; "
