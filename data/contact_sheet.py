@@ -1,7 +1,5 @@
 """A contact sheet: images with a few lines of text below each, as one picture."""
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from onepass.cache.files import atomic_path
+from onepass.data.shown import as_image, data_uri
 
 THUMB, MARGIN, LINE = 128, 8, 16  # px
 COLUMNS = 6
@@ -45,9 +44,7 @@ def contact_sheet(path: Path, cells: Sequence[Cell], columns: int = COLUMNS) -> 
 
 def sheet_html(cells: Sequence[Cell], columns: int = COLUMNS) -> str:
     """Return the same as an element of HTML that holds it."""
-    packed = io.BytesIO()
-    _sheet(cells, columns).save(packed, "PNG")
-    return f'<img src="data:image/png;base64,{base64.b64encode(packed.getvalue()).decode()}">'
+    return f'<img src="{data_uri(_sheet(cells, columns))}">'
 
 
 def _sheet(cells: Sequence[Cell], columns: int) -> Image.Image:
@@ -69,9 +66,7 @@ def _sheet(cells: Sequence[Cell], columns: int) -> Image.Image:
 
 def _picture(pixels: np.ndarray) -> Image.Image:
     """Return an image with its longer side at THUMB."""
-    image = Image.fromarray(
-        np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    )
+    image = as_image(pixels)
     scale = THUMB / max(image.size)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     return image.convert("RGB").resize(size, Image.Resampling.BICUBIC)

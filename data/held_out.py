@@ -15,6 +15,7 @@ from onepass.data.dataset import home_of
 from onepass.data.images import image_suffixes
 from onepass.data.pack import source_digest
 from onepass.data.record import HeldOutImage
+from onepass.data.shown import as_image, encoded
 from onepass.data.sources.base import Item
 
 NAME_BYTES = 8  # of a file's digest, that it is named by
@@ -90,8 +91,4 @@ def _is_whole(path: Path, source: str) -> bool:
 
 def _encoded(item: Item) -> bytes:
     content = item.read()
-    if isinstance(content, bytes):
-        return content
-    buffer = io.BytesIO()
-    Image.fromarray(content).save(buffer, "PNG")
-    return buffer.getvalue()
+    return content if isinstance(content, bytes) else encoded(as_image(content))

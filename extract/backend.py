@@ -4,13 +4,27 @@ import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 
-from onepass.cache.errors import DeviceError
+from onepass.cache.errors import DeviceError, InvalidInputError
 
 Step = Callable[..., list[Any]]
+T = TypeVar("T")
+
+
+def of_backend(tensorflow: T, jax: T) -> T:
+    """Return what is for the backend that Keras runs on.
+
+    Raises:
+        InvalidInputError: It is another one.
+    """
+    backend = keras.backend.backend()
+    made = {"tensorflow": tensorflow, "jax": jax}
+    if backend not in made:
+        raise InvalidInputError(f"KERAS_BACKEND={backend}: expected tensorflow or jax")
+    return made[backend]
 
 
 def on_accelerator() -> bool:

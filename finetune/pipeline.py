@@ -31,14 +31,14 @@ from onepass.finetune.session.run_identity import (
 from onepass.finetune.session.runs import logits_path, open_run
 from onepass.finetune.session.session import Session, open_session
 from onepass.finetune.training import hosts
-from onepass.finetune.training.inference import predict_logits, save_logits
+from onepass.finetune.training.inference import WEIGHTS, predict_logits, save_logits
 from onepass.finetune.training.layers import depth_groups, describe, table
 from onepass.finetune.training.loop import Training
 from onepass.finetune.training.model import Classifier
 
 log = logging.getLogger(__name__)
 
-WEIGHTS, CHECKPOINT = "weights.npz", "checkpoint.npz"
+CHECKPOINT = "checkpoint.npz"
 ANOTHER = "give this run a name of its own with --run NAME"
 
 

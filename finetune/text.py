@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from onepass.cache.commandline.advice import onepass_command
 from onepass.cache.commandline.terminal import one_line
 from onepass.cache.progress import counted, human_seconds
-from onepass.classify.text import gain_words, p_value
+from onepass.classify.text import gain_words, p_value, percent
 
 if TYPE_CHECKING:
     from onepass.finetune.ablation import AblationResult
@@ -49,18 +49,18 @@ def train_text(result: "FinetuneResult") -> str:
         rows += f"; epochs evaluated on {result.selection_rows:,} others of the training rows"
     lines = [f"{result.run}: started from {result.start}{equal}", f"Trained on {rows}"]
     if start := result.start_selection:
-        lines.append(f"  epoch 0, the start: selection accuracy {_percent(start.accuracy)}")
+        lines.append(f"  epoch 0, the start: selection accuracy {percent(start.accuracy)}")
     lines += [f"  {row}, {human_seconds(row.seconds)}" for row in result.history]
     if result.gain is None or result.val_interval is None or result.p_value is None:
         lines.append(f"Stopped with a checkpoint ({result.stopped}); the same command resumes")
         return "\n".join([*lines, f"Files: {result.folder}"])
-    low, high = map(_percent, result.val_interval)
+    low, high = map(percent, result.val_interval)
     return "\n".join(
         [
             *lines,
             f"Ended: {result.ended}; kept: {result.kept}",
-            f"Validation top-1: {_percent(result.probe_top1 + result.gain)} (95 % interval {low} to {high}); "
-            f"the frozen probe had {_percent(result.probe_top1)}: {gain_words(result.gain, result.p_value)} "
+            f"Validation top-1: {percent(result.probe_top1 + result.gain)} (95 % interval {low} to {high}); "
+            f"the frozen probe had {percent(result.probe_top1)}: {gain_words(result.gain, result.p_value)} "
             f"(McNemar's test, {p_value(result.p_value)})",
             f"Files: {result.folder} (mistakes: errors.json, mistakes.png)",
             f"Next: {_next(result)}",
@@ -109,11 +109,11 @@ def errors_text(report: "ErrorReport") -> str:
     low, high = sample.interval
     lines = [
         f"{found.run}: {found.wrong:,} of {found.rows:,} validation images wrong "
-        f"({_percent(found.top1)} right); of {sample.rows:,} random ones {sample.wrong:,} "
-        f"({_percent(sample.top1)}, {100 * low:.1f} … {100 * high:.1f})",
+        f"({percent(found.top1)} right); of {sample.rows:,} random ones {sample.wrong:,} "
+        f"({percent(sample.top1)}, {100 * low:.1f} … {100 * high:.1f})",
         "Worst classes:",
         *(
-            f"  {_percent(c.accuracy):>7}  {_short(c.class_name)} ({counted(c.rows, 'image')})"
+            f"  {percent(c.accuracy):>7}  {_short(c.class_name)} ({counted(c.rows, 'image')})"
             for c in found.worst_classes[:SHOWN]
         ),
         "Most often confused:",
@@ -123,7 +123,7 @@ def errors_text(report: "ErrorReport") -> str:
         ),
         "Most confident mistakes:",
         *(
-            f"  {_percent(m.confidence):>7}  {one_line(m.file)}: {_short(m.true_name)} mistaken for {_short(m.predicted_name)}"
+            f"  {percent(m.confidence):>7}  {one_line(m.file)}: {_short(m.true_name)} mistaken for {_short(m.predicted_name)}"
             for m in found.mistakes[:SHOWN]
         ),
         *_probe_lines(found.probe),
@@ -137,7 +137,7 @@ def _probe_lines(probe: "AgainstProbe | None") -> list[str]:
     if probe is None:
         return []
     lines = [
-        f"Against the frozen probe ({_percent(probe.top1)}): {counted(probe.gained, 'image')} won, "
+        f"Against the frozen probe ({percent(probe.top1)}): {counted(probe.gained, 'image')} won, "
         f"{probe.lost:,} lost (mid-p McNemar {p_value(probe.p_value)})"
     ]
     for word, classes in (("helped", probe.helped), ("harmed", probe.harmed)):
@@ -150,7 +150,7 @@ def _gap_lines(found: "RunErrors") -> list[str]:
     if found.final_gap is None:
         return []
     lines = [
-        f"  epoch {row.epoch}: training {_percent(row.train)}, selection {_percent(row.selection)}, "
+        f"  epoch {row.epoch}: training {percent(row.train)}, selection {percent(row.selection)}, "
         f"gap {100 * row.gap:+.1f} points"
         for row in found.epochs
         if row.gap is not None and row.selection is not None
@@ -159,10 +159,6 @@ def _gap_lines(found: "RunErrors") -> list[str]:
         f"Training accuracy of the last epoch less validation: {100 * found.final_gap:+.1f} points"
     )
     return [*lines, last]
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def _short(name: str) -> str:

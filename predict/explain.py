@@ -5,7 +5,6 @@ gives a map whose mean is the logit, exactly (Zhou, Khosla, Lapedriza, Oliva and
 Features for Discriminative Localization", CVPR 2016).
 """
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from PIL import Image
 
 from onepass.cache.errors import UsageError
 from onepass.classify.heads.base import LinearHead
+from onepass.data.shown import as_image, encoded
 from onepass.predict.pixel_classifier import PixelClassifier
 from onepass.predict.pixel_models import (
     PIXELS,
@@ -159,7 +159,7 @@ class Explainer:
         for (picture, answer), seen, evidence in zip(some, pixels, maps, strict=True):
             best = answer.top[0]
             name = f"{Path(picture.name).stem} {best.class_name} {best.probability:.2f}.png"
-            write_new(self.folder, name, _png(overlay(seen, evidence)))
+            write_new(self.folder, name, encoded(overlay(seen, evidence)))
 
 
 def evidence_for(maps: np.ndarray, columns: Sequence[int]) -> np.ndarray:
@@ -178,16 +178,10 @@ def overlay(pixels: np.ndarray, evidence: np.ndarray) -> Image.Image:
         pixels: uint8 (H, W, 1 or 3).
         evidence: (h, w).
     """
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
+    image = as_image(pixels).convert("RGB")
     side = max(SHOWN, *image.size)
     image = image.resize((side, side), Image.Resampling.BICUBIC)
     strength = np.maximum(evidence, 0) / max(float(evidence.max()), 1e-6)
     small = Image.fromarray((255 * STRONGEST * strength).astype(np.uint8))
     mask = small.resize(image.size, Image.Resampling.BICUBIC)
     return Image.composite(Image.new("RGB", image.size, COLOUR), image, mask)
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()

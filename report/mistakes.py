@@ -1,16 +1,14 @@
 """The mistakes of a model on the validation rows: by class, by pair of classes, as pictures."""
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from onepass.classify import metrics
 from onepass.classify.heads.neighbours.nearest import nearest, unit_length
 from onepass.data.dataset import ImageDataset
+from onepass.data.shown import as_image, data_uri
 from onepass.report.context import EvaluatedModel
 
 PICTURES, PAIRS, EXAMPLES, NEAREST = 24, 12, 3, 3
@@ -204,9 +202,6 @@ def is_tiny(pixels: np.ndarray) -> bool:
 
 def thumbnail(pixels: np.ndarray, side: int = SIDE) -> str:
     """Return an image, uint8 (H, W, 1 or 3), as a data URI: PNG where it is tiny, else a JPEG of `side` px."""
-    array = np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    image, buffer = Image.fromarray(array), io.BytesIO()
-    kind = "png" if is_tiny(pixels) else "jpeg"
+    image = as_image(pixels)
     image.thumbnail((side, side))
-    image.save(buffer, kind, quality=86, optimize=True)
-    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(image, "png" if is_tiny(pixels) else "jpeg", quality=86, optimize=True)

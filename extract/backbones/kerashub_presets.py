@@ -9,12 +9,11 @@ preset whose download address ends in another preset's name: keras-hub 0.32 woul
 EfficientNet B1 for its three EdgeTPU presets.
 """
 
-import csv
-import io
 import re
 import sys
 from typing import Any
 
+from onepass.cache.csv_text import csv_text
 from onepass.cache.files import write_atomic
 from onepass.extract.backbones.table import FOLDER
 
@@ -149,12 +148,9 @@ def preset_rows() -> list[dict[str, Any]]:
 
 def main() -> int:
     """Write kerashub.csv beside this file."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
     rows = preset_rows()
-    writer.writerows(rows)
-    write_atomic(FOLDER / "kerashub.csv", text.getvalue().encode())
+    text = csv_text(COLUMNS, [list(row.values()) for row in rows], exact=True)
+    write_atomic(FOLDER / "kerashub.csv", text.encode())
     sys.stdout.write(f"{len(rows)} presets written to {FOLDER / 'kerashub.csv'}\n")
     return 0
 

@@ -4,8 +4,7 @@ from typing import Any
 
 import keras
 
-from onepass.cache.errors import InvalidInputError
-from onepass.extract.backend import Step, as_list, on_accelerator, tensorflow_graph
+from onepass.extract.backend import Step, as_list, of_backend, on_accelerator, tensorflow_graph
 
 
 def compile_step(model: keras.Model, batch: int) -> Step:
@@ -22,12 +21,7 @@ def compile_step(model: keras.Model, batch: int) -> Step:
         A function of the model's inputs as arrays, to device arrays that may still be being computed;
         `numpy.asarray` waits for them.
     """
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        return _tensorflow_step(model, batch)
-    if backend == "jax":
-        return _jax_step(model)
-    raise InvalidInputError(f"KERAS_BACKEND={backend}: expected tensorflow or jax")
+    return of_backend(lambda: _tensorflow_step(model, batch), lambda: _jax_step(model))()
 
 
 def _tensorflow_step(model: keras.Model, batch: int) -> Step:

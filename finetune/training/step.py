@@ -8,8 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from onepass.cache.errors import InvalidInputError
-from onepass.extract.backend import on_accelerator, tensorflow_graph
+from onepass.extract.backend import of_backend, on_accelerator, tensorflow_graph
 from onepass.finetune.augmentation import mixed_targets
 from onepass.finetune.training.model import Trainer
 from onepass.finetune.training.optimizer import LayerwiseAdam, LayerwiseSGD
@@ -52,7 +51,7 @@ class TrainStep:
         if not optimizer.built:
             optimizer.build(trainer.trainable_variables)
         self._state: Any = None
-        self._step = _of_backend(self._for_tensorflow, self._for_jax)()
+        self._step = of_backend(self._for_tensorflow, self._for_jax)()
 
     def __call__(self, pixels: Any, labels: Any, draws: Draws) -> tuple[Any, Any]:
         return self._step(pixels, labels, draws)
@@ -187,7 +186,7 @@ class EvalStep:
 
     def __init__(self, predictor: keras.Model) -> None:
         self.predictor = predictor
-        self._step = _of_backend(self._for_tensorflow, self._for_jax)()
+        self._step = of_backend(self._for_tensorflow, self._for_jax)()
 
     def __call__(self, pixels: np.ndarray) -> Any:
         return self._step(pixels)
@@ -226,11 +225,3 @@ def averaged(trainer: Trainer, optimizer: LayerwiseAdam | LayerwiseSGD) -> Any:
     finally:
         for variable, value in zip(variables, kept, strict=True):
             variable.assign(value)
-
-
-def _of_backend(tensorflow: Any, jax: Any) -> Any:
-    backend = keras.backend.backend()
-    makers = {"tensorflow": tensorflow, "jax": jax}
-    if backend not in makers:
-        raise InvalidInputError(f"KERAS_BACKEND={backend}: expected tensorflow or jax")
-    return makers[backend]

@@ -1,7 +1,5 @@
 """A map of the validation images by their vectors: each point shows its image where it is pointed at or focused."""
 
-import base64
-import io
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +12,7 @@ from PIL import Image
 from onepass.cache.keras_settings import loading_keras
 from onepass.classify.heads.neighbours.nearest import unit_length
 from onepass.data.dataset import ImageDataset
+from onepass.data.shown import as_image, data_uri
 from onepass.report.context import EvaluatedModel
 from onepass.report.figures.figure import Figure
 from onepass.report.palette import SERIES, Style, series_style
@@ -148,10 +147,8 @@ def thumbnail_sheet(pixels: np.ndarray) -> str:
     """Return images, uint8 (n, H, W, 1 or 3), as one JPEG, ACROSS side by side, as a data URI."""
     grey = pixels.shape[-1] == 1
     rows = -(-len(pixels) // ACROSS)
-    sheet, buffer = Image.new("L" if grey else "RGB", (ACROSS * SIDE, rows * SIDE)), io.BytesIO()
+    sheet = Image.new("L" if grey else "RGB", (ACROSS * SIDE, rows * SIDE))
     for number, one in enumerate(pixels):
-        image = Image.fromarray(np.ascontiguousarray(one[..., 0] if grey else one))
-        resized = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        resized = as_image(one).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
         sheet.paste(resized, (number % ACROSS * SIDE, number // ACROSS * SIDE))
-    sheet.save(buffer, "jpeg", quality=QUALITY, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(sheet, "jpeg", quality=QUALITY, optimize=True)

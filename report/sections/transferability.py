@@ -1,10 +1,9 @@
 """Transferability scores, and whether they rank the features as the trained probes do."""
 
+from onepass.classify.analysis.text import NAMES
 from onepass.report.context import ReportContext
 from onepass.report.figures.agreement import agreement_figure
 from onepass.report.sections.section import Section
-
-NAMES = {"logme": "LogME", "h_score": "H-score", "nce": "NCE", "leep": "LEEP", "zero_training": "zero-training"}  # fmt: skip
 
 
 def build(context: ReportContext) -> Section | None:
