@@ -184,12 +184,7 @@ def read_shard(path: Path, plan: EarlierPlan, index: int) -> dict[str, np.ndarra
 
 
 def _in_child(read: Callable[[Path], Any], path: Path) -> Any:
-    """Return what `read(path)` returns or raises in a process of its own, if it ends in time.
-
-    Raises:
-        CorruptFileError: It did not end, or a signal ended the process.
-        UnreadableFileError: The process could not begin.
-    """
+    """Return what `read(path)` returns or raises in a process of its own, if it ends in time."""
     size = path.stat().st_size
     seconds = LEAST_SECONDS + size // BYTES_PER_SECOND
     context = multiprocessing.get_context("spawn")  # a fork would share what HDF5 keeps in memory

@@ -68,11 +68,7 @@ def _in_use() -> dict[str, Any]:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """Return what the file says; Keras leaves out what is no JSON, and fails where it is no object.
-
-    Raises:
-        InvalidInputError: Keras could not be imported with it.
-    """
+    """Return what the file says; Keras leaves out what is no JSON, and fails where it is no object."""
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

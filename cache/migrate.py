@@ -190,9 +190,6 @@ def _write_pixels(old: format1.EarlierRows, following: Path, known: RowFile | No
         old: Pixels of format 1.
         following: The file to be.
         known: The manifest, where an earlier run was killed after it wrote it.
-
-    Raises:
-        CorruptFileError: The pixels are not what was written, or not those of the manifest.
     """
     parts: list[np.ndarray] = []
     with Progress(old.layout.rows, "images", f"{following.parent.name}/pixels") as progress:

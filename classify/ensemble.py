@@ -80,9 +80,6 @@ class EnsembleResult:
 def run_ensemble(config: EnsembleConfig) -> EnsembleResult:
     """Make an ensemble of each method out of probes of the leaderboard.
 
-    Args:
-        config: Data set, probes, methods, folders.
-
     Raises:
         UsageError: There are fewer than two probes, or they were selected on other rows.
         OnepassError: Something is missing, stale or damaged; one line says what.

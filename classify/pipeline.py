@@ -226,9 +226,6 @@ def run_probes(config: ClassifyConfig) -> ClassifyResult:
     A probe that is on the leaderboard with the same inputs is not run again. Each probe is kept
     as soon as it is done, so an interrupted run resumes after it.
 
-    Args:
-        config: Data set, features, heads, budget, seed, folders.
-
     Returns:
         The whole leaderboard, with a paired test of winner and runner-up.
 
@@ -336,11 +333,7 @@ def _rival(board: Leaderboard) -> ProbeResult | None:
 
 
 def _refuse_older_vectors(board: Leaderboard, features: list[Inputs]) -> None:
-    """Keep numbers of vectors that are no more from standing beside those of today.
-
-    Raises:
-        StaleError: A probe was made from other vectors of the same key.
-    """
+    """Keep numbers of vectors that are no more from standing beside those of today."""
     now = {(inputs.features, inputs.views): inputs.digest for inputs in features}
     for probe in board.results:
         digest = now.get((probe.features, probe.views), probe.features_digest)

@@ -46,9 +46,6 @@ class ExportedEmbeddings:
 def export_embeddings(config: EmbeddingsConfig) -> ExportedEmbeddings:
     """Write the vectors of every image of a data set, block by block; each file takes its place whole, at the end.
 
-    Args:
-        config: Key, format, place.
-
     Raises:
         UsageError: The key names no features.
         UnknownNameError: There are no such features.

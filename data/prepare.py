@@ -226,11 +226,7 @@ class _Preparation:
         return self._pack(positions, self._donors(self.look.source[positions], positions), stop)
 
     def _refuse_a_rest(self, found: int) -> None:
-        """Refuse a source that lacks most of what it had: it may be another, or not mounted as a whole.
-
-        Raises:
-            InvalidInputError: More than half of the images are gone, and at least `MANY_GONE`.
-        """
+        """Refuse a source that lacks most of what it had: it may be another, or not mounted as a whole."""
         before = len(self.before.names) if self.before else 0
         gone = before - found
         if gone >= MANY_GONE and 2 * gone > before and not self.config.allow_fewer:

@@ -126,11 +126,7 @@ def _blocks(path: Path, reader: Any, count: int, lines: list[int]) -> Iterator[l
 
 @contextmanager
 def _rows_of_csv(path: Path) -> Iterator[Any]:
-    """Yield a reader of the file's rows, by the delimiter that fits its first two.
-
-    Raises:
-        InvalidInputError: Its text is not UTF-8, or a row is not what CSV is.
-    """
+    """Yield a reader of the file's rows, by the delimiter that fits its first two."""
     content = _read_text(path)
 
     def reader(delimiter: str) -> Any:

@@ -85,11 +85,7 @@ class ExtractConfig(ClusterConfig):
             self._check()
 
     def _check(self) -> None:
-        """Refuse flags that do not fit one another.
-
-        Raises:
-            UsageError: Names them.
-        """
+        """Refuse flags that do not fit one another."""
         if self.offline or self.fits is not None or self.licence:
             raise UsageError("--offline, --fits, --licence: expected --list-backbones beside them")
         for name in ("dataset", "backbone"):

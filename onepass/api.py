@@ -232,11 +232,7 @@ def write_report(dataset: str, **options: Any) -> "PageResult":
 
 
 def _config(kind: type[C], options: Mapping[str, Any]) -> C:
-    """Return a command's configuration from keyword arguments.
-
-    Raises:
-        UsageError: There is no such flag (the known ones are named), or a value is of another type.
-    """
+    """Return a command's configuration from keyword arguments."""
     hints = typing.get_type_hints(kind)
     known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(options.keys() - known):
@@ -247,11 +243,7 @@ def _config(kind: type[C], options: Mapping[str, Any]) -> C:
 
 
 def _fit(name: str, hint: Any, value: Any) -> Any:
-    """Return a value in the type of its flag; a single value becomes a tuple of one where several may be given.
-
-    Raises:
-        UsageError: It is of another type.
-    """
+    """Return a value in the type of its flag; a single value becomes a tuple of one where several may be given."""
     from pydantic import TypeAdapter, ValidationError
 
     if typing.get_origin(hint) is tuple and not isinstance(value, list | tuple):

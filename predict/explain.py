@@ -113,11 +113,7 @@ def _explainable(model: PixelModel) -> ProbeModel | RunModel | None:
 
 
 def _up_to_the_map(extractor: "keras.Model") -> "keras.Model":
-    """Return the network without its pooling.
-
-    Raises:
-        UsageError: It pools otherwise than by the mean, or has no feature map.
-    """
+    """Return the network without its pooling."""
     import keras
 
     pool = extractor.get_layer("pool_0")

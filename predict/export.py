@@ -211,11 +211,7 @@ def _probabilities(pictures: PixelClassifier, pixels: np.ndarray) -> np.ndarray:
 
 
 def _compared(path: Path, found: np.ndarray, expected: np.ndarray) -> float:
-    """Return the largest difference of a probability.
-
-    Raises:
-        ExportError: It is more than TOLERANCE.
-    """
+    """Return the largest difference of a probability."""
     difference = float(np.abs(found - expected).max())
     if not difference <= TOLERANCE:
         raise ExportError(

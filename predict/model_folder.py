@@ -251,11 +251,7 @@ def load_folder(
 
 
 def _check(folder: Path, made: ModelRecord) -> None:
-    """Compare the files with their checksums, and the names in the record with what names may be.
-
-    Raises:
-        CorruptFileError: One differs, or leads out of the folder.
-    """
+    """Compare the files with their checksums, and the names in the record with what names may be."""
     try:
         for name in made.about.name.split(" + "):
             for part in name.split("/"):
@@ -282,11 +278,7 @@ def _check(folder: Path, made: ModelRecord) -> None:
 
 
 def _listed(folder: Path, made: ModelRecord, name: str) -> Path:
-    """Return the path of a file that was compared with its checksum.
-
-    Raises:
-        CorruptFileError: It is not listed.
-    """
+    """Return the path of a file that was compared with its checksum."""
     if name not in made.files:
         raise CorruptFileError(f"{folder / MODEL_FILE}: {name!a} is not among its files; {MEND}")
     return folder / name

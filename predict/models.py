@@ -103,11 +103,7 @@ def folder_predictor(folder: Path, config: ModelsConfig) -> Predictor:
 def _prior_of_folder(
     folder: Path, made: About, point: OperatingPoint | None, text: str
 ) -> tuple[Prior, OperatingPoint | None]:
-    """Return the mix of classes that --prior asks for, and the operating point in it.
-
-    Raises:
-        UsageError: The mix is not known that the model learnt from, or the threshold depends on the mix.
-    """
+    """Return the mix of classes that --prior asks for, and the operating point in it."""
     if not made.shares:
         raise UsageError(
             f"{folder}: an earlier Onepass exported it without the mix of classes that it learnt from, which --prior "
@@ -144,11 +140,7 @@ def make_predictor(models: Sequence[Model], config: ModelsConfig) -> Predictor:
 
 
 def _prior(dataset: ImageDataset, models: Sequence[Model], text: str) -> Prior | None:
-    """Return the mix of classes that --prior asks for; None where it does not.
-
-    Raises:
-        UsageError: It cannot be had, or the probabilities of a model are of no mix.
-    """
+    """Return the mix of classes that --prior asks for; None where it does not."""
     if not text:
         return None
     for probe in (model for model in models if isinstance(model, Probe)):
@@ -171,11 +163,7 @@ def _asked(
 
 
 def _prior_odds(goal: Goal, column: int, prior: Prior | None, classes: int) -> float:
-    """Return what a mix in use multiplies the odds of the positive class by; 1 where it is still to be estimated.
-
-    Raises:
-        UsageError: It will not be known when the threshold is chosen, or differs by image.
-    """
+    """Return what a mix in use multiplies the odds of the positive class by; 1 where it is still to be estimated."""
     if prior is None:
         return 1.0
     if prior.used:
@@ -194,9 +182,6 @@ def _operating_point(
     """Return the point that --at asks for, else that on record; None where neither is.
 
     On record is that of a probe. A run that a data set stands for gets one for the goal of the winner's.
-
-    Raises:
-        InvalidInputError: There are no selection rows to choose it on, or they are too few.
     """
     first, dataset = models[0], predictor.dataset
     goal, column = None, 0
@@ -337,11 +322,7 @@ def _open(store: AnyStore, runs: Path, text: str) -> Model:
 
 
 def _find_probe(board: Leaderboard, line: int, model: str, finished: list[str]) -> ProbeResult:
-    """Return the probe of an id or a head, else that of a line of the leaderboard.
-
-    Raises:
-        UnknownNameError: There is none.
-    """
+    """Return the probe of an id or a head, else that of a line of the leaderboard."""
     ranked = board.ranked
     if not model:
         if line > len(ranked) > 0:

@@ -326,11 +326,7 @@ class Predictor:
 
 
 def _named(images: Iterable[Any]) -> tuple[list[str], list[Any]]:
-    """Return what each picture is called, and the pictures.
-
-    Raises:
-        UsageError: It is a single picture.
-    """
+    """Return what each picture is called, and the pictures."""
     if isinstance(images, str | bytes | Path | np.ndarray | Image.Image):
         raise UsageError("expected a list of pictures, received a single one: put it in a list")
     pictures = list(images)
@@ -351,12 +347,7 @@ def _decoded(
 
 
 def _content(picture: Any, name: str) -> Any:
-    """Return what `decode_image` takes.
-
-    Raises:
-        InvalidInputError: The file cannot be read.
-        UsageError: It is no picture.
-    """
+    """Return what `decode_image` takes."""
     if isinstance(picture, str | Path):
         try:
             return Path(picture).read_bytes()

@@ -78,11 +78,7 @@ def run_predictor(run: FinishedRun, views: tuple[str, ...] = ()) -> Predictor:
 
 
 def _check_unseen(run: FinishedRun, rows: np.ndarray) -> None:
-    """Refuse to score a run on rows that it may have learnt from.
-
-    Raises:
-        StaleError: Not all of them were validation rows when it was trained.
-    """
+    """Refuse to score a run on rows that it may have learnt from."""
     new = np.setdiff1d(rows, run.logits("val")[1])
     if len(new):
         raise StaleError(

@@ -72,9 +72,6 @@ class SimilarResult:
 def find_similar(config: SimilarConfig) -> SimilarResult:
     """Compare each image with every stored one: exact, and a few seconds for a million (with usearch, less than one).
 
-    Args:
-        config: Data set, names of its rows or new pictures, how many, features, contact sheet.
-
     Raises:
         UsageError: Several features are stored, and none is named.
         InvalidInputError: A picture cannot be read.

@@ -84,11 +84,7 @@ def predict_split(config: PredictConfig) -> PredictResult:
 
 
 def _truth(dataset: ImageDataset, config: PredictConfig) -> np.ndarray | None:
-    """Return the labels (n,) that the predictions are scored by; None where they are not.
-
-    Raises:
-        InvalidInputError: A score was asked for, and test images have no label.
-    """
+    """Return the labels (n,) that the predictions are scored by; None where they are not."""
     rows = split_rows(dataset, config.rows)
     if config.rows == "val":
         return dataset.labels[rows]

@@ -282,9 +282,6 @@ def _read(kind: type[F], path: Path, *command: str) -> F | None:
         kind: Its class.
         path: Of the file.
         command: What makes it, without `onepass`.
-
-    Raises:
-        CorruptFileError: It is damaged; the message says how to mend it.
     """
     try:
         return kind.read_optional(path)

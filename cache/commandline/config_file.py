@@ -60,11 +60,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _value(action: argparse.Action, value: Any, where: str) -> Any:
-    """Return what the command line would make of a value that a file gives.
-
-    Raises:
-        UsageError: Its type, or one of its values, is not what the flag takes.
-    """
+    """Return what the command line would make of a value that a file gives."""
     if action.nargs == 0:
         if not isinstance(value, bool):
             raise UsageError(f"{where}: expected true or false, received {value!r}")

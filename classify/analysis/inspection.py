@@ -228,9 +228,6 @@ def inspect_dataset(config: InspectConfig) -> InspectResult:
 
     Nothing is chosen by it: the validation rows are looked at, and no head learns from what is seen.
 
-    Args:
-        config: Data set, probe, length of the lists, folders.
-
     Raises:
         OnepassError: No leaderboard, no such probe, stale or damaged files; one line says what.
     """

@@ -67,9 +67,6 @@ class NextResult:
 def choose_next(config: NextConfig) -> NextResult:
     """Choose the images to label next, and write a table to be filled in and a contact sheet.
 
-    Args:
-        config: Data set, where the unlabelled images are, probe, rule, count, folders.
-
     Raises:
         InvalidInputError: There is no unlabelled image, or its vectors were made in another way.
         OnepassError: Something is missing, stale or damaged; one line says what.

@@ -149,9 +149,6 @@ def score_features(config: TransferConfig) -> TransferResult:
 
     What was scored before is not scored again.
 
-    Args:
-        config: Data set, features, folders.
-
     Raises:
         OnepassError: Something is missing, unknown, stale or damaged; one line says what.
     """

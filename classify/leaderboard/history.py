@@ -101,11 +101,7 @@ def open_board(
 
 
 def _state(path: Path, dataset: ImageDataset, *, fresh: bool) -> str:
-    """Return the digest of the state that a leaderboard is of; "" where there is none, or none to be kept.
-
-    Raises:
-        CorruptFileError: It is damaged, and is not to be replaced.
-    """
+    """Return the digest of the state that a leaderboard is of; "" where there is none, or none to be kept."""
     if not path.exists():
         return ""
     try:

@@ -209,12 +209,7 @@ def _in_all_views(store: AnyStore, one: FeatureSet, views: tuple[str, ...]) -> b
 
 
 def _in_view(store: AnyStore, sets: list[FeatureSet], view: str) -> list[FeatureSet]:
-    """Return the same features in another view.
-
-    Raises:
-        MissingFileError: One is not stored in it.
-        InvalidInputError: It was made by other weights or in another way than the plain one.
-    """
+    """Return the same features in another view."""
     found = []
     for one in sets:
         key = _view_key(one, view)

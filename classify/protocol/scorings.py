@@ -113,9 +113,6 @@ def _whole_lines(path: Path, content: bytes) -> Iterator[tuple[Scoring, str]]:
 
     Lines from before the chain come first. A line that a power cut tore is left out: either it has no
     end, or the whole line after it is not chained to it.
-
-    Raises:
-        CorruptFileError: A line is no scoring, or not what was written.
     """
     link, chained, torn = "", False, 0
     *ended, last = content.split(b"\n")

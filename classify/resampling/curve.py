@@ -189,9 +189,6 @@ def run_curve(config: CurveConfig) -> CurveResult:
 
     Each size is kept when it is done; a run that was interrupted resumes at the next one.
 
-    Args:
-        config: Data set, features, head, seeds, folders.
-
     Raises:
         InvalidInputError: There are too few training images for three sizes.
         OnepassError: Something is missing, unknown, stale, damaged or unusable; one line says what.

@@ -156,11 +156,7 @@ def _rows(where: str, split: str, images: np.ndarray, labels: np.ndarray, names:
 
 
 def _as_pixels(at: str, images: np.ndarray) -> np.ndarray:
-    """Return images as (N, H, W) or (N, H, W, 3 or 4) uint8; numbers 0 to 1 become 0 to 255.
-
-    Raises:
-        InvalidInputError: They are no images.
-    """
+    """Return images as (N, H, W) or (N, H, W, 3 or 4) uint8; numbers 0 to 1 become 0 to 255."""
     if images.ndim == 4 and images.shape[-1] not in (1, 3, 4) and images.shape[1] in (1, 3):
         images = images.transpose(0, 2, 3, 1)
     if images.ndim == 4 and images.shape[-1] == 1:

@@ -79,12 +79,7 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def _downloaded(name: str) -> Path:
-    """Return the folder of a data set in the library's cache: the newest, of the one configuration that there is.
-
-    Raises:
-        MissingFileError: There is none.
-        UsageError: There are several configurations, and none is named.
-    """
+    """Return the folder of a data set in the library's cache: the newest, of the one configuration that there is."""
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     cache = Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets")
     words = name.split("/")

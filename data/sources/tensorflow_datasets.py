@@ -56,11 +56,7 @@ def open_sources(requests: Sequence[Request]) -> Iterator[Source]:
 
 
 def _folder(place: str) -> Path:
-    """Return the folder of a data set's newest version.
-
-    Raises:
-        MissingFileError: There is none.
-    """
+    """Return the folder of a data set's newest version."""
     if not place.startswith(ADDRESS):
         return Path(place).expanduser()
     name = place.removeprefix(ADDRESS).strip("/")

@@ -222,11 +222,7 @@ def build_extractor(
 
 
 def _tap(backbone: keras.Model, layer: str, pooling: str) -> str:
-    """Return the layer that an output is taken from; the poolings of tokens are layers of their own.
-
-    Raises:
-        InvalidInputError: The backbone has no such tokens, or another layer was asked for.
-    """
+    """Return the layer that an output is taken from; the poolings of tokens are layers of their own."""
     if pooling not in TOKENS:
         return layer
     if layer or TOKENS[pooling] not in {one.name for one in backbone.layers}:
