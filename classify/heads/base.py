@@ -109,20 +109,45 @@ class Head(ClassifierMixin, BaseEstimator):
         )
 
 
-class LinearHead(Head):
-    """A head whose logits are linear in the features, which it standardises inside.
+class StandardisedHead(Head):
+    """A head that standardises the features inside.
 
     Attributes:
         mean_, scale_: (D,) float64, of the rows that it was fitted on.
-        weights_: (D, K) float32, for standardised features.
-        bias_: (K,) float32.
-        classes_: (K,) labels in ascending order.
     """
 
     ARRAYS: ClassVar[dict[str, tuple[str, str]]] = {
         **Head.ARRAYS,
         "mean_": ("D", "f"),
         "scale_": ("D", "f"),
+    }
+
+    def logits(self, X: Any) -> np.ndarray:
+        """Return the logits (n, K): float64 where X is, else float32."""
+        X = self.check_features(X)
+        kind = np.float64 if X.dtype == np.float64 else np.float32
+        scaler = Scaler(self.mean_, self.scale_)
+        out = scratch((len(X), len(self.classes_)), kind)
+        for block in blocks(X):
+            out[block] = self.logits_of(scaler.apply(X[block], kind))
+        return out
+
+    def logits_of(self, rows: np.ndarray) -> np.ndarray:
+        """Return the logits (n, K) of standardised rows (n, D), in their type."""
+        raise NotImplementedError
+
+
+class LinearHead(StandardisedHead):
+    """A head whose logits are linear in the standardised features.
+
+    Attributes:
+        weights_: (D, K) float32, for standardised features.
+        bias_: (K,) float32.
+        classes_: (K,) labels in ascending order.
+    """
+
+    ARRAYS: ClassVar[dict[str, tuple[str, str]]] = {
+        **StandardisedHead.ARRAYS,
         "weights_": ("DK", "f"),
         "bias_": ("K", "f"),
     }
@@ -134,16 +159,11 @@ class LinearHead(Head):
         self.bias_ = np.asarray(bias, dtype=np.float32)
         return self
 
-    def logits(self, X: Any) -> np.ndarray:
-        """Return `standardised X @ weights_ + bias_`, (n, K): float64 where X is, else float32."""
-        X = self.check_features(X)
-        kind = np.float64 if X.dtype == np.float64 else np.float32
-        scaler, weights = Scaler(self.mean_, self.scale_), self.weights_.astype(kind, copy=False)
-        out = scratch((len(X), len(self.classes_)), kind)
-        for block in blocks(X):
-            np.matmul(scaler.apply(X[block], kind), weights, out=out[block])
-        out += self.bias_
-        return out
+    def logits_of(self, rows: np.ndarray) -> np.ndarray:
+        """Return `rows @ weights_ + bias_`."""
+        scores = rows @ self.weights_.astype(rows.dtype, copy=False)
+        scores += self.bias_
+        return scores
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the logits (n, K); for two classes, (n,): the second's logit less the first's."""

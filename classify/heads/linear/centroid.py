@@ -6,17 +6,14 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from onepass.cache.errors import InvalidInputError
-from onepass.cache.memory import scratch
-from onepass.classify.heads.base import Head
-from onepass.classify.heads.lazy_rows import blocks
+from onepass.classify.heads.base import StandardisedHead
 from onepass.classify.heads.linear.moments import Moments
-from onepass.classify.heads.scaler import Scaler
 
 METRICS = ("euclidean", "cosine")
 
 
 @dataclass(eq=False, repr=False)
-class Centroid(Head):
+class Centroid(StandardisedHead):
     """Assigns each row to the class whose mean is nearest, in standardised features.
 
     The logit of a class is `x · m - ||m||² / 2` for the Euclidean metric (half the squared distance,
@@ -27,16 +24,13 @@ class Centroid(Head):
         temperature: Divides the logits.
 
     Attributes:
-        mean_, scale_: (D,) float64, of the rows that it was fitted on.
         means_: (D, K) float32.
     """
 
     kind = "centroid"
     CALIBRATED: ClassVar[tuple[str, ...]] = ("temperature",)
     ARRAYS: ClassVar[dict[str, tuple[str, str]]] = {
-        **Head.ARRAYS,
-        "mean_": ("D", "f"),
-        "scale_": ("D", "f"),
+        **StandardisedHead.ARRAYS,
         "means_": ("DK", "f"),
     }
 
@@ -56,21 +50,14 @@ class Centroid(Head):
         self.means_ = moments.means.astype(np.float32)
         return self
 
-    def logits(self, X: Any) -> np.ndarray:
-        """Return the logits, (n, K): float64 where X is, else float32."""
-        X = self.check_features(X)
-        kind = np.float64 if X.dtype == np.float64 else np.float32
-        scaler, means = Scaler(self.mean_, self.scale_), self.means_.astype(kind)
-        lengths = np.linalg.norm(means, axis=0)
-        out = scratch((len(X), len(self.classes_)), kind)
-        for block in blocks(X):
-            rows = scaler.apply(X[block], kind)
-            np.matmul(rows, means, out=out[block])
-            if self.metric == "cosine":
-                out[block] /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    def logits_of(self, rows: np.ndarray) -> np.ndarray:
+        """Return the logits (n, K) of standardised rows (n, D), in their type."""
+        means = self.means_.astype(rows.dtype)
+        scores, lengths = rows @ means, np.linalg.norm(means, axis=0)
         if self.metric == "cosine":
-            out /= np.maximum(lengths, 1e-12)
+            scores /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+            scores /= np.maximum(lengths, 1e-12)
         else:
-            out -= lengths**2 / 2
-        out /= kind(self.temperature)
-        return out
+            scores -= lengths**2 / 2
+        scores /= rows.dtype.type(self.temperature)
+        return scores

@@ -7,7 +7,7 @@ import numpy as np
 
 from onepass.cache.errors import InvalidInputError
 from onepass.cache.memory import scratch
-from onepass.classify.heads.base import Head
+from onepass.classify.heads.base import StandardisedHead
 from onepass.classify.heads.class_weight import class_weights, log_prior
 from onepass.classify.heads.lazy_rows import Mapped, blocks, held
 from onepass.classify.heads.neighbours.nearest import nearest, unit_length
@@ -18,7 +18,7 @@ PRIOR = 0.01  # of the votes go to the classes by their share: no class is impos
 
 
 @dataclass(eq=False, repr=False)
-class Neighbours(Head):
+class Neighbours(StandardisedHead):
     """Votes of the nearest fitted rows, by cosine of standardised features.
 
     A neighbour of cosine s votes with weight exp(s / temperature), as in Wu, Xiong, Yu and Lin,
@@ -32,7 +32,6 @@ class Neighbours(Head):
             weights back, changes nothing.
 
     Attributes:
-        mean_, scale_: (D,) float64, of the rows that it was fitted on.
         rows_: (N, D) float16, the fitted rows, standardised, of length 1.
         numbers_: (N,) int32, their classes as indices into `classes_`.
     """
@@ -40,9 +39,7 @@ class Neighbours(Head):
     kind = "knn"
     version = 2
     ARRAYS: ClassVar[dict[str, tuple[str, str]]] = {
-        **Head.ARRAYS,
-        "mean_": ("D", "f"),
-        "scale_": ("D", "f"),
+        **StandardisedHead.ARRAYS,
         "rows_": ("ND", "f"),
         "numbers_": ("N", "i"),
     }

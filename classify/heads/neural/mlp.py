@@ -1,13 +1,10 @@
 """Two dense layers behind dropout: the second head of De (2020)."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
-from onepass.cache.memory import scratch
-from onepass.classify.heads.base import Head
-from onepass.classify.heads.lazy_rows import blocks
 from onepass.classify.heads.neural.trained_head import TrainedHead
 from onepass.classify.heads.scaler import Scaler
 
@@ -25,7 +22,6 @@ class Mlp(TrainedHead):
         The others: As in `TrainedHead`.
 
     Attributes:
-        mean_, scale_: (D,) float64, of the rows that it was fitted on.
         hidden_weights_, hidden_bias_: (D, M) and (M,) float32, for standardised features.
         weights_, bias_: (M, K) and (K,) float32.
         classes_: (K,) labels in ascending order.
@@ -34,9 +30,7 @@ class Mlp(TrainedHead):
     kind = "mlp"
     version = 2
     ARRAYS: ClassVar[dict[str, tuple[str, str]]] = {
-        **Head.ARRAYS,
-        "mean_": ("D", "f"),
-        "scale_": ("D", "f"),
+        **TrainedHead.ARRAYS,
         "hidden_weights_": ("DM", "f"),
         "hidden_bias_": ("M", "f"),
         "weights_": ("MK", "f"),
@@ -57,14 +51,9 @@ class Mlp(TrainedHead):
         self.hidden_weights_, self.hidden_bias_, self.weights_, self.bias_ = arrays
         return self
 
-    def logits(self, X: Any) -> np.ndarray:
-        """Return the logits (n, K): float64 where X is, else float32."""
-        X = self.check_features(X)
-        kind = np.float64 if X.dtype == np.float64 else np.float32
-        scaler, weights = Scaler(self.mean_, self.scale_), self.hidden_weights_.astype(kind, copy=False)  # fmt: skip
-        out = scratch((len(X), len(self.classes_)), kind)
-        for block in blocks(X):
-            hidden = scaler.apply(X[block], kind) @ weights + self.hidden_bias_
-            out[block] = np.maximum(hidden, 0) @ self.weights_.astype(kind, copy=False)
-        out += self.bias_
-        return out
+    def logits_of(self, rows: np.ndarray) -> np.ndarray:
+        """Return the logits (n, K) of standardised rows (n, D), in their type."""
+        hidden = rows @ self.hidden_weights_.astype(rows.dtype, copy=False) + self.hidden_bias_
+        scores = np.maximum(hidden, 0) @ self.weights_.astype(rows.dtype, copy=False)
+        scores += self.bias_
+        return scores

@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 
 from onepass.cache.errors import InvalidInputError
-from onepass.classify.heads.base import Head
+from onepass.classify.heads.base import StandardisedHead
 from onepass.classify.heads.neural.batches import HeadSettings, SharedSettings, batches, steps_of
 from onepass.classify.heads.neural.network import Networks
 from onepass.classify.heads.neural.optimizers import OPTIMIZERS, RATES
@@ -14,7 +14,7 @@ from onepass.classify.heads.scaler import Scaler
 
 
 @dataclass(eq=False, repr=False)
-class TrainedHead(Head):
+class TrainedHead(StandardisedHead):
     """A network trained in epochs; a subclass says how it keeps the arrays.
 
     Args:
