@@ -253,9 +253,7 @@ def conformal_sensitivity(
     Raises:
         InvalidInputError: There are too few rows.
     """
-    n = len(positives)
-    k = int((n + 1) * (1 - goal.share) + EPSILON)
-    _check_enough(goal, "positive", n, k)
+    n, k = len(positives), _rank(goal, "positive", len(positives))
     return float(np.sort(positives)[k - 1]), _beta_interval(n, k)
 
 
@@ -266,20 +264,21 @@ def conformal_specificity(
 
     The same as for the sensitivity, from the other end: just above the k-th largest of the n scores.
     """
-    n = len(negatives)
-    k = int((n + 1) * (1 - goal.share) + EPSILON)
-    _check_enough(goal, "negative", n, k)
+    n, k = len(negatives), _rank(goal, "negative", len(negatives))
     highest = np.float16(np.sort(negatives)[n - k])
     return float(np.nextafter(highest, np.float16(np.inf))), _beta_interval(n, k)
 
 
-def _check_enough(goal: RateGoal, kind: str, rows: int, rank: int) -> None:
+def _rank(goal: RateGoal, kind: str, rows: int) -> int:
+    """Return k of `conformal_sensitivity`, after checking that there are rows enough."""
+    rank = int((rows + 1) * (1 - goal.share) + EPSILON)
     if rank < 1:
         least = int(np.ceil(goal.share / (1 - goal.share) - EPSILON))
         raise InvalidInputError(
             f"--at {goal}: expected at least {least} {kind} selection rows to promise it by, received {rows}; "
             "promise less, choose by folds (--select folds), or label more"
         )
+    return rank
 
 
 def _beta_interval(n: int, k: int) -> tuple[float, float]:

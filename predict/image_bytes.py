@@ -11,7 +11,7 @@ import PIL
 import tensorflow as tf
 
 from onepass.data.images import LEFT, MAX_PIXELS
-from onepass.extract.network.resize import PILLOW_UNIT
+from onepass.extract.network.resize import PILLOW_UNIT, keys_cubic
 from onepass.predict.pixel_classifier import PictureGeometry
 
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
@@ -281,8 +281,5 @@ def _bicubic_matrix(source: Any, target: Any, length: Any) -> Any:
     pixels = tf.range(source)[:, None]
     low, high = (tf.floor(centres + away * widening + 0.5) for away in (-2, 2))
     t = tf.abs(pixels + 0.5 - centres) / widening
-    near = (1.5 * t - 2.5) * t * t + 1
-    far = ((-0.5 * t + 2.5) * t - 4) * t + 2
-    weights = tf.where(t < 1, near, tf.where(t < 2, far, 0))
-    weights = tf.where((pixels >= low) & (pixels < high), weights, 0)
+    weights = tf.where((pixels >= low) & (pixels < high), keys_cubic(t, tf.where), 0)
     return tf.round(weights / tf.reduce_sum(weights, 0) * PILLOW_UNIT)

@@ -1,7 +1,6 @@
 """Every model of keras.applications, read from applications.csv so that listing imports nothing."""
 
 import contextlib
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 
 from onepass.cache.errors import InvalidInputError, MissingFileError
 from onepass.extract.backbones.spec import IMAGENET_STD, PREPROCESSING, BackboneSpec
-from onepass.extract.backbones.table import read_table, top1_of
+from onepass.extract.backbones.table import models_folder, read_table, spec_of_row
 from onepass.extract.backbones.weights_files import (
     another_architecture,
     checked_digest,
@@ -27,28 +26,18 @@ DEEP_TOPS = ("VGG16", "VGG19", "MobileNetV3Small", "MobileNetV3Large")
 
 def specs() -> list[BackboneSpec]:
     """Return one spec per model; `offline` tells whether Keras has its weights in its cache."""
+    folder = models_folder("KERAS_HOME", ".keras")
     return [
-        BackboneSpec(
-            name=row["name"],
+        spec_of_row(
+            row,
             family="applications",
             factory=row["factory"],
             preprocessing=PREPROCESSING[row["preprocessing"]],
-            native_size=int(row["native_size"]),
-            min_size=int(row["min_size"]),
-            feature_dim=int(row["feature_dim"]),
-            weights_mb=float(row["weights_mb"]),
-            licence=row["licence"],
-            top1=top1_of(row),
-            offline=(_keras_folder() / row["file"]).is_file(),
+            offline=(folder / row["file"]).is_file(),
             weights="keras:imagenet",
         )
         for row in read_table(TABLE)
     ]
-
-
-def _keras_folder() -> Path:
-    home = os.environ.get("KERAS_HOME")
-    return (Path(home) if home else Path.home() / ".keras") / "models"
 
 
 def build(spec: BackboneSpec, size: int, weights: Path | str, sha256: str | None = None) -> Any:

@@ -7,7 +7,6 @@ resizing is not used; Onepass resizes every backbone's images alike.
 
 import contextlib
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -20,7 +19,7 @@ from onepass.cache.provenance import digest_file, digest_json
 from onepass.extract.backbones import huggingface
 from onepass.extract.backbones.kerashub_presets import CLASSES
 from onepass.extract.backbones.spec import BackboneSpec, Preprocessing, Triple
-from onepass.extract.backbones.table import read_table, top1_of
+from onepass.extract.backbones.table import models_folder, read_table, spec_of_row
 from onepass.extract.backbones.weights_files import (
     another_architecture,
     check_digest,
@@ -38,28 +37,18 @@ OWN_MODULES = ("keras", "keras_hub")
 
 def specs() -> list[BackboneSpec]:
     """Return one spec per preset; `offline` tells whether kagglehub has it in its cache."""
+    folder = models_folder("KAGGLEHUB_CACHE", ".cache/kagglehub")
     return [
-        BackboneSpec(
-            name=row["name"],
+        spec_of_row(
+            row,
             family="kerashub",
             factory=row["name"],
             preprocessing=None,
-            native_size=int(row["native_size"]),
-            min_size=int(row["min_size"]),
-            feature_dim=int(row["feature_dim"]),
-            weights_mb=float(row["weights_mb"]),
-            licence=row["licence"],
-            top1=top1_of(row),
-            offline=(_kaggle_folder() / row["handle"] / WEIGHTS).is_file(),
+            offline=(folder / row["handle"] / WEIGHTS).is_file(),
             weights=f"kerashub:{row['handle']}",
         )
         for row in read_table(TABLE)
     ]
-
-
-def _kaggle_folder() -> Path:
-    home = os.environ.get("KAGGLEHUB_CACHE")
-    return (Path(home) if home else Path.home() / ".cache" / "kagglehub") / "models"
 
 
 @cache

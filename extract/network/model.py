@@ -13,7 +13,7 @@ from onepass.extract.backbones.spec import BackboneSpec, Preprocessing
 from onepass.extract.backend import as_list
 from onepass.extract.engines.engine import Engine
 from onepass.extract.network.batchnorm_folding import fold_batch_norms
-from onepass.extract.network.resize import is_transposed, random_seed, view_matrices
+from onepass.extract.network.resize import is_transposed, keys_cubic, random_seed, view_matrices
 
 PUBLISHED = registry.WeightsChoice()
 TOKENS = {"token": CLASS_TOKEN, "patches": PATCH_MEAN}  # layers that are poolings of the last one
@@ -105,9 +105,7 @@ def cubic_matrices(places: Any, share: Any, pixels: int) -> Any:
     """
     widening = ops.maximum(share * pixels / places.shape[1], 1.0)[..., None]
     t = ops.abs(ops.arange(pixels, dtype="float32") + 0.5 - (places * pixels)[..., None]) / widening
-    near = (1.5 * t - 2.5) * t * t + 1
-    far = ((-0.5 * t + 2.5) * t - 4) * t + 2
-    weights = ops.where(t < 1, near, ops.where(t < 2, far, 0.0))
+    weights = keys_cubic(t, ops.where)
     return weights / ops.sum(weights, axis=-1, keepdims=True)
 
 

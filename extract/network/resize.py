@@ -1,6 +1,8 @@
 """Bicubic resizing as two matrices, and the views of an image that come with them for free."""
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +22,7 @@ def bicubic_matrix(
 ) -> np.ndarray:
     """Return the weights with which `source` pixels make `target` ones along one axis.
 
-    Keys' cubic convolution with a = -0.5 (IEEE Trans. ASSP 29, 1981), widened when shrinking so that
+    Keys' cubic convolution, widened when shrinking so that
     nothing is skipped: what Pillow's `Image.resize(..., BICUBIC, box=...)` does.
 
     Args:
@@ -42,11 +44,21 @@ def bicubic_matrix(
     high = np.floor(centres + 2 * widening + 0.5)[:, None]
     inside = (pixels - 0.5 >= low) & (pixels - 0.5 < high)
     t = np.abs(pixels - centres[:, None]) / widening
-    near = (1.5 * t - 2.5) * t * t + 1
-    far = ((-0.5 * t + 2.5) * t - 4) * t + 2
-    weights = np.where(inside, np.where(t < 1, near, np.where(t < 2, far, 0.0)), 0.0)
+    weights = np.where(inside, keys_cubic(t, np.where), 0.0)
     weights /= weights.sum(axis=1, keepdims=True)
     return (np.rint(weights * PILLOW_UNIT) / PILLOW_UNIT).astype(np.float32)
+
+
+def keys_cubic(t: Any, where: Callable[..., Any]) -> Any:
+    """Return what a pixel weighs at a distance of t >= 0 pixels: a = -0.5 (Keys, IEEE Trans. ASSP 29, 1981).
+
+    Args:
+        t: An array of any library.
+        where: That library's.
+    """
+    near = (1.5 * t - 2.5) * t * t + 1
+    far = ((-0.5 * t + 2.5) * t - 4) * t + 2
+    return where(t < 1, near, where(t < 2, far, 0.0))
 
 
 def view_matrices(
