@@ -9,8 +9,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from onepass.cache.errors import InvalidInputError
 from onepass.classify.config import ClassifyConfig
+from onepass.classify.heads.baselines.blind import Guess
 from onepass.classify.heads.baselines.cnn import Cnn
-from onepass.classify.heads.baselines.guess import Guess
 from onepass.classify.heads.storage import load_head, save_head
 from onepass.classify.pipeline import run_probes
 from onepass.data.imagenet import imagenet_wnids

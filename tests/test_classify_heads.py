@@ -23,7 +23,7 @@ from onepass.cache.errors import (
 )
 from onepass.classify.heads import lazy_rows, registry
 from onepass.classify.heads.base import LinearHead
-from onepass.classify.heads.baselines.majority import Majority
+from onepass.classify.heads.baselines.blind import Majority
 from onepass.classify.heads.linear.centroid import Centroid
 from onepass.classify.heads.linear.lda import Lda
 from onepass.classify.heads.linear.logistic import Logistic

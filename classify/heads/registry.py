@@ -18,8 +18,8 @@ PROBES = {
     "mlp": "onepass.classify.heads.neural.mlp:Mlp",
 }
 BASELINES = {
-    "majority": "onepass.classify.heads.baselines.majority:Majority",
-    "guess": "onepass.classify.heads.baselines.guess:Guess",
+    "majority": "onepass.classify.heads.baselines.blind:Majority",
+    "guess": "onepass.classify.heads.baselines.blind:Guess",
     "imagenet": "onepass.classify.heads.baselines.imagenet:ImageNet",
     "cnn": "onepass.classify.heads.baselines.cnn:Cnn",
 }

@@ -1,4 +1,4 @@
-"""A random guess: the score of a classifier that knows only how many classes there are."""
+"""Heads that learn nothing from the features: the most frequent class, always, and a random guess."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -12,8 +12,41 @@ from onepass.classify.heads.lazy_rows import blocks
 JITTER = 1e-3  # of the logits: the probabilities are 1/K but for a thousandth
 
 
+class _Blind(Head):
+    """A head whose score is poor by intent."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.poor_score = True
+        return tags
+
+
+class Majority(_Blind):
+    """Predicts each class with its share of the training rows, whatever the features.
+
+    Attributes:
+        share_: (K,) float64.
+    """
+
+    kind = "majority"
+    ARRAYS: ClassVar[dict[str, tuple[str, str]]] = {**Head.ARRAYS, "share_": ("K", "f")}
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Count the classes; see `Head.fit`."""
+        _, numbers = self.check_training(X, y)
+        self.share_ = np.bincount(numbers) / len(numbers)
+        return self
+
+    def logits(self, X: Any) -> np.ndarray:
+        """Return the logarithm of the shares, (n, K) float64."""
+        X = self.check_features(X)
+        out = scratch((len(X), len(self.share_)), np.float64)
+        out[...] = np.log(self.share_)
+        return out
+
+
 @dataclass(eq=False, repr=False)
-class Guess(Head):
+class Guess(_Blind):
     """Draws each row's class evenly; its expected accuracy is 1/K, whatever the rows.
 
     A row's draw depends on its numbers, so that the same rows get the same guess in any order.
@@ -23,7 +56,6 @@ class Guess(Head):
     """
 
     kind = "guess"
-    ARRAYS: ClassVar[dict[str, tuple[str, str]]] = {**Head.ARRAYS}
 
     seed: int = 0
 
@@ -44,11 +76,6 @@ class Guess(Head):
             draws = _mixed(state[block, None] + steps * np.uint64(0x9E3779B97F4A7C15))
             out[block] = (draws >> np.uint64(11)).astype(np.float64) * (JITTER / 2**53)
         return out
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.poor_score = True
-        return tags
 
 
 def _mixed(state: np.ndarray) -> np.ndarray:
