@@ -47,7 +47,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def given(line: str, home: Path) -> None:
     for real, tiny in TINY:
         line = line.replace(real, tiny)
-    done = processes.run(*shlex.split(line)[1:], cwd=home, TINY_BACKBONE="1")
+    done = processes.run(*shlex.split(line)[1:], cwd=home, TINY_BACKBONE="1", PLAIN_FIGURES="1")
     assert done.returncode == 0, f"{line}\n{done.stderr}"
 
 

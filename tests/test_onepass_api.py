@@ -1,16 +1,14 @@
 """The library: called from a worker thread, with progress and a stop, silent, and short of speech."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 
 import onepass
-from conftest import ROOT
 from onepass.cache.errors import MissingFileError, Remedy, UsageError
 from onepass.cache.rows import RowFile
 
@@ -26,11 +24,11 @@ def work():
     flags = {"size": 32, "batch": 256, "shard_rows": 64, "progress": updates.append, **here}
     stop = onepass.StopRequest()
     stop.ask("enough for today")
-    stopped = onepass.extract_features("digits", "efficientnet_lite0", stop=stop, **flags)
+    stopped = onepass.extract_features("digits", "tiny", stop=stop, **flags)
     found["stopped"] = [stopped.stopped, stopped.files[0].state, stopped.files[0].rows]
-    done = onepass.extract_features("digits", ["efficientnet_lite0"], **flags)
+    done = onepass.extract_features("digits", ["tiny"], **flags)
     found["done"] = [done.stopped, done.files[0].state, done.files[0].rows]
-    found["shape"] = onepass.open_features("digits", "efficientnet_lite0@32", **here).X.shape
+    found["shape"] = onepass.open_features("digits", "tiny@32", **here).X.shape
 
 worker = threading.Thread(target=work)
 worker.start()
@@ -44,20 +42,15 @@ print(json.dumps(found))
 
 @pytest.mark.slow
 def test_a_worker_thread_prepares_and_extracts_and_nothing_is_printed(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", IN_A_THREAD, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+    done = processes.run("-c", IN_A_THREAD, str(tmp_path), PROGRAM="1", TINY_BACKBONE="1")
     assert done.returncode == 0 and done.stdout.count("\n") == 1, done
     assert "onepass" not in done.stderr and "digits" not in done.stderr, done.stderr
     assert json.loads(done.stdout) == {
         "prepared": "prepared",
         "stopped": ["enough for today", "unfinished", 0],
         "done": ["", "computed", 1797],
-        "shape": [1797, 1280],
-        "labels": ["efficientnet_lite0@32", "looking at files", "packing"],
+        "shape": [1797, 16],
+        "labels": ["looking at files", "packing", "tiny@32"],
         "last": [1797, 1797, True],
         "handlers": [],
     }
