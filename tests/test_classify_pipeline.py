@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 from classify_store import NAME, digits, rare_digits, write_dataset, write_features
 from sklearn.metrics import average_precision_score
@@ -278,10 +279,7 @@ class TestText:
 
 class TestCommand:
     def test_json_is_one_object_and_nothing_else(self, tmp_path: Path, dataset) -> None:
-        run = subprocess.run(
-            [sys.executable, "-m", "classify", *command(tmp_path), "--json"],
-            cwd=ROOT, capture_output=True, text=True,
-        )  # fmt: skip
+        run = processes.run("classify", *command(tmp_path), "--json")
         assert run.returncode == 0, run.stderr
         value = json.loads(run.stdout)
         assert value["winner"] == value["results"][0]["id"] and value["ran"] == 4
