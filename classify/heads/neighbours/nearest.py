@@ -7,7 +7,7 @@ import numpy as np
 from onepass.cache.memory import block_bytes
 from onepass.cache.progress import Progress
 from onepass.classify.heads.float16 import widen
-from onepass.classify.heads.lazy_rows import Rows
+from onepass.classify.heads.lazy_rows import Rows, blocks
 
 BLOCK_NUMBERS = 1 << 25  # similarities held at a time: 128 MB as float32
 BASE_ROWS = 1 << 15  # rows of `base` that are compared at a time
@@ -39,12 +39,12 @@ def nearest(
     room = block_bytes() // (queries.dtype.itemsize * queries.shape[1])
     room = max(1, room // size) * size
     buffer = np.empty((many, base.shape[1]), queries.dtype)
+    held = np.empty((min(room, len(queries)), base.shape[1]), queries.dtype)
     with Progress(len(queries), "rows", label) if label else nullcontext() as progress:
         for begin in range(0, len(queries), room):
-            some = queries[begin : begin + room]
+            some = _read(queries, begin, held[: len(queries) - begin])
             for first in range(0, len(base), many):
-                rows = base[first : first + many]
-                rows = widen(rows, buffer[: len(rows)])
+                rows = _read(base, first, buffer[: len(base) - first])
                 for start in range(0, len(some), size):
                     block = slice(begin + start, min(begin + start + size, begin + len(some)))
                     similar = some[start : start + size] @ rows.T
@@ -64,6 +64,13 @@ def nearest(
                     share = len(some) * min(first + many, len(base)) // len(base)
                     progress.advance(begin + share - progress.done)
     return found, cosines
+
+
+def _read(rows: Rows, begin: int, out: np.ndarray) -> np.ndarray:
+    """Fill `out` with rows from `begin` on, a few at a time: what they are made of takes more room than they do."""
+    for block in blocks(out):
+        widen(rows[begin + block.start : begin + block.stop], out[block])
+    return out
 
 
 def unit_length(rows: np.ndarray) -> np.ndarray:
