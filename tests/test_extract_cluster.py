@@ -205,7 +205,9 @@ def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     ]
     words += ["--include-dashboard", "false", "--disable-usage-stats"]
     path = f"{ROOT}{os.pathsep}{cluster.folder}"
-    with running("ray", *words, cwd=cluster.folder, **{**cluster.env, "PYTHONPATH": path}) as head:
+    # Ray would kill a worker for the memory that others take on this machine.
+    env = {**cluster.env, "PYTHONPATH": path, "RAY_memory_monitor_refresh_ms": "0"}
+    with running("ray", *words, cwd=cluster.folder, **env) as head:
         wait_for(lambda: listens(cluster.address), head)
         cluster.head = head.pid
         yield cluster
