@@ -61,7 +61,7 @@ class ClassifyConfig(ProbingConfig):
     features: tuple[str, ...] = flag(
         (),
         "feature keys such as efficientnet_lite0@128; KEY,KEY puts two side by side "
-        "(default: each that is stored)",
+        "(default: each that is stored, of the image as it is)",
         metavar="KEY",
     )
     views: tuple[str, ...] = flag(
@@ -155,7 +155,7 @@ class CurveConfig(MemoryConfig):
     dataset: str = flag(help="name of a prepared data set", metavar="NAME")
     features: tuple[str, ...] = flag(
         (),
-        "feature keys, each with a curve of its own (default: each that is stored)",
+        "feature keys, each with a curve of its own (default: each that is stored, of the image as it is)",
         metavar="KEY",
     )
     head: str = flag("logistic", "kind of head", metavar="HEAD")
@@ -179,7 +179,7 @@ class TransferConfig(MemoryConfig):
     features: tuple[str, ...] = flag(
         (),
         "feature keys such as efficientnet_lite0@128; KEY,KEY puts two side by side "
-        "(default: each that is stored)",
+        "(default: each that is stored, of the image as it is)",
         metavar="KEY",
     )
     fresh: bool = flag(False, "score again what was scored before")
@@ -227,7 +227,9 @@ class SweepConfig(ProbingConfig):
 
     dataset: str = flag(help="name of a prepared data set", metavar="NAME")
     features: tuple[str, ...] = flag(
-        (), "feature keys, each swept by itself (default: each that is stored)", metavar="KEY"
+        (),
+        "feature keys, each swept by itself (default: each that is stored, of the image as it is)",
+        metavar="KEY",
     )
     head: Literal["dense", "mlp"] = flag("dense", "kind of head")
     learning_rate: tuple[float, ...] = flag((3e-4, 1e-3, 2e-3, 4e-3), "of the optimiser")

@@ -31,6 +31,16 @@ def expand_views(views: Iterable[str], symmetries: Collection[str] | None) -> tu
     return tuple(dict.fromkeys(single))
 
 
+def views_text(views: Iterable[str]) -> str:
+    """Return views as they are asked for: `symmetries` for all eight of a square, `five-crop` for the five."""
+    single = list(views)
+    square = _symmetric_views(("flip", "quarter_turns"))
+    for word, group in ((SYMMETRIC, square), ("five-crop", FIVE_CROPS)):
+        if set(group) <= set(single):
+            single = [word, *(view for view in single if view not in group)]
+    return ", ".join(single)
+
+
 def _symmetric_views(symmetries: Collection[str] | None) -> tuple[str, ...]:
     """Return the mirrored and turned views that some symmetries make, one after the other, but for the image as it is."""
     given = set(symmetries or ())

@@ -168,3 +168,12 @@ def test_a_view_that_changed_is_another_input(tmp_path: Path, dataset, capsys) -
         predict_split(PredictConfig(
             models=(f"{NAME}/{found.winner}",), cache_dir=tmp_path / "store", runs_dir=tmp_path / "runs"
         ))  # fmt: skip
+
+
+def test_features_of_a_view_are_tried_alone_only_where_they_are_named(
+    tmp_path: Path, dataset
+) -> None:
+    found = run_probes(config(tmp_path, views=()))
+    assert {probe.features for probe in found.results} == {("top@8",), ("bottom@8",)}
+    named = run_probes(config(tmp_path, views=(), features=("top@8+flip",)))
+    assert ("top@8+flip",) in {probe.features for probe in named.results}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onepass.cache.errors import InvalidInputError
-from onepass.data.views import expand_views
+from onepass.data.views import expand_views, views_text
 from onepass.extract.network.model import Resize
 
 TURNS = ("turn:90", "turn:180", "turn:270")
@@ -44,3 +44,10 @@ def test_words_are_expanded_once() -> None:
 def test_without_symmetries_the_word_is_refused(symmetries: list[str] | None, why: str) -> None:
     with pytest.raises(InvalidInputError, match=rf"symmetries: .* {why}; .* --symmetries"):
         expand_views(("symmetries",), symmetries)
+
+
+def test_views_are_told_as_they_are_asked_for() -> None:
+    square = expand_views(("scale:1.1", "symmetries"), ALL)
+    assert views_text(square) == "symmetries, scale:1.1"
+    assert views_text(expand_views(("five-crop",), None)) == "five-crop"
+    assert views_text(TURNS) == ", ".join(TURNS) and views_text(()) == ""

@@ -11,6 +11,7 @@ from onepass.cache.names import check_name
 from onepass.classify.config import MetricName, Select
 from onepass.classify.intervals import Estimate
 from onepass.classify.metrics import METRICS
+from onepass.data.views import views_text
 
 
 @record
@@ -170,4 +171,4 @@ class ProbeResult:
 
 def features_text(features: tuple[str, ...], views: tuple[str, ...]) -> str:
     """Return key texts and views as `a@64 & b@64 with flip`."""
-    return " & ".join(features) + (f" with {', '.join(views)}" if views else "")
+    return " & ".join(features) + (f" with {views_text(views)}" if views else "")

@@ -76,7 +76,7 @@ def feature_inputs(
     Args:
         store: Root of the store.
         dataset: What they must have been made from.
-        texts: None given means each that is stored; with views, each that is stored in all of them.
+        texts: None given means each that is stored of the image as it is; with views, in all of them as well.
         views: Other views of the same images that accompany each key.
 
     Raises:
@@ -95,8 +95,11 @@ def feature_inputs(
             )
         sets = [resolve_features(store, dataset.name, group) for group in groups]
     else:
-        sets = [[one] for one in resolve_features(store, dataset.name)]
-        sets = [group for group in sets if not views or _in_all_views(store, group[0], views)]
+        every = resolve_features(store, dataset.name)
+        whole = [one for one in every if not one.keys[0].view]
+        sets = [[one] for one in whole if _in_all_views(store, one, views)]
+        if not views:  # a view by itself only where there is nothing else
+            sets = sets or [[one] for one in every]
         if not sets:
             raise MissingFileError(
                 f"{dataset.name}: no features are stored in the views {', '.join(views)}",
@@ -204,8 +207,7 @@ def _view_key(one: FeatureSet, view: str) -> FeatureKey:
 
 
 def _in_all_views(store: AnyStore, one: FeatureSet, views: tuple[str, ...]) -> bool:
-    plain = not one.keys[0].view
-    return plain and all(_view_key(one, view).find(store, one.dataset) for view in views)
+    return all(_view_key(one, view).find(store, one.dataset) for view in views)
 
 
 def _in_view(store: AnyStore, sets: list[FeatureSet], view: str) -> list[FeatureSet]:
