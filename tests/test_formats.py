@@ -84,8 +84,10 @@ def test_every_earlier_format_of_every_kind_has_a_reader_test() -> None:
         for number in range(0 if name in FIRST else 1, kind.FORMAT)
     }
     assert expected == set(EARLIER)
-    can_upgrade = {name for name, kind in KINDS.items() if "upgrade" in vars(kind)}
-    assert can_upgrade == {name for name, _ in EARLIER} | BEFORE_ITS_NUMBER
+    says_how = {
+        name for name, kind in KINDS.items() if {"upgrade", "SAME_SINCE"} & vars(kind).keys()
+    }
+    assert says_how == {name for name, _ in EARLIER} | BEFORE_ITS_NUMBER
 
 
 @pytest.mark.parametrize(("name", "number"), EARLIER, ids=str)
