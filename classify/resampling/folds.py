@@ -125,9 +125,14 @@ class FoldedProbe:
     folds: tuple[Fold, ...] = ()
 
     @property
+    def features_text(self) -> str:
+        """The key texts and their views, as the leaderboard shows them."""
+        return features_text(self.features, self.views)
+
+    @property
     def name(self) -> str:
         """Features and head, in a few words."""
-        return f"{features_text(self.features, self.views)} {self.head}".strip()
+        return f"{self.features_text} {self.head}".strip()
 
     @property
     def seconds(self) -> float:

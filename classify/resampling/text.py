@@ -72,7 +72,7 @@ def _row(place: int, line: "FoldLine", metric: "Metric") -> tuple[str, ...]:
         numbers[:2] = [number.removesuffix(" %") for number in numbers[:2]]
     return (
         "baseline" if probe.baseline else str(place),
-        " & ".join(probe.features) or "none",
+        probe.features_text or "none",
         probe.head,
         brief(probe.chosen()) or "-",
         f"{metric.text(line.mean)} ({numbers[0]} … {numbers[1]})",
