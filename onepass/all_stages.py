@@ -16,6 +16,7 @@ from onepass.cache.commandline.flags import RunsConfig, flag, parse_duration
 from onepass.cache.commandline.table import table
 from onepass.cache.progress import human_seconds
 from onepass.cache.provenance import digest_json
+from onepass.cache.tracking import LOG_HELP, LogName, check_installed
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class AllStagesConfig(RunsConfig):
         metavar="T",
         parse=parse_duration,
     )
+    log: tuple[LogName, ...] = flag((), LOG_HELP)
 
 
 @record
@@ -163,16 +165,22 @@ class _Stages:
 
     def run(self) -> AllStagesResult:
         config = self.config
+        check_installed(config.log)
         name = ["--name", config.name] if config.name else []
         own = [] if config.kind in _known_datasets() else ["--on-bad", "skip"]
         prepared = self.give("data", "prepare", config.kind, *name, *own).summary
         dataset = prepared.name
         decision = self._decision(prepared)
         epochs = () if decision.epochs is None else ("--epochs", str(decision.epochs))
+        log_to = ("--log", *config.log) if config.log else ()
         steps = [
             ("extract", "--dataset", dataset, "--backbone", *decision.backbones),
-            ("classify", "--dataset", dataset),
-            *([] if decision.epochs == 0 else [("finetune", "--dataset", dataset, *epochs)]),
+            ("classify", "--dataset", dataset, *log_to),
+            *(
+                []
+                if decision.epochs == 0
+                else [("finetune", "--dataset", dataset, *epochs, *log_to)]
+            ),
             ("report", "--dataset", dataset),
         ]
         log.info("\n" + "\n".join(_plan(steps, decision)))

@@ -37,7 +37,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(folder: Path):
-    words = ("run", "cats", "--backbone", "tiny", "--budget", "30m", "--json")
+    words = (
+        "run",
+        "cats",
+        "--backbone",
+        "tiny",
+        "--budget",
+        "30m",
+        "--log",
+        "tensorboard",
+        "--json",
+    )
     return run(*words, cwd=folder, **TINY)
 
 
@@ -58,6 +68,8 @@ def test_it_gives_the_commands_that_it_shows_and_ends_with_a_page(folder: Path, 
     plan = first.stderr.split("Plan, where nothing is stored yet:")[1]
     for word in ("extract", "classify", "finetune", "report"):
         assert f"onepass {word} --dataset cats" in plan.split("\n\n")[0]
+    logs = {path.parent.parent.name for path in (folder / "runs").rglob("events.out.tfevents.*")}
+    assert len(logs) >= 2 and all("--log tensorboard" in line for line in commands(first)[3:5])
     answers = run("predict", found["model"], "cats/white cat/1.png", "--json", cwd=folder, **TINY)
     assert answers.returncode == 0, answers.stderr
 
