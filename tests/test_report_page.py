@@ -202,6 +202,18 @@ def test_numbers_come_from_the_run(place: Place) -> None:
     assert f"8 of {count} validation images" in place.page()
 
 
+def test_the_page_is_headed_by_the_model_to_use(place: Place) -> None:
+    add_run(place, "tuned", wrong=5, kept_epochs=(3,))
+    head = place.page().split('id="leaderboard"')[0]
+    accuracy = f"{100 * (1 - 5 / len(place.dataset.rows('val'))):.1f}"
+    assert re.search(r"<h1[^>]*><bdi>[^<]+, fine-tuned,</bdi> wins</h1>", head)
+    assert re.search(rf'class="huge">{accuracy}', head) and "of its frozen features: " in head
+    place.change_result("tuned", kept_epochs=(0,))  # then its probe is
+    head = place.page().split('id="leaderboard"')[0]
+    assert ", fine-tuned," not in head and "frozen features; 95" in head
+    assert "of its frozen features: " not in head
+
+
 def test_numbers_come_from_the_store(made: Place, written: dict[str, Any]) -> None:
     files, notes = feature_files(made.store, made.dataset)
     assert notes == [] and sorted(file.rate for file in files) == [100.0, 400 / 3, 200.0, 400.0]

@@ -13,6 +13,7 @@ from onepass.classify.pipeline import compare_best, compare_probes
 from onepass.classify.text import gain_words
 from onepass.data.record import PublishedResult
 from onepass.report.context import ReportContext, probe_name
+from onepass.report.names import feature_words
 from onepass.report.numbers import interval, p_value, percent, points
 from onepass.report.sections.section import Section
 
@@ -53,6 +54,25 @@ class Detected:
     rest: str
 
 
+@dataclass(frozen=True, slots=True)
+class ModelToUse:
+    """What the page is headed by.
+
+    Attributes:
+        name: The network, with its head or as fine-tuned.
+        stage: In words.
+        accuracy: Top-1 on the validation split, 0 … 1.
+        interval: Its 95 % interval.
+        tuned: Whether it is the fine-tuned network; baseline and runner-up are then those of the best probe.
+    """
+
+    name: str
+    stage: str
+    accuracy: float
+    interval: tuple[float, float]
+    tuned: bool = False
+
+
 def build(context: ReportContext) -> Section:
     """Return the first screen."""
     numbers = headline_numbers(context)
@@ -66,12 +86,28 @@ def build(context: ReportContext) -> Section:
         "gain": _gain(context),
         "errors": _errors(context),
         "next": _next(context),
-        "name": probe_name(context.winner),
+        "used": _model_to_use(context),
         "rate": context.images_per_second(context.winner),
         "published": [line for line in published if line.stage not in STAGES],
         "notes": context.dataset.record.notes,
     }
     return Section("headline", "Result", "Result", facts)
+
+
+def _model_to_use(context: ReportContext) -> ModelToUse:
+    """Return the best probe, or the fine-tuned network where that is to be used."""
+    winner = context.winner
+    if context.compared is None or context.chosen is not context.tuned:
+        return ModelToUse(
+            probe_name(winner), "frozen features", winner.val_top1, winner.val_interval
+        )
+    result = context.compared.result
+    started_from = next((one for one in context.board.results if one.id == result.probe), winner)
+    assert result.val_top1 is not None and result.val_interval is not None
+    network = " & ".join(map(feature_words, started_from.features)) or probe_name(started_from)
+    return ModelToUse(
+        f"{network}, fine-tuned,", "fine-tuned", result.val_top1, result.val_interval, tuned=True
+    )
 
 
 def headline_numbers(context: ReportContext) -> list[Number]:
