@@ -3,7 +3,6 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from typing import Any
 import processes
 import pytest
 from classify_store import NAME, digits, write_dataset, write_features
-from test_data_cluster import cluster_words, worker
-from test_extract_cluster import Cluster, scheduler, until, wait_for
+from test_data_cluster import cluster_words, two_workers, worker
+from test_extract_cluster import Cluster, until, wait_for
 
 from onepass.cache.commandline.command import STOPPED
 from onepass.classify.config import ClassifyConfig, SweepConfig
@@ -37,12 +36,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    pytest.importorskip("distributed")
-    cluster = Cluster("dask", tmp_path_factory.mktemp("dask"))
-    with ExitStack() as stack:
-        stack.enter_context(scheduler(cluster))
-        started = [stack.enter_context(worker(cluster)) for _ in range(2)]
-        wait_for(lambda: cluster.said("Registered to") == 2, *started)
+    with two_workers(tmp_path_factory.mktemp("dask")) as cluster:
         yield cluster
 
 

@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +42,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with two_workers(tmp_path_factory.mktemp("dask")) as cluster:
+        yield cluster
+
+
+@contextmanager
+def two_workers(folder: Path) -> Iterator[Cluster]:
+    """A scheduler of Dask and two workers, started from that folder."""
     pytest.importorskip("distributed")
-    cluster = Cluster("dask", tmp_path_factory.mktemp("dask"))
+    cluster = Cluster("dask", folder)
     with ExitStack() as stack:
         stack.enter_context(scheduler(cluster))
         started = [stack.enter_context(worker(cluster)) for _ in range(2)]

@@ -97,14 +97,22 @@ def view_matrices(
     horizontal = bicubic_matrix(width, size, (1 - share) * width * right, share * width)
     if match and match["mirrored"]:
         horizontal = horizontal[::-1]
-    turn = match["turn"] if match else None
-    if turn == "90":
-        vertical, horizontal = horizontal[::-1], vertical
-    elif turn == "180":
-        vertical, horizontal = vertical[::-1], horizontal[::-1]
-    elif turn == "270":
-        vertical, horizontal = horizontal, vertical[::-1]
-    return np.ascontiguousarray(vertical), np.ascontiguousarray(horizontal)
+    turned = _turned(vertical, horizontal, match["turn"] if match else None)
+    return np.ascontiguousarray(turned[0]), np.ascontiguousarray(turned[1])
+
+
+def _turned(
+    vertical: np.ndarray, horizontal: np.ndarray, degrees: str | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the matrices of the image that two matrices make, turned counter-clockwise."""
+    match degrees:
+        case "90":
+            return horizontal[::-1], vertical
+        case "180":
+            return vertical[::-1], horizontal[::-1]
+        case "270":
+            return horizontal, vertical[::-1]
+    return vertical, horizontal
 
 
 def is_transposed(view: str) -> bool:

@@ -48,12 +48,8 @@ def choose_start(config: FinetuneConfig, dataset: ImageDataset) -> Start:
     board = Leaderboard.load(config.runs / config.dataset, config.dataset, dataset.digest)
     named = "" if config.from_ == "auto" else config.from_
     for probe in board.ranked:
-        ensemble = not probe.keys
-        if (
-            ensemble
-            or len(probe.features) != 1
-            or (named and not is_named(probe.features[0], named))
-        ):
+        one_backbone = len(probe.features) == 1 and probe.keys  # an ensemble has no keys
+        if not one_backbone or (named and not is_named(probe.features[0], named)):
             continue
         key = probe.keys[0]  # of the plain view: those of others follow
         if key.view or not (board.head_folder(probe) / "head.json").exists():
