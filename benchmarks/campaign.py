@@ -91,7 +91,7 @@ STAGES = (
     Stage("transfer", ("classify", "transfer", "--dataset", "x")),
     Stage("inspect", ("classify", "inspect", "--dataset", "x")),
     Stage("finetune", ("finetune", "--dataset", "x", "--from", "tiny@16!float32", "--run", "a", "--epochs", "2", "--batch", "12", "--checkpoint-every", "1s")),
-    Stage("predict", ("predict", "x", "new", "--out", "answers.csv")),
+    Stage("predict", ("predict", "x#1", "new", "--out", "answers.csv")),
     Stage("predict split", ("predict", "x/a", "--split", "val")),
     Stage("export", ("predict", "export", "x/a")),
     Stage("folds", ("classify", "--dataset", "x", "--head", "ridge", "--folds", "3")),

@@ -103,7 +103,7 @@ KINDS = (
     Kind("arrays.npz of a head", f"{HEAD}/arrays.npz", ("predict", "x/ridge", "--split", "val"), error=("ridge-",)),
     Kind("probabilities.npz", f"{HEAD}/probabilities.npz", RESPLIT, error=("ridge-",)),
     Kind("calibration.json", "runs/x/heads/centroid-*/calibration.json", REPORT, "curve"),
-    Kind("left_out.npz", "runs/x/heads/*/left_out.npz", ("predict", "x", "new")),
+    Kind("left_out.npz", "runs/x/heads/*/left_out.npz", ("predict", "x#1", "new")),
     Kind("leaderboard.json of history", f"{HISTORY}/leaderboard.json", RIDGE, "classify again"),
     Kind("validation.npz of history", f"{HISTORY}/validation.npz", RIDGE, "classify again"),
     Kind("sweep", "runs/x/sweeps/*.json", SWEEP, "sweep"),

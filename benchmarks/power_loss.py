@@ -246,6 +246,13 @@ class Call:
     result: int
     number: int
 
+    @property
+    def place(self) -> str:
+        """The absolute path that it is about."""
+        if self.name in ("write", "pwrite64"):
+            return plain(FD.findall(self.arguments)[0][1])
+        return _paths(self.arguments)[0]
+
 
 def traced(
     work: Path, words: tuple[str, ...], trace: Path, *more: str

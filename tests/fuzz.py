@@ -625,6 +625,7 @@ def _read_format_1(content: bytes, path: Path) -> None:
     with (
         patch.object(multiprocessing, "get_context", lambda _: fork),
         patch.object(format1, "LEAST_SECONDS", 1),
+        patch.object(format1, "WAITING", 1),
     ):
         read = format1.read_rows(path)
     columns = read.checked_columns()
