@@ -2,9 +2,9 @@
 
     python benchmarks/workers.py [--images 12000] [--rounds 5]
 
-Images of 64 x 64 px are decoded, and their vectors computed, by one worker and by two in turn, each pinned to a core
-and asked for nothing before. Printed: the median of how much longer one takes, by the wall clock and by the
-processor time of the busiest worker, which says the same where other work shares the cores.
+Images of 64 x 64 px are decoded, their vectors computed, and heads swept on two kinds of vectors, by one worker and by
+two in turn, each pinned to a core and asked for little before. Printed: the median of how much longer one takes, by the
+wall clock and by the processor time of the busiest worker, which says the same where other work shares the cores.
 """
 
 import argparse
@@ -27,7 +27,9 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
 DASK = str(Path(sys.executable).with_name("dask"))
-EXTRACT = ("extract", "--dataset", "x", "--backbone", "efficientnet_lite0", "--size", "64", "--engine", "keras", "--batch", "64")  # fmt: skip
+EXTRACT = ("extract", "--dataset", "x", "--backbone", "efficientnet_lite0", "--size", "64", "--pooling", "avg", "max", "--engine", "keras", "--batch", "64")  # fmt: skip
+STAGES = ("decoding", "extraction", "sweep")
+SWEEP = ("classify", "sweep", "--dataset", "x", "--epochs", "5")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -62,7 +64,7 @@ def processor_seconds(process: subprocess.Popen) -> float:
 
 
 def timed(folder: Path, workers: int, rows: int) -> dict[str, tuple[float, float]]:
-    """Return wall and processor seconds (of the busiest worker) of decoding and of extraction."""
+    """Return wall and processor seconds (of the busiest worker) of each stage."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{found.getsockname()[1]}"
@@ -84,9 +86,10 @@ def timed(folder: Path, workers: int, rows: int) -> dict[str, tuple[float, float
                     break
             time.sleep(0.2)
 
-        def run(store: Path, pictures: str, *words: str) -> tuple[float, float]:
+        def run(store: Path, *words: str) -> tuple[float, float]:
             before, begin = [processor_seconds(w) for w in started], time.monotonic()
-            command = [sys.executable, "-m", "onepass", *words, *where, "--cache-dir", str(store)]
+            places = ("--cache-dir", str(store))
+            command = [sys.executable, "-m", "onepass", *words, *where, *places]
             done = subprocess.run(
                 command, check=False, cwd=folder, env=ENV, capture_output=True, text=True
             )
@@ -98,8 +101,10 @@ def timed(folder: Path, workers: int, rows: int) -> dict[str, tuple[float, float
         for pictures in ("few", "many"):  # the first time each worker imports, opens and compiles
             store = folder / "store"
             shutil.rmtree(store, ignore_errors=True)
-            took["decoding"] = run(store, pictures, "data", "prepare", pictures, "--name", "x")
-            took["extraction"] = run(store, pictures, *EXTRACT, "--shard-rows", str(rows // 24))
+            took["decoding"] = run(store, "data", "prepare", pictures, "--name", "x")
+            took["extraction"] = run(store, *EXTRACT, "--shard-rows", str(rows // 24))
+            shutil.rmtree(folder / "runs", ignore_errors=True)
+            took["sweep"] = run(store, *SWEEP)
     return took
 
 
@@ -114,7 +119,7 @@ def main() -> None:
         folder = Path(name)
         write_images(folder / "few", 256)
         write_images(folder / "many", flags.images)
-        ratios: dict[str, list[tuple[float, float]]] = {"decoding": [], "extraction": []}
+        ratios: dict[str, list[tuple[float, float]]] = {stage: [] for stage in STAGES}
         for number in range(flags.rounds):
             order = (1, 2) if number % 2 else (2, 1)
             by = {count: timed(folder, count, flags.images) for count in order}
