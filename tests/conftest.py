@@ -110,6 +110,19 @@ def fields_of(path: Path) -> Any:
 
 
 @pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of Hugging Face's hub, without a network."""
+    from huggingface_hub import constants
+
+    from onepass.extract.backbones import kerashub
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    kerashub.spec_of.cache_clear()
+    return tmp_path / "hub"
+
+
+@pytest.fixture
 def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """What the library logs for a person, from INFO up; `said.text` holds it."""
     caplog.set_level(logging.INFO, "onepass")

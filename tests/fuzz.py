@@ -57,8 +57,9 @@ from onepass.data.relabel import _read_table as read_labels
 from onepass.data.sources import open_source, tiny_imagenet
 from onepass.data.sources.base import Request
 from onepass.data.tables import read_table, texts
+from onepass.extract.backbones import preset_formats
 from onepass.extract.backbones.torch_file import read_state_dict
-from onepass.extract.backbones.weights_files import count_numbers
+from onepass.extract.backbones.weights_files import check_safetensors, count_numbers
 from onepass.finetune.session.runs import load_logits
 from onepass.predict.config import MODEL_FILE
 from onepass.predict.facts import About
@@ -775,6 +776,35 @@ def _read_weights(content: bytes, path: Path) -> None:
     count_numbers(named)
 
 
+@cache
+def safetensors_seeds() -> list[bytes]:
+    """Return weights as Transformers and timm save them."""
+    from safetensors.numpy import save
+
+    return [save({"norm": np.ones(8, "f4"), "conv": np.ones((8, 3), "f2")}, {"format": "pt"})]
+
+
+def _read_safetensors(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
+    check_safetensors(path)
+
+
+def _image_processor_seeds() -> list[bytes]:
+    scaled = {"rescale_factor": 1 / 255, "image_mean": [0.5] * 3, "image_std": [0.2, 0.3, 0.4]}
+    whole = {"model_type": "vit", "hidden_act": "gelu", "do_normalize": True, **scaled}
+    return [json.dumps(one).encode() for one in (whole, {"architecture": "vgg11", **scaled})]
+
+
+def _read_image_processor(content: bytes, path: Path) -> None:
+    """Both files of a folder: settings, and what the pixels need."""
+    for name in (preset_formats.CONFIG, preset_formats.IMAGE_PROCESSOR):
+        (path.parent / name).write_bytes(content)
+    found, _ = preset_formats.format_in(path.parent)
+    if found in (preset_formats.TRANSFORMERS, preset_formats.TIMM):
+        preset_formats.check_convertible(path.parent)
+    preset_formats.image_processing(path.parent)
+
+
 ROWS = RowCounts(fit=3, selection=2, train=5, val=3, test=1)
 
 
@@ -882,6 +912,8 @@ READERS: dict[str, Reader] = {
     "rows": Reader(row_seeds, _read_rows, changed_bytes),
     "shards": Reader(lambda: _made_by_hdf5(lambda folder: write_shard(folder, KIND, ARRAYS)), _read_shard, changed_bytes),
     "weights": Reader(weights_seeds, _read_weights, changed_bytes),
+    "safetensors": Reader(safetensors_seeds, _read_safetensors, changed_bytes),
+    "image-processors": Reader(_image_processor_seeds, _read_image_processor, changed_json),
     "torch": Reader(torch_seeds, lambda content, path: read_state_dict(content, "input"), changed_bytes),
     "images": Reader(image_seeds, _read_image, changed_bytes),
     "zips": Reader(lambda: [_zip(_tiny_files())], _read_zip, changed_bytes),

@@ -13,7 +13,7 @@ from conftest import refused
 from onepass.__main__ import run as onepass
 from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError, UsageError
 from onepass.cache.features import FeatureKey
-from onepass.extract.backbones import kerashub, registry
+from onepass.extract.backbones import registry
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -26,17 +26,6 @@ def snapshot(hub: Path, repository: str) -> Path:
     folder = top / "snapshots" / COMMIT
     folder.mkdir(parents=True)
     return folder
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of the hub, without a network."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    kerashub.spec_of.cache_clear()
-    return tmp_path / "hub"
 
 
 @pytest.mark.parametrize(
@@ -102,7 +91,10 @@ def test_weights_that_were_not_downloaded_are_named(hub: Path) -> None:
     ("config", "received"),
     [
         ({"registered_name": "keras_hub>BertBackbone"}, "BertBackbone"),
-        ({"model_type": "vit"}, "another format"),
+        ({"model_type": "siglip"}, "Transformers' siglip"),
+        ({"architecture": "convnext_tiny"}, "timm's convnext_tiny"),
+        ({"architecture": "densenet121"}, "timm's densenet121"),
+        ({}, "another format"),
         ([], "another format"),
     ],
 )

@@ -262,7 +262,7 @@ def test_a_truncated_file_is_named(preset, name):
 def test_another_class_is_refused(preset):
     folder, _ = preset
     vgg = registry.find_backbone("vgg_16_imagenet")
-    _refused(vgg, folder, InvalidInputError, "VGGBackbone, received keras_hub>ResNetBackbone")
+    _refused(vgg, folder, InvalidInputError, "expected VGGBackbone, received ResNetBackbone")
 
 
 @pytest.mark.parametrize("place", ["config.json", "image_converter.json"])

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from onepass.cache.errors import MissingFileError, UsageError
+from onepass.extract.backbones.preset_formats import PICKLED
 
 HANDLE = re.compile(r"hf(?:://|--)(?P<user>[\w.-]+?)(?:/|--)(?P<preset>[\w.-]+)")
 
@@ -52,7 +53,7 @@ def fetch(repository: str, required: Sequence[str], optional: Sequence[str]) -> 
         raise MissingFileError(
             f'hf://{repository}: needs huggingface_hub; run: pip install "onepass[huggingface]"'
         ) from error
-    reason = ""
+    missing, reason = "", ""
     for cached in (True, False):
         try:
             found = snapshot_download(
@@ -61,12 +62,14 @@ def fetch(repository: str, required: Sequence[str], optional: Sequence[str]) -> 
         except Exception as error:  # of its own, of the network, of the disk
             reason = (" ".join(str(error).split()) or type(error).__name__)[:160]
             continue
-        folder = Path(str(found))
-        missing = [name for name in required if not (folder / name).is_file()]
+        folder, reason = Path(str(found)), ""
+        missing = next((name for name in required if not (folder / name).is_file()), "")
         if not missing:
             return folder
-        reason = f"{missing[0]} is not there"
+    why = [f"{missing} is not there"] * bool(missing) + [reason] * bool(reason)
+    if missing.endswith(".safetensors"):
+        why.insert(1, f"pickled weights, {PICKLED}, are never read")
     raise MissingFileError(
-        f"hf://{repository}: not in Hugging Face's cache, and not to be downloaded ({reason}); on a machine with a network "
+        f"hf://{repository}: not in Hugging Face's cache, and not to be downloaded ({'; '.join(why)}); on a machine with a network "
         f"run: hf download {repository}, and copy its folder models--{repository.replace('/', '--')} into {constants.HF_HUB_CACHE}"
     )

@@ -2,10 +2,12 @@
 
 kerashub.csv lists them (written by kerashub_presets.py), so that listing imports nothing.
 A preset brings its own preprocessing: the scale and offset of its ImageConverter. Its
-resizing is not used; Onepass resizes every backbone's images alike.
+resizing is not used; Onepass resizes every backbone's images alike. Folders and repositories of
+Transformers and timm are presets too, where KerasHub converts them (preset_formats.py).
 """
 
 import contextlib
+import io
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -18,19 +20,31 @@ from onepass.cache.files import read_json
 from onepass.cache.provenance import digest_file, digest_json
 from onepass.extract.backbones import huggingface
 from onepass.extract.backbones.kerashub_presets import CLASSES
-from onepass.extract.backbones.spec import BackboneSpec, Preprocessing, Triple
+from onepass.extract.backbones.preset_formats import (
+    ARCHITECTURES,
+    BESIDE,
+    CONFIG,
+    KERASHUB,
+    MODEL_TYPES,
+    PICKLED,
+    TRANSFORMERS,
+    check_convertible,
+    format_in,
+    image_processing,
+    per_channel,
+)
+from onepass.extract.backbones.spec import BackboneSpec, Preprocessing
 from onepass.extract.backbones.table import models_folder, read_table, spec_of_row
 from onepass.extract.backbones.weights_files import (
     another_architecture,
     check_digest,
+    check_safetensors,
     count_numbers,
     model_numbers,
 )
 
 TABLE = "kerashub.csv"
-CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 IMAGE_AND_TEXT = ("CLIPBackbone", "SigLIPBackbone")  # of which the image half is taken
-CONVERTERS = ("image_converter.json", "preprocessor.json")
 CLASS_TOKEN, PATCH_MEAN = "class_token", "patch_mean"
 OWN_MODULES = ("keras", "keras_hub")
 
@@ -44,7 +58,7 @@ def specs() -> list[BackboneSpec]:
             family="kerashub",
             factory=row["name"],
             preprocessing=None,
-            offline=(folder / row["handle"] / WEIGHTS).is_file(),
+            offline=(folder / row["handle"] / KERASHUB.weights).is_file(),
             weights=f"kerashub:{row['handle']}",
         )
         for row in read_table(TABLE)
@@ -53,25 +67,26 @@ def specs() -> list[BackboneSpec]:
 
 @cache
 def spec_of(handle: str) -> BackboneSpec:
-    """Return the spec of a preset on Hugging Face's hub; its configuration is fetched, not its weights.
+    """Return the spec of a backbone on Hugging Face's hub; its configuration is fetched, not its weights.
 
     Args:
         handle: `hf://USER/PRESET`, or as keys have it.
 
     Raises:
         MissingFileError: It cannot be fetched.
-        InvalidInputError: It is no preset of an image backbone of KerasHub.
+        InvalidInputError: It is no image backbone that KerasHub loads.
     """
     repository = huggingface.repository(handle)
-    folder = huggingface.fetch(repository, [CONFIG], CONVERTERS)
-    class_name = _class_in(folder)
-    if class_name not in CLASSES:
+    folder = huggingface.fetch(repository, [CONFIG], BESIDE)
+    preset_format, class_name = format_in(folder)
+    if preset_format is None or class_name not in CLASSES:
         raise InvalidInputError(
-            f"hf://{repository}: expected a KerasHub preset of {', '.join(CLASSES)}; received {class_name or 'another format'}"
+            f"hf://{repository}: expected a KerasHub preset of {', '.join(CLASSES)}, or of Transformers "
+            f"{', '.join(MODEL_TYPES)}, or of timm {', '.join(f'{start}*' for start in ARCHITECTURES)}; received {class_name}"
         )
-    sides = [side for name in (CONFIG, *CONVERTERS) for side in _sides(folder / name)]
+    sides = [side for name in (CONFIG, *BESIDE) for side in _sides(folder / name)]
     native = next(iter(sides), 224)
-    weights = folder / WEIGHTS
+    weights = folder / preset_format.weights
     return BackboneSpec(
         name=huggingface.safe_name(repository),
         family="kerashub",
@@ -88,22 +103,19 @@ def spec_of(handle: str) -> BackboneSpec:
     )
 
 
-def _class_in(folder: Path) -> str:
-    """Return the class of a preset in KerasHub; "" where that is no preset of its own format."""
-    config = read_json(folder / CONFIG)
-    name = config.get("registered_name") if isinstance(config, dict) else None
-    return str(name or "").removeprefix("keras_hub>")
-
-
 def _sides(path: Path) -> Iterator[int]:
     """Yield what the file of a preset, if it is there, says of the side of its images (px)."""
     waiting = [read_json(path)] if path.is_file() else []
     while waiting:
         value = waiting.pop(0)
         if isinstance(value, dict):
-            for name in ("image_shape", "image_size"):
+            for name in (
+                "image_shape",
+                "image_size",
+                "input_size",
+            ):  # the last: timm's, of 3 × h × w
                 side = value.get(name)
-                side = side[0] if isinstance(side, list) and side else side
+                side = side[1] if isinstance(side, list) and len(side) > 1 else side
                 if isinstance(side, int):
                     yield side
             waiting += value.values()
@@ -114,7 +126,7 @@ def _class_and_multiple(spec: BackboneSpec) -> tuple[str, int]:
     if not huggingface.is_handle(spec.name):
         row = next(row for row in read_table(TABLE) if row["name"] == spec.name)
         return row["class"], int(row["multiple"])
-    class_name = _class_in(huggingface.fetch(spec.factory, [CONFIG], CONVERTERS))
+    _, class_name = format_in(huggingface.fetch(spec.factory, [CONFIG], BESIDE))
     return class_name, CLASSES[class_name][1]
 
 
@@ -145,27 +157,28 @@ def build(spec: BackboneSpec, size: int, weights: Path | str, sha256: str | None
         spec: Of this family.
         size: Side of the images, px.
         weights: "imagenet" (the preset's weights, downloaded), "none" (random, but the
-            preset's configuration is downloaded) or a folder made by `save_to_preset`.
+            preset's configuration is downloaded) or a folder made by `save_to_preset`, Transformers or timm.
         sha256: What the folder's digest must be (see `folder_digest`).
     """
     import keras
     import keras_hub
 
     class_name, _ = _class_and_multiple(spec)
-    handle = _handle(spec, weights, sha256)
+    folder = _folder(spec, weights, sha256)
     options = {"dtype": keras.config.dtype_policy()}
     if class_name not in IMAGE_AND_TEXT:
         shape = "input_shape" if class_name == "EfficientNetBackbone" else "image_shape"
         options[shape] = (size, size, 3)
-    backbone = _fetch(
+    backbone = _load(
         spec,
-        weights,
-        lambda: getattr(keras_hub.models, class_name).from_preset(
+        folder,
+        lambda handle: getattr(keras_hub.models, class_name).from_preset(
             handle, load_weights=weights != "none", **options
         ),
     )
-    if isinstance(weights, Path):
-        expected, received = model_numbers(backbone), count_numbers(weights / WEIGHTS)
+    # Converters ask for every weight by its name, and leave heads and poolers in the file.
+    if isinstance(weights, Path) and format_in(weights)[0] is KERASHUB:
+        expected, received = model_numbers(backbone), count_numbers(weights / KERASHUB.weights)
         if expected != received:
             raise another_architecture(weights, spec.name, f"{expected:,} weights", f"{received:,}")
     if class_name in IMAGE_AND_TEXT:
@@ -174,23 +187,34 @@ def build(spec: BackboneSpec, size: int, weights: Path | str, sha256: str | None
 
 
 def preprocessing(spec: BackboneSpec, weights: Path | str) -> Preprocessing:
-    """Return the scale and offset of the preset's ImageConverter.
+    """Return the scale and offset of the preset's ImageConverter; of Transformers, those of its image processor.
 
     Raises:
-        MissingFileError: The preset cannot be fetched, or brings no ImageConverter.
+        MissingFileError: The preset cannot be fetched, or brings none of them.
+        InvalidInputError: timm's config.json does not tell them.
     """
     import keras_hub
 
-    handle = _handle(spec, weights, None)
-    converter = _fetch(spec, weights, lambda: keras_hub.layers.ImageConverter.from_preset(handle))
-    return Preprocessing(
-        False, _per_channel(converter.scale, 1.0), _per_channel(converter.offset, 0.0)
-    )
+    folder = _folder(spec, weights, None)
+    if folder is not None and format_in(folder)[0] is TRANSFORMERS:
+        return image_processing(folder)
+    converter = _load(spec, folder, keras_hub.layers.ImageConverter.from_preset)
+    if converter is None:
+        raise InvalidInputError(
+            f"{folder}/{CONFIG}: expected a pretrained_cfg with input_size, mean and std, which tells what the pixels "
+            "need, received none; save it with a later timm"
+        )
+    scale = 1.0 if converter.scale is None else converter.scale
+    offset = 0.0 if converter.offset is None else converter.offset
+    return Preprocessing(False, per_channel(scale), per_channel(offset))
 
 
 def folder_digest(folder: Path) -> str:
-    """Return the SHA-256, in hex, over the names and digests of the files that are read."""
-    names = [CONFIG, WEIGHTS, *(name for name in CONVERTERS if (folder / name).is_file())]
+    """Return the SHA-256, in hex, over the names and digests of the files that are read; the folder was checked."""
+    preset_format, _ = format_in(folder)
+    assert preset_format is not None  # checked
+    beside = (name for name in preset_format.beside if (folder / name).is_file())
+    names = [CONFIG, preset_format.weights, *beside]
     return digest_json({name: digest_file(folder / name) for name in names})
 
 
@@ -198,26 +222,35 @@ def check_folder(spec: BackboneSpec, folder: Path) -> None:
     """Refuse a folder that is no preset of the backbone's class, or that names foreign code.
 
     Raises:
-        MissingFileError: A file is missing.
-        InvalidInputError: Another class, or a configuration that would import modules
-            other than Keras's and KerasHub's.
+        MissingFileError: A file, or the package that reads it, is missing.
+        InvalidInputError: Another class, a configuration that would import modules
+            other than Keras's and KerasHub's, or one that KerasHub would not convert as it is.
         CorruptFileError: A file is truncated.
     """
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise MissingFileError(
-                f"{folder}: expected a KerasHub preset folder, but {name} is not there; "
-                "make one with save_to_preset"
-            )
-    for name in (CONFIG, *CONVERTERS):
+    if not (folder / CONFIG).is_file():
+        raise MissingFileError(
+            f"{folder}: expected a preset folder, but {CONFIG} is not there; "
+            "make one with save_to_preset"
+        )
+    preset_format, received = format_in(folder)
+    expected, _ = _class_and_multiple(spec)
+    if preset_format is None or received != expected:
+        raise another_architecture(folder / CONFIG, spec.name, expected, received)
+    weights = folder / preset_format.weights
+    if not weights.is_file():
+        pickled = f" ({PICKLED} is a pickle, which is never read)" * (folder / PICKLED).is_file()
+        raise MissingFileError(
+            f"{folder}: expected a {preset_format.library} folder, but {weights.name} is not there{pickled}; "
+            f"make one with {preset_format.saved_by}"
+        )
+    for name in (CONFIG, *preset_format.beside):
         if (folder / name).is_file():
             _check_modules(read_json(folder / name), folder / name)
-    config = read_json(folder / CONFIG)
-    expected = f"keras_hub>{_class_and_multiple(spec)[0]}"
-    received = config.get("registered_name") if isinstance(config, dict) else None
-    if received != expected:
-        raise another_architecture(folder / CONFIG, spec.name, expected, str(received))
-    count_numbers(folder / WEIGHTS)
+    if preset_format is KERASHUB:
+        count_numbers(weights)
+        return
+    check_convertible(folder)
+    check_safetensors(weights)
 
 
 def _check_modules(value: Any, where: Path) -> None:
@@ -232,46 +265,41 @@ def _check_modules(value: Any, where: Path) -> None:
         _check_modules(child, where)
 
 
-def _handle(spec: BackboneSpec, weights: Path | str, sha256: str | None) -> str:
-    """Return what from_preset takes: the preset's name, or a folder that was checked."""
-    if not isinstance(weights, Path):
-        if not huggingface.is_handle(spec.name):
-            return spec.factory
-        if weights == "none":
-            return str(huggingface.fetch(spec.factory, [CONFIG], CONVERTERS))
-        folder = huggingface.fetch(spec.factory, [CONFIG, WEIGHTS], CONVERTERS)
-        check_folder(spec, folder)
-        return str(folder)
-    check_folder(spec, weights)
-    check_digest(str(weights), folder_digest(weights) if sha256 else "", sha256)
-    return str(weights.resolve())
+def _folder(spec: BackboneSpec, weights: Path | str, sha256: str | None) -> Path | None:
+    """Return the folder of the preset, checked; None for one of the table, which KerasHub fetches itself."""
+    if isinstance(weights, Path):
+        check_folder(spec, weights)
+        check_digest(str(weights), folder_digest(weights) if sha256 else "", sha256)
+        return weights.resolve()
+    if not huggingface.is_handle(spec.name):
+        return None
+    folder = huggingface.fetch(spec.factory, [CONFIG], BESIDE)
+    preset_format, _ = format_in(folder)
+    if weights == "none" or preset_format is None:
+        return folder
+    folder = huggingface.fetch(spec.factory, [CONFIG, preset_format.weights], BESIDE)
+    check_folder(spec, folder)
+    return folder
 
 
-def _fetch(spec: BackboneSpec, weights: Path | str, load: Callable[[], Any]) -> Any:
-    """Call KerasHub; whatever it raises becomes one line."""
+def _load(spec: BackboneSpec, folder: Path | None, load: Callable[[str], Any]) -> Any:
+    """Call KerasHub with a folder, or the preset's name; whatever it raises becomes one line."""
+    # stdout is for results; what KerasHub says of a download is worth seeing, of a conversion it is not.
+    said = sys.stderr if folder is None else io.StringIO()
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
-            return load()
+        with contextlib.redirect_stdout(said):
+            return load(spec.factory if folder is None else str(folder))
     except Exception as error:  # requests', kagglehub's and Keras's own, bare ones too
         reason = (" ".join(str(error).split()) or type(error).__name__)[:160]
-        if isinstance(weights, Path):
+        if folder is not None:
             raise CorruptFileError(
-                f"{weights}: expected a preset folder of {spec.name}, but it cannot be loaded "
-                f"({reason}); make it again with save_to_preset"
+                f"{folder}: expected a preset folder of {spec.name}, but KerasHub cannot load it "
+                f"({reason}); make it again, or choose another"
             ) from error
         raise MissingFileError(
             f"{spec.name}: KerasHub could not fetch the preset ({reason}); fetch it on another "
             "machine, save it with save_to_preset and give the folder with --weights DIR"
         ) from error
-
-
-def _per_channel(value: Any, default: float) -> Triple:
-    """Return an ImageConverter's scale or offset (None, one number or three) as three numbers."""
-    numbers = [default] if value is None else list(value) if hasattr(value, "__len__") else [value]
-    if len(numbers) not in (1, 3):
-        raise InvalidInputError(f"image converter: expected 1 or 3 numbers, received {value!r}")
-    first, second, third = (float(number) for number in (numbers * 3)[:3])
-    return first, second, third
 
 
 def _image_half(backbone: Any, spec: BackboneSpec, size: int) -> Any:

@@ -99,7 +99,7 @@ def build_backbone(
         spec: Which one.
         size: Side of the images, px.
         weights: "imagenet" (the published weights), "none" (random) or a local file; for
-            a KerasHub preset a folder made by `save_to_preset`.
+            a KerasHub preset a folder made by `save_to_preset`, Transformers or timm.
         weights_sha256: What the local file's (or folder's) SHA-256 must be, hex.
         seed: Of random weights; Keras's global seed is set to it when weights are "none".
 
@@ -126,7 +126,7 @@ def build_backbone(
 
 
 def preprocessing_of(spec: BackboneSpec, weights: Weights = "imagenet") -> Preprocessing:
-    """Return what the pixels need; for a KerasHub preset, what its ImageConverter says."""
+    """Return what the pixels need; for a KerasHub preset, what comes with its weights says."""
     if spec.preprocessing is not None:
         return spec.preprocessing
     return kerashub.preprocessing(spec, _checked(spec, weights))

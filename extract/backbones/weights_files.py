@@ -114,6 +114,31 @@ def _look(file: h5py.File, name: str, link: Any) -> tuple[str, int, int]:
     return "", item.size if counts else 0, item.nbytes
 
 
+def check_safetensors(path: Path) -> None:
+    """Look at a file of safetensors, whose header says what lies where: nothing of it is run.
+
+    Raises:
+        MissingFileError: The package that reads it is not installed.
+        CorruptFileError: It is truncated or of another format.
+    """
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise MissingFileError(
+            f'{path}: needs safetensors; run: pip install "onepass[huggingface]"'
+        ) from error
+    try:
+        with safe_open(path, framework="np"):
+            pass
+    except (SafetensorError, OSError) as error:
+        if refused_by_system(error):
+            raise unreadable(path, error) from error
+        raise CorruptFileError(
+            f"{path}: expected a file of safetensors, but it is truncated or of another format; "
+            "fetch or save it again"
+        ) from error
+
+
 def model_numbers(model: Any) -> int:
     """Return how many floating-point weights a keras.Model has."""
     return sum(math.prod(w.shape) for w in model.weights if "float" in str(w.dtype))
