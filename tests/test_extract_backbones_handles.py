@@ -94,6 +94,7 @@ def test_weights_that_were_not_downloaded_are_named(hub: Path) -> None:
         ({"model_type": "siglip"}, "Transformers' siglip"),
         ({"architecture": "convnext_tiny"}, "timm's convnext_tiny"),
         ({"architecture": "densenet121"}, "timm's densenet121"),
+        ({"architecture": "efficientnet_es"}, "timm's efficientnet_es"),
         ({}, "another format"),
         ([], "another format"),
     ],

@@ -32,8 +32,12 @@ NATIVE = {
 }
 CLOSE = 2e-5  # of the largest value; float32
 # KerasHub resizes the position embeddings of DINOv2 without registers by another cubic kernel than PyTorch;
-# timm's own MobileNetV3-Large of these weights differs by 4e-4 between float32 and float64.
-LESS_CLOSE = {("dinov2", 84): 1e-2, ("mobilenetv3_large_100", 64): 1e-3}
+# timm's own MobileNetV3-Large and EfficientNet-B2 of these weights differ by 4e-4 and 2e-3 between float32 and float64.
+LESS_CLOSE = {
+    ("dinov2", 84): 1e-2,
+    ("mobilenetv3_large_100", 64): 1e-3,
+    ("efficientnet_b2", 64): 2e-3,
+}
 
 
 def write(folder: Path, name: str) -> Path:

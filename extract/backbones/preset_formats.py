@@ -57,12 +57,13 @@ MODEL_TYPES = {
     "vit": "ViTBackbone",
 }
 # What timm's architecture begins with → KerasHub's class. Left out is what keras-hub 0.32 converts into another
-# network: DenseNet (its stem is padded otherwise), HGNetV2 (without its learnable affine blocks); and MobileNetV5,
-# which was not compared.
+# network: DenseNet (its stem is padded otherwise), HGNetV2 (without its learnable affine blocks), EfficientNet-EdgeTPU;
+# and MobileNetV5 and EfficientNetV2, of which no comparison shows that they are right.
 ARCHITECTURES = {
     "csp": "CSPNetBackbone",
     "dark": "CSPNetBackbone",
-    "efficientnet": "EfficientNetBackbone",
+    "efficientnet_b": "EfficientNetBackbone",
+    "efficientnet_lite": "EfficientNetBackbone",
     "mobilenetv3": "MobileNetBackbone",
     "resnet": "ResNetBackbone",
     "vgg": "VGGBackbone",
