@@ -22,14 +22,6 @@ from onepass.extract.network.model import build_extractor
 
 FIXTURE = Path(__file__).parent / "fixtures" / "originals.json"
 ORIGINALS = json.loads(Path(os.environ.get("ONEPASS_ORIGINALS", FIXTURE)).read_text())
-NATIVE = {
-    "dinov3_vit": 64,
-    "vit": 32,
-    "deit": 32,
-    "swin": 32,
-    "dinov2": 56,
-    "dinov2_with_registers": 56,
-}
 CLOSE = 2e-5  # of the largest value; float32
 # KerasHub resizes the position embeddings of DINOv2 without registers by another cubic kernel than PyTorch;
 # timm's own MobileNetV3-Large and EfficientNet-B2 of these weights differ by 4e-4 and 2e-3 between float32 and float64.
@@ -52,6 +44,11 @@ def write(folder: Path, name: str) -> Path:
     return folder
 
 
+def native_size(name: str) -> int:
+    config = ORIGINALS[name]["files"]["config.json"]
+    return config.get("image_size") or config["pretrained_cfg"]["input_size"][1]
+
+
 def change(folder: Path, file: str = "config.json", **settings: Any) -> None:
     content = json.loads((folder / file).read_text())
     (folder / file).write_text(json.dumps({**content, **settings}))
@@ -62,7 +59,7 @@ def change(folder: Path, file: str = "config.json", **settings: Any) -> None:
 def test_features_are_the_originals(hub: Path, name: str) -> None:
     write(snapshot(hub, "u/p"), name)
     spec = registry.find_backbone("hf://u/p")
-    assert (spec.native_size, spec.offline) == (NATIVE.get(name, spec.native_size), True)
+    assert (spec.native_size, spec.offline) == (native_size(name), True)
     assert registry.weights_identity(spec) == f"huggingface:u/p@{COMMIT}"
     for side, rows in ORIGINALS[name]["features"].items():
         size, expected = int(side), np.array(rows)
@@ -146,7 +143,7 @@ def test_what_would_be_another_network_is_refused(
     change(write(snapshot(hub, "u/p"), name), **settings)
     spec = registry.find_backbone("hf://u/p")
     with refused(OnepassError, message):  # type: ignore[type-abstract]
-        registry.build_backbone(spec, NATIVE.get(name, 64))
+        registry.build_backbone(spec, native_size(name))
 
 
 @pytest.mark.parametrize(

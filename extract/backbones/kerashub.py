@@ -109,12 +109,8 @@ def _sides(path: Path) -> Iterator[int]:
     while waiting:
         value = waiting.pop(0)
         if isinstance(value, dict):
-            for name in (
-                "image_shape",
-                "image_size",
-                "input_size",
-            ):  # the last: timm's, of 3 × h × w
-                side = value.get(name)
+            for name in ("image_shape", "image_size", "input_size"):
+                side = value.get(name)  # one number, or h × w, h × w × 3, timm's 3 × h × w
                 side = side[1] if isinstance(side, list) and len(side) > 1 else side
                 if isinstance(side, int):
                     yield side
