@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from onepass.cache.commandline.flags import RunsConfig, StoreConfig, flag
+from onepass.cache.commandline.flags import ClusterConfig, RunsConfig, StoreConfig, flag
 from onepass.cache.errors import UsageError
 from onepass.cache.names import check_name
 from onepass.cache.stores import roots
@@ -108,7 +108,7 @@ class ModelsConfig(RunsConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PredictConfig(ModelsConfig):
+class PredictConfig(ModelsConfig, ClusterConfig):
     """Which pictures or which split are predicted, and how the answers are written."""
 
     models: tuple[str, ...] = flag(
@@ -167,6 +167,7 @@ class PredictConfig(ModelsConfig):
 
     def __post_init__(self) -> None:
         ModelsConfig.__post_init__(self)
+        self.check_cluster()
         if self.score and self.rows != "test":
             raise UsageError(
                 "--score: expected --split test; the validation split is always scored"
@@ -179,6 +180,10 @@ class PredictConfig(ModelsConfig):
             raise UsageError(
                 f"--explain: expected --prior CLASS:SHARE,… beside it, as --prior {ESTIMATE} decides the classes when "
                 "the last picture has been seen"
+            )
+        if self.explain and self.address:
+            raise UsageError(
+                "--explain: expected --executor local, as the overlays are made of pixels that this machine decodes"
             )
         if self.link and not self.copy_to:
             raise UsageError("--link: expected --copy-to FOLDER beside it")
@@ -201,6 +206,10 @@ class PredictConfig(ModelsConfig):
         if images and (self.split or self.score):
             raise UsageError(
                 f"expected new pictures or --split, received both: {' '.join(images[:3])}"
+            )
+        if self.address and not images:
+            raise UsageError(
+                f"--executor {self.executor}: expected new pictures after the model; a split is predicted here"
             )
         return replace(self, models=models, images=images)
 

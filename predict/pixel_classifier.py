@@ -256,11 +256,11 @@ class PixelClassifier:
         check_keras()
         if isinstance(first, RunPass):
             outputs = [one.output for one in group if isinstance(one, RunPass)]
-            network, precision = _run_network(runs[first.run], first.view, outputs), "float32"
+            network = _run_network(runs[first.run], first.view, outputs)
         else:
             specs = [one for one in group if isinstance(one, VectorSpec)]
-            network, precision = self.build_extractor(specs, self.geometry.shape), first.precision
-        step = _compiled(network, batch, precision, self.engine)
+            network = self.build_extractor(specs, self.geometry.shape)
+        step = _compiled(network, batch, first.precision, self.engine)
         if isinstance(first, VectorSpec) and (seed := random_seed(first.view)) is not None:
             drawn = seed
             return _Network(

@@ -69,6 +69,8 @@ class RunPass:
     view: str = ""
     output: str = "logits"
 
+    precision = "float32"
+
 
 Wanted = VectorSpec | RunPass
 Arrays = Mapping[Wanted, np.ndarray]

@@ -47,10 +47,11 @@ def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @contextmanager
-def two_workers(folder: Path) -> Iterator[Cluster]:
-    """A scheduler of Dask and two workers, started from that folder."""
+def two_workers(folder: Path, **env: str) -> Iterator[Cluster]:
+    """A scheduler of Dask and two workers, started from that folder with these environment variables besides."""
     pytest.importorskip("distributed")
     cluster = Cluster("dask", folder)
+    cluster.env |= env
     with ExitStack() as stack:
         stack.enter_context(scheduler(cluster))
         started = [stack.enter_context(worker(cluster)) for _ in range(2)]
@@ -58,8 +59,8 @@ def two_workers(folder: Path) -> Iterator[Cluster]:
         yield cluster
 
 
-def worker(cluster: Cluster) -> AbstractContextManager[processes.Process]:
-    return dask_worker(cluster, "", "--nthreads", "1")
+def worker(cluster: Cluster, first: str = "") -> AbstractContextManager[processes.Process]:
+    return dask_worker(cluster, first, "--nthreads", "1")
 
 
 def start(place: Path, store: str, *words: str) -> processes.Process:

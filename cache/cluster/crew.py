@@ -3,10 +3,11 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 from onepass.cache import errors
@@ -114,27 +115,48 @@ class Crew:
 
         Args:
             task: What is done with each.
-            parts: They.
+            parts: They, taken up one after the other.
             message: Makes of what a part is what a worker is sent.
             accept: Takes what a part is, and what a worker made of it; an OnepassError of it lets that be done again.
 
         Raises:
             ClusterError: A part failed too often, the cluster has gone, or nobody there can take part.
         """
-        waiting = deque(parts)
+        for _ in self.accepted(task, parts, message, accept):
+            pass
+
+    def accepted(
+        self,
+        task: str,
+        parts: Iterable[Part],
+        message: Callable[[Any], Any],
+        accept: Callable[[Any, Any], None],
+    ) -> Iterator[Any]:
+        """Hand parts out as `hand_out` does, and yield what each is that was accepted, in the order they end."""
+        source, waiting = iter(parts), deque[Part]()
+
+        def more() -> bool:
+            if not waiting:
+                waiting.extend(islice(source, 1))
+            return bool(waiting)
+
         # What an earlier job's workers still say of it is not waited for.
         self._flying = {f: call for f, call in self._flying.items() if call.task == "look"}
         with suppress(StoppedError):
-            while waiting or any(call.part for call in self._flying.values()):
+            while more() or any(call.part for call in self._flying.values()):
+                done = []
                 for call, answer in self._turn():
                     if call.part and (again := self._take(call.part, answer, accept)):
                         waiting.appendleft(again)
+                    elif call.part:
+                        done.append(call.part.what)
                 for worker in self.ready:
                     has = sum(call.worker == worker for call in self._flying.values())
-                    for part in [
-                        waiting.popleft() for _ in range(min(self._ahead - has, len(waiting)))
-                    ]:
-                        self._send(worker, task, message(part.what), part)
+                    for _ in range(self._ahead - has):
+                        if more():
+                            part = waiting.popleft()
+                            self._send(worker, task, message(part.what), part)
+                yield from done
 
     def on_one(self, task: str, message: Any) -> Any:
         """Return what one worker, whichever is there, makes of a task.

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from onepass.cache.errors import UsageError
 from onepass.cache.stores import Store
@@ -122,6 +122,23 @@ class RunsConfig(StoreConfig):
         """Root folder of the results; by default that of the working directory."""
         default = os.environ.get("ONEPASS_RUNS") or "runs"
         return (self.runs_dir or Path(default)).expanduser()
+
+
+C = TypeVar("C", bound=StoreConfig)
+
+
+def sent(config: C) -> C:
+    """Return a configuration as a worker is given it: it means the same in every working directory, and is done there."""
+    store = config.store
+    changes: dict[str, Any] = {
+        "cache_dir": store.path.resolve(),
+        "read_from": tuple(path.resolve() for path in store.read_from),
+    }
+    if isinstance(config, RunsConfig):
+        changes["runs_dir"] = config.runs.resolve()
+    if isinstance(config, ClusterConfig):
+        changes |= {"executor": "local", "address": ""}
+    return dataclasses.replace(config, **changes)
 
 
 def parse_duration(text: str) -> float:

@@ -5,7 +5,6 @@ what a probe leaves lies in the runs folder, which all machines see at the same 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -14,6 +13,7 @@ from onepass.cache.artifacts import from_json, to_json
 from onepass.cache.cluster.crew import Crew, Part
 from onepass.cache.cluster.identity import Identity
 from onepass.cache.cluster.workers import connect
+from onepass.cache.commandline.flags import sent
 from onepass.cache.provenance import digest_json
 from onepass.cache.stopping import StopRequest
 from onepass.classify.config import ProbingConfig
@@ -68,7 +68,7 @@ def run_units(work: Work, units: Sequence[Unit], accept: Callable[[Any, Any], No
         for unit in units:
             accept(unit, work.run(unit))
         return
-    message = {"work": work.NAME, "config": to_json(_absolute(config))}
+    message = {"work": work.NAME, "config": to_json(sent(config))}
     workers = connect(config.executor, config.address)
     try:
         crew = Crew(workers, TASKS, message, identity(work), StopRequest(), ahead=1)
@@ -93,16 +93,3 @@ def identity(work: Work) -> Identity:
         "what heads learn of noise": digest_json(learnt)[:12],
     }
     return Identity.here(ROOMS, same)
-
-
-def _absolute(config: ProbingConfig) -> ProbingConfig:
-    """Return a configuration that means the same in every working directory, to whoever does a unit."""
-    store = config.store
-    return replace(
-        config,
-        cache_dir=store.path.resolve(),
-        read_from=tuple(path.resolve() for path in store.read_from),
-        runs_dir=config.runs.resolve(),
-        executor="local",
-        address="",
-    )

@@ -1,15 +1,20 @@
 """Which workers compute the same numbers, by one batch that all of them compute."""
 
 import time
-from collections.abc import Container
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from onepass.cache.cluster.crew import LOST, Answer, Call, Crew
 from onepass.cache.cluster.identity import Identity
+from onepass.cache.content import CONTENT_BYTES
 from onepass.extract.stream.worker import TOLERANCE
 
 Vectors = list[np.ndarray]
+PATIENCE = 60.0  # seconds for the other workers to show themselves, once one has
 
 
 @dataclass(slots=True)
@@ -92,3 +97,76 @@ def _distance(ours: Vectors, theirs: Vectors) -> float:
         for a, b in zip(ours, theirs, strict=True)
     )
     return apart if apart > 0 else float("inf")  # NaN on one side, zeros of another sign
+
+
+def noise(count: int, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Return images in whose sums another order of additions shows; whole grey areas would hide it.
+
+    Returns:
+        `pixels` (count, *shape) uint8 and `content` (count, 16) uint8.
+    """
+    random = np.random.default_rng(0)
+    contents = random.integers(0, 256, (count, CONTENT_BYTES), np.uint8)
+    return {"pixels": random.integers(0, 256, (count, *shape), np.uint8), "content": contents}
+
+
+class AlikeCrew(Crew):
+    """Workers of which those compute that compute the same bits; the task "vectors" shows what one computes."""
+
+    _alike: Alike | None = None  # while parts are handed out
+    _probe: Any = None  # what each worker computes first
+    _asked: set[str]  # for that
+
+    @contextmanager
+    def alike(self, probe: Any, precision: str) -> Iterator[None]:
+        """Hand out what the block hands out to such only.
+
+        Args:
+            probe: What "vectors" is given, for a batch of noise.
+            precision: Of the vectors.
+        """
+        self._alike, self._probe, self._asked = Alike(self._here, precision), probe, set()
+        yield
+        self._alike = None
+
+    def _turn(self) -> list[tuple[Call, Answer]]:
+        """Also let who is new compute a batch of noise, and settle who computes by that."""
+        if self._alike is None:
+            return super()._turn()
+        self._asked &= self._there.keys()
+        for worker in self._there.keys() - self._asked:
+            self._asked.add(worker)
+            self._send(worker, "vectors", self._probe)
+        answers = super()._turn()
+        for call, answer in answers:
+            if not call.part:
+                self._compare(call, answer, self._alike)
+        self._choose(self._alike)
+        return answers
+
+    def _compare(self, call: Call, answer: Answer, alike: Alike) -> None:
+        """Take the vectors by which workers are compared."""
+        if answer.kind:
+            if answer.kind != LOST:
+                self._refuse(call.worker, answer.by, f"{answer.kind}: {answer.error}")
+        elif call.worker in self._there:
+            alike.add(call.worker, self._there[call.worker], answer.result)
+
+    def _choose(self, alike: Alike) -> None:
+        """Settle who computes, once all have shown themselves, and send the others away."""
+        shown = all(call.part for call in self._flying.values())
+        if alike.waited and (shown or time.monotonic() - alike.waited > PATIENCE):
+            alike.choose()
+        for worker, why in alike.odd(self._there).items():
+            self._refuse(worker, str(self._there[worker]), why)
+
+    @property
+    def ready(self) -> list[str]:
+        """Those that compute the same bits."""
+        chosen = self._there if self._alike is None else self._alike.chosen
+        return [worker for worker in chosen if worker in self._there]
+
+    @property
+    def device(self) -> str:
+        """What they compute on; "" before one is there."""
+        return next((self._there[worker].device for worker in self.ready), "")

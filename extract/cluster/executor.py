@@ -4,7 +4,6 @@ Only plain values travel: what is to be computed, and which rows. Each worker op
 its shards into the store, which all machines see at the same path.
 """
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,14 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from onepass.cache.artifacts import from_json, to_json
-from onepass.cache.cluster.crew import LOST, Answer, Call, Crew, Part
+from onepass.cache.cluster.crew import Part
 from onepass.cache.cluster.workers import Workers
+from onepass.cache.commandline.flags import sent
 from onepass.cache.progress import Progress, counted
 from onepass.cache.rows import RowWriter
 from onepass.cache.stopping import StopRequest
 from onepass.data.dataset import ImageDataset
 from onepass.extract.backbones.registry import weights_named
-from onepass.extract.cluster.alike import Alike
+from onepass.extract.cluster.alike import AlikeCrew
 from onepass.extract.cluster.messages import Trial, Unit, identity
 from onepass.extract.config import ExtractConfig
 from onepass.extract.jobs import ExtractionJob
@@ -31,7 +31,6 @@ from onepass.extract.stream.extractor import Extractor
 from onepass.extract.stream.worker import ShardTask
 
 TASKS = "onepass.extract.cluster.tasks"
-PATIENCE = 60.0  # seconds for the other workers to show themselves, once one has
 
 
 class _Shard(NamedTuple):
@@ -41,7 +40,7 @@ class _Shard(NamedTuple):
     missing: tuple[np.ndarray, ...]
 
 
-class ClusterExecutor(Crew):
+class ClusterExecutor(AlikeCrew):
     """See `onepass.extract.stream.executors.Executor`.
 
     Args:
@@ -53,17 +52,12 @@ class ClusterExecutor(Crew):
     def __init__(self, workers: Workers, pixels: Path, stop: StopRequest) -> None:
         self._pixels = pixels.resolve()
         super().__init__(workers, TASKS, str(self._pixels), identity(self._pixels), stop)
-        self._alike: Alike | None = None  # of a run: by what its workers compute
-        self._probe: Any = None  # what each of them computes first
-        self._asked: set[str] = set()  # for that
 
     def make_jobs(self, config: ExtractConfig, dataset: ImageDataset) -> list[ExtractionJob]:
         """Let a worker say what is asked for, which depends on its devices."""
-        store, weights = config.store, weights_named(config.weights)
+        weights = weights_named(config.weights)
         absolute = replace(
-            config,
-            cache_dir=store.path.resolve(),
-            read_from=tuple(path.resolve() for path in store.read_from),
+            sent(config),
             weights=weights if isinstance(weights, str) else str(weights.resolve()),
             engine=config.chosen_engine,
         )
@@ -95,8 +89,7 @@ class ClusterExecutor(Crew):
     ) -> Outcome:
         """Hand the shards out, two to a worker, and adopt what comes back."""
         bounds = Counter({"device": 0})
-        self._alike, self._asked = Alike(self._here, task.job.precision), set()
-        self._probe = to_json(self._unit(task.job, task.batch, task.folders, np.empty(0, np.int64)))
+        probe = self._unit(task.job, task.batch, task.folders, np.empty(0, np.int64))
         progress.note = lambda: f"{counted(len(self.ready), 'worker')}, bound by {_most(bounds)}"
 
         def message(shard: _Shard) -> Any:
@@ -109,19 +102,15 @@ class ClusterExecutor(Crew):
             progress.advance(len(shard.rows))
             bounds[bound] += 1
 
-        self.hand_out(
-            "compute",
-            (
-                Part(
-                    _Shard(rows, tuple(writer.pool.unknown(rows) for writer in writers)),
-                    f"{task.job}: rows {rows.min():,} to {rows.max():,}",
-                )
-                for rows in task.shards
-            ),
-            message,
-            adopt,
+        parts = (
+            Part(
+                _Shard(rows, tuple(writer.pool.unknown(rows) for writer in writers)),
+                f"{task.job}: rows {rows.min():,} to {rows.max():,}",
+            )
+            for rows in task.shards
         )
-        self._alike = None
+        with self.alike(to_json(probe), task.job.precision):
+            self.hand_out("compute", parts, message, adopt)
         return Outcome(_most(bounds))
 
     def _unit(
@@ -137,43 +126,6 @@ class ClusterExecutor(Crew):
             tuple(rows.tolist()),
             tuple(tuple(m.tolist()) for m in missing),
         )
-
-    def _turn(self) -> list[tuple[Call, Answer]]:
-        """Also let who is new compute a batch of noise, and settle who computes by that."""
-        if self._alike is None:
-            return super()._turn()
-        self._asked &= self._there.keys()
-        for worker in self._there.keys() - self._asked:
-            self._asked.add(worker)
-            self._send(worker, "vectors", self._probe)
-        answers = super()._turn()
-        for call, answer in answers:
-            if not call.part:
-                self._compare(call, answer, self._alike)
-        self._choose(self._alike)
-        return answers
-
-    def _compare(self, call: Call, answer: Answer, alike: Alike) -> None:
-        """Take the vectors by which workers are compared."""
-        if answer.kind:
-            if answer.kind != LOST:
-                self._refuse(call.worker, answer.by, f"{answer.kind}: {answer.error}")
-        elif call.worker in self._there:
-            alike.add(call.worker, self._there[call.worker], answer.result)
-
-    def _choose(self, alike: Alike) -> None:
-        """Settle who computes, once all have shown themselves, and send the others away."""
-        shown = all(call.part for call in self._flying.values())
-        if alike.waited and (shown or time.monotonic() - alike.waited > PATIENCE):
-            alike.choose()
-        for worker, why in alike.odd(self._there).items():
-            self._refuse(worker, str(self._there[worker]), why)
-
-    @property
-    def ready(self) -> list[str]:
-        """Those that compute the same bits."""
-        chosen = self._there if self._alike is None else self._alike.chosen
-        return [worker for worker in chosen if worker in self._there]
 
 
 def _most(bounds: Counter) -> str:

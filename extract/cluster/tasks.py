@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from onepass.cache.artifacts import from_json, to_json
-from onepass.cache.content import CONTENT_BYTES
 from onepass.cache.errors import OnepassError
 from onepass.cache.keras_settings import loading_keras
 from onepass.cache.rowfile import RowFile
@@ -20,6 +19,7 @@ with loading_keras():
 
 from onepass.data.dataset import open_dataset
 from onepass.extract.backend import device_kind
+from onepass.extract.cluster.alike import noise
 from onepass.extract.cluster.messages import Trial, Unit, identity
 from onepass.extract.config import ExtractConfig
 from onepass.extract.estimate import build_settled
@@ -57,17 +57,10 @@ def _vectors(message: Any) -> list[np.ndarray]:
     extractor, columns = _extractor(unit), _columns(unit.pixels)
     rows = np.array(unit.rows, np.int64)
     if not len(rows):
-        columns = _noise(unit.batch, columns["pixels"].shape[1:])
+        columns = noise(unit.batch, columns["pixels"].shape[1:])
         rows = np.arange(unit.batch)
     (batch,) = cut_batches(columns, [(0, rows)], extractor.batch)
     return [np.asarray(array)[: len(rows)] for array in extractor.steps[0](batch)]
-
-
-def _noise(count: int, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Return images in whose sums another order of additions shows; whole grey areas would hide it."""
-    random = np.random.default_rng(0)
-    contents = random.integers(0, 256, (count, CONTENT_BYTES), np.uint8)
-    return {"pixels": random.integers(0, 256, (count, *shape), np.uint8), "content": contents}
 
 
 def _compute(message: Any) -> str:

@@ -2,19 +2,20 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
 from onepass.cache.content import CONTENT_BYTES
 from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError
 from onepass.cache.errors import UnreadableFileError as Unreadable
-from onepass.extract.stream.engine import PixelBatch
+from onepass.extract.stream.engine import PixelBatch, Stream
 from onepass.predict.pictures.addresses import is_address
 from onepass.predict.pictures.sources import Picture
-from onepass.predict.pixel_classifier import PictureGeometry
+from onepass.predict.pixel_classifier import PictureGeometry, PixelClassifier
 
 BAD_PICTURE = (InvalidInputError, CorruptFileError, MissingFileError, Unreadable)
 # Pictures that a thread is given at a time: to hand over a small one alone costs half as much as to decode it. An
@@ -38,45 +39,43 @@ class PictureBatch(PixelBatch):
     pictures: tuple[Picture, ...] = ()
     reasons: tuple[str, ...] = ()
 
+    @classmethod
+    def of(
+        cls, pictures: Sequence[Picture], reasons: tuple[str, ...], pixels: np.ndarray
+    ) -> "PictureBatch":
+        """Return some pictures as a batch."""
+        usable = np.arange(reasons.count(""))
+        return cls(0, usable, NO_CONTENTS, pixels, pictures=tuple(pictures), reasons=reasons)
+
 
 def decoded_batches(
     pictures: Iterable[Picture], geometry: PictureGeometry, size: int
 ) -> Iterator[PictureBatch]:
-    """Yield batches of `size` usable pictures; the last is filled up with zeros.
+    """Yield batches of `size` pictures; where some cannot be used, and the last, they are filled up with zeros.
 
     No more than a batch and a few dozen pictures per thread are held at a time, as pixels.
     """
-    count = 0
-    taken: list[Picture] = []
-    reasons: list[str] = []
-    rows: list[np.ndarray] = []
-
-    def batch() -> PictureBatch:
+    decoded = _decoded(pictures, geometry)
+    while some := list(islice(decoded, size)):
+        rows = [row for _, row in some if not isinstance(row, str)]
         pixels = np.zeros((size, *geometry.shape), np.uint8)
         for place, row in zip(pixels, rows, strict=False):
             place[:] = row
-        made = PictureBatch(
-            shard=0,
-            rows=np.arange(count - len(rows), count),
-            contents=NO_CONTENTS,
-            pixels=pixels,
-            pictures=tuple(taken),
-            reasons=tuple(reasons),
-        )
-        for one in (taken, reasons, rows):
-            one.clear()
-        return made
+        reasons = tuple(row if isinstance(row, str) else "" for _, row in some)
+        yield PictureBatch.of([picture for picture, _ in some], reasons, pixels)
 
-    for picture, row in _decoded(pictures, geometry):
-        taken.append(picture)
-        reasons.append(row if isinstance(row, str) else "")
-        if not isinstance(row, str):
-            rows.append(row)
-            count += 1
-        if len(rows) == size or len(taken) == 8 * size:  # many bad ones are told of early as well
-            yield batch()
-    if taken:
-        yield batch()
+
+# Given a batch, and what the networks give of those of its pictures that can be used; nothing where there are none.
+Take = Callable[[PictureBatch, list[np.ndarray]], None]
+
+
+def forward_stream(classifier: PixelClassifier, take: Take) -> Stream:
+    """Return what sends batches through a model's networks, and what these give to `take`, in order."""
+
+    def step(batch: PixelBatch) -> list[np.ndarray]:
+        return classifier.forward(batch.pixels) if len(batch.rows) else []
+
+    return Stream(step, take)  # type: ignore[arg-type]  (it gives back the batches that it was given)
 
 
 def _decoded(
@@ -113,10 +112,11 @@ def _parcels(pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
 
 
 def _pixels(pictures: list[Picture], geometry: PictureGeometry) -> list[np.ndarray | str]:
-    return [_pixels_of(picture, geometry) for picture in pictures]
+    return [pixels_of(picture, geometry) for picture in pictures]
 
 
-def _pixels_of(picture: Picture, geometry: PictureGeometry) -> np.ndarray | str:
+def pixels_of(picture: Picture, geometry: PictureGeometry) -> np.ndarray | str:
+    """Return a picture's pixels, or why it has none."""
     try:
         return geometry.pixels(picture.read(), picture.name)
     except BAD_PICTURE as error:

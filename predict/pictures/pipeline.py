@@ -13,7 +13,7 @@ from onepass.cache.locks import exclusive
 from onepass.cache.progress import Progress
 from onepass.cache.provenance import digest_json
 from onepass.data.pack import quiet_bombs
-from onepass.extract.stream.engine import PixelBatch, Stream
+from onepass.predict.cluster.spread import spread
 from onepass.predict.config import ESTIMATE, PredictConfig
 from onepass.predict.explain import Explainer
 from onepass.predict.models import load_predictor
@@ -24,10 +24,16 @@ from onepass.predict.pictures.answers import (
     margin,
     top_classes,
 )
-from onepass.predict.pictures.batches import BAD_PICTURE, PictureBatch, decoded_batches
+from onepass.predict.pictures.batches import (
+    BAD_PICTURE,
+    PictureBatch,
+    Take,
+    decoded_batches,
+    forward_stream,
+)
 from onepass.predict.pictures.held_out import HeldOutAnswers, are_held_out
 from onepass.predict.pictures.sorting import Sorter
-from onepass.predict.pictures.sources import Picture, find_pictures
+from onepass.predict.pictures.sources import Picture, Pictures, find_pictures
 from onepass.predict.pixel_classifier import Judgement, PixelClassifier
 from onepass.predict.predictor import Predictor, decided
 
@@ -120,8 +126,7 @@ def predict_pictures(config: PredictConfig, predictor: Predictor | None = None) 
 
         held: list[tuple[PictureBatch, Judgement | None]] = []  # until the mix of classes is known
 
-        def take(batch: PixelBatch, arrays: list[np.ndarray]) -> None:
-            assert isinstance(batch, PictureBatch)
+        def take(batch: PictureBatch, arrays: list[np.ndarray]) -> None:
             judged = classifier.judge(classifier.named(arrays)) if len(batch.rows) else None
             if config.prior == ESTIMATE:
                 held.append((replace(batch, pixels=batch.pixels[:0]), judged))
@@ -142,9 +147,7 @@ def predict_pictures(config: PredictConfig, predictor: Predictor | None = None) 
                 result.count(answer)
                 written.add(answer)
 
-        stream = Stream(lambda batch: classifier.forward(batch.pixels), take)
-        progress.note = lambda: f"bound by {stream.bound()}"
-        stream.run(decoded_batches(pictures.found, classifier.geometry, classifier.batch))
+        _compute(config, model, pictures, take, progress)
         if held:
             none = np.zeros((0, len(model.class_ids)), np.float32)
             seen = [judged.probabilities for _, judged in held if judged]
@@ -155,6 +158,19 @@ def predict_pictures(config: PredictConfig, predictor: Predictor | None = None) 
     result.path = written.path
     result.kept = written.keep(model, config)
     return result
+
+
+def _compute(
+    config: PredictConfig, model: Predictor, pictures: Pictures, take: Take, progress: Progress
+) -> None:
+    """Decode the pictures and send them through the networks, here or on a cluster."""
+    if config.executor != "local":
+        spread(config, model, pictures.found, take, progress)
+        return
+    classifier = model.on_pictures()
+    stream = forward_stream(classifier, take)
+    progress.note = lambda: f"bound by {stream.bound()}"
+    stream.run(decoded_batches(pictures.found, classifier.geometry, classifier.batch))
 
 
 def _learn(classifier: PixelClassifier, model: Predictor) -> None:

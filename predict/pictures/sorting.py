@@ -42,7 +42,7 @@ class Sorter:
                 f"{place}: expected a folder inside {self.folder}, found a link that leads out of it"
             )
         name = safe_name(re.split(r"[/\\]", picture.name.split("?")[0])[-1])
-        if self.link and picture.path:
+        if self.link and picture.path and not picture.member:
             _link(place, name, picture.path.resolve())
         else:
             _copy(place, name, picture.read())

@@ -12,7 +12,7 @@ from typing import IO
 
 from onepass.cache.errors import InvalidInputError, MissingFileError, OnepassError, UsageError
 from onepass.cache.progress import human_bytes
-from onepass.data.archive import TARS, open_tree
+from onepass.data.archive import TARS, Tree, open_tree
 from onepass.data.sources.base import only_images
 from onepass.data.sources.tabular import ROLES
 from onepass.data.tables import SUFFIXES, read_table, texts
@@ -30,12 +30,14 @@ class Picture:
     Attributes:
         name: What it is called in the answers.
         read: Returns its encoded bytes.
-        path: The file that it is; None inside a zip and for an address.
+        path: The file that it is, or the archive that it is in; None for an address.
+        member: Its name in that archive; "" where it is a file.
     """
 
     name: str
     read: Callable[[], bytes]
     path: Path | None = None
+    member: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +89,19 @@ def _expand(word: str, column: str, stack: ExitStack, stdin: IO[str]) -> Picture
     if not on_disk(word) and glob.has_magic(word):
         return _matches(word)
     if not on_disk(word):
-        return Pictures(1, [_file(path, word)])
+        return Pictures(1, [picture_file(path, word)])
     if path.is_dir() or (word.lower().endswith((".zip", *TARS)) and path.is_file()):
         return _tree(path, stack)
     if suffix in SUFFIXES and path.is_file():
         names = _column(path, column)
         return Pictures(len(names), [_named(n, path.parent, trusted=False) for n in names])
-    return Pictures(1, [_file(path, word)])
+    return Pictures(1, [picture_file(path, word)])
 
 
 def _matches(pattern: str) -> Pictures:
     """Return the files that a pattern stands for."""
     matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  as the shell's own
-    files = [_file(Path(match), match) for match in matches if Path(match).is_file()]
+    files = [picture_file(Path(match), match) for match in matches if Path(match).is_file()]
     if not files:
         raise MissingFileError(f"{pattern}: expected pictures, but no file is named so")
     return Pictures(len(files), files)
@@ -115,9 +117,9 @@ def _tree(path: Path, stack: ExitStack) -> Pictures:
     def listed() -> Iterator[Picture]:
         for name in tree.files:
             if path.is_dir():
-                yield _file(path / name, str(path / name))
+                yield picture_file(path / name, str(path / name))
             else:
-                yield Picture(f"{path}/{name}", partial(tree.read, name))
+                yield picture_inside(tree, name)
 
     return Pictures(len(tree.files), listed())
 
@@ -126,11 +128,17 @@ def _named(name: str, folder: Path, *, trusted: bool) -> Picture:
     """Return the picture of a name in a table or on a command line: an address, or a file."""
     if is_address(name):
         return Picture(name, partial(fetch_picture, name, trusted=trusted))
-    return _file(folder / name, name)
+    return picture_file(folder / name, name)
 
 
-def _file(path: Path, name: str) -> Picture:
+def picture_file(path: Path, name: str) -> Picture:
+    """Return the picture that a file is."""
     return Picture(name, partial(_read_file, path, name), path)
+
+
+def picture_inside(archive: Tree, name: str) -> Picture:
+    """Return the picture of that name in an archive."""
+    return Picture(f"{archive.path}/{name}", partial(archive.read, name), archive.path, name)
 
 
 def _read_file(path: Path, name: str) -> bytes:
