@@ -35,7 +35,7 @@ NOT_RUN = {
     "extract --dataset birds --backbone dinov2_small": "it needs the network: tests/test_extract_backbones_kerashub.py",
     "extract --dataset birds --backbone hf://": "it needs the network: tests/test_extract_backbones_handles.py",
     "extract --dataset birds --backbone vgg16 --weights": "its digest is cut short: tests/test_extract_backbones_weights.py",
-    ".* --executor (dask|ray) ": "the address of a cluster: tests/test_extract_cluster.py, tests/test_data_cluster.py",
+    ".* --executor (dask|ray) ": "the address of a cluster: tests/test_extract_cluster.py, tests/test_data_cluster.py, tests/test_predict_cluster.py",
     "finetune --dataset birds --coordinator": "several hosts: tests/test_finetune_hosts.py",
     "finetune --dataset birds --log": "tests/test_finetune_log.py gives it and reads what it wrote",
     "finetune --dataset birds --learning-rate auto": "tests/test_finetune.py: the rate is looked for once",

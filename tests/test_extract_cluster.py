@@ -14,6 +14,7 @@ from typing import Any
 
 import processes
 import pytest
+from PIL import Image
 from test_extract_pipeline import committed, features, with_pixels
 
 from conftest import ROOT
@@ -366,6 +367,48 @@ def test_ray_survives_a_killed_worker_and_a_stopped_driver(
     assert code == 0 and "1 worker, bound by" in err, err
     assert json.loads(out)["files"][0]["computed"] < 1797
     check_bits(fresh, store)
+
+
+def test_ray_fits_heads_and_predicts_pictures(ray: Cluster, store: Path, tmp_path: Path) -> None:
+    for number, image in enumerate(
+        RowFile.open(store / "digits" / "pixels.h5").columns["pixels"][:40]
+    ):
+        Image.fromarray(image[:, :, 0]).save(tmp_path / f"{number:02}.png")
+    (tmp_path / "07.png").write_bytes(b"cut short")
+    found = []
+    for runs, words in (
+        ("alone", ()),
+        ("together", ("--executor", "ray", "--address", ray.address)),
+    ):
+        common = ("--cache-dir", str(store), "--runs-dir", runs, *words)
+        heads = (
+            "classify",
+            "--dataset",
+            "digits",
+            "--features",
+            "tiny@32",
+            "--head",
+            "centroid",
+            "ridge",
+        )
+        done = processes.run(*heads, *common, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        pictures = (
+            "predict",
+            "digits/ridge",
+            "*.png",
+            "--out",
+            f"{runs}.jsonl",
+            "--batch-size",
+            "8",
+        )
+        done = processes.run(*pictures, *common, cwd=tmp_path, TINY_BACKBONE="1")
+        assert done.returncode == 3, done.stderr
+        learnt = (tmp_path / runs / "digits" / "heads").rglob("*.npz")
+        files = {path.relative_to(tmp_path / runs): path.read_bytes() for path in learnt}
+        found.append((files, (tmp_path / f"{runs}.jsonl").read_bytes()))
+    assert found[0] == found[1] and len(found[0][0]) > 2
+    assert "1 worker (tensorflow, cpu: " in done.stderr and found[0][1].count(b"not an image") == 1
 
 
 def test_a_ray_head_that_dies_is_one_line(ray: Cluster, store: Path, tmp_path: Path) -> None:

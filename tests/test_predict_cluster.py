@@ -87,7 +87,7 @@ def test_a_killed_worker_costs_its_pictures_and_a_stopped_driver_leaves_none(
     dask: Cluster, place: Path
 ) -> None:
     names = [f"new/{path.name}" for path in sorted((place / "new").iterdir())]
-    (place / "many.csv").write_text("file\n" + "\n".join(names * 30) + "\n")
+    (place / "many.csv").write_text("file\n" + "\n".join(names * 20) + "\n")
     words = ("birds", "many.csv", "--out")
     assert predict(place, *words, "alone.csv")[0] == 3
 

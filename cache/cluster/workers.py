@@ -75,7 +75,7 @@ def no_answer(where: str, start: str) -> ClusterError:
 def gone(where: str) -> ClusterError:
     """Return the error for a cluster that has ended."""
     return ClusterError(
-        f"{where}: it has gone; what is committed is kept. Start it again, and run the same command: it resumes"
+        f"{where}: it has gone; what is committed is kept. Start it again, and run the same command"
     )
 
 

@@ -75,7 +75,11 @@ def forward_stream(classifier: PixelClassifier, take: Take) -> Stream:
     def step(batch: PixelBatch) -> list[np.ndarray]:
         return classifier.forward(batch.pixels) if len(batch.rows) else []
 
-    return Stream(step, take)  # type: ignore[arg-type]  (it gives back the batches that it was given)
+    def sink(batch: PixelBatch, arrays: list[np.ndarray]) -> None:
+        assert isinstance(batch, PictureBatch)
+        take(batch, arrays)
+
+    return Stream(step, sink)
 
 
 def _decoded(
