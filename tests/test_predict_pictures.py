@@ -310,6 +310,15 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
+def test_what_lies_in_an_archive_is_copied_where_files_are_linked(tmp_path: Path) -> None:
+    inside = Picture("z.zip/a.jpg", lambda: b"picture", tmp_path / "z.zip", "a.jpg")
+    Sorter(tmp_path / "sorted", link=True).put(
+        inside, Answer("a.jpg", (ClassShare("k", "k", 1.0),))
+    )
+    copied = tmp_path / "sorted" / "k" / "a.jpg"
+    assert not copied.is_symlink() and copied.read_bytes() == b"picture"
+
+
 def test_words_are_models_first_and_pictures_then(places, val, tmp_path, monkeypatch) -> None:
     def parted(*words: str, **other: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
         found = PredictConfig(models=words, **other, **places).parted()
