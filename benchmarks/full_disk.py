@@ -42,7 +42,7 @@ def outcome(
     (code, err), made = traced(work, stage.words, work.parent / "trace", "-e", inject)
     # strace counts the calls of each thread: another's may have been hit too, such as TensorFlow's of /dev/urandom
     hit = [
-        one.place.startswith(f"{work}/")
+        (work / one.place).is_relative_to(work)
         for one in made
         if (one.name, one.number, one.result) == (call.name, call.number, -1)
     ]

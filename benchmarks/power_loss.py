@@ -248,7 +248,7 @@ class Call:
 
     @property
     def place(self) -> str:
-        """The absolute path that it is about."""
+        """The path that it is about, absolute or below the working directory."""
         if self.name in ("write", "pwrite64"):
             return plain(FD.findall(self.arguments)[0][1])
         return _paths(self.arguments)[0]

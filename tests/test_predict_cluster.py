@@ -21,6 +21,19 @@ from onepass.predict.pixel_classifier import PixelClassifier
 forward = PixelClassifier.forward
 PixelClassifier.forward = lambda self, pixels: [1.01 * array for array in forward(self, pixels)]
 """
+HELD = """
+import time
+from pathlib import Path
+from onepass.predict.pixel_classifier import PixelClassifier
+forward, calls = PixelClassifier.forward, []
+def held(self, pixels):
+    calls.append(pixels)
+    if len(calls) > 1:  # the first batch is noise, by which workers are compared
+        Path("{mark}").touch()
+        time.sleep(300)
+    return forward(self, pixels)
+PixelClassifier.forward = held
+"""
 
 
 @pytest.fixture(scope="module")
@@ -91,20 +104,18 @@ def test_a_killed_worker_costs_its_pictures_and_a_stopped_driver_leaves_none(
     words = ("birds", "many.csv", "--out")
     assert predict(place, *words, "alone.csv")[0] == 3
 
-    def begun(out: str, workers: int) -> processes.Process:
-        process = start(place, *words, out, *cluster_words(dask))
-        while f"{workers} workers (" not in process.stderr.readline():
-            assert process.poll() is None, process.communicate()
-        return process
-
-    process = begun("stopped.csv", 2)
+    process = start(place, *words, "stopped.csv", *cluster_words(dask))
+    while "2 workers (" not in process.stderr.readline():
+        assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGTERM)
     process.communicate()
     assert process.wait() == INTERRUPTED and not list(place.glob("*stopped*"))
     before = dask.said("Registered to")
-    with worker(dask) as third:
+    mark = place / "held"
+    with worker(dask, HELD.format(mark=mark)) as third:
         wait_for(lambda: dask.said("Registered to") == before + 1, third)
-        process = begun("together.csv", 3)
+        process = start(place, *words, "together.csv", *cluster_words(dask))
+        wait_for(mark.exists, third)
         os.kill(third.pid, signal.SIGKILL)
         _, err = process.communicate()
     assert process.wait() == 3 and "its process has gone; computed again" in err, err
