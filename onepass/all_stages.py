@@ -28,6 +28,7 @@ BACKBONES = {"efficientnet_lite0": 1.0, "efficientnet_lite1": 1.6, "efficientnet
 PATIENCE = 600.0  # seconds that extraction may take where no budget is given, before it does with one backbone
 SHARE = 0.5  # of a budget for extraction, where a network is fine-tuned as well
 CLASSIFYING, REPORTING = 60.0, 20.0  # seconds; small beside the others
+STARTING = 45.0  # seconds of a fine-tuning besides its epochs: networks are built, compiled, and evaluated at both ends
 # Forward passes in float32 that a training step costs, and how much faster OpenVINO passes in bfloat16
 # (benchmarks/RESULTS.md: 45.6 images/s against 161 and 324 at 224 px)
 STEP, BFLOAT16 = 3.5, 2.0
@@ -315,7 +316,8 @@ class _Stages:
             return 0, []
         if budget is None or not epoch:
             return None, []
-        fitting = int((budget - costs.extracting(backbones) - CLASSIFYING - REPORTING) // epoch)
+        besides = costs.extracting(backbones) + CLASSIFYING + STARTING + REPORTING
+        fitting = int((budget - besides) // epoch)
         usual = _usual_epochs(costs.train)
         if fitting < 1:
             return 0, [f"no fine-tuning, since an epoch takes {human_seconds(epoch)}"]
@@ -354,7 +356,7 @@ def _plan(steps: Sequence[Sequence[str]], decision: Decision) -> list[str]:
     epochs = _usual_epochs(costs.train) if decision.epochs is None else decision.epochs
     seconds = {
         "extract": costs.extracting(backbones), "classify": CLASSIFYING,
-        "finetune": epochs * costs.epoch(backbones), "report": REPORTING,
+        "finetune": STARTING + epochs * costs.epoch(backbones), "report": REPORTING,
     }  # fmt: skip
     rows = [(shlex.join(["onepass", *step]), _about(seconds[step[0]])) for step in steps]
     total = _about(sum(seconds[step[0]] for step in steps))

@@ -71,11 +71,8 @@ ARCHITECTURES = {
 # Settings that KerasHub's converters pass over, and the only value with which the network is still the original.
 ONLY = {"use_absolute_embeddings": False, "hidden_act": "gelu", "model_args": {}}
 READ = {"dinov3_vit": ("hidden_act",)}  # by the converter of one model_type
-OF_THE_HEAD = (
-    "num_classes",
-    "global_pool",
-    "in_chans",
-)  # in model_args; always 3 channels, or no weight fits
+# In model_args; channels are always 3, or no weight fits.
+OF_THE_HEAD = ("num_classes", "global_pool", "in_chans")
 
 
 def format_in(folder: Path) -> tuple[PresetFormat | None, str]:
