@@ -1,11 +1,12 @@
 """How fast images become rows: one thread, all cores, and what people write today.
 
-    python benchmarks/decode.py [--photographs 200] [--small 5000] [--rounds 3]
+    python benchmarks/decode.py [--photographs 200] [--small 20000] [--rounds 3]
 
 One run, one machine. 64 px: training images of Tiny ImageNet, as they are. 12 megapixels: JPEG files of
 4,000 x 3,000 px (collages of Tiny ImageNet, enlarged, under the noise of a camera), made rows of 320 px. In each
 round, of which each has photographs of its own, take turns: (a) a loop of Pillow in one thread, read, decode, resize; (b) `decode_row` in one thread;
-(c) `prepare_dataset`, the files of a folder to the finished, synced row file. Reported are medians. The last line is
+(c) `prepare_dataset`, the files of a folder to the finished, synced row file; (d) the same in this process alone, however
+many images there are. Reported are medians. The last line is
 JSON, in images per second; `gain` is (c) of (a), `processor` the milliseconds of processor time an image, which
 other work bends less, and `apart` how far the rows of (b) lie from those of (a):
 share of the numbers more than one grey level apart, and the largest difference.
@@ -14,10 +15,12 @@ share of the numbers more than one grey level apart, and the largest difference.
 import argparse
 import json
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from common import machine, prepare, write_jpegs
@@ -69,9 +72,21 @@ def our_rows(files: list[Path], side: int) -> np.ndarray:
     )
 
 
+def prepare_here(folder: Path, store: Path) -> None:
+    from onepass.data.cluster import decoders
+
+    with patch.object(decoders, "MANY", sys.maxsize):
+        prepare(folder, store)
+
+
 def measure(folders: list[Path], store: Path, side: int, alone: int) -> dict:
     """Return the median rates over rounds with a folder each, and how far the rows of the last are apart."""
-    rates: dict[str, list[float]] = {"pillow_loop": [], "decode_row": [], "prepare": []}
+    rates: dict[str, list[float]] = {
+        "pillow_loop": [],
+        "decode_row": [],
+        "prepare": [],
+        "one_process": [],
+    }
     processor: dict[str, list[float]] = {name: [] for name in rates}
 
     def timed(name: str, count: int, work: Callable, *given):
@@ -87,8 +102,9 @@ def measure(folders: list[Path], store: Path, side: int, alone: int) -> dict:
         some = [files[i] for i in np.linspace(0, len(files) - 1, alone).astype(int)]
         theirs = timed("pillow_loop", len(some), pillow_rows, some, side)
         ours = timed("decode_row", len(some), our_rows, some, side)
-        shutil.rmtree(store, ignore_errors=True)
-        timed("prepare", len(files), prepare, folder, store)
+        for name, work in (("prepare", prepare), ("one_process", prepare_here)):
+            shutil.rmtree(store, ignore_errors=True)
+            timed(name, len(files), work, folder, store)
         print(*(f"{name} {values[-1]:.1f}" for name, values in rates.items()), flush=True)
     apart = np.abs(ours.astype(int) - theirs)
     gains = [one / other for one, other in zip(rates["prepare"], rates["pillow_loop"], strict=True)]
@@ -105,7 +121,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--photographs", type=int, default=200)
-    parser.add_argument("--small", type=int, default=5000)
+    parser.add_argument("--small", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     from onepass.data.config import MAX_SIDE
@@ -124,7 +140,7 @@ def main() -> None:
     for kind, rates in found.items():
         print(
             f"{kind}: Pillow loop {rates['pillow_loop']}, decode_row {rates['decode_row']}, prepare "
-            f"{rates['prepare']} images/s ({rates['gain']} times the loop); more than a grey level apart: "
+            f"{rates['prepare']} images/s ({rates['gain']} times the loop), in one process {rates['one_process']}; more than a grey level apart: "
             f"{rates['apart'][0]:.1e} of the numbers, at most {rates['apart'][1]}"
         )
     print(json.dumps(found))

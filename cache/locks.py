@@ -6,11 +6,11 @@ cannot say which process holds it, which is what the user who is refused wants t
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from onepass.cache.errors import LockedError, OnepassError
-from onepass.cache.files import TEMPORARY, leftovers, make_folder
+from onepass.cache.files import TEMPORARY, fsync, leftovers, make_folder
 from onepass.cache.flock import is_held, is_named, lock_file
 
 
@@ -37,6 +37,10 @@ def exclusive(path: Path, instead: str = "") -> Iterator[None]:
         yield
     finally:
         lock.unlink(missing_ok=True)
+        with suppress(
+            OSError
+        ):  # before a power loss brings it back beside a result that was committed later
+            fsync(lock.parent)
         os.close(descriptor)
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from onepass.cache.errors import InvalidInputError
 from onepass.cache.progress import Progress
 from onepass.data.images import inspect_image
 from onepass.data.manifest import GREY, IMAGE_SIZE, SOURCE, STAMP, Manifest
-from onepass.data.pack import BAD_IMAGE, USUAL, quiet_bombs, source_digest, threads
+from onepass.data.pack import BAD_IMAGE, TASK_ROWS, USUAL, quiet_bombs, source_digest, threads
 from onepass.data.sources.base import Item, Survey
 
 if TYPE_CHECKING:
@@ -112,12 +113,15 @@ Seen = (
 )  # digest, width, height (px), is it grey; or what is wrong
 
 
-def read_images(items: Sequence[Item], alike: Survey | None) -> Iterator[Seen]:
+def read_images(
+    items: Sequence[Item], alike: Survey | None, workers: int | None = None
+) -> Iterator[Seen]:
     """Read images, and yield what each is.
 
     Args:
         items: The images.
         alike: As in `look_at`.
+        workers: Threads; as many as there are cores, where none are named.
     """
 
     def read(item: Item) -> Seen:
@@ -129,8 +133,13 @@ def read_images(items: Sequence[Item], alike: Survey | None) -> Iterator[Seen]:
         except BAD_IMAGE as error:
             return str(error)
 
-    with quiet_bombs(), ThreadPoolExecutor(threads()) as pool:
-        yield from pool.map(read, items)
+    def read_some(
+        low: int,
+    ) -> list[Seen]:  # handing a small file to a thread costs as much as reading it
+        return [read(item) for item in items[low : low + TASK_ROWS]]
+
+    with quiet_bombs(), ThreadPoolExecutor(workers or threads()) as pool:
+        yield from chain.from_iterable(pool.map(read_some, range(0, len(items), TASK_ROWS)))
 
 
 def _read(
@@ -141,7 +150,7 @@ def _read(
         return
     with Progress(len(positions), "images", "looking at files") as progress:
         seen: Iterable[Seen]
-        if decoders:
+        if by_them := decoders and decoders.pay(len(positions)):
             seen = decoders.look(positions, alike, progress)
         else:
             seen = read_images([items[position] for position in positions], alike)
@@ -152,5 +161,5 @@ def _read(
                 digest, width, height, look.grey[position] = one
                 look.source[position] = np.frombuffer(digest, np.uint8)
                 look.size[position] = width, height
-            if not decoders:
+            if not by_them:
                 progress.advance(1)

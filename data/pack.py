@@ -181,19 +181,31 @@ def source_digest(content: bytes | np.ndarray) -> np.ndarray:
     return source_of(content)
 
 
+def cores() -> int:
+    """Return how many cores this process may use."""
+    known = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+
+
 def threads() -> int:
-    """Return how many threads read and decode: as many as this process may use, at most 8."""
-    return min(
-        8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    """Return how many threads of this process read and decode: a core each, at most 8."""
+    return min(8, cores())
 
 
 Decoded = tuple[np.ndarray, np.ndarray, dict[str, str]]  # pixels, sources, what is wrong with which
 
 
-def decoded(parts: Sequence[Sequence[Item]], geometry: Geometry) -> Iterator[Decoded]:
-    """Yield what each part's images became; the next part is decoded while one is in use."""
-    with ThreadPoolExecutor(threads()) as pool:
+def decoded(
+    parts: Sequence[Sequence[Item]], geometry: Geometry, workers: int | None = None
+) -> Iterator[Decoded]:
+    """Yield what each part's images became; the next part is decoded while one is in use.
+
+    Args:
+        parts: Images that are decoded together.
+        geometry: Of their rows.
+        workers: Threads; as many as there are cores, where none are named.
+    """
+    with ThreadPoolExecutor(workers or threads()) as pool:
         ahead: deque[tuple[np.ndarray, np.ndarray, list[Future]]] = deque()
         for items in parts:
             ahead.append(_begin(pool, items, geometry))

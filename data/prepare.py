@@ -283,7 +283,7 @@ class _Preparation:
         """Decode what is missing, here or by the workers; return what is wrong with which."""
         from onepass.data.pack import decode_missing
 
-        if self.decoders is None:
+        if not (self.decoders and self.decoders.pay(sum(map(len, writer.missing)))):
             return decode_missing(items, self.geometry, writer, stop)
         with Progress(sum(map(len, writer.missing)), "images", "packing") as progress:
             return self.decoders.decode(positions, self.geometry, writer, progress)

@@ -78,7 +78,11 @@ def test_a_package_imports_only_from_floors_below(room: str) -> None:
 def test_the_cache_needs_h5py_and_numpy_only() -> None:
     for path in (ROOT / "cache").rglob("*.py"):
         foreign = imported(path) - set(sys.stdlib_module_names) - {"cache"}
-        engines = {"cloudpickle", "distributed", "ray"} if path.parent.name == "cluster" else set()
+        engines = (
+            {"cloudpickle", "distributed", "joblib", "ray"}
+            if path.parent.name == "cluster"
+            else set()
+        )
         trackers = {"tensorboard", "mlflow"} if path.name == "tracking.py" else set()
         assert foreign <= {"h5py", "numpy", "pydantic", *engines, *trackers}, f"{path}: {foreign}"
 

@@ -4,7 +4,9 @@ import os
 import signal
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import picture_store
 import processes
@@ -13,7 +15,11 @@ from picture_store import KINDS, picture, suffix
 from test_data_cluster import cluster_words, two_workers, worker
 from test_extract_cluster import Cluster, last_line, wait_for
 
+from onepass.cache.artifacts import to_json
+from onepass.cache.cluster.crew import Crew, Part
+from onepass.cache.cluster.identity import Identity
 from onepass.cache.commandline.command import INTERRUPTED
+from onepass.cache.stopping import StopRequest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 ODD = """
@@ -133,6 +139,49 @@ def test_pictures_that_no_worker_sees_are_one_line(dask: Cluster, place: Path) -
     assert "6 pictures from new/65" in (line := last_line(err)) or "7 pictures from new/64" in line
     assert f"failed 3 times, at last on {os.uname().nodename}" in line
     assert f"{hidden}: No such file or directory, but it can be read here; expected a file" in line
+
+
+class OneSlow:
+    """Two workers, of which one does not finish part 0 before nobody has been given anything for ten turns."""
+
+    where = start = ""
+
+    def __init__(self, here: Identity) -> None:
+        self.here, self.turns, self.busy, self.slow = here, 0, 0, Future[Any]()
+
+    def names(self) -> set[str]:
+        self.turns += 1
+        if self.turns > self.busy + 10 and not self.slow.done():
+            self.slow.set_result({"by": "a", "result": 0})
+        return {"a", "b"}
+
+    def submit(self, worker: str, task: str, message: Any) -> Future:
+        self.busy = self.turns
+        if message == 0:
+            return self.slow
+        done = Future[Any]()
+        done.set_result({"by": worker, "result": message or to_json(self.here)})
+        return done
+
+
+def test_answers_that_wait_for_a_slow_worker_are_bounded() -> None:
+    here = Identity.here(())
+    crew = Crew(OneSlow(here), "room", None, here, StopRequest())  # type: ignore[arg-type]
+    waiting, most, order = set[int](), 0, list[int]()
+    parts = (Part(number, str(number)) for number in range(100))
+
+    def accept(what: int, _: Any) -> None:
+        waiting.add(what)
+
+    def full() -> bool:
+        return len(waiting) >= 5
+
+    for _ in crew.accepted("compute", parts, lambda what: what, accept, full):
+        most = max(most, len(waiting))
+        while len(order) in waiting:
+            waiting.remove(len(order))
+            order.append(len(order))
+    assert order == list(range(100)) and 5 <= most < 5 + 2 * 2
 
 
 @pytest.mark.parametrize(

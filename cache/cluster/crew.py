@@ -65,6 +65,25 @@ class Answer:
         except Exception as error:  # whatever an engine raises
             return cls(call.worker, kind=type(error).__name__, error=first_line(error))
 
+    @property
+    def raised(self) -> type[OnepassError] | None:
+        """The class of the error, where it is one of ours."""
+        kind = getattr(errors, self.kind, None)
+        return kind if isinstance(kind, type) and issubclass(kind, OnepassError) else None
+
+    def unwrapped(self, what: str) -> Any:
+        """Return the result of what was to be done.
+
+        Raises:
+            OnepassError: Of the worker's class, with its message and remedy.
+            ClusterError: It failed in another way.
+        """
+        if not self.kind:
+            return self.result
+        if self.raised:
+            raise self.raised(self.error, remedy=Remedy(**self.remedy) if self.remedy else None)
+        raise ClusterError(f"{self.by}: {self.kind}: {self.error} ({what})")
+
 
 class Crew:
     """The workers that may take part, and what they are at.
@@ -77,6 +96,8 @@ class Crew:
         stop: Asked several times a second.
         ahead: Parts that a worker has at a time.
     """
+
+    called = "worker"
 
     def __init__(
         self,
@@ -131,12 +152,16 @@ class Crew:
         parts: Iterable[Part],
         message: Callable[[Any], Any],
         accept: Callable[[Any, Any], None],
+        full: Callable[[], bool] = lambda: False,
     ) -> Iterator[Any]:
-        """Hand parts out as `hand_out` does, and yield what each is that was accepted, in the order they end."""
+        """Hand parts out as `hand_out` does, and yield what each is that was accepted, in the order they end.
+
+        While `full()`, no new part is taken up: those under way, or to be done again, are finished first.
+        """
         source, waiting = iter(parts), deque[Part]()
 
         def more() -> bool:
-            if not waiting:
+            if not waiting and not full():
                 waiting.extend(islice(source, 1))
             return bool(waiting)
 
@@ -175,14 +200,9 @@ class Crew:
             while not found:
                 found = [answer for call, answer in self._turn() if call is sent]
             (answer,) = found
-            if not answer.kind:
-                return answer.result
-            kind = getattr(errors, answer.kind, None)
-            if isinstance(kind, type) and issubclass(kind, OnepassError):
-                raise kind(answer.error, remedy=Remedy(**answer.remedy) if answer.remedy else None)
-        raise ClusterError(
-            f"{answer.by}: {answer.kind}: {answer.error} ({task}, tried {ATTEMPTS} times)"
-        )
+            if not answer.kind or answer.raised:
+                break
+        return answer.unwrapped(f"{task}, tried {ATTEMPTS} times")
 
     def _send(self, worker: str, task: str, message: Any, part: Part | None = None) -> Call:
         call = Call(worker, task, part)

@@ -19,9 +19,10 @@ def go_on_in_child() -> str:
     Raises:
         KeyboardInterrupt: In the parent; the child was ended by Ctrl-C or SIGTERM.
     """
+    parent = os.getpid()
     child = os.fork()
     if child == 0:
-        end_with_parent()
+        end_with_parent(parent)
         _leave_terminal_to_python()
         return ""
     for ending in ENDING:

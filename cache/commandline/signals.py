@@ -70,3 +70,13 @@ def end_on_signals() -> Iterator[None]:
         for number in ENDING:
             signal.signal(number, signal.SIG_DFL)
         yield
+
+
+@contextmanager
+def unheard_by_children() -> Iterator[None]:
+    """Let processes that the block starts not hear Ctrl-C, which a terminal sends to all of them: this one ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -6,7 +6,7 @@ from typing import TypeVar
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from onepass.cache.orphans import end_with_parent
+from onepass.cache.cluster.processes import in_processes
 from onepass.classify.heads.threads import cores
 from onepass.classify.protocol.evaluate import is_small
 
@@ -43,13 +43,12 @@ def side_by_side(
     if workers < 2 or numbers * len(items) < WORTH:
         yield from (_on_one_core(work, views, item) for item in items)
         return
-    from joblib import Parallel, delayed
+    from joblib import delayed
 
     # a file may be replaced while others read it: they get the rows that were compared with their digests
     views = tuple(np.array(view) for view in views)
-    yield from Parallel(n_jobs=workers, return_as="generator", initializer=end_with_parent)(
-        delayed(_on_one_core)(work, views, item) for item in items
-    )
+    calls = (delayed(_on_one_core)(work, views, item) for item in items)
+    yield from in_processes(workers, calls, return_as="generator")
 
 
 def _on_one_core(work: Callable[[Views, Item], Result], views: Views, item: Item) -> Result:

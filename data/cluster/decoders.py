@@ -1,4 +1,4 @@
-"""Images read and decoded by the workers of a cluster; this process arranges, and puts the file together.
+"""Images read and decoded by workers of a cluster or processes of this machine; this one puts the file together.
 
 Only plain values travel: where the images are, and which. Each worker opens their source itself, and commits
 its shards into the store, which all machines see at the same path.
@@ -11,40 +11,49 @@ import numpy as np
 
 from onepass.cache.artifacts import to_json
 from onepass.cache.cluster.crew import Crew, Part
-from onepass.cache.cluster.workers import Workers, connect
+from onepass.cache.cluster.processes import Processes
+from onepass.cache.cluster.workers import connect
 from onepass.cache.progress import Progress, counted
 from onepass.cache.rows import RowWriter
 from onepass.cache.stopping import StoppedError, StopRequest
 from onepass.data.cluster.messages import Decoding, Look, Place, absolute, identity
 from onepass.data.look import Seen
-from onepass.data.pack import Geometry
+from onepass.data.pack import Geometry, cores
 from onepass.data.sources.base import Request, Source, Survey
 
 TASKS = "onepass.data.cluster.tasks"
 LOOKED_AT = 512  # images a task
+MANY = 5_000  # images; fewer are read before the processes of this machine have started
 
 
-class Decoders(Crew):
-    """The workers that read and decode the images of a source.
+class Decoders:
+    """The processes that read and decode the images of a source.
 
     Args:
-        workers: Of the cluster.
-        kind, requests: What the source was opened by.
+        crew: They.
+        place: What the source was opened by.
         source: It.
         stop: Asked several times a second.
+        threads: Of each; as many as its machine has cores, where none are named.
+        least: Images that are worth handing out.
     """
 
     def __init__(
         self,
-        workers: Workers,
-        kind: str,
-        requests: Sequence[Request],
+        crew: Crew | Processes,
+        place: Place,
         source: Source,
         stop: StopRequest,
+        threads: int | None = None,
+        least: int = 0,
     ) -> None:
-        self._place = Place(kind, tuple(absolute(request) for request in requests))
+        self._crew, self._place, self._stop = crew, place, stop
+        self._threads, self._least = threads, least
         self._names = [item.name for item in source.items]
-        super().__init__(workers, TASKS, to_json(self._place), identity(source), stop)
+
+    def pay(self, images: int) -> bool:
+        """Tell whether so many images are worth handing out."""
+        return images >= self._least
 
     def look(self, items: np.ndarray, alike: Survey | None, progress: Progress) -> list[Seen]:
         """Return what `onepass.data.look.read_images` says of some images, (n,) int64.
@@ -60,10 +69,12 @@ class Decoders(Crew):
             found[number] = seen
             progress.advance(len(seen))
 
-        self.hand_out(
+        self._crew.hand_out(
             "look at",
             (Part(number, self._named(part)) for number, part in enumerate(parts)),
-            lambda number: to_json(Look(self._place, tuple(parts[number].tolist()), alike)),
+            lambda number: to_json(
+                Look(self._place, tuple(parts[number].tolist()), alike, self._threads)
+            ),
             accept,
         )
         if len(found) < len(parts):
@@ -88,7 +99,9 @@ class Decoders(Crew):
 
         def message(positions: np.ndarray) -> dict:
             which = tuple(items[positions].tolist())
-            return to_json(Decoding(self._place, which, geometry, writer.folder.resolve()))
+            return to_json(
+                Decoding(self._place, which, geometry, writer.folder.resolve(), self._threads)
+            )
 
         def accept(positions: np.ndarray, found: dict[str, str]) -> None:
             good = np.array([self._names[item] not in found for item in items[positions]])
@@ -98,30 +111,36 @@ class Decoders(Crew):
             progress.advance(len(positions))
 
         parts = (Part(positions, self._named(items[positions])) for positions in writer.missing)
-        self.hand_out("decode", parts, message, accept)
+        self._crew.hand_out("decode", parts, message, accept)
         return bad
 
     def _named(self, items: np.ndarray) -> str:
         return f"{counted(len(items), 'image')} from {self._names[items[0]]} on"
 
     def _show(self, progress: Progress) -> None:
-        progress.note = lambda: counted(len(self.ready), "worker")
+        progress.note = lambda: counted(len(self._crew.ready), self._crew.called)
 
 
 @contextmanager
 def open_decoders(
     executor: str, address: str, kind: str, requests: Sequence[Request], source: Source, stop: StopRequest
 ) -> Iterator[Decoders | None]:  # fmt: skip
-    """Connect with the cluster that is named; None where there is none.
+    """Connect with the cluster that is named, or let the cores of this machine work; None where one process will do.
 
     Raises:
         ClusterError: It cannot be reached.
     """
+    place = Place(kind, tuple(absolute(request) for request in requests))
     if executor == "local":
-        yield None
+        are_files = any(item.stamp for item in source.items)  # arrays are not decoded
+        crew = Processes(cores(), TASKS, stop)
+        several = are_files and cores() > 1
+        yield Decoders(crew, place, source, stop, threads=1, least=MANY) if several else None
         return
     workers = connect(executor, address)
     try:
-        yield Decoders(workers, kind, requests, source, stop)
+        yield Decoders(
+            Crew(workers, TASKS, to_json(place), identity(source), stop), place, source, stop
+        )
     finally:
         workers.close()

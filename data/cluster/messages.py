@@ -36,11 +36,13 @@ class Look:
         place: Where they are.
         items: Which.
         alike: What all have in common, where that is known.
+        threads: Of the worker; as many as it has cores, where none are named.
     """
 
     place: Place
     items: tuple[int, ...]
     alike: Survey | None
+    threads: int | None
 
 
 @record
@@ -52,12 +54,14 @@ class Decoding:
         items: Which; they make up one shard.
         geometry: What the rows are to look like.
         folder: Where the shards lie, beside their plan.
+        threads: As those of `Look`.
     """
 
     place: Place
     items: tuple[int, ...]
     geometry: Geometry
     folder: Path
+    threads: int | None
 
 
 def absolute(request: Request) -> Request:

@@ -24,7 +24,7 @@ def _show(message: Any) -> Any:
 def _look(message: Any) -> list[Seen]:
     look = from_json(Look, message)
     items = [_source(look.place).items[item] for item in look.items]
-    return list(read_images(items, look.alike))
+    return list(read_images(items, look.alike, look.threads))
 
 
 def _decode(message: Any) -> dict[str, str]:
@@ -32,7 +32,7 @@ def _decode(message: Any) -> dict[str, str]:
     task = from_json(Decoding, message)
     items = [_source(task.place).items[item] for item in task.items]
     with quiet_bombs():
-        ((pixels, source, bad),) = decoded([items], task.geometry)
+        ((pixels, source, bad),) = decoded([items], task.geometry, task.threads)
     good = np.array([item.name not in bad for item in items])
     if good.any():
         arrays = {

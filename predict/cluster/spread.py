@@ -34,6 +34,7 @@ from onepass.predict.predictor import Predictor
 TASKS = "onepass.predict.cluster.tasks"
 ROOMS = tuple(f"onepass.{r}" for r in ("cache", "data", "extract", "classify", "finetune", "predict"))  # fmt: skip
 BATCHES = 4  # of a unit: one is decoded while another is computed
+KEPT = 8  # units of each worker whose answers may wait for those before them
 
 Place = tuple[str, str]  # file or archive, and the name in the archive
 Given = list[tuple[tuple[str, ...], list[np.ndarray]]]  # of each batch: reasons, arrays
@@ -82,12 +83,15 @@ def spread(
     def accept(unit: _Unit, given: Given) -> None:
         found[unit.number] = list(_batches(unit.pictures, given, classifier.geometry))
 
+    def full() -> bool:
+        return len(found) >= KEPT * max(1, len(crew.ready))
+
     with closing(connect(config.executor, config.address)) as workers:
         looked_at, here = {"models": models, "picture": picture}, identity(model, Path(picture))
         crew = AlikeCrew(workers, TASKS, looked_at, here, StopRequest())
         progress.note = lambda: f"{counted(len(crew.ready), 'worker')} ({crew.device})"
         with crew.alike({"models": models}, precision):
-            for _ in crew.accepted("compute", chain([first], units), message, accept):
+            for _ in crew.accepted("compute", chain([first], units), message, accept, full):
                 while taken in found:
                     for batch, arrays in found.pop(taken):
                         take(batch, arrays)
