@@ -226,7 +226,7 @@ def _folder_tree(path: Path) -> Tree:
     }
 
     def opener(name: str) -> IO[bytes]:
-        return open(f"{path}/{name}", "rb")  # noqa: PTH123  (a Path costs as much as opening a small file)
+        return (path / name).open("rb")
 
     return Tree(path, names, frozenset(folders), identity, opener, left_out, states)
 

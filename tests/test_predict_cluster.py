@@ -165,7 +165,7 @@ class OneSlow:
 
 
 def test_answers_that_wait_for_a_slow_worker_are_bounded() -> None:
-    here = Identity.here(())
+    here = Identity.here((), {})
     crew = Crew(OneSlow(here), "room", None, here, StopRequest())  # type: ignore[arg-type]
     waiting, most, order = set[int](), 0, list[int]()
     parts = (Part(number, str(number)) for number in range(100))
