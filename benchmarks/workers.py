@@ -1,10 +1,11 @@
-"""What a second worker gives: two processes of Dask, each on a core of its own, against one.
+"""What two workers give: two processes of Dask, each on a core of its own, against one command on one core.
 
-    python benchmarks/workers.py [--images 12000] [--rounds 5]
+    python benchmarks/workers.py [--images 6000] [--rounds 3]
 
-Images of 64 x 64 px are decoded, their vectors computed, and heads swept on two kinds of vectors, by one worker and by
-two in turn, each pinned to a core and asked for little before. Printed: the median of how much longer one takes, by the
-wall clock and by the processor time of the busiest worker, which says the same where other work shares the cores.
+Images of 500 x 375 px are decoded, their vectors at 224 px computed, and heads swept on two kinds of vectors: by a
+command that is pinned to a core, and by two workers that are pinned to a core each and were asked for little before, in
+turn. Printed: the median of how much longer one takes, by the wall clock and by the processor time, of the busiest
+worker where there are two, which says the same where other work shares the cores.
 """
 
 import argparse
@@ -27,9 +28,9 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
 DASK = str(Path(sys.executable).with_name("dask"))
-EXTRACT = ("extract", "--dataset", "x", "--backbone", "efficientnet_lite0", "--size", "64", "--pooling", "avg", "max", "--engine", "keras", "--batch", "64")  # fmt: skip
+EXTRACT = ("extract", "--dataset", "x", "--backbone", "efficientnet_lite0", "--size", "224", "--pooling", "avg", "max", "--engine", "keras", "--batch", "64")  # fmt: skip
 STAGES = ("decoding", "extraction", "sweep")
-SWEEP = ("classify", "sweep", "--dataset", "x", "--epochs", "5")
+SWEEP = ("classify", "sweep", "--dataset", "x", "--epochs", "40")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -39,8 +40,8 @@ def write_images(folder: Path, count: int) -> None:
     for number in range(count):
         path = folder / f"class{number % 2}" / f"{number:06}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        coarse = Image.fromarray(random.integers(0, 256, (16, 16, 3), np.uint8))
-        coarse.resize((64, 64)).save(path, quality=90)
+        coarse = Image.fromarray(random.integers(0, 256, (47, 62, 3), np.uint8))
+        coarse.resize((500, 375)).save(path, quality=90)
 
 
 @contextmanager
@@ -63,8 +64,39 @@ def processor_seconds(process: subprocess.Popen) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def alone(folder: Path) -> dict[str, tuple[float, float]]:
+    """Return wall and processor seconds of each stage on one core."""
+
+    def run(*words: str) -> tuple[float, float]:
+        before, begin = os.times(), time.monotonic()
+        command = ["taskset", "-c", "0", sys.executable, "-m", "onepass", *words]
+        done = subprocess.run(
+            [*command, "--cache-dir", str(store)],
+            check=False,
+            cwd=folder,
+            env=ENV,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        after = os.times()
+        used = (
+            after.children_user
+            + after.children_system
+            - before.children_user
+            - before.children_system
+        )
+        return time.monotonic() - begin, used
+
+    store = folder / "store"
+    shutil.rmtree(store, ignore_errors=True)
+    shutil.rmtree(folder / "runs", ignore_errors=True)
+    prepare = ("data", "prepare", "many", "--name", "x")
+    return dict(zip(STAGES, [run(*prepare), run(*EXTRACT), run(*SWEEP)], strict=True))
+
+
 def timed(folder: Path, workers: int, rows: int) -> dict[str, tuple[float, float]]:
-    """Return wall and processor seconds (of the busiest worker) of each stage."""
+    """Return wall and processor seconds (of the busiest worker) of each stage by workers with a core each."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{found.getsockname()[1]}"
@@ -111,18 +143,21 @@ def timed(folder: Path, workers: int, rows: int) -> dict[str, tuple[float, float
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=12_000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=6_000)
+    parser.add_argument("--rounds", type=int, default=3)
     flags = parser.parse_args()
     print(f"{flags.images:,} images, {flags.rounds} rounds; {machine()}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_images(folder / "few", 256)
+        write_images(folder / "few", 128)
         write_images(folder / "many", flags.images)
         ratios: dict[str, list[tuple[float, float]]] = {stage: [] for stage in STAGES}
         for number in range(flags.rounds):
             order = (1, 2) if number % 2 else (2, 1)
-            by = {count: timed(folder, count, flags.images) for count in order}
+            by = {
+                count: alone(folder) if count == 1 else timed(folder, count, flags.images)
+                for count in order
+            }
             for stage, found in ratios.items():
                 found.append(tuple(a / b for a, b in zip(by[1][stage], by[2][stage], strict=True)))  # type: ignore[arg-type]
                 wall, processor = found[-1]
@@ -133,7 +168,7 @@ def main() -> None:
         for stage, found in ratios.items():
             wall, processor = (statistics.median(values) for values in zip(*found, strict=True))
             print(
-                f"{stage}: one worker takes {wall:.2f} times as long as two; by processor time {processor:.2f}"
+                f"{stage}: one core takes {wall:.2f} times as long as two workers; by processor time {processor:.2f}"
             )
 
 
