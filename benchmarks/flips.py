@@ -154,7 +154,8 @@ def states(root: Path, kinds: list[Kind]) -> dict[str, Path]:
             stage.before(folder)
         if f"{stage.name} killed" in wanted:
             target = root / f"{stage.name} killed"
-            found[target.name] = _killed(target, folder, stage.words)
+            patterns = [kind.pattern for kind in kinds if kind.state == target.name]
+            found[target.name] = _killed(target, folder, stage.words, patterns)
         code, _, err, _ = finished(folder, *stage.words)
         if code:
             raise SystemExit(f"{stage.name}: exit code {code}: {err}")
@@ -167,15 +168,15 @@ def states(root: Path, kinds: list[Kind]) -> dict[str, Path]:
     return found
 
 
-def _killed(target: Path, folder: Path, words: tuple[str, ...]) -> Path:
-    """Copy a folder and kill a command in it once it has committed something."""
+def _killed(target: Path, folder: Path, words: tuple[str, ...], patterns: list[str]) -> Path:
+    """Copy a folder and kill a command in it once it has written a file of each pattern."""
     work = folder.parent / "work"
     while True:
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(folder, work)
         process = onepass(work, *words)
         while process.poll() is None:
-            if any([*work.rglob(name)] for name in ("shard-*.h5", "epoch-001.npz", "sweeps/*.npz")):
+            if all([*work.glob(pattern)] for pattern in patterns):
                 process.send_signal(signal.SIGKILL)
             time.sleep(0.005)
         process.communicate()
