@@ -5,12 +5,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from onepass.cache.errors import InvalidInputError
+from onepass.cache.flock import lock_file
 
 COMMON = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # tried first
 # Pillow opens these as well, but by running another program (EPS, WMF) or without a decoder of its own.
@@ -148,16 +149,32 @@ def _small_jpeg(image: Image.Image, content: bytes) -> Image.Image | None:
 
 
 class _Memory:
-    """Counts bytes that several threads take at a time; whoever would take too many waits."""
+    """Counts bytes that several threads take at a time; whoever would take too many waits.
 
-    def __init__(self, total: int) -> None:
+    Args:
+        total: Of all threads.
+        turn: A file whose lock whoever takes more holds, so that of several processes one does at a time.
+    """
+
+    def __init__(self, total: int, turn: Path | None = None) -> None:
         self.total = self.free = total
+        self.turn = turn
         self.changed = threading.Condition()
 
     @contextmanager
     def reserve(self, count: int) -> Iterator[None]:
         """Hold so many bytes, or all there are, for as long as the block runs."""
-        count = min(count, self.total)
+        if count > self.total and self.turn:
+            with self.turn.open("rb") as file:
+                lock_file(file.fileno(), wait=True)
+                with self._held(self.total):
+                    yield
+        else:
+            with self._held(min(count, self.total)):
+                yield
+
+    @contextmanager
+    def _held(self, count: int) -> Iterator[None]:
         with self.changed:
             self.changed.wait_for(lambda: self.free >= count)
             self.free -= count
@@ -170,6 +187,18 @@ class _Memory:
 
 
 _memory = _Memory(MEMORY)
+
+
+def share_memory(processes: int, turn: Path) -> None:
+    """Let this process be one of several that decode: each has a share of `MEMORY`, and larger images take turns.
+
+    Args:
+        processes: How many there are.
+        turn: A file that all of them can open, which says whose turn it is.
+    """
+    global _memory  # noqa: PLW0603
+    if (_memory.total, _memory.turn) != (MEMORY // processes, turn):
+        _memory = _Memory(MEMORY // processes, turn)
 
 
 def _pixel_bytes(image: Image.Image) -> int:

@@ -1,11 +1,13 @@
 """Many images read and decoded by processes of this machine, with the rows of one process; real ones, killed for real."""
 
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,12 +20,14 @@ from test_extract_cluster import until, wait_for
 
 from onepass.cache.commandline.command import STOPPED
 from onepass.cache.errors import ClusterError, OnepassError
+from onepass.cache.flock import lock_file
 from onepass.cache.rowfile import RowFile
 from onepass.cache.rows import RowWriter
 from onepass.cache.stopping import StopRequest
-from onepass.data import pack
+from onepass.data import images, pack
 from onepass.data.cluster import decoders
 from onepass.data.config import PrepareConfig
+from onepass.data.images import decode_row
 from onepass.data.prepare import prepare_dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -150,6 +154,33 @@ def test_a_picture_that_the_system_refuses_is_the_error_of_one_process(
             prepare_dataset(config(copy, tmp_path / "store"))
         said.append((type(raised.value), str(raised.value)))
     assert said[0] == said[1]
+
+
+def test_of_several_processes_one_at_a_time_decodes_an_image_that_is_larger_than_its_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process holds the turn: ours waits with a large image, and not with a small one."""
+    turn, done = tmp_path / "turn", []
+    turn.touch()
+    files = {side: io.BytesIO() for side in (8, 800)}
+    for side, file in files.items():
+        Image.new("RGB", (side, side)).save(file, "png")
+    monkeypatch.setattr(images, "_memory", images._memory)
+    images.share_memory(images.MEMORY // 1_000_000, turn)
+    with turn.open("rb") as held:
+        lock_file(held.fileno(), wait=True)
+        for side in (8, 800):
+
+            def decode(side: int = side) -> None:
+                decode_row(files[side].getvalue(), "a.png", 8, 3, "stretch")
+                done.append(side)
+
+            large = threading.Thread(target=decode)
+            large.start()
+            large.join(2)
+        assert done == [8]
+    large.join()
+    assert done == [8, 800]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])

@@ -34,8 +34,7 @@ class Decoders:
         place: What the source was opened by.
         source: It.
         stop: Asked several times a second.
-        threads: Of each; as many as its machine has cores, where none are named.
-        least: Images that are worth handing out.
+        processes: How many of this machine they are, a thread each; 0 for the workers of a cluster.
     """
 
     def __init__(
@@ -44,16 +43,15 @@ class Decoders:
         place: Place,
         source: Source,
         stop: StopRequest,
-        threads: int | None = None,
-        least: int = 0,
+        processes: int = 0,
     ) -> None:
         self._crew, self._place, self._stop = crew, place, stop
-        self._threads, self._least = threads, least
+        self._processes, self._threads = processes, 1 if processes else None
         self._names = [item.name for item in source.items]
 
     def pay(self, images: int) -> bool:
         """Tell whether so many images are worth handing out."""
-        return images >= self._least
+        return not self._processes or images >= MANY
 
     def look(self, items: np.ndarray, alike: Survey | None, progress: Progress) -> list[Seen]:
         """Return what `onepass.data.look.read_images` says of some images, (n,) int64.
@@ -100,7 +98,14 @@ class Decoders:
         def message(positions: np.ndarray) -> dict:
             which = tuple(items[positions].tolist())
             return to_json(
-                Decoding(self._place, which, geometry, writer.folder.resolve(), self._threads)
+                Decoding(
+                    self._place,
+                    which,
+                    geometry,
+                    writer.folder.resolve(),
+                    self._threads,
+                    self._processes,
+                )
             )
 
         def accept(positions: np.ndarray, found: dict[str, str]) -> None:
@@ -135,7 +140,7 @@ def open_decoders(
         are_files = any(item.stamp for item in source.items)  # arrays are not decoded
         crew = Processes(cores(), TASKS, stop)
         several = are_files and cores() > 1
-        yield Decoders(crew, place, source, stop, threads=1, least=MANY) if several else None
+        yield Decoders(crew, place, source, stop, cores()) if several else None
         return
     workers = connect(executor, address)
     try:

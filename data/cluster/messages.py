@@ -55,6 +55,7 @@ class Decoding:
         geometry: What the rows are to look like.
         folder: Where the shards lie, beside their plan.
         threads: As those of `Look`.
+        processes: That decode at a time and share the memory of this machine; 0 for workers of a cluster.
     """
 
     place: Place
@@ -62,6 +63,7 @@ class Decoding:
     geometry: Geometry
     folder: Path
     threads: int | None
+    processes: int
 
 
 def absolute(request: Request) -> Request:

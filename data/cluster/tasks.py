@@ -11,6 +11,7 @@ from onepass.cache.content import content_of
 from onepass.cache.rows import RowFilePlan
 from onepass.cache.shards import write_shard_once
 from onepass.data.cluster.messages import Decoding, Look, Place, identity
+from onepass.data.images import share_memory
 from onepass.data.look import Seen, read_images
 from onepass.data.pack import decoded, quiet_bombs
 from onepass.data.sources import open_source
@@ -31,6 +32,9 @@ def _decode(message: Any) -> dict[str, str]:
     """Commit the rows of the images that can be used; return what is wrong with the others, by name."""
     task = from_json(Decoding, message)
     items = [_source(task.place).items[item] for item in task.items]
+    plan = task.folder / "plan.json"
+    if task.processes > 1:
+        share_memory(task.processes, plan)
     with quiet_bombs():
         ((pixels, source, bad),) = decoded([items], task.geometry, task.threads)
     good = np.array([item.name not in bad for item in items])
@@ -40,7 +44,7 @@ def _decode(message: Any) -> dict[str, str]:
             "content": content_of(pixels[good]),
             "source": source[good],
         }
-        write_shard_once(task.folder, RowFilePlan.read(task.folder / "plan.json").kind, arrays)
+        write_shard_once(task.folder, RowFilePlan.read(plan).kind, arrays)
     return bad
 
 
