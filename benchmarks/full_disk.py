@@ -8,6 +8,8 @@ command again must end as if nothing had been.
 """
 
 import argparse
+import math
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -63,8 +65,14 @@ def outcome(
         return f"again: exit code {again}: {(err.strip().splitlines() or [''])[-1]}"
     told = volatile.differences(copy.contents(), expected)
     if WITHOUT in first:
-        told = [one for one in told if not (MAPS in one and one.endswith(": lost"))]
+        told = [one for one in told if not (MAPS in one and one.endswith(": lost")) and not _close(one)]
     return f"again: {told[:3]}" if told else "said" if code else "did without"
+
+
+def _close(told: str) -> bool:
+    """Tell whether a number differs by the error of float32 only: layers that are computed in another batch."""
+    numbers = re.search(r": ([\d.]+) instead of ([\d.]+)$", told)
+    return bool(numbers) and math.isclose(float(numbers[1]), float(numbers[2]), rel_tol=1e-6)
 
 
 def main() -> int:
