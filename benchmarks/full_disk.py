@@ -65,7 +65,9 @@ def outcome(
         return f"again: exit code {again}: {(err.strip().splitlines() or [''])[-1]}"
     told = volatile.differences(copy.contents(), expected)
     if WITHOUT in first:
-        told = [one for one in told if not (MAPS in one and one.endswith(": lost")) and not _close(one)]
+        told = [
+            one for one in told if not (MAPS in one and one.endswith(": lost")) and not _close(one)
+        ]
     return f"again: {told[:3]}" if told else "said" if code else "did without"
 
 
