@@ -37,9 +37,8 @@ def exclusive(path: Path, instead: str = "") -> Iterator[None]:
         yield
     finally:
         lock.unlink(missing_ok=True)
-        with suppress(
-            OSError
-        ):  # before a power loss brings it back beside a result that was committed later
+        # Before a result is committed beside which a power loss would bring it back.
+        with suppress(OSError):
             fsync(lock.parent)
         os.close(descriptor)
 

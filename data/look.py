@@ -133,9 +133,8 @@ def read_images(
         except BAD_IMAGE as error:
             return str(error)
 
-    def read_some(
-        low: int,
-    ) -> list[Seen]:  # handing a small file to a thread costs as much as reading it
+    # To hand a small file to a thread costs as much as reading it.
+    def read_some(low: int) -> list[Seen]:
         return [read(item) for item in items[low : low + TASK_ROWS]]
 
     with quiet_bombs(), ThreadPoolExecutor(workers or threads()) as pool:

@@ -283,9 +283,10 @@ class _Preparation:
         """Decode what is missing, here or by the workers; return what is wrong with which."""
         from onepass.data.pack import decode_missing
 
-        if not (self.decoders and self.decoders.pay(sum(map(len, writer.missing)))):
+        missing = sum(map(len, writer.missing))
+        if not (self.decoders and self.decoders.pay(missing)):
             return decode_missing(items, self.geometry, writer, stop)
-        with Progress(sum(map(len, writer.missing)), "images", "packing") as progress:
+        with Progress(missing, "images", "packing") as progress:
             return self.decoders.decode(positions, self.geometry, writer, progress)
 
     def _usable(self) -> np.ndarray:

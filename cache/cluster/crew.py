@@ -16,6 +16,7 @@ from onepass.cache.cluster.identity import Identity
 from onepass.cache.cluster.perform import first_line
 from onepass.cache.cluster.workers import WorkerLostError, Workers
 from onepass.cache.errors import ClusterError, OnepassError, Remedy
+from onepass.cache.progress import counted
 from onepass.cache.stopping import StoppedError, StopRequest
 
 log = logging.getLogger(__name__)
@@ -97,8 +98,6 @@ class Crew:
         ahead: Parts that a worker has at a time.
     """
 
-    called = "worker"
-
     def __init__(
         self,
         workers: Workers,
@@ -124,6 +123,11 @@ class Crew:
     def ready(self) -> list[str]:
         """Those that may be given parts."""
         return list(self._there)
+
+    @property
+    def at_work(self) -> str:
+        """How many they are, in words."""
+        return counted(len(self._there), "worker")
 
     def hand_out(
         self,

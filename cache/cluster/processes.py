@@ -11,6 +11,7 @@ from onepass.cache.cluster.crew import Answer, Part
 from onepass.cache.commandline.signals import unheard_by_children
 from onepass.cache.errors import ClusterError
 from onepass.cache.orphans import end_with_parent
+from onepass.cache.progress import counted
 from onepass.cache.stopping import StopRequest
 
 
@@ -23,15 +24,13 @@ class Processes:
         stop: Asked after each part.
     """
 
-    called = "core"
-
     def __init__(self, count: int, room: str, stop: StopRequest) -> None:
         self._count, self._room, self._stop = count, room, stop
 
     @property
-    def ready(self) -> list[str]:
-        """Those that are given parts."""
-        return [f"process {number}" for number in range(self._count)]
+    def at_work(self) -> str:
+        """How many they are, in words."""
+        return counted(self._count, "core")
 
     def hand_out(
         self,

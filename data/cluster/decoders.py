@@ -123,7 +123,7 @@ class Decoders:
         return f"{counted(len(items), 'image')} from {self._names[items[0]]} on"
 
     def _show(self, progress: Progress) -> None:
-        progress.note = lambda: counted(len(self._crew.ready), self._crew.called)
+        progress.note = lambda: self._crew.at_work
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from onepass.cache.artifacts import from_json, to_json
 from onepass.cache.cluster.crew import Part
 from onepass.cache.cluster.workers import Workers
 from onepass.cache.commandline.flags import sent
-from onepass.cache.progress import Progress, counted
+from onepass.cache.progress import Progress
 from onepass.cache.rows import RowWriter
 from onepass.cache.stopping import StopRequest
 from onepass.data.dataset import ImageDataset
@@ -90,7 +90,7 @@ class ClusterExecutor(AlikeCrew):
         """Hand the shards out, two to a worker, and adopt what comes back."""
         bounds = Counter({"device": 0})
         probe = self._unit(task.job, task.batch, task.folders, np.empty(0, np.int64))
-        progress.note = lambda: f"{counted(len(self.ready), 'worker')}, bound by {_most(bounds)}"
+        progress.note = lambda: f"{self.at_work}, bound by {_most(bounds)}"
 
         def message(shard: _Shard) -> Any:
             return to_json(self._unit(task.job, task.batch, task.folders, *shard))

@@ -89,7 +89,7 @@ def spread(
     with closing(connect(config.executor, config.address)) as workers:
         looked_at, here = {"models": models, "picture": picture}, identity(model, Path(picture))
         crew = AlikeCrew(workers, TASKS, looked_at, here, StopRequest())
-        progress.note = lambda: f"{counted(len(crew.ready), 'worker')} ({crew.device})"
+        progress.note = lambda: f"{crew.at_work} ({crew.device})"
         with crew.alike({"models": models}, precision):
             for _ in crew.accepted("compute", chain([first], units), message, accept, full):
                 while taken in found:
