@@ -284,6 +284,8 @@ class _Preparation:
         from onepass.data.pack import decode_missing
 
         missing = sum(map(len, writer.missing))
+        if not missing:
+            return {}
         if not (self.decoders and self.decoders.pay(missing)):
             return decode_missing(items, self.geometry, writer, stop)
         with Progress(missing, "images", "packing") as progress:
