@@ -1,6 +1,6 @@
 """The disk is full, or read-only, at one write of a command after the other.
 
-    python benchmarks/full_disk.py [--every 1] [--stage NAME]
+    python benchmarks/full_disk.py [--every 1] [--first 0] [--stage NAME]
 
 strace lets one system call after the other fail: writes for want of space, new files, folders and renames as on a
 read-only disk too. The command must end with one line that says so, or do without what it could not write; the same
@@ -81,6 +81,7 @@ def main() -> int:
     """Parse the flags, let writes fail, return 1 where a command did not end as it should."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--every", type=int, default=1, help="one write of so many")
+    parser.add_argument("--first", type=int, default=0, help="writes that are passed over before")
     parser.add_argument("--stage", action="append", choices=[stage.name for stage in STAGES])
     flags = parser.parse_args()
     failed = 0
@@ -94,7 +95,7 @@ def main() -> int:
             copy = Copy(before, work)
             disk = Disk(work)
             written = writes(disk, calls(work, stage.words, root / "trace"))
-            for call in written[:: flags.every]:
+            for call in written[flags.first :: flags.every]:
                 for error in ERRORS[call.name]:
                     end = outcome(stage, copy, call, error, expected, volatile)
                     known_end = end in ("said", "did without", "missed")

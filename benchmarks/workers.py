@@ -1,11 +1,12 @@
 """What two workers give: two processes of Dask, each on a core of its own, against one command on one core.
 
-    python benchmarks/workers.py [--images 6000] [--rounds 3]
+    python benchmarks/workers.py [--images 12000] [--rounds 3]
 
-Images of 500 x 375 px are decoded, their vectors at 224 px computed, and heads swept on two kinds of vectors: by a
-command that is pinned to a core, and by two workers that are pinned to a core each and were asked for little before, in
-turn. Printed: the median of how much longer one takes, by the wall clock and by the processor time, of the busiest
-worker where there are two, which says the same where other work shares the cores.
+Images of 500 x 375 px are decoded to rows of 224 px, their vectors computed, and heads swept on two kinds of vectors:
+by a command that is pinned to a core, and by two workers that are pinned to a core each and were asked for little
+before, in turn. The commands that hand out the work share the two cores. Printed: the median of how much longer one
+takes, by the wall clock and by the processor time, of the busiest worker where there are two, which says the same where
+other work shares the cores.
 """
 
 import argparse
@@ -29,8 +30,9 @@ ROOT = Path(__file__).resolve().parent.parent
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
 DASK = str(Path(sys.executable).with_name("dask"))
 EXTRACT = ("extract", "--dataset", "x", "--backbone", "efficientnet_lite0", "--size", "224", "--pooling", "avg", "max", "--engine", "keras", "--batch", "64")  # fmt: skip
+PREPARE = ("--name", "x", "--max-side", "224")
 STAGES = ("decoding", "extraction", "sweep")
-SWEEP = ("classify", "sweep", "--dataset", "x", "--epochs", "40")
+SWEEP = ("classify", "sweep", "--dataset", "x", "--epochs", "400")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -91,7 +93,7 @@ def alone(folder: Path) -> dict[str, tuple[float, float]]:
     store = folder / "store"
     shutil.rmtree(store, ignore_errors=True)
     shutil.rmtree(folder / "runs", ignore_errors=True)
-    prepare = ("data", "prepare", "many", "--name", "x")
+    prepare = ("data", "prepare", "many", *PREPARE)
     return dict(zip(STAGES, [run(*prepare), run(*EXTRACT), run(*SWEEP)], strict=True))
 
 
@@ -133,7 +135,7 @@ def timed(folder: Path, workers: int, rows: int) -> dict[str, tuple[float, float
         for pictures in ("few", "many"):  # the first time each worker imports, opens and compiles
             store = folder / "store"
             shutil.rmtree(store, ignore_errors=True)
-            took["decoding"] = run(store, "data", "prepare", pictures, "--name", "x")
+            took["decoding"] = run(store, "data", "prepare", pictures, *PREPARE)
             took["extraction"] = run(store, *EXTRACT, "--shard-rows", str(rows // 24))
             shutil.rmtree(folder / "runs", ignore_errors=True)
             took["sweep"] = run(store, *SWEEP)
@@ -143,7 +145,7 @@ def timed(folder: Path, workers: int, rows: int) -> dict[str, tuple[float, float
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=6_000)
+    parser.add_argument("--images", type=int, default=12_000)
     parser.add_argument("--rounds", type=int, default=3)
     flags = parser.parse_args()
     print(f"{flags.images:,} images, {flags.rounds} rounds; {machine()}")
@@ -161,8 +163,9 @@ def main() -> None:
             for stage, found in ratios.items():
                 found.append(tuple(a / b for a, b in zip(by[1][stage], by[2][stage], strict=True)))  # type: ignore[arg-type]
                 wall, processor = found[-1]
+                one, two = by[1][stage][0], by[2][stage][0]
                 print(
-                    f"  {stage}: {wall:.2f} by the clock, {processor:.2f} by processor time",
+                    f"  {stage}: {one:.1f} and {two:.1f} s: {wall:.2f} by the clock, {processor:.2f} by processor time",
                     flush=True,
                 )
         for stage, found in ratios.items():

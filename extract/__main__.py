@@ -24,8 +24,9 @@ def _work(config: ExtractConfig, stop: StopRequest) -> Any:
         from onepass.extract.backbones import registry
 
         return Backbones(registry.backbone_rows(config.offline, config.fits, config.licence))
-    with loading_keras():
-        import keras  # noqa: F401
+    if config.executor == "local" or "list" in config.layer:
+        with loading_keras():
+            import keras  # noqa: F401
     if "list" in config.layer:
         from onepass.extract.network.layers import list_layers
 

@@ -1,12 +1,10 @@
-"""The one place that knows which backend Keras runs on."""
+"""The one place that knows which backend Keras runs on, and loads it only where it is asked."""
 
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
-
-import keras
 
 from onepass.cache.errors import DeviceError, InvalidInputError
 
@@ -20,6 +18,8 @@ def of_backend(tensorflow: T, jax: T) -> T:
     Raises:
         InvalidInputError: It is another one.
     """
+    import keras
+
     backend = keras.backend.backend()
     made = {"tensorflow": tensorflow, "jax": jax}
     if backend not in made:
@@ -39,6 +39,8 @@ def default_precision() -> str:
 
 def device_names() -> list[str]:
     """Return the devices to compute on, such as ["gpu:0", "gpu:1"] or ["cpu:0"]."""
+    import keras
+
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -51,6 +53,8 @@ def device_names() -> list[str]:
 
 def device_kind() -> str:
     """Return backend and kind of the devices in words: "tensorflow, cpu: AMD EPYC 9R14", "jax, gpu: NVIDIA H100"."""
+    import keras
+
     backend, name = keras.backend.backend(), ""
     kind = device_names()[0].partition(":")[0]
     if kind == "cpu":
@@ -79,6 +83,8 @@ def _processor() -> str:
 
 def on_device(name: str) -> Any:
     """Return a context in which variables and graphs are put on a device."""
+    import keras
+
     return keras.device(name)
 
 

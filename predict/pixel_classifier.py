@@ -270,8 +270,7 @@ class PixelClassifier:
 
 
 def _compiled(network: "keras.Model", batch: int, precision: str, engine: str) -> Step:
-    from onepass.extract.engines.engine import compiler, in_place_of, stand_in  # TensorFlow
-    from onepass.extract.engines.openvino_engine import ConversionError
+    from onepass.extract.engines.engine import ConversionError, compiler, in_place_of, stand_in
 
     chosen = in_place_of(precision, engine)
     try:

@@ -27,8 +27,13 @@ from onepass.extract.backbones.registry import WeightsChoice, build_backbone, fi
 from onepass.extract.backend import as_list, tensorflow_graph
 from onepass.extract.config import ExtractConfig
 from onepass.extract.engines import openvino_engine
-from onepass.extract.engines.engine import Engine, compiler, distance, in_place_of
-from onepass.extract.engines.openvino_engine import ConversionError
+from onepass.extract.engines.engine import (
+    ConversionError,
+    Engine,
+    compiler,
+    distance,
+    in_place_of,
+)
 from onepass.extract.jobs import asked_precision
 from onepass.extract.network.model import build_extractor
 from onepass.extract.stream import extractor

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onepass.cache.errors import UsageError
+from onepass.cache.errors import OnepassError, UsageError
 from onepass.cache.features import OPENVINO, engine_and_numbers
 from onepass.extract.backend import Step
 
@@ -32,6 +32,10 @@ Compiler = Callable[[int], Step]
 # `convert(model, numbers)`, which returns a Compiler. Its precisions stand in `extract/config.py`.
 ENGINES = {"openvino": "onepass.extract.engines.openvino_engine"}
 TITLES = {"keras": "Keras", "openvino": "OpenVINO"}
+
+
+class ConversionError(OnepassError, ValueError):
+    """An engine cannot take a model."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from onepass.cache.errors import OnepassError
 from onepass.extract.backend import Step, as_list, tensorflow_graph
+from onepass.extract.engines.engine import ConversionError
 
 if TYPE_CHECKING:
     import openvino
@@ -27,10 +27,6 @@ STREAMS = 2
 # Images of a request, where a stream has no more cores than that. The maps of 64 images do not fit into the caches:
 # measured at 128 and 224 px, they take a seventh more of the processor's time than those of 8. The bits are the same.
 REQUEST = 8
-
-
-class ConversionError(OnepassError, ValueError):
-    """OpenVINO cannot take a model."""
 
 
 def load_openvino() -> Any:

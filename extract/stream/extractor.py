@@ -18,10 +18,15 @@ from onepass.extract.backend import (
     on_accelerator,
     on_device,
 )
-from onepass.extract.engines.engine import AGREES, FASTEST_ON_CPU, Engine, compiler, distance
-from onepass.extract.engines.openvino_engine import ConversionError
+from onepass.extract.engines.engine import (
+    AGREES,
+    FASTEST_ON_CPU,
+    ConversionError,
+    Engine,
+    compiler,
+    distance,
+)
 from onepass.extract.jobs import ExtractionJob
-from onepass.extract.network.model import build_extractor
 from onepass.extract.network.resize import draw_boxes, random_seed
 from onepass.extract.stream.engine import BatchStep, PixelBatch
 
@@ -71,6 +76,8 @@ class Extractor:
             OnepassError: Not even a single image fits into the device's memory.
             ConversionError: The job's engine cannot take the model.
         """
+        from onepass.extract.network.model import build_extractor
+
         on_cpu = Engine.of(job.precision).name == "openvino"
         devices = ["cpu:0"] if on_cpu else device_names()
         models, compilers = [], []
