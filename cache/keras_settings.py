@@ -4,8 +4,6 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,15 @@ BACKENDS = ("tensorflow", "jax")
 EXPECTED = {"floatx": "float32", "image_data_format": "channels_last"}
 
 
-@contextmanager
-def loading_keras() -> Iterator[None]:
-    """Let the block import Keras, which talks while it loads; see `check_keras`."""
+def load_keras() -> None:
+    """Import Keras, which talks while it loads.
+
+    Raises:
+        InvalidInputError: See `check_keras`.
+    """
     check_keras()
     with suppress_stderr():
-        yield
+        import keras  # noqa: F401
 
 
 def check_keras() -> None:

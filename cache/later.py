@@ -1,11 +1,10 @@
 """What is imported when it is asked for: `--help`, and whoever needs none of it, does not wait."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from importlib import import_module
 from typing import Any
 
-from onepass.cache.keras_settings import loading_keras
+from onepass.cache.keras_settings import load_keras
 
 
 def imported(place: str) -> Any:
@@ -19,12 +18,12 @@ def later(place: str, *, keras: bool = False) -> Callable[..., Any]:
 
     Args:
         place: As for `imported`.
-        keras: Whether the module imports Keras, which talks while it loads.
+        keras: Whether it needs Keras, which is loaded before.
     """
 
     def call(*arguments: Any) -> Any:
-        with loading_keras() if keras else nullcontext():
-            function = imported(place)
-        return function(*arguments)
+        if keras:
+            load_keras()
+        return imported(place)(*arguments)
 
     return call

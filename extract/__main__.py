@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from onepass.cache.commandline.advice import command_of, onepass_command
 from onepass.cache.commandline.command import Command, OnSignal, main
-from onepass.cache.keras_settings import loading_keras
+from onepass.cache.keras_settings import load_keras
 from onepass.cache.progress import counted, human_seconds
 from onepass.cache.stopping import StopRequest
 from onepass.extract.config import ExtractConfig
@@ -24,10 +24,8 @@ def _work(config: ExtractConfig, stop: StopRequest) -> Any:
         from onepass.extract.backbones import registry
 
         return Backbones(registry.backbone_rows(config.offline, config.fits, config.licence))
-    if config.executor == "local" or "list" in config.layer:
-        with loading_keras():
-            import keras  # noqa: F401
     if "list" in config.layer:
+        load_keras()
         from onepass.extract.network.layers import list_layers
 
         return list_layers(config)

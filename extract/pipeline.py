@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from onepass.cache.features import ExtractionRecord, FeatureKey
+from onepass.cache.keras_settings import load_keras
 from onepass.cache.progress import Progress
 from onepass.cache.rows import RowFile, RowWriter, ShardKind, clear_away, cut_shards
 from onepass.cache.stopping import StoppedError, StopRequest
@@ -99,6 +100,8 @@ def extract_features(config: ExtractConfig, stop: StopRequest | None = None) -> 
         OutOfSpaceError: Fewer bytes free than the run needs; what was committed is intact.
         OnepassError: Data set, backbone, size, weights or view do not exist or do not fit.
     """
+    if config.executor == "local":  # else it is the workers' that compute
+        load_keras()
     dataset = open_dataset(config.store, config.dataset)
     stop = (stop or StopRequest()).limit(config.time_limit)
     try:

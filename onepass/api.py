@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from onepass.cache.commandline.flags import StoreConfig
 from onepass.cache.errors import UsageError
-from onepass.cache.keras_settings import loading_keras
+from onepass.cache.keras_settings import load_keras
 from onepass.cache.notebook import notebook_bar
 from onepass.cache.progress import ProgressCallback, progress_to
 from onepass.cache.stopping import StopRequest
@@ -97,9 +97,7 @@ def extract_features(
         What became of each feature file.
     """
     from onepass.extract.config import ExtractConfig
-
-    with loading_keras():
-        from onepass.extract.pipeline import extract_features as extract
+    from onepass.extract.pipeline import extract_features as extract
 
     config = _config(ExtractConfig, {"dataset": dataset, "backbone": backbone, **options})
     with progress_to(progress or notebook_bar()):
@@ -164,8 +162,8 @@ def finetune_network(
     """
     from onepass.finetune.config import FinetuneConfig
 
-    with loading_keras():
-        from onepass.finetune.pipeline import run_finetune
+    load_keras()
+    from onepass.finetune.pipeline import run_finetune
 
     with progress_to(progress or notebook_bar()):
         return run_finetune(_config(FinetuneConfig, {"dataset": dataset, **options}), stop)

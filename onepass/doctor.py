@@ -15,7 +15,7 @@ from onepass.cache.commandline.flags import RunsConfig, flag, parse_duration
 from onepass.cache.commandline.table import table
 from onepass.cache.errors import UsageError
 from onepass.cache.file_system import FileSystem, try_file_system
-from onepass.cache.keras_settings import loading_keras
+from onepass.cache.keras_settings import load_keras
 from onepass.cache.made_by import own_version, versions
 from onepass.cache.progress import counted, human_bytes, human_seconds
 
@@ -111,13 +111,13 @@ class Checkup:
 
 def check_machine(config: DoctorConfig) -> Checkup:
     """Look at devices, packages, file systems, weights and, unless it is to be quick, at the speed."""
-    with loading_keras():
-        import keras
+    load_keras()
+    import keras
 
-        from onepass.extract.backend import device_kind, device_names, on_accelerator
     from onepass.cache.doctor import DoctorConfig as LeftoversConfig
     from onepass.cache.doctor import examine
     from onepass.extract.backbones.registry import all_backbones
+    from onepass.extract.backend import device_kind, device_names, on_accelerator
     from onepass.extract.engines.engine import FASTEST_ON_CPU, Engine
 
     backend = keras.backend.backend()

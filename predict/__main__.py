@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from onepass.cache.commandline.command import Command, main
-from onepass.cache.keras_settings import loading_keras
+from onepass.cache.keras_settings import load_keras
 from onepass.cache.later import imported, later
 from onepass.predict.config import ExportConfig, PredictConfig, SimilarConfig
 from onepass.predict.text import export_text, pictures_text, predict_text
@@ -13,8 +13,7 @@ from onepass.predict.text import export_text, pictures_text, predict_text
 def _predict(config: PredictConfig) -> Any:
     config = config.parted()
     if config.images:
-        with loading_keras():
-            import onepass.predict.runs  # noqa: F401  (TensorFlow talks while it loads)
+        load_keras()
     return imported("onepass.predict.pipeline:write_predictions")(config)
 
 

@@ -18,7 +18,7 @@ from onepass.cache.errors import (
     UsageError,
     unknown_name,
 )
-from onepass.cache.keras_settings import loading_keras
+from onepass.cache.keras_settings import load_keras
 from onepass.cache.rows import RowFile
 from onepass.cache.stores import AnyStore
 from onepass.classify.goals import Goal, parse_goal
@@ -269,8 +269,9 @@ def _predictor_of(model: Model, views: tuple[str, ...], scaled: bool = True) -> 
     if isinstance(model, Probe):
         maker = ensemble_predictor if model.result.members else probe_predictor
         return maker(model, scaled=scaled)
-    with loading_keras():  # TensorFlow, which a probe does without, talks while it loads
-        from onepass.predict.runs import run_predictor
+    load_keras()  # which a probe does without
+    from onepass.predict.runs import run_predictor
+
     return run_predictor(model, views)
 
 

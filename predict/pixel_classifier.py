@@ -9,7 +9,7 @@ import numpy as np
 
 from onepass.cache.artifacts import record
 from onepass.cache.content import content_of
-from onepass.cache.keras_settings import check_keras
+from onepass.cache.keras_settings import load_keras
 from onepass.classify.prior import Prior
 from onepass.classify.protocol.pixels import pixel_features
 from onepass.data.config import DEFAULT_FIT
@@ -253,7 +253,7 @@ class PixelClassifier:
         if isinstance(first, VectorSpec) and first.backbone == PIXELS:
             side = first.size
             return _Network(group, batch, lambda pixels: [pixel_features(pixels, side)])
-        check_keras()
+        load_keras()
         if isinstance(first, RunPass):
             outputs = [one.output for one in group if isinstance(one, RunPass)]
             network = _run_network(runs[first.run], first.view, outputs)

@@ -6,7 +6,7 @@ import numpy as np
 
 from onepass.cache.arrays import remembered
 from onepass.cache.errors import OnepassError
-from onepass.cache.keras_settings import loading_keras
+from onepass.cache.keras_settings import load_keras
 from onepass.cache.provenance import digest_array, digest_json
 from onepass.predict.config import ModelsConfig
 from onepass.predict.explain import activation_maps, evidence_for, overlay
@@ -52,8 +52,7 @@ def _evidence(context: ReportContext, pixels: np.ndarray, columns: Sequence[int]
     key = np.frombuffer(digest_json([name, *parts]).encode(), np.uint8)
 
     def computed() -> np.ndarray:
-        with loading_keras():
-            import onepass.extract.backend  # noqa: F401  (TensorFlow talks while it loads)
+        load_keras()
         models = open_models(context.store, context.board.folder.parent, (name,))
         predictor = make_predictor(models, ModelsConfig(models=(name,), temperature=False))
         evidence = evidence_for(activation_maps(predictor.on_pictures()).maps(pixels), columns)

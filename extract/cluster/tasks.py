@@ -9,14 +9,10 @@ import numpy as np
 
 from onepass.cache.artifacts import from_json, to_json
 from onepass.cache.errors import OnepassError
-from onepass.cache.keras_settings import loading_keras
+from onepass.cache.keras_settings import load_keras
 from onepass.cache.rowfile import RowFile
 from onepass.cache.rows import RowFilePlan
 from onepass.cache.shards import ShardKind, write_shard_once
-
-with loading_keras():
-    import keras  # noqa: F401
-
 from onepass.data.dataset import open_dataset
 from onepass.extract.backend import device_kind
 from onepass.extract.cluster.alike import noise
@@ -27,6 +23,8 @@ from onepass.extract.jobs import ExtractionJob, make_jobs
 from onepass.extract.stream.engine import cut_batches
 from onepass.extract.stream.extractor import Extractor
 from onepass.extract.stream.worker import ShardTask, compute_shards
+
+load_keras()
 
 
 def _look(pixels: str) -> Any:

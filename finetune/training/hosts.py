@@ -19,7 +19,7 @@ from onepass.cache.commandline.child import go_on_in_child
 from onepass.cache.commandline.command import FAILED, STOPPED
 from onepass.cache.commandline.signals import end_on_signals
 from onepass.cache.errors import ClusterError, InvalidInputError, OnepassError
-from onepass.cache.keras_settings import loading_keras
+from onepass.cache.keras_settings import load_keras
 from onepass.cache.progress import human_seconds, progress_to
 
 log = logging.getLogger(__name__)
@@ -129,8 +129,9 @@ def _gathered(values: np.ndarray | list[int]) -> np.ndarray:
 
 def _meet(address: str, processes: int | None, process: int | None) -> None:
     """Connect JAX with the other processes, and see that all are there."""
-    with loading_keras():
-        import keras
+    load_keras()
+    import keras
+
     if keras.config.backend() != "jax":
         raise InvalidInputError(
             f"--coordinator: several hosts train with KERAS_BACKEND=jax only, received {keras.config.backend()}"

@@ -11,13 +11,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from onepass.cache.artifacts import from_json, to_json
-from onepass.cache.keras_settings import loading_keras
+from onepass.cache.keras_settings import load_keras
 from onepass.data.archive import Tree, open_tree
 from onepass.data.pack import quiet_bombs
-
-with loading_keras():
-    import onepass.predict.runs  # noqa: F401  (TensorFlow talks while it loads)
-
 from onepass.extract.backend import device_kind
 from onepass.extract.cluster.alike import noise
 from onepass.extract.engines.engine import in_place_of
@@ -27,6 +23,8 @@ from onepass.predict.models import load_predictor
 from onepass.predict.pictures.batches import PictureBatch, decoded_batches, forward_stream
 from onepass.predict.pictures.sources import Picture, picture_file, picture_inside
 from onepass.predict.predictor import Predictor
+
+load_keras()
 
 
 def _look(message: Any) -> Any:

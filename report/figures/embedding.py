@@ -9,7 +9,8 @@ from importlib.util import find_spec
 import numpy as np
 from PIL import Image
 
-from onepass.cache.keras_settings import loading_keras
+from onepass.cache.keras_settings import check_keras
+from onepass.cache.stderr import suppress_stderr
 from onepass.classify.heads.neighbours.nearest import unit_length
 from onepass.data.dataset import ImageDataset
 from onepass.data.shown import as_image, data_uri
@@ -128,7 +129,8 @@ def embedding_figure(
 def project(vectors: np.ndarray) -> tuple[np.ndarray, tuple[str, str], str]:
     """Return places (n, 2) of vectors (n, D), what the axes are called, and how it was done: UMAP where it is installed."""
     if find_spec("umap") and len(vectors) > 15:  # its neighbourhoods are of 15
-        with loading_keras():  # it looks whether TensorFlow is there
+        check_keras()
+        with suppress_stderr():  # it looks whether TensorFlow is there
             from umap import UMAP
 
         places = UMAP(metric="cosine", random_state=0, n_jobs=1).fit_transform(vectors)

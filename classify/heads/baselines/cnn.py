@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from onepass.cache.errors import InvalidInputError
-from onepass.cache.keras_settings import loading_keras
+from onepass.cache.keras_settings import load_keras
 from onepass.cache.memory import scratch
 from onepass.classify.heads.base import Head
 
@@ -114,10 +114,10 @@ class Cnn(Head):
             yield model.get_weights()
 
     def _model(self) -> Any:
-        with loading_keras():
-            import keras
+        load_keras()
+        import keras
 
-            shape = self._shape()
+        shape = self._shape()
         layers, options = keras.layers, {"padding": "same", "activation": "relu"}
         starts = [keras.initializers.GlorotUniform(seed=self.seed + k) for k in range(len(LAYERS))]
         first, second, third = FILTERS
