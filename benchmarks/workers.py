@@ -1,8 +1,8 @@
 """What two workers give: two processes of Dask, each on a core of its own, against one command on one core.
 
-    python benchmarks/workers.py [--images 12000] [--rounds 3]
+    python benchmarks/workers.py [--images 12000] [--width 500] [--rounds 3]
 
-Images of 500 x 375 px are decoded to rows of 224 px, their vectors computed, and heads swept on two kinds of vectors:
+Images of 500 x 375 px, or as wide as is said, are decoded to rows of 224 px, their vectors computed, and heads swept on two kinds of vectors:
 by a command that is pinned to a core, and by two workers that are pinned to a core each and were asked for little
 before, in turn. The commands that hand out the work share the two cores. Printed: the median of how much longer one
 takes, by the wall clock and by the processor time, of the busiest worker where there are two, which says the same where
@@ -36,14 +36,14 @@ SWEEP = ("classify", "sweep", "--dataset", "x", "--epochs", "400")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def write_images(folder: Path, count: int) -> None:
+def write_images(folder: Path, count: int, width: int) -> None:
     """Write small JPEG files of two classes."""
-    random = np.random.default_rng(0)
+    random, size = np.random.default_rng(0), (width, 3 * width // 4)
     for number in range(count):
         path = folder / f"class{number % 2}" / f"{number:06}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        coarse = Image.fromarray(random.integers(0, 256, (47, 62, 3), np.uint8))
-        coarse.resize((500, 375)).save(path, quality=90)
+        coarse = Image.fromarray(random.integers(0, 256, (size[1] // 8, size[0] // 8, 3), np.uint8))
+        coarse.resize(size).save(path, quality=90)
 
 
 @contextmanager
@@ -146,13 +146,14 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=12_000)
+    parser.add_argument("--width", type=int, default=500, help="of the images (px)")
     parser.add_argument("--rounds", type=int, default=3)
     flags = parser.parse_args()
-    print(f"{flags.images:,} images, {flags.rounds} rounds; {machine()}")
+    print(f"{flags.images:,} images {flags.width} px wide, {flags.rounds} rounds; {machine()}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_images(folder / "few", 128)
-        write_images(folder / "many", flags.images)
+        write_images(folder / "few", 128, flags.width)
+        write_images(folder / "many", flags.images, flags.width)
         ratios: dict[str, list[tuple[float, float]]] = {stage: [] for stage in STAGES}
         for number in range(flags.rounds):
             order = (1, 2) if number % 2 else (2, 1)

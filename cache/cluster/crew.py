@@ -187,8 +187,12 @@ class Crew:
                             self._send(worker, task, message(part.what), part)
                 yield from done
 
-    def on_one(self, task: str, message: Any) -> Any:
+    def on_one(self, task: str, message: Any, *, others_too: bool = False) -> Any:
         """Return what one worker, whichever is there, makes of a task.
+
+        Args:
+            task, message: What it is to do.
+            others_too: Let the others do it meanwhile, for what it leaves in their memory; nobody waits for them.
 
         Raises:
             OnepassError: Of the worker's class, with its message and remedy.
@@ -200,6 +204,9 @@ class Crew:
                 self._turn()
             worker = next(iter(self._there))
             sent = self._send(worker, task, message)
+            for other in self._there.keys() - {worker} if others_too else ():
+                self._send(other, task, message)
+            others_too = False
             found: list[Answer] = []
             while not found:
                 found = [answer for call, answer in self._turn() if call is sent]

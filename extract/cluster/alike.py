@@ -14,6 +14,7 @@ from onepass.cache.content import CONTENT_BYTES
 from onepass.extract.stream.worker import TOLERANCE
 
 Vectors = list[np.ndarray]
+VECTORS = "vectors"  # the task by which a worker shows what it computes
 PATIENCE = 60.0  # seconds for the other workers to show themselves, once one has
 
 
@@ -136,10 +137,10 @@ class AlikeCrew(Crew):
         self._asked &= self._there.keys()
         for worker in self._there.keys() - self._asked:
             self._asked.add(worker)
-            self._send(worker, "vectors", self._probe)
+            self._send(worker, VECTORS, self._probe)
         answers = super()._turn()
         for call, answer in answers:
-            if not call.part:
+            if call.task == VECTORS:
                 self._compare(call, answer, self._alike)
         self._choose(self._alike)
         return answers

@@ -21,7 +21,7 @@ from onepass.cache.rows import RowWriter
 from onepass.cache.stopping import StopRequest
 from onepass.data.dataset import ImageDataset
 from onepass.extract.backbones.registry import weights_named
-from onepass.extract.cluster.alike import AlikeCrew
+from onepass.extract.cluster.alike import VECTORS, AlikeCrew
 from onepass.extract.cluster.messages import Trial, Unit, identity
 from onepass.extract.config import ExtractConfig
 from onepass.extract.jobs import ExtractionJob
@@ -68,12 +68,13 @@ class ClusterExecutor(AlikeCrew):
     def build(
         self, job: ExtractionJob, dataset: ImageDataset, batch: int, new: int
     ) -> tuple[ExtractionJob, Extractor]:
-        """Let a worker build the model and measure it; it stays there."""
-        found = self.on_one("measure", to_json(Trial(job, self._pixels, batch, new)))
+        """Let each worker build the model and measure it; it stays there, and the first one's measure holds."""
+        trial = Trial(job, self._pixels, batch, new)
+        found = self.on_one("measure", to_json(trial), others_too=True)
         job, size = from_json(ExtractionJob, found["job"]), found["batch"]
 
         def step(batch: PixelBatch) -> list[np.ndarray]:
-            return self.on_one("vectors", to_json(self._unit(job, size, (), batch.rows)))
+            return self.on_one(VECTORS, to_json(self._unit(job, size, (), batch.rows)))
 
         def compiled(*_: Any) -> Any:
             raise NotImplementedError("the model is the workers'")

@@ -1,6 +1,7 @@
 """What a worker does, in its own process: show itself, plan, and compute shards."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def _measure(message: Any) -> Any:
     _kept.clear()  # two models may not fit into the memory
     pixels = _columns(trial.pixels)["pixels"]
     job, extractor = build_settled(trial.job, pixels, trial.batch, trial.new)
-    _kept[:] = [((job, extractor.batch, pixels.shape[1:]), extractor)]
+    _kept[:] = [(_key(job, extractor.batch, pixels), extractor)]
     return {
         "job": to_json(job),
         **{name: getattr(extractor, name) for name in ("widths", "batch", "devices", "rate")},
@@ -101,15 +102,20 @@ def _opened(pixels: Path, inode: int, changed: int) -> dict[str, np.ndarray]:
     return RowFile.open(pixels).columns
 
 
-_Kept = tuple[ExtractionJob, int, tuple[int, ...]]  # job, batch, shape of an image
-_kept: list[tuple[_Kept, Extractor]] = []  # of the last job
+_Key = tuple[ExtractionJob, int, tuple[int, ...]]  # job, batch, shape of an image
+_kept: list[tuple[_Key, Extractor]] = []  # of the last job
+
+
+def _key(job: ExtractionJob, batch: int, pixels: np.ndarray) -> _Key:
+    """Return what a model is known by; why its engine was chosen, each worker says in figures of its own."""
+    return replace(job, why=""), batch, pixels.shape[1:]
 
 
 def _extractor(unit: Unit) -> Extractor:
     """Return the model, which is built once in this process."""
     pixels = _columns(unit.pixels)["pixels"]
-    kept = unit.job, unit.batch, pixels.shape[1:]
-    if not _kept or _kept[0][0] != kept:
+    key = _key(unit.job, unit.batch, pixels)
+    if not _kept or _kept[0][0] != key:
         _kept.clear()
         extractor = Extractor.build(unit.job, pixels, unit.batch)
         if extractor.batch != unit.batch:
@@ -117,5 +123,5 @@ def _extractor(unit: Unit) -> Extractor:
                 f"its memory holds {extractor.batch} images a step, where {unit.batch} are needed: the bits depend "
                 "on it. Choose a smaller --batch"
             )
-        _kept.append((kept, extractor))
+        _kept.append((key, extractor))
     return _kept[0][1]
