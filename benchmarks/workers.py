@@ -2,11 +2,12 @@
 
     python benchmarks/workers.py [--images 12000] [--width 500] [--rounds 3]
 
-Images of 500 x 375 px, or as wide as is said, are decoded to rows of 224 px, their vectors computed, and heads swept on two kinds of vectors:
-by a command that is pinned to a core, and by two workers that are pinned to a core each and were asked for little
-before, in turn. The commands that hand out the work share the two cores. Printed: the median of how much longer one
-takes, by the wall clock and by the processor time, of the busiest worker where there are two, which says the same where
-other work shares the cores.
+Images of 500 x 375 px, or as wide as is said, are decoded to rows of 224 px, their vectors computed, and heads swept on
+two kinds of vectors: by a command that is pinned to a core, and by two workers that are pinned to a core each and were
+asked for little before, in turn. The commands that hand out the work share the two cores. Printed: the median of how
+much longer one takes, by the wall clock and by the processor time, of the busiest worker where there are two, which says
+the same where other work shares the cores. And the most that the machine gives: what two such commands, a core each, that
+know nothing of each other do in the time of one; cores may share memory and clock.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -66,33 +67,28 @@ def processor_seconds(process: subprocess.Popen) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def alone(folder: Path) -> dict[str, tuple[float, float]]:
-    """Return wall and processor seconds of each stage on one core."""
+def alone(folder: Path, cores: tuple[int, ...] = (0,)) -> dict[str, tuple[float, float]]:
+    """Return wall and processor seconds of each stage on one core; of several, each does all of it in a store of its own."""
 
     def run(*words: str) -> tuple[float, float]:
         before, begin = os.times(), time.monotonic()
-        command = ["taskset", "-c", "0", sys.executable, "-m", "onepass", *words]
-        done = subprocess.run(
-            [*command, "--cache-dir", str(store)],
-            check=False,
-            cwd=folder,
-            env=ENV,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
+        started = []
+        for core in cores:
+            places = ("--cache-dir", str(folder / f"store-{core}"))
+            command = ["taskset", "-c", str(core), sys.executable, "-m", "onepass", *words, *places]
+            env = {**ENV, "ONEPASS_RUNS": str(folder / f"runs-{core}")}
+            pipe = subprocess.PIPE
+            started.append(subprocess.Popen(command, cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True))  # fmt: skip
+        for process in started:
+            _, err = process.communicate()
+            assert process.returncode == 0, err
         after = os.times()
-        used = (
-            after.children_user
-            + after.children_system
-            - before.children_user
-            - before.children_system
-        )
-        return time.monotonic() - begin, used
+        used = sum(after[k] - before[k] for k in (2, 3))  # of children: the user's, the system's
+        return time.monotonic() - begin, used / len(cores)
 
-    store = folder / "store"
-    shutil.rmtree(store, ignore_errors=True)
-    shutil.rmtree(folder / "runs", ignore_errors=True)
+    for core in cores:
+        shutil.rmtree(folder / f"store-{core}", ignore_errors=True)
+        shutil.rmtree(folder / f"runs-{core}", ignore_errors=True)
     prepare = ("data", "prepare", "many", *PREPARE)
     return dict(zip(STAGES, [run(*prepare), run(*EXTRACT), run(*SWEEP)], strict=True))
 
@@ -154,26 +150,29 @@ def main() -> None:
         folder = Path(name)
         write_images(folder / "few", 128, flags.width)
         write_images(folder / "many", flags.images, flags.width)
-        ratios: dict[str, list[tuple[float, float]]] = {stage: [] for stage in STAGES}
+        ratios: dict[str, list[tuple[float, float, float]]] = {stage: [] for stage in STAGES}
         for number in range(flags.rounds):
-            order = (1, 2) if number % 2 else (2, 1)
-            by = {
-                count: alone(folder) if count == 1 else timed(folder, count, flags.images)
-                for count in order
+            runs = {
+                "one": lambda: alone(folder),
+                "workers": lambda: timed(folder, 2, flags.images),
+                "most": lambda: alone(folder, (0, 1)),
             }
+            by = {name: runs[name]() for name in (list(runs) if number % 2 else reversed(runs))}
             for stage, found in ratios.items():
-                found.append(tuple(a / b for a, b in zip(by[1][stage], by[2][stage], strict=True)))  # type: ignore[arg-type]
-                wall, processor = found[-1]
-                one, two = by[1][stage][0], by[2][stage][0]
+                one, workers, most = (by[name][stage] for name in runs)
+                found.append((one[0] / workers[0], one[1] / workers[1], 2 * one[0] / most[0]))
                 print(
-                    f"  {stage}: {one:.1f} and {two:.1f} s: {wall:.2f} by the clock, {processor:.2f} by processor time",
-                    flush=True,
+                    f"  {stage}: {one[0]:.1f} and {workers[0]:.1f} s: {said(found[-1])}", flush=True
                 )
         for stage, found in ratios.items():
-            wall, processor = (statistics.median(values) for values in zip(*found, strict=True))
-            print(
-                f"{stage}: one core takes {wall:.2f} times as long as two workers; by processor time {processor:.2f}"
-            )
+            medians = [statistics.median(values) for values in zip(*found, strict=True)]
+            print(f"{stage}: one core takes as many times as long as two workers: {said(medians)}")
+
+
+def said(ratios: Sequence[float]) -> str:
+    """Return the three figures of a stage in words."""
+    wall, processor, most = ratios
+    return f"{wall:.2f} by the clock, {processor:.2f} by processor time, {most:.2f} at most"
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def contact_sheet(path: Path, cells: Sequence[Cell], columns: int = COLUMNS) -> 
     """
     sheet = _sheet(cells, columns)
     with atomic_path(path) as temporary:
-        sheet.save(temporary, "PNG", optimize=True)
+        sheet.save(temporary, "PNG")
 
 
 def sheet_html(cells: Sequence[Cell], columns: int = COLUMNS) -> str:

@@ -31,7 +31,8 @@ MODULES = (
     "onepass.extract.pipeline", "onepass.finetune.pipeline", "onepass.classify.pipeline", "onepass.predict.runs",
     "onepass.predict.pictures.pipeline", "onepass.report.page", "onepass.classify.heads.linear.logistic",
     "onepass.data.prepare", "onepass.data.relabel", "onepass.data.listing", "onepass.predict.split", "cleanlab.filter",
-    "hypothesis", "pytest",
+    "onepass.classify.search.sweep", "onepass.predict.export", "onepass.extract.network.model",
+    "hypothesis", "pytest", "pydantic.dataclasses", "pydantic.type_adapter", "sklearn.datasets",
     *(f"onepass.{room}.__main__" for room in ROOMS),
 )  # fmt: skip
 
