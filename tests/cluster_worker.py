@@ -8,7 +8,12 @@ Each leaves files there with the number of its process, when it has shown itself
 import os
 import sys
 import time
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 TESTS = Path(__file__).resolve().parent
 
@@ -19,6 +24,7 @@ def fault(name: str) -> str:
 
 
 def install() -> None:
+    """Put what goes wrong on purpose around the tasks, once."""
     sys.path[:0] = [str(TESTS)]
     import tiny_backbone
 
@@ -46,5 +52,26 @@ def install() -> None:
     tasks.TASKS.update({"compute": computed, "look": looked, "tests' own": looked})
 
 
-if any("dask" in word or "default_worker" in word for word in sys.orig_argv):
+class Later(MetaPathFinder):
+    """Lets `install` follow the import of the tasks: Ray starts workers that never compute, and each would load Keras."""
+
+    def find_spec(self, name: str, *_: Any) -> ModuleSpec | None:
+        if name != "onepass.extract.cluster.tasks":
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(name)
+        assert spec and spec.loader
+        execute = spec.loader.exec_module
+
+        def executed(module: ModuleType) -> None:
+            execute(module)
+            install()
+
+        spec.loader.exec_module = executed  # type: ignore[method-assign]
+        return spec
+
+
+if any("dask" in word for word in sys.orig_argv):
     install()
+elif any("default_worker" in word for word in sys.orig_argv):
+    sys.meta_path.insert(0, Later())
