@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,13 @@ from PIL import Image
 from test_extract_pipeline import committed, features, with_pixels
 
 from conftest import ROOT
+from onepass.cache.artifacts import to_json
+from onepass.cache.cluster.crew import Crew
+from onepass.cache.cluster.identity import Identity
 from onepass.cache.cluster.workers import listens
 from onepass.cache.commandline.command import STOPPED
 from onepass.cache.rows import RowFile
+from onepass.cache.stopping import StopRequest
 
 TINY = [
     "--dataset", "digits", "--backbone", "tiny", "--size", "32", "--batch", "16", "--shard-rows", "64",
@@ -277,6 +282,33 @@ def test_dask_computes_the_same_bits_by_workers_that_are_alike(
     assert devices == [f"{socket.gethostname()} cpu:0"] * len(devices) and devices
     code, out, err = dask.run(fresh, "--json")
     assert code == 0 and json.loads(out)["files"][0]["state"] == "cached"
+
+
+class Willing:
+    """Two workers that answer at once; `given` has what each was given."""
+
+    where = start = ""
+
+    def __init__(self, here: Identity) -> None:
+        self.here, self.given = here, list[tuple[str, str]]()
+
+    def names(self) -> set[str]:
+        return {"a", "b"}
+
+    def submit(self, worker: str, task: str, message: Any) -> Future:
+        self.given.append((worker, task.partition(":")[2]))
+        done = Future[Any]()
+        done.set_result({"by": worker, "result": message or to_json(self.here)})
+        return done
+
+
+def test_what_one_is_asked_the_others_may_do_meanwhile() -> None:
+    workers = Willing(Identity.here((), {}))
+    crew = Crew(workers, "room", None, workers.here, StopRequest())  # type: ignore[arg-type]
+    assert crew.on_one("make jobs", 1) == 1 and crew.on_one("measure", 2, others_too=True) == 2
+    asked = sorted(task for _, task in workers.given)
+    assert asked == ["look", "look", "make jobs", "measure", "measure"]
+    assert {worker for worker, task in workers.given if task == "measure"} == {"a", "b"}
 
 
 def test_a_stopped_and_a_killed_driver_resume(dask: Cluster, store: Path, tmp_path: Path) -> None:
