@@ -23,17 +23,29 @@ def fault(name: str) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def install() -> None:
-    """Put what goes wrong on purpose around the tasks, once."""
+def install_backbone() -> None:
+    """Let this process know the backbone `tiny`."""
     sys.path[:0] = [str(TESTS)]
     import tiny_backbone
 
     from onepass.extract.backbones import lite
+
+    tiny_backbone.install(lite)
+
+
+def install() -> None:
+    """Do all of it, once: Dask loads a file several times."""
     from onepass.extract.cluster import tasks
 
-    if "tests' own" in tasks.TASKS:  # Dask loads a file several times
-        return
-    tiny_backbone.install(lite)
+    if "tests' own" not in tasks.TASKS:
+        install_backbone()
+        install_faults()
+
+
+def install_faults() -> None:
+    """Put what goes wrong on purpose around the tasks."""
+    from onepass.extract.cluster import tasks
+
     compute, look = tasks.TASKS["compute"], tasks.TASKS["look"]
 
     def computed(unit: dict) -> str:
@@ -53,7 +65,7 @@ def install() -> None:
 
 
 class Later(MetaPathFinder):
-    """Lets `install` follow the import of the tasks: Ray starts workers that never compute, and each would load Keras."""
+    """Lets `install_faults` follow the import of the tasks: Ray starts workers that never compute, and each would load Keras."""
 
     def find_spec(self, name: str, *_: Any) -> ModuleSpec | None:
         if name != "onepass.extract.cluster.tasks":
@@ -65,7 +77,7 @@ class Later(MetaPathFinder):
 
         def executed(module: ModuleType) -> None:
             execute(module)
-            install()
+            install_faults()
 
         spec.loader.exec_module = executed  # type: ignore[method-assign]
         return spec
@@ -74,4 +86,5 @@ class Later(MetaPathFinder):
 if any("dask" in word for word in sys.orig_argv):
     install()
 elif any("default_worker" in word for word in sys.orig_argv):
+    install_backbone()
     sys.meta_path.insert(0, Later())
