@@ -16,14 +16,15 @@ EXPECTED = {"floatx": "float32", "image_data_format": "channels_last"}
 
 
 def load_keras() -> None:
-    """Import Keras, which talks while it loads.
+    """Import Keras, which talks while it loads; what other threads say later is not held back.
 
     Raises:
         InvalidInputError: See `check_keras`.
     """
     check_keras()
-    with suppress_stderr():
-        import keras  # noqa: F401
+    if "keras" not in sys.modules:
+        with suppress_stderr():
+            import keras  # noqa: F401
 
 
 def check_keras() -> None:

@@ -204,8 +204,9 @@ class Crew:
                 self._turn()
             worker = next(iter(self._there))
             sent = self._send(worker, task, message)
-            for other in self._there.keys() - {worker} if others_too else ():
-                self._send(other, task, message)
+            if others_too:  # not those that are still at an earlier task: it would pile up
+                for other in self._there.keys() - {call.worker for call in self._flying.values()}:
+                    self._send(other, task, message)
             others_too = False
             found: list[Answer] = []
             while not found:
