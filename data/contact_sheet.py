@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def _sheet(cells: Sequence[Cell], columns: int) -> Image.Image:
     lines = max(len(cell.lines) for cell in cells)
     width, height = THUMB + MARGIN, THUMB + lines * LINE + MARGIN
     sheet = Image.new("RGB", (columns * width + MARGIN, rows * height + MARGIN), PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    draw, font = ImageDraw.Draw(sheet), _font()
     for i, cell in enumerate(cells):
         x, y = MARGIN + i % columns * width, MARGIN + i // columns * height
         picture = _picture(cell.pixels)
@@ -62,6 +63,14 @@ def _sheet(cells: Sequence[Cell], columns: int) -> Image.Image:
             place = x, y + THUMB + line * LINE
             draw.text(place, _fitting(text, font), colour, font=font)
     return sheet
+
+
+def _font() -> Any:
+    """Return the font of Matplotlib's figures: Pillow's own has Latin letters only, and no arrow."""
+    package = find_spec("matplotlib")
+    assert package and package.origin
+    folder = Path(package.origin).parent / "mpl-data" / "fonts" / "ttf"
+    return ImageFont.truetype(folder / "DejaVuSans.ttf", 11)
 
 
 def _picture(pixels: np.ndarray) -> Image.Image:

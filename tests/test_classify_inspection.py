@@ -30,6 +30,7 @@ from onepass.classify.analysis.suspects import HEADER, write_suspects
 from onepass.classify.config import ClassifyConfig, InspectConfig
 from onepass.classify.heads.linear.spectrum import Spectrum
 from onepass.classify.pipeline import run_probes
+from onepass.data import contact_sheet
 from onepass.data.config import RelabelConfig
 from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.data.manifest import manifest_path
@@ -347,3 +348,9 @@ class TestSuspects:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert "no image decoded, no vector computed" in done.stdout
+
+
+@pytest.mark.parametrize("letter", "→…ßéжΩş")
+def test_a_contact_sheet_has_the_letters_of_class_names(letter: str) -> None:
+    font = contact_sheet._font()
+    assert bytes(font.getmask(letter)) != bytes(font.getmask("\uffff"))  # a box: there is none

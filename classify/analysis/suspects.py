@@ -117,5 +117,6 @@ def _of(dataset: ImageDataset, issue: "LabelIssue", before: str = "") -> _Suspec
 
 def _cell(dataset: ImageDataset, suspect: _Suspect, shown: list[str]) -> Cell:
     given, suggested = shown[dataset.labels[suspect.row]], shown[suspect.suggested]
-    lines = (f"{given[:10]} → {suggested[:10]}", INK), (dataset.names[suspect.row], INK)
+    name = dataset.names[suspect.row].rpartition("/")[2]  # the folder is the class, most often
+    lines = (given, INK), (f"→ {suggested}", INK), (name, INK)
     return Cell(dataset.pixels[suspect.row], lines)
