@@ -29,9 +29,10 @@ demo: .venv/ready
 	$(BIN)/onepass report --dataset solar-cells
 
 # BLAS and TensorFlow keep to one thread: threads that spin while they wait would take the cores from each other.
-# The order of the files is that of tests/conftest.py: slow ones first.
+# The order of the files is that of tests/conftest.py: slow ones first. Compiled modules are kept also where the
+# environment says otherwise: each of the many processes that are started would compile them anew.
 test: .venv/ready
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: .venv/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
