@@ -9,6 +9,7 @@ import numpy as np
 from onepass.cache.errors import InvalidInputError
 from onepass.extract.backend import as_list, on_accelerator
 from onepass.extract.engines.keras_engine import compile_step
+from onepass.extract.network.model import Resize
 from onepass.finetune.augmentation import Augment, draw
 from onepass.finetune.recipes import Recipe
 from onepass.finetune.training.batchnorm_fusion import FusedConvolution, fuse_batchnorms
@@ -139,6 +140,16 @@ class Classifier:
                 "leave it out"
             ) from error
         return trainer
+
+    def predictor_at(self, size: int) -> keras.Model:
+        """Return the predictor of images of another side (px): uint8 (B, H, W, C) → logits (B, K).
+
+        Raises:
+            InvalidInputError: The backbone is made for images of one size.
+        """
+        trainer = self.trainer_at(size)
+        pixels = keras.Input(tuple(self.predictor.input.shape[1:]), dtype="uint8", name="pixels")
+        return keras.Model(pixels, trainer.logits(Resize(size)(pixels)), name=f"predictor_at_{size}")
 
 
 def assemble(
