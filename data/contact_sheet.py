@@ -82,10 +82,11 @@ def _picture(pixels: np.ndarray) -> Image.Image:
 
 
 def _fitting(text: str, font: Any) -> str:
-    """Return the text, cut where it would be wider than a thumbnail."""
+    """Return the text, without its middle where it would be wider than a thumbnail: names of files differ at their ends."""
     text = " ".join(text.split())
-    if font.getlength(text) <= THUMB:
-        return text
-    while text and font.getlength(text + "…") > THUMB:
-        text = text[:-1]
-    return text + "…"
+    half, shown = len(text) // 2, text
+    left, right = text[:half][:THUMB], text[half:][-THUMB:]  # no letter is narrower than a pixel
+    while font.getlength(shown) > THUMB:
+        left, right = (left[:-1], right) if len(left) > len(right) else (left, right[1:])
+        shown = f"{left}…{right}"
+    return shown

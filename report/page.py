@@ -2,12 +2,13 @@
 
 import base64
 import hashlib
+import re
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from onepass.cache.commandline.advice import onepass_command
 from onepass.cache.commandline.flags import RunsConfig
@@ -139,6 +140,7 @@ def render(context: ReportContext, sections: list[Section]) -> str:
     ):
         environment.filters[name] = getattr(numbers, name)
     environment.filters["counted"] = counted
+    environment.filters["command"] = _command
     style = environment.get_template("page.css").render(colours=COLOURS).strip()
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8").strip()
     policy = (
@@ -153,6 +155,12 @@ def render(context: ReportContext, sections: list[Section]) -> str:
         script=Markup(script),  # noqa: S704  our own file
         policy=policy,
     )
+
+
+def _command(text: str) -> Markup:
+    """Return a command for HTML in which no line ends within a flag: browsers break lines after its hyphens."""
+    flag = r'<span class="flag">\1</span>'
+    return Markup(re.sub(r"(?<!\S)(--[\w-]+)", flag, str(escape(text))))  # noqa: S704  it is escaped
 
 
 def _digest(text: str) -> str:

@@ -354,3 +354,13 @@ class TestSuspects:
 def test_a_contact_sheet_has_the_letters_of_class_names(letter: str) -> None:
     font = contact_sheet._font()
     assert bytes(font.getmask(letter)) != bytes(font.getmask("\uffff"))  # a box: there is none
+
+
+def test_a_long_line_of_a_contact_sheet_keeps_both_ends() -> None:
+    font = contact_sheet._font()
+    name = "front-door-2026-11-27-" + "x" * 5000 + "-0123.jpg"
+    shown = contact_sheet._fitting(name, font)
+    start, end = shown.split("…")
+    assert name.startswith(start) and name.endswith(end) and len(start) > 5 and "0123.jpg" in end
+    assert contact_sheet.THUMB - 20 < font.getlength(shown) <= contact_sheet.THUMB
+    assert contact_sheet._fitting(" cat \n 98 %", font) == "cat 98 %"

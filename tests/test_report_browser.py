@@ -170,6 +170,10 @@ def test_it_fits_every_width_and_the_thumbnails_are_seen(browser: Any, page: Pat
         " const m = t.getScreenCTM(); return Math.hypot(m.a, m.b) * parseFloat(getComputedStyle(t).fontSize)})"
     )
     assert min(small) >= 9.5
+    broken = browser.execute_script(
+        "return [...document.querySelectorAll('.flag')].map(f => [f.textContent, f.getClientRects().length])"
+    )
+    assert {lines for _, lines in broken} == {1} and "--dataset" in {flag for flag, _ in broken}
     ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert ground == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 23, 27)")
 

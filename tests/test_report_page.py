@@ -236,12 +236,17 @@ def test_published_results_stand_beside_ours(place: Place, written: dict[str, An
     assert 'published,"frozen features, Someone (2020)",58.2' in rows
 
 
+def flags_as_text(page: str) -> str:
+    """Return the page with its commands as one text each: flags are marked, so that no line ends within one."""
+    return re.sub(r'<span class="flag">(--[\w-]+)</span>', r"\1", page)
+
+
 def test_a_run_that_is_unfinished_or_of_another_state_does_not_end_the_page(place: Place) -> None:
     begin_run(place, "waiting")
     begin_run(place, "stale", dataset_digest="0" * 64)
     result = place.write()
     page = result.path.read_text()
-    assert "resume with: <code>onepass finetune --run waiting</code>" in page
+    assert "resume with: <code>onepass finetune --run waiting</code>" in flags_as_text(page)
     (note,) = result.notes
     assert "finetune/stale" in note and note in page
     assert result.runs == 1 and "Error analysis" in page
@@ -356,7 +361,7 @@ def test_the_commands_versions_and_the_protocol_are_there(place: Place) -> None:
     add_run(place, "tuned")
     page = place.page()
     rows = Leaderboard.load(place.folder, place.name, place.dataset.digest).winner.rows
-    assert "onepass finetune --run tuned" in page
+    assert "onepass finetune --run tuned" in flags_as_text(page)
     assert f"{rows.selection} of the {rows.train:,} training images" in page
     assert "scikit-learn" in page and "A note" in page
 
@@ -380,7 +385,7 @@ def test_what_is_missing_or_stale_is_one_clear_error(place: Place, tmp_path: Pat
 
 
 def test_what_analyses_found_is_shown_and_said_to_be_missing_before(place: Place) -> None:
-    before = place.page()
+    before = flags_as_text(place.page())
     for command in ("classify transfer", "classify inspect", "finetune ablate"):
         assert f"<code>onepass {command} --dataset {place.name}</code>" in before
     config: dict[str, Any] = {"dataset": place.name, "cache_dir": place.store, "runs_dir": place.runs}  # fmt: skip
