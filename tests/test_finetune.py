@@ -76,9 +76,22 @@ def test_what_smaller_images_cost_the_start_is_said(places: tuple[Path, Path]) -
     of = ("--dataset", "digits", "--features", "tiny@64")
     assert run(places, "extract", *of[:2], "--backbone", "tiny", "--size", "64").returncode == 0
     assert run(places, "classify", *of, "--head", "ridge").returncode == 0
-    words = ["finetune", *of[:2], "--from", "tiny@64", "--rows", "320", "--epochs", "2", "--run", "grows"]
+    words = [
+        "finetune",
+        *of[:2],
+        "--from",
+        "tiny@64",
+        "--rows",
+        "320",
+        "--epochs",
+        "2",
+        "--run",
+        "grows",
+    ]
     said = run(places, *words, "--set", "first_size=0.5").stderr
-    found = re.search(r"right on (\d+) % of 256 training images at 64 px, on (\d+) % at the 32 px", said)
+    found = re.search(
+        r"right on (\d+) % of 256 training images at 64 px, on (\d+) % at the 32 px", said
+    )
     assert found and int(found[1]) - int(found[2]) > 10, said
     assert "set first_size nearer to 1" in said and "epoch 1 of 2 at 32 px" in said
 

@@ -58,7 +58,9 @@ def test_smaller_images_go_through_the_very_network_of_their_size(which: str) ->
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
     assert np.abs(ours - full).max() > 1e-3
     assert large.trainer_at(12) is large.trainer
-    answers = [keras.ops.convert_to_numpy(m(pixels)) for m in (large.predictor_at(8), small.predictor)]
+    answers = [
+        keras.ops.convert_to_numpy(m(pixels)) for m in (large.predictor_at(8), small.predictor)
+    ]
     np.testing.assert_allclose(*answers, rtol=1e-5, atol=1e-5)
 
 

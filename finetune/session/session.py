@@ -214,12 +214,19 @@ class Session:
         if size == full:
             return
         rows = np.random.default_rng(self.config.seed).permutation(self.rows.fit)[:TRIED]
-        pixels, labels = np.asarray(self.dataset.pixels[np.sort(rows)]), self.dataset.labels[np.sort(rows)]
+        pixels, labels = (
+            np.asarray(self.dataset.pixels[np.sort(rows)]),
+            self.dataset.labels[np.sort(rows)],
+        )
         whole, small = (
             100 * np.mean(np.argmax(compile_step(model, len(rows))(pixels)[0], axis=1) == labels)
             for model in (classifier.predictor, classifier.predictor_at(size))
         )
-        advice = "; that is lost, and seldom made up for: set first_size nearer to 1" if whole - small > LOST else ""
+        advice = (
+            "; that is lost, and seldom made up for: set first_size nearer to 1"
+            if whole - small > LOST
+            else ""
+        )
         log.info(
             f"{self.start.text}: right on {whole:.0f} % of {len(rows)} training images at {full} px, "
             f"on {small:.0f} % at the {size} px of the first epoch{advice}"

@@ -149,7 +149,9 @@ class Classifier:
         """
         trainer = self.trainer_at(size)
         pixels = keras.Input(tuple(self.predictor.input.shape[1:]), dtype="uint8", name="pixels")
-        return keras.Model(pixels, trainer.logits(Resize(size)(pixels)), name=f"predictor_at_{size}")
+        return keras.Model(
+            pixels, trainer.logits(Resize(size)(pixels)), name=f"predictor_at_{size}"
+        )
 
 
 def assemble(
