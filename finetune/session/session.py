@@ -213,22 +213,27 @@ class Session:
         size = self.recipe.size_of(0, full)
         if size == full:
             return
-        rows = np.random.default_rng(self.config.seed).permutation(self.rows.fit)[:TRIED]
-        pixels, labels = (
-            np.asarray(self.dataset.pixels[np.sort(rows)]),
-            self.dataset.labels[np.sort(rows)],
-        )
-        whole, small = (
-            100 * np.mean(np.argmax(compile_step(model, len(rows))(pixels)[0], axis=1) == labels)
-            for model in (classifier.predictor, classifier.predictor_at(size))
-        )
+        fit, batch = self.rows.fit, min(CHECKED, len(self.rows.fit))
+        count = min(TRIED, len(fit)) // batch * batch
+        rows = np.sort(np.random.default_rng(self.config.seed).permutation(fit)[:count])
+
+        def share_right(model: keras.Model) -> float:
+            step = compile_step(model, batch)
+            parts = np.split(rows, count // batch)
+            right = [
+                np.argmax(step(self.dataset.pixels[p])[0], 1) == self.dataset.labels[p]
+                for p in parts
+            ]
+            return 100 * float(np.mean(right))
+
+        whole, small = share_right(classifier.predictor), share_right(classifier.predictor_at(size))
         advice = (
-            "; that is lost, and seldom made up for: set first_size nearer to 1"
+            "; what is lost has to be learnt again: set first_size nearer to 1"
             if whole - small > LOST
             else ""
         )
         log.info(
-            f"{self.start.text}: right on {whole:.0f} % of {len(rows)} training images at {full} px, "
+            f"{self.start.text}: right on {whole:.0f} % of {count} training images at {full} px, "
             f"on {small:.0f} % at the {size} px of the first epoch{advice}"
         )
 
