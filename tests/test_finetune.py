@@ -71,8 +71,12 @@ def whole(places: tuple[Path, Path]) -> dict:
     return result_of(run(places, *TRAIN, "--epochs", "3", "--run", "whole"))
 
 
-def test_what_smaller_images_cost_the_start_is_said(places: tuple[Path, Path]) -> None:
+def test_what_smaller_images_cost_the_start_is_said(
+    places: tuple[Path, Path], tmp_path: Path
+) -> None:
     """A head is fitted to vectors of one size."""
+    store, runs = (Path(shutil.copytree(place, tmp_path / place.name)) for place in places)
+    places = store, runs
     of = ("--dataset", "digits", "--features", "tiny@64")
     assert run(places, "extract", *of[:2], "--backbone", "tiny", "--size", "64").returncode == 0
     assert run(places, "classify", *of, "--head", "ridge").returncode == 0
