@@ -121,7 +121,7 @@ class Recipe:
         patience: Epochs without a better one on the selection split after which training ends; 0 for never.
         first_size: Side of the images in the first epoch, as a share of the backbone's; it grows by equal steps to
             all of it in the last (progressive resizing: Tan & Le, "EfficientNetV2", ICML 2021, section 4). 1: the
-            same in all. For training from random weights: a probe's head is fitted to vectors of one size.
+            same in all. Epochs are always evaluated at the backbone's size.
         soup: Out of how many of the best epochs, by selection accuracy, weights are averaged greedily
             (Wortsman et al., ICML 2022, recipe 1); 1 keeps the best epoch.
         augmentation: How the training images are changed at random.

@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 import processes
 import pytest
-from finetune_tiny import CLASSES, first_losses, tiny_classifier, tiny_recipe, tiny_training
+from finetune_tiny import (
+    CLASSES,
+    first_losses,
+    pixels_and_labels,
+    tiny_classifier,
+    tiny_recipe,
+    tiny_training,
+)
 
 from onepass.cache.errors import DeviceError, OnepassError
 from onepass.classify import config as classify_config
@@ -416,3 +423,19 @@ def test_frozen_layers_stay_as_they_are() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 1), dtype=np.uint8)
     step(pixels, np.arange(8, dtype=np.int32) % CLASSES, {"flips": np.zeros((8, 2), bool)})
     np.testing.assert_array_equal(before, classifier.backbone.get_layer("conv0").kernel)
+
+
+def test_of_a_mixed_image_right_is_the_class_of_its_larger_part() -> None:
+    from onepass.finetune.training.optimizer import LayerwiseAdam
+    from onepass.finetune.training.step import TrainStep
+
+    recipe = tiny_recipe(dropout=0.0, augmentation=Augmentation(mixup=0.4))
+    trainer = tiny_classifier(recipe).trainer
+    count = len(trainer.trainable_variables)
+    step = TrainStep(trainer, LayerwiseAdam(learning_rate=0.0, factors=[1.0] * count))
+    pixels, labels = pixels_and_labels(24)
+    draws = StepPlan(np.arange(24), 24, 0, recipe.augmentation, (8, 8, 1)).draws(0, 0)
+    found = np.argmax(np.asarray(trainer([pixels, draws])), axis=1)
+    larger = np.where(draws["mix"][:, 0] > 0.5, np.roll(labels, 1), labels)
+    right = int(step(pixels, labels, draws)[1])
+    assert right == np.sum(found == larger) != np.sum(found == labels)

@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 
 START = "start.npz"  # the head that a run starts with, in its folder
 CHECKED = 16  # images on which the warm start is proved
-LOST = 10  # percentage points that a smaller size may cost the start before the run says so
 TRIED = 256  # images that the start classifies at the size of the first epoch
 
 
@@ -227,14 +226,9 @@ class Session:
             return 100 * float(np.mean(right))
 
         whole, small = share_right(classifier.predictor), share_right(classifier.predictor_at(size))
-        advice = (
-            "; what is lost has to be learnt again: set first_size nearer to 1"
-            if whole - small > LOST
-            else ""
-        )
         log.info(
             f"{self.start.text}: right on {whole:.0f} % of {count} training images at {full} px, "
-            f"on {small:.0f} % at the {size} px of the first epoch{advice}"
+            f"on {small:.0f} % at the {size} px of the first epoch"
         )
 
     def _head_weights(self) -> tuple[np.ndarray, np.ndarray]:

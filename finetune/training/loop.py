@@ -304,7 +304,9 @@ class Training:
         self.place, self.fetched, self.loss, self.correct, self.seconds = 0, 0, 0.0, 0, 0.0
         self.save()
         self.best.tidy(self.ranked)
-        log.info(str(row).replace(":", f" of {self.recipe.epochs}:", 1))
+        full = self.classifier.trainer.augment.size
+        where = f" (at {full} px)" if self.evaluate and self.trainer.augment.size < full else ""
+        log.info(str(row).replace(":", f" of {self.recipe.epochs}:", 1) + where)
 
     def _fetch(self, waiting: list[tuple[Any, Any]]) -> None:
         for loss, correct in waiting:

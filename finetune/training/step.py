@@ -22,8 +22,8 @@ class TrainStep:
 
     Call it with uint8 (B, H, W, C), int32 (B,) labels and what `onepass.finetune.augmentation.draw` drew; it
     returns the mean loss and the number of right answers as device scalars, possibly still being
-    computed. Call `sync` before reading the model's or the optimiser's variables, and `forget` after
-    writing them.
+    computed; of a mixed image, right is the class of its larger part. Call `sync` before reading the model's or
+    the optimiser's variables, and `forget` after writing them.
 
     Args:
         trainer: Built.
@@ -72,18 +72,18 @@ class TrainStep:
         t = self.trainer
         return t.trainable_variables, t.non_trainable_variables, self.optimizer.variables
 
-    def _images(self, pixels: Any, labels: Any, draws: Any) -> tuple[Any, Any, Any]:
-        """Return images, targets and labels of the whole batch: it is mixed before it is cut."""
+    def _images(self, pixels: Any, labels: Any, draws: Any) -> tuple[Any, Any]:
+        """Return images and targets of the whole batch: it is mixed before it is cut."""
         classes = self.trainer.top.head.units
         targets = mixed_targets(labels, classes, draws, self.smoothing)
-        return pixels if self.stored else self.trainer.augment([pixels, draws]), targets, labels
+        return pixels if self.stored else self.trainer.augment([pixels, draws]), targets
 
     def _logits(self, images: Any) -> Any:
         trainer = self.trainer
         return (trainer.logits_of_maps if self.stored else trainer.logits)(images, training=True)
 
-    def _loss_and_correct(self, targets: Any, labels: Any, logits: Any) -> tuple[Any, Any]:
-        right = ops.equal(ops.cast(ops.argmax(logits, -1), "int32"), ops.cast(labels, "int32"))
+    def _loss_and_correct(self, targets: Any, logits: Any) -> tuple[Any, Any]:
+        right = ops.equal(ops.argmax(logits, -1), ops.argmax(targets, -1))
         weights, each = self.class_weights, 1.0
         if weights is not None:
             mixed = (targets - self.smoothing / len(weights)) / (1 - self.smoothing)
@@ -91,7 +91,7 @@ class TrainStep:
         losses = keras.losses.categorical_crossentropy(targets, logits, from_logits=True)
         return ops.mean(each * losses), ops.sum(ops.cast(right, "int32"))
 
-    def _part(self, arrays: tuple[Any, Any, Any], index: int) -> tuple[Any, ...]:
+    def _part(self, arrays: tuple[Any, Any], index: int) -> tuple[Any, ...]:
         count = arrays[0].shape[0] // self.parts
         return tuple(array[index * count : (index + 1) * count] for array in arrays)
 
@@ -101,10 +101,10 @@ class TrainStep:
         trainer, optimizer = self.trainer, self.optimizer
         variables = trainer.trainable_variables
 
-        def gradients(images: Any, targets: Any, labels: Any) -> tuple[Any, Any, Any]:
+        def gradients(images: Any, targets: Any) -> tuple[Any, Any, Any]:
             with tf.GradientTape() as tape:
                 logits = self._logits(images)
-                loss, correct = self._loss_and_correct(targets, labels, logits)
+                loss, correct = self._loss_and_correct(targets, logits)
             return loss, correct, tape.gradient(loss, variables)
 
         def step(pixels: Any, labels: Any, draws: Any) -> tuple[Any, Any]:
@@ -137,13 +137,13 @@ class TrainStep:
 
         trainer, optimizer, sharing = self.trainer, self.optimizer, Sharing(self.devices)
 
-        def loss_of(trained: Any, fixed: Any, images: Any, targets: Any, labels: Any) -> Any:
+        def loss_of(trained: Any, fixed: Any, images: Any, targets: Any) -> Any:
             mapping = [*zip(trainer.trainable_variables, trained, strict=True),
                        *zip(trainer.non_trainable_variables, fixed, strict=True)]  # fmt: skip
             with keras.StatelessScope(mapping) as scope:
                 logits = self._logits(images)
             fixed = [scope.get_current_value(v) for v in trainer.non_trainable_variables]
-            loss, correct = self._loss_and_correct(targets, labels, logits)
+            loss, correct = self._loss_and_correct(targets, logits)
             return loss, (correct, fixed)
 
         prepare = sharing.compile(self._images, divided=True)
