@@ -4,8 +4,9 @@
 
 Each stage runs in a process of its own, on one core; what FOLDER has (`scale.json`, stores) is not done again. What is
 prepared is JPEG noise of 16 px in a zip; all other stages read a store of noise of 8 px and 1280 float16 numbers a row,
-by our own writers. The backbone of the extraction has 700 weights. Seconds are the processor's: a busy machine changes them little. Memory is the peak of what is the process's own,
-mapped file pages apart. The last line is JSON.
+by our own writers. The backbone of the extraction has 700 weights. Seconds are the processor's, of the processes that a stage starts
+as well: a busy machine changes them little. Memory is the peak of what they have of their own together, mapped file
+pages apart. The last line is JSON.
 """
 
 import argparse
@@ -17,8 +18,8 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,30 +27,59 @@ from common import ROOT, machine
 
 NAME, FEATURES, JPEG_SIDE, SIDE, QUERIES = "big", 1280, 16, 8, 256
 LIMIT_MB, FLAT = 2_000, 1.15
-STATUS = Path("/proc/self/status")
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def family() -> list[Path]:
+    """Return what the system says of this process and of those that it has started."""
+    found = [Path(f"/proc/{os.getpid()}")]
+    for process in found:
+        with suppress(OSError):  # it has ended
+            children = (process / "task" / process.name / "children").read_text().split()
+            found += [Path(f"/proc/{child}") for child in children]
+    return found
+
+
+def own_mb(process: Path) -> float:
+    """Return the memory of a process but for mapped files."""
+    lines = (process / "status").read_text().splitlines()
+    return sum(float(line.split()[1]) / 1000 for line in lines if line.startswith("RssAnon"))
+
+
+def cpu_seconds(process: Path) -> float:
+    """Return the processor time of a process, and of the children that it has waited for."""
+    fields = (process / "stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / TICKS
 
 
 class Meter:
-    """Seconds of the processor, seconds of the clock and own memory of what is done while it counts."""
+    """Seconds of the processor, seconds of the clock and own memory of what is done, by all processes, while it counts."""
 
     def __init__(self) -> None:
         self.cpu = self.wall = self.peak = 0.0
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        done, cpu, wall = threading.Event(), time.process_time(), time.monotonic()
+        done, cpu, wall = threading.Event(), self._sum(cpu_seconds), time.monotonic()
         watch = threading.Thread(target=self._watch, args=(done,), daemon=True)
         watch.start()
         yield
         done.set()
         watch.join()
-        self.cpu, self.wall = time.process_time() - cpu, time.monotonic() - wall
+        self.cpu, self.wall = self._sum(cpu_seconds) - cpu, time.monotonic() - wall
 
     def _watch(self, done: threading.Event) -> None:
         while not done.is_set():
-            lines = STATUS.read_text().splitlines()
-            self.peak = max(self.peak, *(float(x.split()[1]) / 1000 for x in lines if x.startswith("RssAnon")))  # fmt: skip
+            self.peak = max(self.peak, self._sum(own_mb))
             done.wait(0.02)
+
+    @staticmethod
+    def _sum(what: Callable[[Path], float]) -> float:
+        total = 0.0
+        for process in family():
+            with suppress(OSError):  # it has ended
+                total += what(process)
+        return total
 
 
 def images(place: Path, rows: int, classes: int) -> None:
@@ -114,8 +144,9 @@ def make_store(store: Path, rows: int, classes: int) -> None:
 class Stages:
     """What is measured; each method returns how many rows it worked on."""
 
-    def __init__(self, folder: Path, rows: int, classes: int, meter: Meter) -> None:
+    def __init__(self, folder: Path, rows: int, classes: int, memory: int, meter: Meter) -> None:
         self.folder, self.count, self.classes, self.meter = folder, rows, classes, meter
+        self.memory = memory
         self.store = folder / f"store-{rows}"
 
     def make(self) -> int:
@@ -133,7 +164,11 @@ class Stages:
         if not place.exists():
             images(place, self.count, self.classes)
         config = PrepareConfig(
-            kind="folder", source=(str(place),), name="jpeg", cache_dir=self.store
+            kind="folder",
+            source=(str(place),),
+            name="jpeg",
+            cache_dir=self.store,
+            memory=self.memory,
         )
         with self.meter.counting():
             prepare_dataset(config)
@@ -297,7 +332,7 @@ def measure(folder: Path, stage: str, rows: int, classes: int, memory: int) -> d
 
     meter = Meter()
     with memory_budget(memory):
-        done = getattr(Stages(folder, rows, classes, meter), stage)()
+        done = getattr(Stages(folder, rows, classes, memory, meter), stage)()
     each = 1e6 / done
     return {"cpu_us": meter.cpu * each, "wall_us": meter.wall * each, "own_mb": meter.peak}
 
@@ -320,7 +355,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--classes", type=int, default=100)
-    parser.add_argument("--memory", default="2GB", help="budget of the heads")
+    parser.add_argument("--memory", default="2GB", help="budget of the work")
     parser.add_argument("--only", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--stage", choices=("make", *STAGES), help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,13 +1,13 @@
 """What two workers give: two processes of Dask, each on a core of its own, against one command on one core.
 
-    python benchmarks/workers.py [--images 12000] [--width 500] [--rounds 3]
+    python benchmarks/workers.py [--images 12000] [--width 500] [--epochs 400] [--rounds 3] [--two-only]
 
 Images of 500 x 375 px, or as wide as is said, are decoded to rows of 224 px, their vectors computed, and heads swept on
 two kinds of vectors: by a command that is pinned to a core, and by two workers that are pinned to a core each and were
 asked for little before, in turn. The commands that hand out the work share the two cores. Printed: the median of how
 much longer one takes, by the wall clock and by the processor time, of the busiest worker where there are two, which says
-the same where other work shares the cores. And the most that the machine gives: what two such commands, a core each, that
-know nothing of each other do in the time of one; cores may share memory and clock.
+the same where other work shares the cores. And, unless with `--two-only`, the most that the machine gives: what two such
+commands, a core each, that know nothing of each other do in the time of one; cores may share memory and clock.
 """
 
 import argparse
@@ -33,7 +33,7 @@ DASK = str(Path(sys.executable).with_name("dask"))
 EXTRACT = ("extract", "--dataset", "x", "--backbone", "efficientnet_lite0", "--size", "224", "--pooling", "avg", "max", "--engine", "keras", "--batch", "64")  # fmt: skip
 PREPARE = ("--name", "x", "--max-side", "224")
 STAGES = ("decoding", "extraction", "sweep")
-SWEEP = ("classify", "sweep", "--dataset", "x", "--epochs", "400")
+SWEEP = ("classify", "sweep", "--dataset", "x")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -67,7 +67,9 @@ def processor_seconds(process: subprocess.Popen) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def alone(folder: Path, cores: tuple[int, ...] = (0,)) -> dict[str, tuple[float, float]]:
+def alone(
+    folder: Path, epochs: int, cores: tuple[int, ...] = (0,)
+) -> dict[str, tuple[float, float]]:
     """Return wall and processor seconds of each stage on one core; of several, each does all of it in a store of its own."""
 
     def run(*words: str) -> tuple[float, float]:
@@ -90,10 +92,11 @@ def alone(folder: Path, cores: tuple[int, ...] = (0,)) -> dict[str, tuple[float,
         shutil.rmtree(folder / f"store-{core}", ignore_errors=True)
         shutil.rmtree(folder / f"runs-{core}", ignore_errors=True)
     prepare = ("data", "prepare", "many", *PREPARE)
-    return dict(zip(STAGES, [run(*prepare), run(*EXTRACT), run(*SWEEP)], strict=True))
+    sweep = (*SWEEP, "--epochs", str(epochs))
+    return dict(zip(STAGES, [run(*prepare), run(*EXTRACT), run(*sweep)], strict=True))
 
 
-def timed(folder: Path, workers: int, rows: int) -> dict[str, tuple[float, float]]:
+def timed(folder: Path, epochs: int, workers: int, rows: int) -> dict[str, tuple[float, float]]:
     """Return wall and processor seconds (of the busiest worker) of each stage by workers with a core each."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -134,7 +137,7 @@ def timed(folder: Path, workers: int, rows: int) -> dict[str, tuple[float, float
             took["decoding"] = run(store, "data", "prepare", pictures, *PREPARE)
             took["extraction"] = run(store, *EXTRACT, "--shard-rows", str(rows // 24))
             shutil.rmtree(folder / "runs", ignore_errors=True)
-            took["sweep"] = run(store, *SWEEP)
+            took["sweep"] = run(store, *SWEEP, "--epochs", str(epochs))
     return took
 
 
@@ -143,24 +146,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=12_000)
     parser.add_argument("--width", type=int, default=500, help="of the images (px)")
+    parser.add_argument("--epochs", type=int, default=400, help="of the sweep")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--two-only", action="store_true", help="do not measure the most that the machine gives"
+    )
     flags = parser.parse_args()
-    print(f"{flags.images:,} images {flags.width} px wide, {flags.rounds} rounds; {machine()}")
+    print(
+        f"{flags.images:,} images {flags.width} px wide, {flags.epochs:,} epochs, {flags.rounds} rounds; {machine()}",
+        flush=True,
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_images(folder / "few", 128, flags.width)
         write_images(folder / "many", flags.images, flags.width)
-        ratios: dict[str, list[tuple[float, float, float]]] = {stage: [] for stage in STAGES}
+        ratios: dict[str, list[list[float]]] = {stage: [] for stage in STAGES}
         for number in range(flags.rounds):
             runs = {
-                "one": lambda: alone(folder),
-                "workers": lambda: timed(folder, 2, flags.images),
-                "most": lambda: alone(folder, (0, 1)),
+                "one": lambda: alone(folder, flags.epochs),
+                "workers": lambda: timed(folder, flags.epochs, 2, flags.images),
             }
+            if not flags.two_only:
+                runs["most"] = lambda: alone(folder, flags.epochs, (0, 1))
             by = {name: runs[name]() for name in (list(runs) if number % 2 else reversed(runs))}
             for stage, found in ratios.items():
-                one, workers, most = (by[name][stage] for name in runs)
-                found.append((one[0] / workers[0], one[1] / workers[1], 2 * one[0] / most[0]))
+                one, workers = by["one"][stage], by["workers"][stage]
+                found.append([one[0] / workers[0], one[1] / workers[1]])
+                if "most" in by:
+                    found[-1].append(2 * one[0] / by["most"][stage][0])
                 print(
                     f"  {stage}: {one[0]:.1f} and {workers[0]:.1f} s: {said(found[-1])}", flush=True
                 )
@@ -170,9 +183,9 @@ def main() -> None:
 
 
 def said(ratios: Sequence[float]) -> str:
-    """Return the three figures of a stage in words."""
-    wall, processor, most = ratios
-    return f"{wall:.2f} by the clock, {processor:.2f} by processor time, {most:.2f} at most"
+    """Return the figures of a stage in words."""
+    words = ("by the clock", "by processor time", "at most")
+    return ", ".join(f"{ratio:.2f} {word}" for ratio, word in zip(ratios, words, strict=False))
 
 
 if __name__ == "__main__":

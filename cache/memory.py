@@ -5,6 +5,8 @@ The budget changes how long work takes, never a bit of what it gives.
 
 import math
 import os
+import resource
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -43,6 +45,16 @@ def within_memory(work: Callable[..., Result]) -> Callable[..., Result]:
             return work(config, *rest, **named)
 
     return limited
+
+
+def processes_within(count: int) -> int:
+    """Return how many processes that grow as large as this one the budget has room for beside it, `count` at most."""
+    limit = _budget.get()
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
+    room = free_memory() // 2 if limit is None else limit - own
+    return max(0, min(count, room // own))
 
 
 def block_bytes() -> int:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from onepass.cache.commandline.flags import ClusterConfig, StoreConfig, flag
+from onepass.cache.commandline.flags import ClusterConfig, StoreConfig, flag, parse_bytes
 from onepass.cache.errors import UsageError
 from onepass.cache.names import check_new_dataset
 from onepass.data.record import SYMMETRIES
@@ -123,6 +123,12 @@ class PrepareConfig(ClusterConfig):
     dry_run: bool = flag(False, "say what is new and what is carried over; do nothing")
     digest: str = flag("", "md5:… or sha256:… that a download must have")
     raw_dir: Path | None = flag(None, "folder of the downloads (default: data/raw)")
+    memory: float | None = flag(
+        None,
+        "how much the work may take, such as 2GB: as many processes decode as have room (default: half of what is free)",
+        metavar="SIZE",
+        parse=parse_bytes,
+    )
 
     def __post_init__(self) -> None:
         self.check_cluster()

@@ -1,5 +1,6 @@
 """One look at each image of a source: what file it is, how large, and whether it is known already."""
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,11 @@ from onepass.data.sources.base import Item, Survey
 
 if TYPE_CHECKING:
     from onepass.data.cluster.decoders import Decoders
+
+
+# Seconds an image: two threads take longer than one where Python is at work, and half as long with large files
+# (`benchmarks/threads.py`) or where a network is waited for.
+QUICK = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +127,7 @@ def read_images(
     Args:
         items: The images.
         alike: As in `look_at`.
-        workers: Threads; as many as there are cores, where none are named.
+        workers: Threads; where none are named as many as there are cores, but one where files are small and at hand.
     """
 
     def read(item: Item) -> Seen:
@@ -137,8 +143,14 @@ def read_images(
     def read_some(low: int) -> list[Seen]:
         return [read(item) for item in items[low : low + TASK_ROWS]]
 
-    with quiet_bombs(), ThreadPoolExecutor(workers or threads()) as pool:
-        yield from chain.from_iterable(pool.map(read_some, range(0, len(items), TASK_ROWS)))
+    with quiet_bombs():
+        first = read_some(0)  # Pillow loads its formats now
+        begin = time.perf_counter()
+        first += read_some(TASK_ROWS)
+        quick = time.perf_counter() - begin < QUICK * TASK_ROWS
+        with ThreadPoolExecutor(workers or (1 if quick else threads())) as pool:
+            rest = pool.map(read_some, range(2 * TASK_ROWS, len(items), TASK_ROWS))
+            yield from chain(first, chain.from_iterable(rest))
 
 
 def _read(
@@ -147,18 +159,27 @@ def _read(
 ) -> None:  # fmt: skip
     if not len(positions):
         return
-    with Progress(len(positions), "images", "looking at files") as progress:
-        seen: Iterable[Seen]
-        if by_them := decoders and decoders.pay(len(positions)):
-            seen = decoders.look(positions, alike, progress)
-        else:
-            seen = read_images([items[position] for position in positions], alike)
-        for position, one in zip(positions, seen, strict=True):
+    bad: dict[int, str] = {}
+
+    def keep(which: np.ndarray, seen: Iterable[Seen]) -> None:
+        for position, one in zip(which.tolist(), seen, strict=True):
             if isinstance(one, str):
-                look.bad[items[position].name] = one
+                bad[position] = one
             else:
                 digest, width, height, look.grey[position] = one
                 look.source[position] = np.frombuffer(digest, np.uint8)
                 look.size[position] = width, height
-            if not by_them:
-                progress.advance(1)
+
+    with Progress(len(positions), "images", "looking at files") as progress:
+        if decoders and decoders.pay(len(positions)):
+            decoders.look(positions, alike, progress, keep)
+        else:
+            some = [items[position] for position in positions]
+            keep(positions, _counted(read_images(some, alike), progress))
+    look.bad.update((items[position].name, bad[position]) for position in sorted(bad))
+
+
+def _counted(seen: Iterable[Seen], progress: Progress) -> Iterator[Seen]:
+    for one in seen:
+        yield one
+        progress.advance(1)

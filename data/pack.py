@@ -24,6 +24,7 @@ from onepass.data.sources.base import Item, Survey
 # Raise when the same files would become other pixels: scaling, order, or decoding by more than a grey level changed.
 RULES = 1
 TASK_ROWS = 8  # images that a thread takes at a time: a shard of large ones holds few, which all threads share
+SMALL = 128  # px: images that one thread decodes as fast as two
 USUAL = 0.95  # of the images decide the size of all
 # An image that the system refuses to read is none of these: it may be whole, so that it ends the work.
 BAD_IMAGE = (InvalidInputError, CorruptFileError, MissingFileError)
@@ -130,7 +131,7 @@ def may_give(rows: RowFile, geometry: Geometry, source: np.ndarray, square: np.n
 
 
 def decode_missing(
-    items: Sequence[Item], geometry: Geometry, writer: RowWriter, stop: StopRequest
+    items: Sequence[Item], geometry: Geometry, writer: RowWriter, stop: StopRequest, workers: int
 ) -> dict[str, str]:
     """Decode every image whose row exists nowhere yet and commit the rows, a shard at a time.
 
@@ -139,6 +140,7 @@ def decode_missing(
         geometry: What they are to look like.
         writer: Takes the rows.
         stop: Asked before each shard; a reason to stop ends the work there.
+        workers: Threads.
 
     Returns:
         What is wrong with the images that cannot be used, by name. The others are kept.
@@ -148,7 +150,9 @@ def decode_missing(
     total = sum(map(len, missing))
     with quiet_bombs(), Progress(total, "images", "packing") as progress:
         parts = [[items[position] for position in part] for part in missing]
-        for positions, part, rows in zip(missing, parts, decoded(parts, geometry), strict=True):
+        for positions, part, rows in zip(
+            missing, parts, decoded(parts, geometry, workers), strict=True
+        ):
             pixels, source, found = rows
             good = np.array([item.name not in found for item in part])
             bad.update(found)
@@ -187,9 +191,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
-def threads() -> int:
-    """Return how many threads of this process read and decode: a core each, at most 8."""
-    return min(8, cores())
+def threads(longest: int = MAX_SIDE) -> int:
+    """Return how many threads of this process read, or decode images of a size (px): a core each, at most 8.
+
+    Two that decode small images wait for one another wherever Python is at work: at 64 px they take 1.4 times as long as
+    one, at 128 px as long (`benchmarks/threads.py`).
+    """
+    return min(8, cores()) if longest > SMALL else 1
 
 
 Decoded = tuple[np.ndarray, np.ndarray, dict[str, str]]  # pixels, sources, what is wrong with which

@@ -27,6 +27,7 @@ from onepass.cache.features import list_features
 from onepass.cache.files import fsync
 from onepass.cache.locks import exclusive
 from onepass.cache.made_by import How, MadeBy
+from onepass.cache.memory import within_memory
 from onepass.cache.names import DATASET, HELD_OUT, NEXT_PIXELS, PIXELS
 from onepass.cache.progress import Progress, counted
 from onepass.cache.rowfile import RowFile, write_rows
@@ -71,6 +72,7 @@ MANY_GONE = 50  # images; fewer are not worth the question
 DAMAGED = ".damaged"  # after the name of a manifest that could not be read, and was made again
 
 
+@within_memory
 def prepare_dataset(config: PrepareConfig, stop: StopRequest | None = None) -> Prepared:
     """Store every image of one or several sources as a row of pixels, and what is known of it as a manifest.
 
@@ -281,13 +283,14 @@ class _Preparation:
         self, items: Sequence[Item], positions: np.ndarray, writer: RowWriter, stop: StopRequest
     ) -> dict[str, str]:
         """Decode what is missing, here or by the workers; return what is wrong with which."""
-        from onepass.data.pack import decode_missing
+        from onepass.data.pack import decode_missing, threads
 
         missing = sum(map(len, writer.missing))
         if not missing:
             return {}
         if not (self.decoders and self.decoders.pay(missing)):
-            return decode_missing(items, self.geometry, writer, stop)
+            usual = int(np.median(self.look.size[positions].max(axis=1)))
+            return decode_missing(items, self.geometry, writer, stop, threads(usual))
         with Progress(missing, "images", "packing") as progress:
             return self.decoders.decode(positions, self.geometry, writer, progress)
 

@@ -1,5 +1,6 @@
 """A memory budget decides what is held and what is read again, and nothing of what is found."""
 
+import resource
 import tracemalloc
 from pathlib import Path
 
@@ -8,7 +9,14 @@ import pytest
 
 from onepass.cache import provenance
 from onepass.cache.errors import CorruptFileError
-from onepass.cache.memory import block_bytes, free_memory, may_be_held, memory_budget, scratch
+from onepass.cache.memory import (
+    block_bytes,
+    free_memory,
+    may_be_held,
+    memory_budget,
+    processes_within,
+    scratch,
+)
 from onepass.classify import metrics
 from onepass.classify.analysis.label_errors import _groups, find_errors
 from onepass.classify.ensemble import member_inputs
@@ -56,6 +64,15 @@ def test_a_head_is_the_same_however_little_is_held(kind: str, views: int, X: np.
         np.testing.assert_array_equal(getattr(few.head, name), getattr(many.head, name))
     for name in ("selection", "val", "test"):
         np.testing.assert_array_equal(getattr(few, name), getattr(many, name))
+
+
+def test_as_many_processes_as_there_is_room_for_beside_this_one() -> None:
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    found = []
+    for limit in (1, own, 3.5 * own, 100 * own):
+        with memory_budget(limit):
+            found.append(processes_within(8))
+    assert found == [0, 0, 2, 8]
 
 
 def test_probabilities_of_many_classes_are_never_held(

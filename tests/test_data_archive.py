@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from onepass.cache.content import source_of
 from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError
 from onepass.data.archive import Limits, open_tree
 
@@ -44,6 +45,36 @@ def test_a_zip_and_a_folder_read_alike(tree_path):
         below = tree.below("top").below("a")
         assert below.files == ("1.txt", "2.txt") and below.folders == frozenset()
         assert below.read("2.txt") == FILES["top/a/2.txt"]
+
+
+def test_of_a_zip_a_name_its_size_checksum_and_time_are_a_files_stamp(tmp_path):
+    path = write_zip(tmp_path / "x.zip", FILES)
+    with zipfile.ZipFile(path) as archive, open_tree(path) as tree:
+        for info in archive.infolist():
+            said = (info.filename, info.CRC, info.file_size, str(info.date_time))
+            assert tree.stamp(info.filename) == source_of(repr(said).encode()).tobytes()
+        assert not tree.stamp("top/a/nowhere.txt") and len(tree.states) == len(FILES)
+        below = tree.below("top/a")
+        assert below.stamp("1.txt") == tree.stamp("top/a/1.txt")
+
+
+@pytest.mark.parametrize("place", [0xFFFF, 1 << 40, (1 << 64) - 1])
+def test_a_file_that_a_zip_has_elsewhere_is_the_only_one_that_cannot_be_read(tmp_path, place):
+    path = write_zip(tmp_path / "x.zip", {"a.txt": b"a" * 9, "b.txt": b"b"}, zipfile.ZIP_STORED)
+    content = path.read_bytes()
+    at = content.rindex(b"a.txt")  # in the directory
+    extra = struct.pack("<HHQ", 1, 8, place)  # of ZIP64: where a file begins
+    entry = bytearray(content[at - 46 : at + 5])
+    entry[30:32] = struct.pack("<H", len(extra))
+    entry[42:46] = b"\xff" * 4
+    end = bytearray(content[content.rindex(b"PK\5\6") :])
+    end[12:16] = struct.pack("<I", struct.unpack("<I", end[12:16])[0] + len(extra))
+    rest = content[at + 5 : content.rindex(b"PK\5\6")]
+    path.write_bytes(content[: at - 46] + bytes(entry) + extra + rest + bytes(end))
+    with open_tree(path) as tree:
+        assert tree.read("b.txt") == b"b"
+        with pytest.raises(CorruptFileError, match=r"x\.zip: a\.txt cannot be read"):
+            tree.read("a.txt")
 
 
 def test_empty_folders_are_known(tmp_path):

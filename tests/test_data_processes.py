@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from PIL import Image
 from processes import ROOT
 from test_extract_cluster import until, wait_for
 
+from onepass.cache.cluster.processes import Processes
 from onepass.cache.commandline.command import STOPPED
 from onepass.cache.errors import ClusterError, OnepassError
 from onepass.cache.flock import lock_file
@@ -108,6 +110,14 @@ def test_the_processes_make_the_rows_of_one(
     done = prepare_dataset(config(pictures, tmp_path))
     assert pixels(tmp_path) == alone and len(seen) == 2
     assert done.new == IMAGES - 1 and [bad.name for bad in done.skipped] == ["class1/00007.png"]
+
+
+def test_memory_for_one_process_starts_no_other(
+    few: None, pictures: Path, alone: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Processes, "hand_out", None)
+    prepare_dataset(replace(config(pictures, tmp_path), memory=1e6))
+    assert pixels(tmp_path) == alone
 
 
 def test_a_stop_keeps_what_is_committed(

@@ -4,7 +4,7 @@ Only plain values travel: where the images are, and which. Each worker opens the
 its shards into the store, which all machines see at the same path.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -13,6 +13,7 @@ from onepass.cache.artifacts import to_json
 from onepass.cache.cluster.crew import Crew, Part
 from onepass.cache.cluster.processes import Processes
 from onepass.cache.cluster.workers import connect
+from onepass.cache.memory import processes_within
 from onepass.cache.progress import Progress, counted
 from onepass.cache.rows import RowWriter
 from onepass.cache.stopping import StoppedError, StopRequest
@@ -53,31 +54,39 @@ class Decoders:
         """Tell whether so many images are worth handing out."""
         return not self._processes or images >= MANY
 
-    def look(self, items: np.ndarray, alike: Survey | None, progress: Progress) -> list[Seen]:
-        """Return what `onepass.data.look.read_images` says of some images, (n,) int64.
+    def look(
+        self,
+        items: np.ndarray,
+        alike: Survey | None,
+        progress: Progress,
+        keep: Callable[[np.ndarray, list[Seen]], None],
+    ) -> None:
+        """Ask what `onepass.data.look.read_images` says of images.
+
+        Args:
+            items: (n,) int64, which images of the source.
+            alike: As `read_images` takes it.
+            progress: Of the images.
+            keep: Takes some of them, and what is said of each, in any order.
 
         Raises:
             StoppedError: The work is asked to stop.
         """
         self._show(progress)
-        parts = [items[low : low + LOOKED_AT] for low in range(0, len(items), LOOKED_AT)]
-        found: dict[int, list[Seen]] = {}
+        parts = (items[low : low + LOOKED_AT] for low in range(0, len(items), LOOKED_AT))
 
-        def accept(number: int, seen: list[Seen]) -> None:
-            found[number] = seen
+        def accept(part: np.ndarray, seen: list[Seen]) -> None:
+            keep(part, seen)
             progress.advance(len(seen))
 
         self._crew.hand_out(
             "look at",
-            (Part(number, self._named(part)) for number, part in enumerate(parts)),
-            lambda number: to_json(
-                Look(self._place, tuple(parts[number].tolist()), alike, self._threads)
-            ),
+            (Part(part, self._named(part)) for part in parts),
+            lambda part: to_json(Look(self._place, tuple(part.tolist()), alike, self._threads)),
             accept,
         )
-        if len(found) < len(parts):
+        if progress.done < len(items):
             raise StoppedError(self._stop.reason)
-        return [one for number in range(len(parts)) for one in found[number]]
 
     def decode(
         self, items: np.ndarray, geometry: Geometry, writer: RowWriter, progress: Progress
@@ -138,9 +147,9 @@ def open_decoders(
     place = Place(kind, tuple(absolute(request) for request in requests))
     if executor == "local":
         are_files = any(item.stamp for item in source.items)  # arrays are not decoded
-        crew = Processes(cores(), TASKS, stop)
-        several = are_files and cores() > 1
-        yield Decoders(crew, place, source, stop, cores()) if several else None
+        count = processes_within(cores())  # each opens the source, as this one did
+        crew = Processes(count, TASKS, stop)
+        yield Decoders(crew, place, source, stop, count) if are_files and count > 1 else None
         return
     workers = connect(executor, address)
     try:

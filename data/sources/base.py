@@ -54,6 +54,18 @@ class Request:
     scratch: Path | None = None
 
 
+class Read:
+    """A call that is put off: what reads, and what; of a million images there is one each, and a `partial` takes four times the memory."""
+
+    __slots__ = ("reader", "what")
+
+    def __init__(self, reader: Callable[[Any], bytes | np.ndarray], what: Any) -> None:
+        self.reader, self.what = reader, what
+
+    def __call__(self) -> bytes | np.ndarray:
+        return self.reader(self.what)
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One image.

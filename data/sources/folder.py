@@ -3,7 +3,6 @@
 import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 from onepass.cache.errors import InvalidInputError
 from onepass.cache.progress import counted
@@ -12,6 +11,7 @@ from onepass.data.layout import one_form, split_of, splits_of, twins
 from onepass.data.record import DatasetRecord
 from onepass.data.sources.base import (
     Item,
+    Read,
     Request,
     Source,
     only_images,
@@ -200,6 +200,7 @@ def _classes(tree: Tree, train: str) -> list[str]:
 
 def _items(tree: Tree, folder: str, split: int, class_ids: list[str]) -> Iterator[Item]:
     labels = {name: label for label, name in enumerate(class_ids)}
+    read_file = tree.read  # one for all of a million
     for name in _images(tree, folder):
         inside = name.removeprefix(folder + "/" if folder else "").split("/")
         label = labels.get(one_form(inside[0]), -1) if len(inside) > 1 else -1
@@ -208,7 +209,7 @@ def _items(tree: Tree, folder: str, split: int, class_ids: list[str]) -> Iterato
                 f"{tree.path}: {name}: expected val/<class>/ with a class of train/ ({', '.join(class_ids[:5])} …); "
                 "the val split needs labels"
             )
-        read, stamp = partial(tree.read, name), tree.stamp(name)
+        read, stamp = Read(read_file, name), tree.stamp(name)
         if split == TEST:
             yield Item(one_form(name), -1, split, read, held_label=label, stamp=stamp)
         else:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from onepass.cache.progress import counted
 from onepass.data.layout import one_form, split_of
 from onepass.data.manifest import FOLD, RESERVED
 from onepass.data.record import DatasetRecord, Origin
-from onepass.data.sources.base import Item, Source
+from onepass.data.sources.base import Item, Read, Source
 from onepass.data.splits import TEST, TRAIN, UNDRAWN, VAL
 from onepass.data.tables import texts
 
@@ -264,7 +263,7 @@ def _objection(name: str, label: int, split: int, word: str) -> str:
 def _item(part: Rows, row: int, label: int, split: int) -> Item:
     """Return a row as an image; the label of a test image is kept apart."""
     shown, held = (-1, label) if split == TEST else (label, -1)
-    read, stamp = partial(part.read, row), part.stamp(row)
+    read, stamp = Read(part.read, row), part.stamp(row)
     return Item(part.names[row], shown, split, read, held_label=held, stamp=stamp)
 
 

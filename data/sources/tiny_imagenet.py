@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 from onepass.cache.errors import InvalidInputError, Remedy
 from onepass.cache.progress import counted
@@ -13,6 +12,7 @@ from onepass.data.images import image_suffixes
 from onepass.data.record import DatasetRecord, PublishedResult
 from onepass.data.sources.base import (
     Item,
+    Read,
     Request,
     Source,
     Survey,
@@ -120,7 +120,7 @@ def _images(tree: Tree, folder: str) -> list[str]:
 
 def _item(tree: Tree, name: str, label: int, split: int) -> Item:
     base = name.rpartition("/")[2]
-    return Item(base, label, split, partial(tree.read, name), stamp=tree.stamp(name))
+    return Item(base, label, split, Read(tree.read, name), stamp=tree.stamp(name))
 
 
 def _train_items(tree: Tree, wnids: list[str]) -> Iterator[Item]:
