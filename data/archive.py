@@ -203,8 +203,9 @@ class _Members(Mapping[str, tuple[int | str, ...]]):
     def __init__(self, archive: zipfile.ZipFile) -> None:
         infos = sorted(archive.infolist(), key=attrgetter("filename"))
         self.archive, self.names = archive, [info.filename for info in infos]
-        for info in infos:  # a place that no file has, and no number: it is found when it is read
-            info.header_offset = min(info.header_offset, np.iinfo(np.int64).max)
+        size = Path(archive.filename).stat().st_size
+        for info in infos:  # a place beyond all that a file may have: it is found where it is read
+            info.header_offset = min(info.header_offset, size)
         said, when = attrgetter(*self.SAID), attrgetter("date_time")
         self.said = np.fromiter(map(said, infos), np.dtype((np.int64, len(self.SAID))), len(infos))
         self.when = np.fromiter(map(when, infos), np.dtype((np.int16, 6)), len(infos))

@@ -284,7 +284,7 @@ def test_a_damaged_data_set_is_prepared_anew(prepare, tmp_path):
 
 def test_a_stopped_run_resumes_at_the_first_missing_shard(prepare, tmp_path, monkeypatch):
     monkeypatch.setattr("onepass.data.pack.SHARD_BYTES", 32 * 32 * 3 * 4)  # four images a shard
-    monkeypatch.setattr("onepass.data.pack.threads", lambda: 1)
+    monkeypatch.setattr("onepass.data.pack.threads", lambda *_: 1)
     write_photos(tmp_path / "photos", photos())
     decode, calls = sys.modules["onepass.data.pack"].decode_row, []
 
