@@ -20,7 +20,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +40,17 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def write_images(folder: Path, count: int, width: int) -> None:
-    """Write small JPEG files of two classes."""
-    random, size = np.random.default_rng(0), (width, 3 * width // 4)
-    for number in range(count):
-        path = folder / f"class{number % 2}" / f"{number:06}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        coarse = Image.fromarray(random.integers(0, 256, (size[1] // 8, size[0] // 8, 3), np.uint8))
-        coarse.resize(size).save(path, quality=90)
+    """Write JPEG files of two classes."""
+    for number in range(2):
+        (folder / f"class{number}").mkdir(parents=True)
+    with ProcessPoolExecutor() as pool:
+        list(pool.map(partial(write_image, folder, width), range(count), chunksize=64))
+
+
+def write_image(folder: Path, width: int, number: int) -> None:
+    random, size = np.random.default_rng(number), (width, 3 * width // 4)
+    coarse = Image.fromarray(random.integers(0, 256, (size[1] // 8, size[0] // 8, 3), np.uint8))
+    coarse.resize(size).save(folder / f"class{number % 2}" / f"{number:06}.jpg", quality=90)
 
 
 @contextmanager

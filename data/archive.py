@@ -195,15 +195,16 @@ class _Members(Mapping[str, tuple[int | str, ...]]):
     """What a zip's directory says of its files, as `Tree.states`, kept in 60 bytes each where a `ZipInfo` takes 600.
 
     Args:
-        archive: The zip; it forgets its directory.
+        path: The zip.
+        archive: The same, open; it forgets its directory.
     """
 
     SAID = ("header_offset", "compress_size", "file_size", "CRC", "compress_type", "flag_bits")
 
-    def __init__(self, archive: zipfile.ZipFile) -> None:
+    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
         infos = sorted(archive.infolist(), key=attrgetter("filename"))
         self.archive, self.names = archive, [info.filename for info in infos]
-        size = Path(archive.filename).stat().st_size
+        size = path.stat().st_size
         for info in infos:  # a place beyond all that a file may have: it is found where it is read
             info.header_offset = min(info.header_offset, size)
         said, when = attrgetter(*self.SAID), attrgetter("date_time")
@@ -244,7 +245,7 @@ class _Members(Mapping[str, tuple[int | str, ...]]):
 
 
 def _zip_tree(path: Path, archive: zipfile.ZipFile) -> Tree:
-    members = _Members(archive)
+    members = _Members(path, archive)
     left_out: Counter[str] = Counter()
     names = []
     for name in members:

@@ -211,9 +211,9 @@ def decoded(
     Args:
         parts: Images that are decoded together.
         geometry: Of their rows.
-        workers: Threads; as many as there are cores, where none are named.
+        workers: Threads; as many as there are cores, but one for small squares, where none are named.
     """
-    with ThreadPoolExecutor(workers or threads()) as pool:
+    with ThreadPoolExecutor(workers or threads(geometry.native or MAX_SIDE)) as pool:
         ahead: deque[tuple[np.ndarray, np.ndarray, list[Future]]] = deque()
         for items in parts:
             ahead.append(_begin(pool, items, geometry))

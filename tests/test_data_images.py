@@ -16,8 +16,9 @@ from PIL import Image
 
 from conftest import ROOT
 from onepass.cache.errors import InvalidInputError
-from onepass.data import images
+from onepass.data import images, look, pack
 from onepass.data.images import decode_image, decode_row, fit_image, inspect_image
+from onepass.data.sources.base import Item
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -245,6 +246,41 @@ def test_threads_together_keep_within_the_memory(monkeypatch) -> None:
     with pytest.raises(InvalidInputError):
         decode_row(content[:60], "x", 8, 3, "stretch")
     assert memory.free == memory.total  # also after an error
+
+
+@pytest.mark.parametrize(("quick", "several"), [(10.0, False), (0.0, True)])
+def test_one_thread_reads_small_files_and_several_those_that_are_slow_to_come(
+    monkeypatch, quick: float, several: bool
+) -> None:
+    monkeypatch.setattr(look, "threads", lambda: 4)
+    monkeypatch.setattr(look, "QUICK", quick)
+    by, together = set(), threading.Barrier(4 if several else 1)
+
+    def read() -> bytes:
+        if threading.current_thread() is not threading.main_thread():
+            by.add(threading.get_ident())
+            together.wait(30)
+        return encode(gradient())
+
+    items = [Item(str(number), 0, 0, read) for number in range(48)]
+    assert len(list(look.read_images(items, None))) == 48
+    assert len(by) == (4 if several else 1)
+
+
+@pytest.mark.parametrize(("side", "count"), [(64, 1), (128, 1), (256, 2)])
+def test_one_thread_decodes_small_images(monkeypatch, side: int, count: int) -> None:
+    monkeypatch.setattr(pack, "cores", lambda: 2)
+    by, together = set(), threading.Barrier(count)
+
+    def read() -> np.ndarray:
+        by.add(threading.get_ident())
+        together.wait(30)
+        return np.zeros((side, side), np.uint8)
+
+    items = [Item(str(number), 0, 0, read) for number in range(32)]
+    ((pixels, _, bad),) = pack.decoded([items], pack.Geometry(side, 1, "square", side))
+    assert pixels.shape == (32, side, side, 1) and not bad
+    assert len(by) == count
 
 
 PEAK = """
