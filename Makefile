@@ -39,8 +39,8 @@ check: .venv/ready
 	cd .venv && bin/mypy --config-file ../pyproject.toml
 
 picture: .venv/ready
-	$(BIN)/onepass report --dataset solar-cells
-	$(BIN)/python docs/picture.py "$${ONEPASS_RUNS:-runs}/solar-cells/report.html" docs/report.png 1440 900
+	$(BIN)/onepass report --dataset tiny-imagenet
+	$(BIN)/python docs/picture.py "$${ONEPASS_RUNS:-runs}/tiny-imagenet/report.html" docs/report.png 1440 900
 
 clean:
 	rm -rf .venv build *.egg-info

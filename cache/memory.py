@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from onepass.cache.errors import UsageError
+
 Result = TypeVar("Result")
 
 SHARE = 4  # arrays as large as one of so many parts of the budget may be held: a few are at a time
@@ -28,7 +30,13 @@ _budget: ContextVar[int | None] = ContextVar("onepass_memory", default=None)
 
 @contextmanager
 def memory_budget(limit: float | None) -> Iterator[None]:
-    """Let the work in the block, in this thread, take about so many bytes; None: half of what is free now."""
+    """Let the work in the block, in this thread, take about so many bytes; None: half of what is free now.
+
+    Raises:
+        UsageError: It is no number of bytes.
+    """
+    if limit is not None and not 0 <= limit < math.inf:
+        raise UsageError(f"memory: expected a number of bytes, received {limit}")
     token = _budget.set(free_memory() // 2 if limit is None else int(limit))
     try:
         yield

@@ -34,6 +34,7 @@ from onepass.cache.provenance import digest_json
 JUST_NOW = 2_000_000_000  # ns; a file system may give two changes within it the same time
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 STORED_WAYS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+HEADER = 30  # bytes before the name of a member
 ENCRYPTED = 1  # bit of a member's flags
 DANGLING, NO_FILE = "a dangling link", "no such file"
 NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # what a dangling link gives
@@ -185,14 +186,24 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
     except Exception as error:  # zipfile raises nearly anything on a damaged directory
         if refused_by_system(error):
             raise unreadable(path, error) from error
+        _read_one_byte(path)
         raise CorruptFileError(
             f"{path}: expected a folder or a zip, but it cannot be read as a zip ({error}); "
             "if it was downloaded or copied, it is probably cut short: get it again"
         ) from error
 
 
+def _read_one_byte(path: Path) -> None:
+    """Raise UnreadableFileError where the system refuses to read a file, which zipfile takes for a file of another kind."""
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
 class _Members(Mapping[str, tuple[int | str, ...]]):
-    """What a zip's directory says of its files, as `Tree.states`, kept in 60 bytes each where a `ZipInfo` takes 600.
+    """What a zip's directory says of its files, as `Tree.states`, kept as numbers: a `ZipInfo` takes 600 bytes.
 
     Args:
         path: The zip.
@@ -210,6 +221,9 @@ class _Members(Mapping[str, tuple[int | str, ...]]):
         said, when = attrgetter(*self.SAID), attrgetter("date_time")
         self.said = np.fromiter(map(said, infos), np.dtype((np.int64, len(self.SAID))), len(infos))
         self.when = np.fromiter(map(when, infos), np.dtype((np.int16, 6)), len(infos))
+        begins = np.unique(self.said[:, 0])
+        following = np.append(begins[1:], archive.start_dir)
+        self.ends = following[np.searchsorted(begins, self.said[:, 0])]
         # A name that was cut at a NUL, say: zipfile compares it as it stood in the directory.
         self.stood = {i.filename: i.orig_filename for i in infos if i.filename != i.orig_filename}
         archive.filelist.clear()
@@ -224,6 +238,8 @@ class _Members(Mapping[str, tuple[int | str, ...]]):
         at, info = self._at(name), zipfile.ZipInfo(self.stood.get(name, name))
         for field_name, value in zip(self.SAID, self.said[at].tolist(), strict=True):
             setattr(info, field_name, value)
+        if info.header_offset + HEADER + len(info.filename) + info.compress_size > self.ends[at]:
+            raise zipfile.BadZipFile("it overlaps another file")  # not every Python looks
         return self.archive.open(info)
 
     def __getitem__(self, name: str) -> tuple[int | str, ...]:

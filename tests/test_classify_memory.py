@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onepass.cache import provenance
-from onepass.cache.errors import CorruptFileError
+from onepass.cache.errors import CorruptFileError, UsageError
 from onepass.cache.memory import (
     block_bytes,
     free_memory,
@@ -73,6 +73,12 @@ def test_as_many_processes_as_there_is_room_for_beside_this_one() -> None:
         with memory_budget(limit):
             found.append(processes_within(8))
     assert found == [0, 0, 2, 8]
+
+
+@pytest.mark.parametrize("limit", [-1, float("inf"), float("nan")])
+def test_memory_is_a_number_of_bytes(limit: float) -> None:
+    with pytest.raises(UsageError, match="expected a number of bytes"), memory_budget(limit):
+        pass
 
 
 def test_probabilities_of_many_classes_are_never_held(

@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 from onepass.cache.content import source_of
-from onepass.cache.errors import CorruptFileError, InvalidInputError, MissingFileError
+from onepass.cache.errors import (
+    CorruptFileError,
+    InvalidInputError,
+    MissingFileError,
+    UnreadableFileError,
+)
 from onepass.data.archive import Limits, open_tree
 
 FILES = {"top/a/1.txt": b"one", "top/a/2.txt": b"two" * 500, "top/b/c/3.txt": b""}
@@ -75,6 +80,31 @@ def test_a_file_that_a_zip_has_elsewhere_is_the_only_one_that_cannot_be_read(tmp
         assert tree.read("b.txt") == b"b"
         with pytest.raises(CorruptFileError, match=r"x\.zip: a\.txt cannot be read"):
             tree.read("a.txt")
+
+
+def test_a_file_that_overlaps_another_is_not_read(tmp_path):
+    """The first holds all of the second: a zip that grows without end where files lie in one another."""
+    inner = write_zip(tmp_path / "inner.zip", {"b.txt": b"b" * 50}, zipfile.ZIP_STORED)
+    local = inner.read_bytes()[: 30 + 5 + 50]
+    path = write_zip(
+        tmp_path / "x.zip", {"a.txt": local, "b.txt": b"b" * 50, "c.txt": b"c"}, zipfile.ZIP_STORED
+    )
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"b.txt") - 46  # in the directory
+    content[entry + 42 : entry + 46] = struct.pack("<I", content.index(local))
+    path.write_bytes(bytes(content))
+    with open_tree(path) as tree:
+        assert tree.read("b.txt") == b"b" * 50 and tree.read("c.txt") == b"c"
+        with pytest.raises(CorruptFileError, match=r"a\.txt cannot be read \(it overlaps another"):
+            tree.read("a.txt")
+
+
+def test_a_zip_that_the_system_refuses_is_not_called_damaged():
+    with (
+        pytest.raises(UnreadableFileError, match="/proc/self/mem: cannot be read now"),
+        open_tree(Path("/proc/self/mem")),
+    ):
+        pass
 
 
 def test_empty_folders_are_known(tmp_path):

@@ -264,10 +264,11 @@ class Crew:
             raise ClusterError(
                 f"{self._workers.where}: no worker can take part: {'; '.join(reasons)}"
             )
-        what = "no worker has answered yet" if names else "no worker yet"
+        what = "no worker yet" if not names else f"{counted(len(names), 'worker')} getting ready"
         if now - self._since > (SLOW if names else QUIET) and what != self._said:
             self._said = what
-            log.info(f"{self._workers.where}: {what}; start one with: {self._workers.start}")
+            advice = "" if names else f"; start one with: {self._workers.start}"
+            log.info(f"{self._workers.where}: {what}{advice}")
 
     def _greet(self, worker: str, answer: Answer) -> None:
         """Let a worker take part if it is like this process; one whose answer is lost is greeted as another."""

@@ -1,12 +1,16 @@
 """The workers of a running Dask scheduler."""
 
+import asyncio
 import logging
 from concurrent.futures import Future
 from functools import partial
+from queue import Empty, Queue
+from threading import Thread
 from typing import Any
 
 import cloudpickle
 import distributed
+from distributed.comm import connect
 
 from onepass.cache.cluster import call
 from onepass.cache.cluster.workers import (
@@ -30,8 +34,11 @@ class DaskWorkers:
             raise no_answer(self.where, "dask scheduler")
         logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # it shows tracebacks
         try:
+            _shake_hands(address)
             self._client = distributed.Client(address, timeout=CONNECTING, set_as_default=False)
-        except (OSError, ValueError) as error:
+        except (
+            Exception
+        ) as error:  # what is no scheduler answers anything, so that anything is raised
             raise no_answer(self.where, "dask scheduler") from error
         self._flying: dict[Future, tuple[str, distributed.Future]] = {}
 
@@ -63,6 +70,35 @@ class DaskWorkers:
 
     def close(self) -> None:
         self._client.close(timeout=CONNECTING)
+
+
+def _shake_hands(address: str) -> None:
+    """Connect as a client does, which of what is no scheduler would be left half made, or wait for ever.
+
+    Raises:
+        TimeoutError: Nothing came.
+        Exception: Something came that is no scheduler's.
+    """
+    secured = distributed.Security().get_connection_args("client")
+    answer: Queue[BaseException | None] = Queue()
+
+    async def connected() -> None:
+        (await connect(address, timeout=CONNECTING, **secured)).abort()
+
+    def ask() -> None:  # in a thread: in a notebook this one has a loop already
+        try:
+            asyncio.run(connected())
+            answer.put(None)
+        except BaseException as error:
+            answer.put(error)
+
+    Thread(target=ask, daemon=True).start()
+    try:
+        error = answer.get(timeout=CONNECTING)
+    except Empty:
+        raise TimeoutError(f"no answer within {CONNECTING:.0f} s") from None
+    if error is not None:
+        raise error
 
 
 def _pass_on(ours: Future, worker: str, theirs: distributed.Future) -> None:
