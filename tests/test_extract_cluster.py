@@ -466,10 +466,11 @@ def test_a_wrong_address_is_one_line(engine: str, store: Path) -> None:
     assert "nobody answers there; start it with: " in last_line(done.stderr)
 
 
+@pytest.mark.parametrize("engine", ["dask", "ray"])
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
-def test_what_is_no_scheduler_is_one_line(said: bytes, store: Path) -> None:
-    """Dask's own client waits for ever where nothing comes, and runs out of memory where anything does."""
-    pytest.importorskip("distributed")
+def test_what_is_no_scheduler_is_one_line(engine: str, said: bytes, store: Path) -> None:
+    """Dask's own client waits for ever where nothing comes, and runs out of memory where anything does; Ray's for minutes."""
+    pytest.importorskip("distributed" if engine == "dask" else "ray")
     taken: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -480,7 +481,7 @@ def test_what_is_no_scheduler_is_one_line(said: bytes, store: Path) -> None:
                     taken[-1].sendall(said)
 
         threading.Thread(target=answer, daemon=True).start()
-        words = ["--executor", "dask", "--address", f"127.0.0.1:{server.getsockname()[1]}"]
+        words = ["--executor", engine, "--address", f"127.0.0.1:{server.getsockname()[1]}"]
         done = processes.run("extract", *TINY, *words, "--cache-dir", str(store), TINY_BACKBONE="1")
     assert done.returncode == 1 and taken
     assert "Traceback" not in done.stderr

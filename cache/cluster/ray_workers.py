@@ -2,18 +2,27 @@
 
 import atexit
 import logging
+import os
 from concurrent.futures import Future, wait
 from functools import partial
 from threading import Thread
 from typing import Any
 
+import grpc
 import ray
 from ray import cloudpickle
 from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from onepass.cache.cluster import call
-from onepass.cache.cluster.workers import WorkerLostError, gone, listens, no_answer, settle
+from onepass.cache.cluster.workers import (
+    CONNECTING,
+    WorkerLostError,
+    gone,
+    listens,
+    no_answer,
+    settle,
+)
 from onepass.cache.commandline.signals import keep_signals
 
 cloudpickle.register_pickle_by_value(call)
@@ -28,7 +37,7 @@ class RayWorkers:
         self.where, self.start = f"ray at {address}", f"ray start --address {address}"
         self._ours = not ray.is_initialized()
         if self._ours:
-            if address != "auto" and not listens(address.removeprefix("ray://")):
+            if address != "auto" and not _answers(address.removeprefix("ray://")):
                 raise no_answer(self.where, "ray start --head")
             try:
                 with keep_signals():
@@ -102,3 +111,17 @@ class RayWorkers:
             self._dead.add(worker)
             error = WorkerLostError(worker)
         settle(ours, None if error else theirs.result(), error)
+
+
+def _answers(address: str) -> bool:
+    """Tell whether gRPC is spoken at HOST:PORT: Ray itself would ask anything else for minutes, and print what it asks."""
+    if not listens(address):
+        return False
+    if os.environ.get("RAY_USE_TLS") == "1":  # its keys are Ray's to read
+        return True
+    with grpc.insecure_channel(address) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=CONNECTING)
+        except grpc.FutureTimeoutError:
+            return False
+    return True
