@@ -80,7 +80,7 @@ def test_the_cache_needs_h5py_and_numpy_only() -> None:
         foreign = imported(path) - set(sys.stdlib_module_names) - {"cache"}
         allowed = {"h5py", "numpy", "pydantic"}
         if path.parent.name == "cluster":
-            allowed |= {"cloudpickle", "distributed", "joblib", "ray"}
+            allowed |= {"cloudpickle", "grpc", "distributed", "joblib", "ray"}
         allowed |= {"tracking.py": {"tensorboard", "mlflow"}, "keras_settings.py": {"keras"}}.get(
             path.name, set()
         )
