@@ -221,9 +221,9 @@ class _Members(Mapping[str, tuple[int | str, ...]]):
         said, when = attrgetter(*self.SAID), attrgetter("date_time")
         self.said = np.fromiter(map(said, infos), np.dtype((np.int64, len(self.SAID))), len(infos))
         self.when = np.fromiter(map(when, infos), np.dtype((np.int16, 6)), len(infos))
-        begins = np.unique(self.said[:, 0])
-        following = np.append(begins[1:], archive.start_dir)
-        self.ends = following[np.searchsorted(begins, self.said[:, 0])]
+        places = self.said[:, self.SAID.index("header_offset")]
+        begins = np.unique(places)
+        self.ends = np.append(begins[1:], archive.start_dir)[np.searchsorted(begins, places)]
         # A name that was cut at a NUL, say: zipfile compares it as it stood in the directory.
         self.stood = {i.filename: i.orig_filename for i in infos if i.filename != i.orig_filename}
         archive.filelist.clear()

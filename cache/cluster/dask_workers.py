@@ -4,7 +4,6 @@ import asyncio
 import logging
 from concurrent.futures import Future
 from functools import partial
-from queue import Empty, Queue
 from threading import Thread
 from typing import Any
 
@@ -36,9 +35,7 @@ class DaskWorkers:
         try:
             _shake_hands(address)
             self._client = distributed.Client(address, timeout=CONNECTING, set_as_default=False)
-        except (
-            Exception
-        ) as error:  # what is no scheduler answers anything, so that anything is raised
+        except (OSError, ValueError) as error:
             raise no_answer(self.where, "dask scheduler") from error
         self._flying: dict[Future, tuple[str, distributed.Future]] = {}
 
@@ -76,29 +73,27 @@ def _shake_hands(address: str) -> None:
     """Connect as a client does, which of what is no scheduler would be left half made, or wait for ever.
 
     Raises:
-        TimeoutError: Nothing came.
-        Exception: Something came that is no scheduler's.
+        ConnectionError: Nothing came, or something that is no scheduler's.
     """
     secured = distributed.Security().get_connection_args("client")
-    answer: Queue[BaseException | None] = Queue()
+    answer: Future = Future()
 
     async def connected() -> None:
         (await connect(address, timeout=CONNECTING, **secured)).abort()
 
     def ask() -> None:  # in a thread: in a notebook this one has a loop already
         try:
-            asyncio.run(connected())
-            answer.put(None)
+            settle(answer, asyncio.run(connected()))
         except BaseException as error:
-            answer.put(error)
+            settle(answer, error=error)
 
     Thread(target=ask, daemon=True).start()
     try:
-        error = answer.get(timeout=CONNECTING)
-    except Empty:
-        raise TimeoutError(f"no answer within {CONNECTING:.0f} s") from None
-    if error is not None:
-        raise error
+        answer.result(CONNECTING)
+    except (
+        Exception
+    ) as error:  # of anything that is read as a scheduler's words, anything is raised
+        raise ConnectionError("no scheduler answers") from error
 
 
 def _pass_on(ours: Future, worker: str, theirs: distributed.Future) -> None:
