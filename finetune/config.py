@@ -46,7 +46,9 @@ class FinetuneConfig(RunsConfig):
 
     dataset: str = flag(help="name of a prepared data set")
     from_: str = flag(
-        "auto", "the leaderboard's winner, or the best probe of BACKBONE@SIZE", metavar="KEY"
+        "auto",
+        "the leaderboard's winner, the best probe of BACKBONE@SIZE, or the network of a finished run, DATASET/RUN",
+        metavar="KEY",
     )
     recipe: str = flag("default", "how to train", choices=tuple(RECIPES))
     epochs: int | None = flag(

@@ -43,7 +43,7 @@ ANOTHER = "give this run a name of its own with --run NAME"
 
 
 def run_finetune(config: FinetuneConfig, stop: StopRequest | None = None) -> FinetuneResult:
-    """Train backbone and head end to end, starting from the chosen probe.
+    """Train backbone and head end to end, starting from the chosen probe, or from an earlier run's network.
 
     Epochs are chosen on the selection split, which is not trained on (`--no-select` trains on all rows
     and chooses nothing); the start is a candidate like any epoch. The validation split is scored once at
@@ -51,8 +51,8 @@ def run_finetune(config: FinetuneConfig, stop: StopRequest | None = None) -> Fin
     `--epochs 0` the run is the probe, as a network.
 
     Raises:
-        MissingFileError: There is no data set, leaderboard or probe to start from.
-        StaleError: The leaderboard was made from another state of the data set, or the features were.
+        MissingFileError: There is no data set, leaderboard, probe or run to start from.
+        StaleError: The leaderboard was made from another state of the data set, or the features or that run were.
         InvalidInputError: The run's folder holds a run of another configuration.
         LockedError: Another process trains in it.
         DivergedError: The loss is no longer a number.
@@ -115,6 +115,8 @@ def _trained(session: Session, folder: Path, stop: StopRequest) -> FinetuneResul
 
 
 def _name(session: Session) -> str:
+    if session.start.run:
+        return f"{session.start.run.short}-continued"
     recipe = session.config.recipe if session.recipe.epochs else "probe"
     ending = f"{recipe}-from-scratch" if session.start.random else recipe
     return f"{str(session.start.key).replace('/', '_')}-{ending}"

@@ -112,6 +112,59 @@ def test_training_starts_as_the_probe_and_learns(whole: dict) -> None:
     assert whole["val_interval"][0] <= whole["val_top1"] <= whole["val_interval"][1]
 
 
+def test_a_run_goes_on_from_the_network_of_a_finished_one(
+    places: tuple[Path, Path], whole: dict
+) -> None:
+    """What was trained is not trained again: the start is what the earlier run kept, to the last image."""
+    words = (*TRAIN[:-3], "--from", whole["run"], "--json", "--learning-rate", "1e-4")
+    done = run(places, *words, "--epochs", "1")
+    on = result_of(done)
+    assert on["start"] == "digits/whole (tiny@32)" and "goes on from its network" in done.stderr
+    assert on["warm_start_difference"] <= 1e-5
+    assert on["start_selection"]["accuracy"] == whole["selection_top1"]
+    assert on["probe"] == whole["probe"] and on["run"] == "digits/whole-continued"
+    assert on["history"][0]["loss"] < whole["history"][0]["loss"]
+    kept = [unpack_arrays((places[1] / "digits" / "finetune" / name / "weights.npz").read_bytes())
+            for name in ("whole", "whole-continued")]  # fmt: skip
+    assert (on["kept_epochs"] == [0]) == all(
+        np.array_equal(kept[0][n], kept[1][n]) for n in kept[0]
+    )
+    again = result_of(run(places, *words, "--epochs", "1"))
+    assert again["val_top1"] == on["val_top1"]
+
+
+def test_frozen_layers_of_an_earlier_run_are_not_kept_as_those_of_the_backbone(
+    places: tuple[Path, Path], whole: dict
+) -> None:
+    words = (*TRAIN[:-3], "--from", whole["run"], "--json", "--unfreeze", "last:1", "--epochs", "1")
+    done = run(places, *words, "--run", "upper")
+    assert done.returncode == DONE, done.stderr
+    assert "computed in each step: digits/whole trained their weights" in done.stderr
+
+
+def test_a_run_that_learnt_the_selection_split_chooses_nothing_there(
+    places: tuple[Path, Path], whole: dict
+) -> None:
+    words = (*TRAIN, "--epochs", "1", "--batch", "32")
+    result_of(run(places, *words, "--no-select", "--run", "all-rows"))
+    after = (*TRAIN[:-3], "--json", "--epochs", "1", "--run", "after", "--from")
+    for flags, expected in (
+        (["digits/all-rows"], "trained on the selection split too"),
+        (["digits/nothing"], "finished ones: all-rows"),
+        ([whole["run"], "--weights", "none"], "has weights of its own"),
+        ([whole["run"], "--recipe", "de2020-dense2"], "before its head"),
+        ([whole["run"], "--epochs", "0"], "no run to go on from"),
+    ):
+        done = run(places, *after, *flags)
+        assert done.returncode in (1, 2) and expected in done.stderr, done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1 or done.returncode == 2, done.stderr
+    assert not (places[1] / "digits" / "finetune" / "after").exists()
+    gone = places[1] / "digits" / "finetune" / "all-rows" / "weights.npz"
+    gone.unlink()
+    done = run(places, *after, "digits/all-rows", "--no-select")
+    assert done.returncode == 1 and str(gone) in done.stderr and "Traceback" not in done.stderr
+
+
 def test_a_probe_of_several_views_is_a_start_fitted_on_all_of_them(
     places: tuple[Path, Path],
 ) -> None:

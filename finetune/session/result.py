@@ -18,9 +18,9 @@ class FinetuneResult(Artifact):
     Attributes:
         run: DATASET/RUN, as `onepass predict` takes it.
         folder: Where everything of the run lies; the file holds its name only.
-        start: Features and head that it started from.
-        warm_start_difference: Largest difference of a logit from the probe's before step 1; None where
-            the head started at random.
+        start: Features and head that it started from, or the earlier run and its features.
+        warm_start_difference: Largest difference of a logit before step 1 from the probe's, or the earlier run's;
+            None where the head started at random.
         history: One row per finished epoch.
         stopped: Why training stopped before its end; "" if it did not.
         probe_top1: Accuracy of the frozen probe on the validation split, 0 … 1.

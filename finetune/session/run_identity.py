@@ -57,6 +57,8 @@ class RunIdentity:
         seed: Of the order, the augmentation and the dropout.
         metric: What epochs are chosen by.
         class_weight: "balanced" where the images of each class count the same in the loss, else "none".
+        from_run: DATASET/RUN of the run whose network it goes on from; "" where it starts from the probe.
+        from_weights: Digest (hex) of that network's weights; "" likewise.
     """
 
     dataset: str
@@ -71,6 +73,8 @@ class RunIdentity:
     seed: int
     metric: str = "top1"
     class_weight: str = "none"
+    from_run: str = ""
+    from_weights: str = ""
 
     @property
     def digest(self) -> str:
@@ -79,6 +83,8 @@ class RunIdentity:
         for fields, name, usual in (
             (value, "metric", "top1"),
             (value, "class_weight", "none"),
+            (value, "from_run", ""),
+            (value, "from_weights", ""),
             (value["recipe"], "first_size", 1.0),
         ):
             if fields[name] == usual:
@@ -120,8 +126,8 @@ class RunConfig(Artifact):
         class_ids: Its classes.
     """
 
-    FORMAT: ClassVar[int] = 4
-    SAME_SINCE: ClassVar[int] = 2  # no images and classes; format 3: no class weights
+    FORMAT: ClassVar[int] = 5  # 2 had no images and classes, 3 no class weights, 4 no run before
+    SAME_SINCE: ClassVar[int] = 2
 
     identity: RunIdentity
     made_by: MadeBy

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.base import clone
 
 from onepass.cache.errors import InvalidInputError, UsageError
+from onepass.cache.provenance import digest_file
 from onepass.classify.heads.class_weight import class_weights
 from onepass.classify.metrics import Metric, find_metric
 from onepass.classify.protocol.evaluate import find_positive, protocol_rows
@@ -25,12 +26,14 @@ from onepass.finetune.config import AUTO, FinetuneConfig
 from onepass.finetune.recipes import Recipe
 from onepass.finetune.session.checkpoint import load_variables, save_variables
 from onepass.finetune.session.run_identity import CONFIG, RunConfig, RunIdentity
+from onepass.finetune.session.runs import FinishedRun
 from onepass.finetune.session.start import Start, choose_start
 from onepass.finetune.training import hosts
 from onepass.finetune.training.batches import Examples
 from onepass.finetune.training.frozen_rows import FrozenRows, open_frozen_rows
+from onepass.finetune.training.inference import WEIGHTS, load_weights
 from onepass.finetune.training.loop import Training
-from onepass.finetune.training.model import Classifier, assemble, warm_start
+from onepass.finetune.training.model import Classifier, assemble, compare_logits, warm_start
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +64,7 @@ class Session:
     Attributes:
         config: What was asked for.
         dataset: The data set.
-        start: The probe that it starts from.
+        start: The probe, or the network of a run, that it starts from.
         rows: Which rows it may look at: the protocol's own split, with the probe's seed. With
             `--select` the selection rows are neither trained on nor seen by the head; without an
             epoch there is nothing to choose, and the head is the stored probe.
@@ -106,18 +109,19 @@ class Session:
     @property
     def identity(self) -> RunIdentity:
         """What the course of the training depends on."""
-        config = self.config
+        config, run = self.config, self.start.run
         return RunIdentity(
             dataset=config.dataset, dataset_digest=self.dataset.digest, probe=self.start.probe.id,
             features=self.start.key.recipe(), recipe=self.recipe, unfreeze=config.unfreeze,
             select=config.select, rows=config.rows, weights=config.weights, seed=config.seed,
             metric=self.metric.name, class_weight=config.class_weight,
+            from_run=run.name if run else "", from_weights=digest_file(run.folder / WEIGHTS) if run else "",
         )  # fmt: skip
 
     @property
     def head_at_random(self) -> bool:
         """Whether the head starts from random weights."""
-        return self.start.random or bool(self.recipe.hidden)
+        return self.start.run is None and (self.start.random or bool(self.recipe.hidden))
 
     def with_config(self, config: FinetuneConfig) -> "Session":
         """Return the session of other flags, on the same data set, from the same start."""
@@ -140,15 +144,17 @@ class Session:
             StaleError: They are others than they were.
         """
         fitted = self.folder is not None and (self.folder / START).exists()
-        if self.rows.selection is not None and not self.head_at_random and not fitted:
+        needed = self.start.run is None and not self.head_at_random and not fitted
+        if self.rows.selection is not None and needed:
             inputs_of(self.config.store, self.dataset, self.start.probe)
 
     def build(self) -> Classifier:
         """Build the network that the probe's features came from, with a head of its shape."""
         key, config = self.start.key, self.config
+        weights = weights_named("none" if self.start.run else config.weights)
         extractor = build_extractor(
             find_backbone(key.backbone), key.size, self.dataset.pixels.shape[1:],
-            [(key.layer, key.pooling)], weights=WeightsChoice(weights_named(config.weights), seed=config.seed),
+            [(key.layer, key.pooling)], weights=WeightsChoice(weights, seed=config.seed),
             precision=default_precision(),
         )  # fmt: skip
         classes = len(self.dataset.class_ids)
@@ -191,7 +197,12 @@ class Session:
         )  # fmt: skip
 
     def warm(self, classifier: Classifier) -> float | None:
-        """Give the head the probe's weights, if it can have them; return how far the logits are apart."""
+        """Give the network the weights that it starts with; return how far its logits are from the start's.
+
+        Of a probe that is the head, if it can have them; None where it cannot.
+        """
+        if self.start.run:
+            return self._continue(self.start.run, classifier)
         if self.head_at_random:
             why = "random weights" if self.start.random else "dense layers before the head"
             log.info(f"{self.start.text}: the head starts at random ({why})")
@@ -203,6 +214,18 @@ class Session:
         alike = engine.precision == numbers
         of = "" if alike else f" on vectors in {numbers}; its own are of {engine}"
         log.info(f"{self.start.text}: warm start differs from the probe by at most {apart:.1g}{of}")
+        self._try_first_size(classifier)
+        return apart
+
+    def _continue(self, run: FinishedRun, classifier: Classifier) -> float:
+        """Give the network the weights of an earlier run, and prove that its logits are that run's."""
+        load_weights(classifier, run.folder / WEIGHTS)
+        expected, rows = run.logits("val")
+        few = slice(CHECKED)
+        step = compile_step(classifier.predictor, len(rows[few]))
+        logits = np.asarray(step(np.asarray(self.dataset.pixels[rows[few]]))[0], np.float32)
+        apart = compare_logits(logits, expected[few], f"{run.name}'s")
+        log.info(f"{self.start.text}: goes on from its network (logits equal within {apart:.1g})")
         self._try_first_size(classifier)
         return apart
 
@@ -274,10 +297,11 @@ def open_session(config: FinetuneConfig) -> Session:
     dataset = open_dataset(config.store, config.dataset)
     start = choose_start(config, dataset)
     session = Session(config, dataset, start, _choose_rows(config, dataset, start))
-    if not session.recipe.epochs and (session.head_at_random or config.learning_rate == AUTO):
+    random_or_run = session.head_at_random or start.run is not None
+    if not session.recipe.epochs and (random_or_run or config.learning_rate == AUTO):
         raise UsageError(
             "--epochs 0: makes the probe a network and trains nothing; expected no --weights none, no "
-            "dense layers before the head and no --learning-rate auto"
+            "dense layers before the head, no --learning-rate auto and no run to go on from"
         )
     return session
 

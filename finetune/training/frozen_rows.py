@@ -172,6 +172,8 @@ def _obstacle(trainer: Trainer, recipe: Recipe, start: Start) -> str:
         return "first_size: the images grow from epoch to epoch"
     if start.random:
         return "their weights are random"
+    if start.run:
+        return f"{start.run.name} trained their weights"
     if trainer.frozen is None:
         return "there is no layer below the trained ones through which everything passes"
     if on_accelerator():

@@ -23,6 +23,7 @@ from onepass.finetune.training.model import Classifier, assemble
 
 BATCH = 64
 WEIGHTS = "weights.npz"  # of a finished run, in its folder
+TRAIN_AGAIN = "delete result.json beside it and run the finetune command of the run again"
 
 
 def predict_logits(
@@ -78,7 +79,7 @@ def restore(folder: Path, identity: RunIdentity, dataset: ImageDataset) -> Class
         len(dataset.class_ids),
         identity.recipe,
         identity.unfreeze,
-        "delete result.json beside it and run the finetune command of the run again",
+        TRAIN_AGAIN,
     )
 
 
@@ -123,8 +124,22 @@ def restore_network(
         [(start.layer, start.pooling)], weights=WeightsChoice("none"),
     )  # fmt: skip
     classifier = assemble(extractor, classes, recipe, which=unfreeze)
+    load_weights(classifier, path, mend)
+    return classifier
+
+
+def load_weights(classifier: Classifier, path: Path, mend: str = TRAIN_AGAIN) -> None:
+    """Give a network the weights of a finished run of its shape.
+
+    Args:
+        classifier: As built.
+        path: The weights.
+        mend: What the user is to do about weights that cannot be read.
+
+    Raises:
+        CorruptFileError: The weights are missing, damaged, not finite or of another network.
+    """
     named = named_variables(classifier.predictor)
     load_variables(path, {"model": named}, mend)
     if not all_finite(named):
         raise CorruptFileError(f"{path}: expected finite weights, received NaN or Inf; {mend}")
-    return classifier

@@ -256,10 +256,24 @@ def warm_start(
     vectors, logits = (
         np.asarray(found, np.float32) for found in compile_step(both, len(pixels))(pixels)
     )
-    apart = float(np.abs(logits - (vectors @ weights + bias)).max())
+    return compare_logits(logits, vectors @ weights + bias, "the probe's")
+
+
+def compare_logits(logits: np.ndarray, expected: np.ndarray, whose: str) -> float:
+    """Return the largest difference between a warm-started network's logits (n, K) and those expected.
+
+    Args:
+        logits: Its own.
+        expected: Of what it was started from.
+        whose: These are, for the message.
+
+    Raises:
+        InvalidInputError: The difference is above `SAME`.
+    """
+    apart = float(np.abs(logits - expected).max())
     allowed = (SAME_ON_ACCELERATOR if on_accelerator() else SAME) * max(1.0, np.abs(logits).max())
     if not apart <= allowed:
         raise InvalidInputError(
-            f"warm start: logits differ from the probe's by {apart:.2g} (allowed {allowed:.2g})"
+            f"warm start: logits differ from {whose} by {apart:.2g} (allowed {allowed:.2g})"
         )
     return apart
