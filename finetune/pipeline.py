@@ -184,7 +184,7 @@ def _result(
         selection_rows=0 if rows.selection is None else len(rows.selection),
         images_per_second=training.images_per_second, devices=tuple(training.devices),
         gpu_use=training.use.mean, probe=start.probe.id, start_selection=training.start,
-        test_rows=len(session.dataset.rows("test")),
+        test_rows=len(session.dataset.rows("test")), from_run=start.run.name if start.run else "",
     )  # fmt: skip
 
 

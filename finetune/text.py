@@ -70,14 +70,15 @@ def train_text(result: "FinetuneResult") -> str:
 
 
 def _next(result: "FinetuneResult") -> str:
-    """Return the command that uses what is better: the network, or the probe that it started from."""
+    """Return the command that uses what is better: the network, or what it started from."""
     if result.settings and not result.settings.epochs:
         return onepass_command("predict", "export", result.run)
     probe = "/".join(
         filter(None, (_dataset(result), result.probe))
     )  # else the leaderboard's winner
     split = "test" if result.test_rows else "val"
-    return onepass_command("predict", probe if result.no_better else result.run, "--split", split)
+    network = result.from_run if result.from_run and result.kept_start else result.run
+    return onepass_command("predict", probe if result.no_better else network, "--split", split)
 
 
 def _dataset(result: "FinetuneResult") -> str:

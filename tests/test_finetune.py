@@ -147,9 +147,11 @@ def test_a_run_that_learnt_the_selection_split_chooses_nothing_there(
 ) -> None:
     words = (*TRAIN, "--epochs", "1", "--batch", "32")
     result_of(run(places, *words, "--no-select", "--run", "all-rows"))
+    result_of(run(places, *words, "--epochs", "0", "--run", "as-network"))
     after = (*TRAIN[:-3], "--json", "--epochs", "1", "--run", "after", "--from")
     for flags, expected in (
-        (["digits/all-rows"], "trained on the selection split too"),
+        (["digits/all-rows"], "learnt from the selection split too"),
+        (["digits/as-network"], "learnt from the selection split too"),  # its head did
         (["digits/nothing"], "finished ones: all-rows"),
         ([whole["run"], "--weights", "none"], "has weights of its own"),
         ([whole["run"], "--recipe", "de2020-dense2"], "before its head"),

@@ -42,6 +42,11 @@ def test_a_drop_is_called_a_drop(gain: float, p: float, words: str) -> None:
         ({"val_top1": 0.8}, "onepass predict birds/ridge-1 --split val"),
         ({"kept_epochs": (0,)}, "onepass predict birds/ridge-1 --split val"),
         ({"kept_epochs": (0, 1)}, "onepass predict birds/a --split val"),  # a mean of both
+        (
+            {"kept_epochs": (0,), "from_run": "birds/first"},
+            "onepass predict birds/first --split val",
+        ),
+        ({"val_top1": 0.8, "from_run": "birds/first"}, "onepass predict birds/ridge-1 --split val"),
         ({"val_top1": 0.8, "probe": ""}, "onepass predict birds --split val"),  # an early result
         (
             {"settings": replace(RECIPES["default"], epochs=0), "kept_epochs": (0,), "history": ()},
@@ -58,7 +63,7 @@ def test_a_result_of_format_1_opens(tmp_path: Path) -> None:
     from onepass.cache.artifacts import to_json
     from onepass.cache.files import write_json
 
-    later = ("probe", "start_selection", "test_rows")
+    later = ("probe", "start_selection", "test_rows", "from_run")
     value = {name: field for name, field in to_json(RESULT).items() if name not in later}
     write_json(tmp_path / "result.json", {"format": 1, **value})
     assert FinetuneResult.read(tmp_path / "result.json") == replace(RESULT, probe="")
@@ -77,9 +82,13 @@ def test_the_start_is_a_candidate_like_any_epoch() -> None:
 
 
 def test_the_page_draws_the_start_as_epoch_0() -> None:
+    from onepass.cache.made_by import MadeBy
+    from onepass.finetune.session.run_identity import RunConfig, RunIdentity
     from onepass.finetune.session.runs import Run
     from onepass.report.figures.learning import learning_figures
 
     result = replace(RESULT, start_selection=SelectionScore(0.875, 0.25))
-    accuracy, loss = learning_figures([Run(Path("a"), None, result)])  # type: ignore[arg-type]
+    identity = RunIdentity("d", "0", "p", {}, RECIPES["default"], "all", True, 0, "imagenet", 0)
+    config = RunConfig(identity, MadeBy.now())
+    accuracy, loss = learning_figures([Run(Path("a"), config, result)])
     assert ("a", "selection", 0, 87.5) in accuracy.rows and ("a", "selection", 0, 0.25) in loss.rows

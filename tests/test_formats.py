@@ -46,6 +46,7 @@ EARLIER: dict[tuple[str, int], Callable[[Value], Value] | str] = {
     ("FigureIndex", 0): lambda value: value["figures"],
     ("FinetuneResult", 0): "test_finetune_artifacts.py: test_runs_made_before_the_format_had_a_number_still_open",
     ("FinetuneResult", 1): "test_finetune_text.py: test_a_result_of_format_1_opens",
+    ("FinetuneResult", 2): without("from_run"),
     ("Inspection", 1): lambda value: {**value, "path": "inspection.json"},
     ("Labels", 0): lambda value: value,
     **{
@@ -62,6 +63,7 @@ EARLIER: dict[tuple[str, int], Callable[[Value], Value] | str] = {
     ("RunConfig", 1): without("contents", "class_ids", "found"),
     ("RunConfig", 2): without("contents", "class_ids"),
     ("RunConfig", 3): "test_finetune_class_weight.py: test_it_belongs_to_what_a_run_is_and_runs_from_before_stay_what_they_are",
+    ("RunConfig", 4): without("identity.from_run", "identity.from_weights"),
     ("RunErrors", 0): lambda value: value,
     ("ShortRun", 0): lambda value: value,
     ("Transferability", 1): lambda value: {**value, "path": "transferability.json", "ran": 4},

@@ -102,10 +102,14 @@ def test_a_grid_of_several_hyper_parameters_is_no_curve() -> None:
     assert search_figures([probe("a", 8, 0.5, trials=grid)]) == []
 
 
-def run(*history: EpochRow, name: str = "r") -> Run:
-    recipe = Recipe(epochs=2, batch=32, learning_rate=1e-5)
-    identity = RunIdentity("d", "0", "p", {}, recipe, "all", True, 0, "imagenet", 0)
-    result = FinetuneResult("d/r", Path("r"), "a@8", None, history, "", 0.6, 0.65)
+def run(
+    *history: EpochRow, name: str = "r", from_run: str = "", val_top1: float = 0.65, hidden: int = 0
+) -> Run:
+    recipe = Recipe(epochs=2, batch=32, learning_rate=1e-5, hidden=(hidden,) if hidden else ())
+    identity = RunIdentity(
+        "d", "0", "p", {}, recipe, "all", True, 0, "imagenet", 0, from_run=from_run
+    )
+    result = FinetuneResult(f"d/{name}", Path(name), "a@8", None, history, "", 0.6, val_top1)
     return Run(Path(name), RunConfig(identity, MadeBy.now()), result)
 
 
@@ -127,6 +131,31 @@ def test_learning_curves_of_several_runs_name_them() -> None:
     assert {r["split"] for r in columns(accuracy)} == {"training", "validation"}
     texts = {text.get_text() for text in loss.drawing.canvas.findobj(Text)}
     assert {"a · training", "b · training"} <= texts
+
+
+def test_a_learning_curve_begins_where_its_run_began() -> None:
+    """With the probe, with the run that it goes on from, and nowhere where the head was random."""
+    row = EpochRow(1, 1.0, 0.8, 1.0)
+    runs = [
+        run(row, name="a"),
+        run(row, name="b", from_run="d/a", val_top1=0.7),
+        run(row, name="c", hidden=8),
+    ]
+    accuracy, _ = learning_figures(runs)
+    found = [
+        (r["run"], r["epoch"], r["top-1 (%)"])
+        for r in columns(accuracy)
+        if r["split"] == "validation"
+    ]
+    assert found == [
+        ("a", 0, 60.0),
+        ("a", 1, 65.0),
+        ("b", 0, 65.0),
+        ("b", 1, pytest.approx(70.0)),
+        ("c", 1, 65.0),
+    ]
+    (alone, _) = learning_figures([run(row, name="b", from_run="d/gone")])
+    assert [r["epoch"] for r in columns(alone) if r["split"] == "validation"] == [1]
 
 
 def test_comparison_is_ordered_and_says_whose_results_they_are() -> None:

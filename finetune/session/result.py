@@ -45,10 +45,13 @@ class FinetuneResult(Artifact):
         start_selection: How the network did on the selection split before step 1; None where that did
             not count.
         test_rows: How many images the data set has to be predicted; 0 in results of an early version.
+        from_run: DATASET/RUN of the run whose network it went on from; "" where it started from the probe.
     """
 
-    FORMAT: ClassVar[int] = 2
-    SAME_SINCE: ClassVar[int] = 1  # which did not know its probe, and did not evaluate the start
+    FORMAT: ClassVar[int] = (
+        3  # 1 did not know its probe, and did not evaluate the start; 2 had no run before
+    )
+    SAME_SINCE: ClassVar[int] = 1
 
     run: str
     folder: Path
@@ -77,6 +80,7 @@ class FinetuneResult(Artifact):
     probe: str = ""
     start_selection: SelectionScore | None = None
     test_rows: int = 0
+    from_run: str = ""
 
     def _repr_html_(self) -> str:
         from onepass.finetune.text import train_text
@@ -95,8 +99,11 @@ class FinetuneResult(Artifact):
 
     @property
     def no_better(self) -> bool:
-        """Whether its probe is the model to use: no epoch did better, or validation says it is worse."""
-        return self.kept_start or (self.gain or 0.0) < 0
+        """Whether its probe is the model to use: no epoch did better, or validation says it is worse.
+
+        The start of a run that went on from another is that one's network, not the probe.
+        """
+        return (self.kept_start and not self.from_run) or (self.gain or 0.0) < 0
 
     @classmethod
     def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:

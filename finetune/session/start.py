@@ -87,9 +87,9 @@ def _start_of_run(config: FinetuneConfig, board: Leaderboard, dataset: ImageData
         raise UsageError(
             f"--weights {config.weights}: {run.name} has weights of its own; leave it out"
         )
-    if config.select and not before.select:
+    if config.select and not (before.select and before.recipe.epochs):
         raise InvalidInputError(
-            f"{run.name}: was trained on the selection split too, so nothing can be chosen there any more; "
+            f"{run.name}: learnt from the selection split too, so nothing can be chosen there any more; "
             "go on with --no-select, or from a run that held it out"
         )
     if config.recipe_for(dataset.record.symmetries).hidden != before.recipe.hidden:

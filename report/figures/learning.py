@@ -1,6 +1,6 @@
 """Learning curves of fine-tuning."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ class Curve:
     Attributes:
         run: Name of the run.
         split: One of SPLITS.
-        points: (epoch, value); epoch 0 is the frozen probe.
+        points: (epoch, value); epoch 0 is what the run started from.
     """
 
     run: str
@@ -31,12 +31,13 @@ class Curve:
 def learning_figures(runs: Sequence[Run]) -> list[Figure]:
     """Return accuracy and loss by epoch of the latest finished runs.
 
-    The validation split is scored twice only: for the frozen probe, and for the finished network. At
-    epoch 0 the selection split is scored by the network before its first step, whose head is the probe's
-    fitted without that split.
+    The validation split is scored twice only: for the frozen probe, or the network of the run that it goes
+    on from, and for the finished network. At epoch 0 the selection split is scored by the network before its
+    first step; of a probe it has the head, fitted without that split.
     """
+    before = {run.result.run: run.result.val_top1 for run in runs if run.result}
     shown = [run for run in runs if run.result and run.result.history][-MOST:]
-    accuracy = [curve for run in shown for curve in _accuracies(run)]
+    accuracy = [curve for run in shown for curve in _accuracies(run, _start_top1(run, before))]
     loss = [curve for run in shown for curve in _losses(run)]
     return [
         _figure(curves, *words)
@@ -48,7 +49,22 @@ def learning_figures(runs: Sequence[Run]) -> list[Figure]:
     ]
 
 
-def _accuracies(run: Run) -> list[Curve]:
+def _start_top1(run: Run, before: Mapping[str, float | None]) -> float | None:
+    """Return the validation accuracy of what a run started from; None where that is not known.
+
+    Args:
+        run: Finished.
+        before: Of runs by their name, DATASET/RUN.
+    """
+    result = run.result
+    assert result is not None
+    if run.identity.from_run:
+        return before.get(run.identity.from_run)
+    head_at_random = result.from_scratch or bool(run.identity.recipe.hidden)
+    return None if head_at_random else result.probe_top1
+
+
+def _accuracies(run: Run, start_top1: float | None) -> list[Curve]:
     result = run.result
     assert result is not None
     training = [(float(row.epoch), 100 * row.accuracy) for row in result.history]
@@ -59,7 +75,7 @@ def _accuracies(run: Run) -> list[Curve]:
         for row in result.history
         if row.selection_accuracy is not None
     ]
-    validation = [(0.0, 100 * result.probe_top1)]
+    validation = [] if start_top1 is None else [(0.0, 100 * start_top1)]
     if result.val_top1 is not None:
         validation.append((float(len(result.history)), 100 * result.val_top1))
     return _known(run, training, selection, validation)
