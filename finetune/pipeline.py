@@ -28,7 +28,7 @@ from onepass.finetune.session.run_identity import (
     record_run,
     refuse_other,
 )
-from onepass.finetune.session.runs import logits_path, open_run
+from onepass.finetune.session.runs import logits_path, open_run, record_learnt_from
 from onepass.finetune.session.session import Session, open_session
 from onepass.finetune.training import hosts
 from onepass.finetune.training.inference import WEIGHTS, predict_logits, save_logits
@@ -87,6 +87,7 @@ def _trained(session: Session, folder: Path, stop: StopRequest) -> FinetuneResul
     session, found = _with_rate(session)
     classifier = session.build()
     if hosts.first():
+        record_learnt_from(folder, session.learnt_from)
         record_run(folder, session.identity, found, session.dataset)
     apart = session.warm(classifier)
     _log_layers(session, classifier)
@@ -116,7 +117,7 @@ def _trained(session: Session, folder: Path, stop: StopRequest) -> FinetuneResul
 
 def _name(session: Session) -> str:
     if session.start.run:
-        return f"{session.start.run.short}-continued"
+        return f"{session.start.run.name}-continued"
     recipe = session.config.recipe if session.recipe.epochs else "probe"
     ending = f"{recipe}-from-scratch" if session.start.random else recipe
     return f"{str(session.start.key).replace('/', '_')}-{ending}"
@@ -184,7 +185,7 @@ def _result(
         selection_rows=0 if rows.selection is None else len(rows.selection),
         images_per_second=training.images_per_second, devices=tuple(training.devices),
         gpu_use=training.use.mean, probe=start.probe.id, start_selection=training.start,
-        test_rows=len(session.dataset.rows("test")), from_run=start.run.name if start.run else "",
+        test_rows=len(session.dataset.rows("test")), from_run=start.run.full_name if start.run else "",
     )  # fmt: skip
 
 

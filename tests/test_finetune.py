@@ -13,7 +13,9 @@ import numpy as np
 import processes
 import pytest
 from classify_store import write_features
+from PIL import Image
 from sklearn.base import clone
+from sklearn.datasets import load_digits
 
 import onepass
 from onepass.cache.arrays import unpack_arrays
@@ -27,6 +29,18 @@ from onepass.finetune.augmentation import draw_order
 from onepass.finetune.recipes import RECIPES
 
 SIZE = 32
+
+
+def digit_pictures(folder: Path, count: int) -> tuple[list[Path], list[int]]:
+    """Write some of the digits as PNG files; return these and what they show."""
+    digits = load_digits()
+    folder.mkdir()
+    paths = [folder / f"{n:03}.png" for n in range(count)]
+    for path, pixels in zip(paths, digits.images, strict=False):
+        Image.fromarray((pixels * 15.9).astype(np.uint8)).save(path)
+    return paths, digits.target[:count].tolist()
+
+
 pytestmark = pytest.mark.slow
 
 
@@ -165,6 +179,46 @@ def test_a_run_that_learnt_the_selection_split_chooses_nothing_there(
     gone.unlink()
     done = run(places, *after, "digits/all-rows", "--no-select")
     assert done.returncode == 1 and str(gone) in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_run_goes_on_after_the_data_set_grew(places: tuple[Path, Path], tmp_path: Path) -> None:
+    """With more images and a label put right; what it learnt from is neither chosen nor validated on."""
+    places, table = (tmp_path / "store", tmp_path / "runs"), tmp_path / "digits.csv"
+    pictures, labels = digit_pictures(tmp_path / "pictures", 400)
+
+    def prepare(count: int, splits: tuple[str, ...] = ("",)) -> None:
+        rows = [f"{pictures[n]},{labels[n]},{splits[n % len(splits)]}" for n in range(count)]
+        table.write_text("\n".join(["image,label,split", *rows]) + "\n")
+        done = run(places, "data", "prepare", str(table), "--name", "d")
+        assert done.returncode == 0, done.stderr
+        words = ("--dataset", "d", "--backbone", "tiny", "--size", str(SIZE))
+        assert run(places, "extract", *words).returncode == 0
+        assert run(places, "classify", "--dataset", "d", "--head", "ridge").returncode == 0
+
+    prepare(300)
+    words = ("finetune", "--dataset", "d", "--epochs", "1", "--batch", "16", "--json")
+    first = result_of(run(places, *words, "--run", "first"))
+    labels[0] = (labels[0] + 1) % 10
+    prepare(400)
+    done = run(places, *words, "--run", "second", "--from", "d/first")
+    second = result_of(done)
+    assert second["from_run"] == "d/first" and second["warm_start_difference"] is None
+    assert "d/first learnt from the state" in done.stderr and "100 images" in done.stderr
+    assert second["trained_rows"] > first["trained_rows"]
+    dataset = open_dataset(places[0], "d")
+    folder = places[1] / "d" / "finetune"
+    seen = {name: {bytes(c) for c in unpack_arrays((folder / name / "learnt_from.npz").read_bytes())["content"]}
+            for name in ("first", "second")}  # fmt: skip
+    assert len(seen["first"]) == first["trained_rows"] and seen["first"] < seen["second"]
+    chosen_on = unpack_arrays((folder / "second" / "selection_logits.npz").read_bytes())["rows"]
+    for rows in (chosen_on, dataset.rows("val")):
+        assert len(rows) and not seen["second"] & {bytes(c) for c in dataset.content[rows]}
+    prepare(400, ("train", "train", "val"))  # others than were drawn
+    done = run(places, *words, "--run", "third", "--from", "d/first")
+    assert done.returncode == 1 and "that d validates on today; train from a probe" in done.stderr
+    (folder / "first" / "learnt_from.npz").unlink()  # as a version before wrote it
+    done = run(places, *words, "--run", "third", "--from", "d/first")
+    assert done.returncode == 1 and "did not note on which images" in done.stderr
 
 
 def test_a_probe_of_several_views_is_a_start_fitted_on_all_of_them(

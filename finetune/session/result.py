@@ -20,7 +20,7 @@ class FinetuneResult(Artifact):
         folder: Where everything of the run lies; the file holds its name only.
         start: Features and head that it started from, or the earlier run and its features.
         warm_start_difference: Largest difference of a logit before step 1 from the probe's, or the earlier run's;
-            None where the head started at random.
+            None where the head started at random, or that run learnt from another state of the data set.
         history: One row per finished epoch.
         stopped: Why training stopped before its end; "" if it did not.
         probe_top1: Accuracy of the frozen probe on the validation split, 0 … 1.

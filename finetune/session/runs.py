@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from onepass.cache.arrays import unpack_arrays
+from onepass.cache.arrays import unpack_arrays, write_arrays
+from onepass.cache.content import CONTENT_BYTES, first_of_each
 from onepass.cache.errors import CorruptFileError, MissingFileError, StaleError
 from onepass.cache.files import read_bytes
 from onepass.cache.names import check_run
@@ -18,6 +19,8 @@ from onepass.data.dataset import ImageDataset, manifest_of, open_dataset
 from onepass.data.history import changes_since
 from onepass.finetune.session.result import RESULT, FinetuneResult
 from onepass.finetune.session.run_identity import CONFIG, RunConfig, RunIdentity
+
+LEARNT_FROM = "learnt_from.npz"  # which images a run saw, in its folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,11 @@ class Run:
     def name(self) -> str:
         """The name without the data set."""
         return self.folder.name
+
+    @property
+    def full_name(self) -> str:
+        """DATASET/RUN."""
+        return f"{self.identity.dataset}/{self.name}"
 
     @property
     def identity(self) -> RunIdentity:
@@ -125,6 +133,84 @@ def load_logits(path: Path, classes: int, total: int) -> tuple[np.ndarray, np.nd
     return logits, rows
 
 
+def record_learnt_from(folder: Path, content: np.ndarray) -> None:
+    """Note which images a run learns from.
+
+    Args:
+        folder: Of the run.
+        content: Their identities, uint8 (n, 16); each counts once.
+    """
+    if not (folder / LEARNT_FROM).exists():
+        write_arrays(folder / LEARNT_FROM, {"content": content[np.unique(first_of_each(content))]})
+
+
+def learnt_from(run: Run, dataset: ImageDataset) -> np.ndarray:
+    """Return the identities of the images that a run, or those that it went on from, learnt from: uint8 (n, 16).
+
+    What a run of a version that did not note them learnt from follows from its data set, as long as that is as it was.
+
+    Raises:
+        StaleError: It is not.
+        CorruptFileError: The file is damaged.
+    """
+    path = run.folder / LEARNT_FROM
+    try:
+        content = unpack_arrays(read_bytes(path))["content"]
+        if (content.dtype, content.shape[1:]) != (np.uint8, (CONTENT_BYTES,)):
+            raise ValueError(f"{content.dtype}, shape {content.shape}")
+        return content
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError) as error:
+        raise CorruptFileError(
+            f"{path}: expected the identities of images, but they cannot be read ({error})"
+        ) from error
+    if run.identity.dataset_digest != dataset.digest:
+        raise StaleError(
+            f"{run.folder}: trained by a version that did not note on which images, and {dataset.name} has changed since; "
+            "train from a probe"
+        )
+    rows = dataset.rows("train")
+    if run.identity.select and run.identity.recipe.epochs:
+        path = logits_path(run.folder, "selection")
+        _, held_out = load_logits(path, len(dataset.class_ids), len(dataset.labels))
+        rows = np.setdiff1d(rows, held_out)
+    return dataset.content[rows]
+
+
+def find_run(runs: Path, text: str) -> Run:
+    """Read the finished run that DATASET/RUN names, whatever became of its data set.
+
+    Args:
+        runs: Root of the results.
+        text: DATASET/RUN.
+
+    Raises:
+        UsageError: It is written in another way.
+        MissingFileError: There is no such run, or it is not finished; the finished ones are named.
+        CorruptFileError: One of its files is not what a run writes.
+    """
+    name, run = check_run("run", text)
+    folder = runs / name / "finetune" / run
+    if not (folder / RESULT).exists():
+        known = sorted(path.parent.name for path in folder.parent.glob(f"*/{RESULT}"))
+        raise MissingFileError(
+            f"{folder}: no finished run; finished ones: {', '.join(known) or 'none'}"
+        )
+    return read_run(folder)
+
+
+def state_words(store: AnyStore, run: Run, dataset: ImageDataset) -> str:
+    """Say in a sentence from which state of its data set a run learnt, where that is another than today's; else ""."""
+    learnt = run.identity.dataset_digest
+    if learnt == dataset.digest:
+        return ""
+    since = "; ".join(changes_since(manifest_of(store, dataset.name), learnt))
+    return f"{run.full_name} learnt from the state {learnt[:8]} of {dataset.name}" + (
+        f"; since then: {since}" if since else ""
+    )
+
+
 def read_run(folder: Path) -> Run:
     """Read the run in a folder.
 
@@ -205,27 +291,17 @@ def open_run(store: AnyStore, runs: Path, text: str, *, any_state: bool = False)
         MissingFileError: There is no such run, or it is not finished; the finished ones are named.
         StaleError: The data set has changed since, or for `any_state` its images or classes have.
     """
-    name, run = check_run("run", text)
-    folder = runs / name / "finetune" / run
-    if not (folder / RESULT).exists():
-        known = sorted(path.parent.name for path in folder.parent.glob(f"*/{RESULT}"))
-        raise MissingFileError(
-            f"{folder}: no finished run; finished ones: {', '.join(known) or 'none'}"
-        )
-    found = read_run(folder)
+    found = find_run(runs, text)
     assert found.result is not None
-    dataset = open_dataset(store, name)
-    learnt_from, state = found.identity.dataset_digest, ""
-    if dataset.digest != learnt_from:
+    name = check_run("run", text)[0]
+    dataset, learnt = open_dataset(store, name), found.identity.dataset_digest
+    state = state_words(store, found, dataset)
+    if state:
         config = found.config
         same = (config.contents, config.class_ids) == (dataset.contents, tuple(dataset.class_ids))
         if not (any_state and same):
             raise StaleError(
-                f"{folder}: trained on data set {learnt_from[:8]}, but {name} is now "
+                f"{found.folder}: trained on data set {learnt[:8]}, but {name} is now "
                 f"{dataset.digest[:8]}; train it again under another name with --run"
             )
-        since = "; ".join(changes_since(manifest_of(store, name), learnt_from))
-        state = f"{text} learnt from the state {learnt_from[:8]} of {name}" + (
-            f"; since then: {since}" if since else ""
-        )
-    return FinishedRun(text, folder, found.identity, found.result, dataset, state)
+    return FinishedRun(text, found.folder, found.identity, found.result, dataset, state)

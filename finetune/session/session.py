@@ -9,7 +9,9 @@ import keras
 import numpy as np
 from sklearn.base import clone
 
+from onepass.cache.content import find
 from onepass.cache.errors import InvalidInputError, UsageError
+from onepass.cache.progress import counted
 from onepass.cache.provenance import digest_file
 from onepass.classify.heads.class_weight import class_weights
 from onepass.classify.metrics import Metric, find_metric
@@ -26,7 +28,7 @@ from onepass.finetune.config import AUTO, FinetuneConfig
 from onepass.finetune.recipes import Recipe
 from onepass.finetune.session.checkpoint import load_variables, save_variables
 from onepass.finetune.session.run_identity import CONFIG, RunConfig, RunIdentity
-from onepass.finetune.session.runs import FinishedRun
+from onepass.finetune.session.runs import Run, load_logits, logits_path, state_words
 from onepass.finetune.session.start import Start, choose_start
 from onepass.finetune.training import hosts
 from onepass.finetune.training.batches import Examples
@@ -115,8 +117,13 @@ class Session:
             features=self.start.key.recipe(), recipe=self.recipe, unfreeze=config.unfreeze,
             select=config.select, rows=config.rows, weights=config.weights, seed=config.seed,
             metric=self.metric.name, class_weight=config.class_weight,
-            from_run=run.name if run else "", from_weights=digest_file(run.folder / WEIGHTS) if run else "",
+            from_run=run.full_name if run else "", from_weights=digest_file(run.folder / WEIGHTS) if run else "",
         )  # fmt: skip
+
+    @property
+    def learnt_from(self) -> np.ndarray:
+        """Identities of the images that its network will have learnt from, uint8 (n, 16), some more than once."""
+        return np.concatenate([self.start.learnt_from, self.dataset.content[self.rows.head]])
 
     @property
     def head_at_random(self) -> bool:
@@ -217,16 +224,24 @@ class Session:
         self._try_first_size(classifier)
         return apart
 
-    def _continue(self, run: FinishedRun, classifier: Classifier) -> float:
-        """Give the network the weights of an earlier run, and prove that its logits are that run's."""
+    def _continue(self, run: Run, classifier: Classifier) -> float | None:
+        """Give the network the weights of an earlier run, and prove that its logits are that run's.
+
+        Returns:
+            The largest difference of a logit; None where the run's rows are not today's.
+        """
         load_weights(classifier, run.folder / WEIGHTS)
-        expected, rows = run.logits("val")
+        self._try_first_size(classifier)
+        if state := state_words(self.config.store, run, self.dataset):
+            log.info(f"{self.start.text}: goes on from its network; {state}")
+            return None
+        classes, total = len(self.dataset.class_ids), len(self.dataset.labels)
+        expected, rows = load_logits(logits_path(run.folder, "val"), classes, total)
         few = slice(CHECKED)
         step = compile_step(classifier.predictor, len(rows[few]))
         logits = np.asarray(step(np.asarray(self.dataset.pixels[rows[few]]))[0], np.float32)
-        apart = compare_logits(logits, expected[few], f"{run.name}'s")
+        apart = compare_logits(logits, expected[few], f"{run.full_name}'s")
         log.info(f"{self.start.text}: goes on from its network (logits equal within {apart:.1g})")
-        self._try_first_size(classifier)
         return apart
 
     def _try_first_size(self, classifier: Classifier) -> None:
@@ -296,6 +311,7 @@ def open_session(config: FinetuneConfig) -> Session:
     """
     dataset = open_dataset(config.store, config.dataset)
     start = choose_start(config, dataset)
+    _check_validation(dataset, start)
     session = Session(config, dataset, start, _choose_rows(config, dataset, start))
     random_or_run = session.head_at_random or start.run is not None
     if not session.recipe.epochs and (random_or_run or config.learning_rate == AUTO):
@@ -314,4 +330,32 @@ def _choose_rows(config: FinetuneConfig, dataset: ImageDataset, start: Start) ->
     if config.rows and config.rows < len(fit):
         random = np.random.default_rng((config.seed, 2))
         fit = np.sort(random.permutation(fit)[: config.rows])
-    return Rows(fit, head, rows.selection if select else None)
+    return Rows(fit, head, _never_seen(rows.selection, dataset, start) if select else None)
+
+
+def _never_seen(selection: np.ndarray, dataset: ImageDataset, start: Start) -> np.ndarray:
+    """Return the selection rows that the network of a run did not learn from."""
+    if start.run is None:
+        return selection
+    new = find(start.learnt_from, dataset.content[selection]) < 0
+    name = start.run.full_name
+    if not new.any():
+        raise InvalidInputError(
+            f"{name}: learnt from the selection split too, so nothing can be chosen there any more; "
+            "go on with --no-select, or from a run that held it out"
+        )
+    if not new.all():
+        log.info(
+            f"{name} learnt from {(~new).sum():,} of the {len(new):,} selection images: left out there"
+        )
+    return selection[new]
+
+
+def _check_validation(dataset: ImageDataset, start: Start) -> None:
+    """Refuse a run that learnt from images which are validated on today: they would not be new to it."""
+    seen = find(start.learnt_from, dataset.content[dataset.rows("val")]) >= 0
+    if start.run and seen.any():
+        raise InvalidInputError(
+            f"{start.run.full_name}: learnt from {counted(int(seen.sum()), 'image')} that {dataset.name} validates on today; "
+            "train from a probe"
+        )

@@ -173,7 +173,7 @@ def _obstacle(trainer: Trainer, recipe: Recipe, start: Start) -> str:
     if start.random:
         return "their weights are random"
     if start.run:
-        return f"{start.run.name} trained their weights"
+        return f"{start.run.full_name} trained their weights"
     if trainer.frozen is None:
         return "there is no layer below the trained ones through which everything passes"
     if on_accelerator():
