@@ -302,6 +302,7 @@ def open_run(store: AnyStore, runs: Path, text: str, *, any_state: bool = False)
         if not (any_state and same):
             raise StaleError(
                 f"{found.folder}: trained on data set {learnt[:8]}, but {name} is now "
-                f"{dataset.digest[:8]}; train it again under another name with --run"
+                f"{dataset.digest[:8]}; train it again under another name with --run, or go on "
+                f"from its network with --from {text}"
             )
     return FinishedRun(text, found.folder, found.identity, found.result, dataset, state)
