@@ -167,6 +167,7 @@ def test_a_run_that_learnt_the_selection_split_chooses_nothing_there(
         (["digits/all-rows"], "learnt from the selection split too"),
         (["digits/as-network"], "learnt from the selection split too"),  # its head did
         (["digits/nothing"], "finished ones: all-rows"),
+        (["whole"], "received none (a run is named digits/RUN)"),
         ([whole["run"], "--weights", "none"], "has weights of its own"),
         ([whole["run"], "--recipe", "de2020-dense2"], "before its head"),
         ([whole["run"], "--epochs", "0"], "no run to go on from"),

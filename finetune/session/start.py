@@ -89,9 +89,10 @@ def _best_probe(
             )
         return probe, key, head
     of = f"of {which} " if which else ""
+    run = f" (a run is named {dataset.name}/RUN)" if which and "@" not in which else ""
     raise MissingFileError(
         f"{board.path}: expected a linear probe {of}on one backbone and the plain view, such as one "
-        "of --head logistic; received none",
+        f"of --head logistic; received none{run}",
         remedy=Remedy("classify", dataset.name),
     )
 
