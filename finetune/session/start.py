@@ -15,6 +15,7 @@ from onepass.data.dataset import ImageDataset
 from onepass.extract.backbones.registry import find_backbone, weights_identity, weights_named
 from onepass.finetune.config import FinetuneConfig
 from onepass.finetune.session.runs import Run, find_run, learnt_from
+from onepass.finetune.training.inference import TRAIN_AGAIN, WEIGHTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,10 @@ def _start_of_run(config: FinetuneConfig, board: Leaderboard, dataset: ImageData
     if weights_named(config.weights) != "imagenet":
         raise UsageError(
             f"--weights {config.weights}: {config.from_} has weights of its own; leave it out"
+        )
+    if not (run.folder / WEIGHTS).exists():
+        raise MissingFileError(
+            f"{run.folder / WEIGHTS}: expected the weights of a finished run, received none; {TRAIN_AGAIN}"
         )
     if before.dataset_digest != dataset.digest and run.config.class_ids != tuple(dataset.class_ids):
         raise InvalidInputError(
