@@ -71,7 +71,7 @@ def _range_test(session: Session) -> tuple[list[float], list[float]]:
     session.warm(classifier)
     trainer = classifier.trainer
     batch = min(recipe.batch, len(rows))
-    plan = StepPlan(rows, batch, session.config.seed, recipe.augmentation, dataset.pixels.shape[1:])
+    plan = StepPlan(rows, batch, session.draws_seed, recipe.augmentation, dataset.pixels.shape[1:])
     variables = trainer.trainable_variables
     factors = rate_factors(variables, depth_groups(classifier.backbone), recipe.layer_decay)
     optimizer = build_optimizer(recipe, factors, [False] * len(factors), lambda _: STEPS, schedule)

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ from onepass.classify.leaderboard.board import Leaderboard
 from onepass.classify.protocol.evaluate import selection_rows
 from onepass.data.dataset import open_dataset
 from onepass.finetune.augmentation import draw_order
+from onepass.finetune.config import FinetuneConfig
 from onepass.finetune.recipes import RECIPES
+from onepass.finetune.session.session import open_session
 
 SIZE = 32
 
@@ -135,6 +137,14 @@ def test_a_run_goes_on_from_the_network_of_a_finished_one(
     on = result_of(done)
     assert on["start"] == "digits/whole (tiny@32)" and "goes on from its network" in done.stderr
     assert on["warm_start_difference"] <= 1e-5
+    config = FinetuneConfig(
+        dataset="digits", from_=whole["run"], cache_dir=places[0], runs_dir=places[1]
+    )
+    seeds = {open_session(replace(config, seed=n)).draws_seed for n in (0, 0, 1)}
+    assert len(seeds) == 2 and not seeds & {
+        0,
+        1,
+    }  # not the order and the mirrorings of the first run again
     assert on["start_selection"]["accuracy"] == whole["selection_top1"]
     assert on["probe"] == whole["probe"] and on["run"] == "digits/whole-continued"
     assert on["history"][0]["loss"] < whole["history"][0]["loss"]

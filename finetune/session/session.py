@@ -12,7 +12,7 @@ from sklearn.base import clone
 from onepass.cache.content import find
 from onepass.cache.errors import InvalidInputError, UsageError
 from onepass.cache.progress import counted
-from onepass.cache.provenance import digest_file
+from onepass.cache.provenance import digest_file, digest_json
 from onepass.classify.heads.class_weight import class_weights
 from onepass.classify.metrics import Metric, find_metric
 from onepass.classify.protocol.evaluate import find_positive, protocol_rows
@@ -121,6 +121,14 @@ class Session:
         )  # fmt: skip
 
     @property
+    def draws_seed(self) -> int:
+        """Of order, augmentation and dropout; a run that goes on from another draws anew, not what that one drew."""
+        seed, identity = self.config.seed, self.identity
+        return (
+            int(digest_json([seed, identity.from_weights])[:8], 16) if identity.from_run else seed
+        )
+
+    @property
     def learnt_from(self) -> np.ndarray:
         """Identities of the images that its network will have learnt from, uint8 (n, 16), some more than once."""
         return np.concatenate([self.start.learnt_from, self.dataset.content[self.rows.head]])
@@ -165,7 +173,7 @@ class Session:
             precision=default_precision(),
         )  # fmt: skip
         classes = len(self.dataset.class_ids)
-        return assemble(extractor, classes, self.recipe, config.seed, config.unfreeze)
+        return assemble(extractor, classes, self.recipe, self.draws_seed, config.unfreeze)
 
     def frozen_rows(self, classifier: Classifier) -> AbstractContextManager[FrozenRows | None]:
         """Open what the network's frozen layers make of the images, where there are any and it may be kept."""
@@ -200,7 +208,7 @@ class Session:
         )
         config = self.config
         return Training(
-            classifier, examples, self.recipe, config.seed, checkpoint, config.checkpoint_every, start_counts
+            classifier, examples, self.recipe, self.draws_seed, checkpoint, config.checkpoint_every, start_counts
         )  # fmt: skip
 
     def warm(self, classifier: Classifier) -> float | None:
