@@ -700,12 +700,14 @@ def test_a_run_that_is_killed_at_any_moment_loses_nothing(place):
         "main('data', COMMANDS, ['relabel', 'photos', '--labels', sys.argv[3], *store])\n"
     )
     command = ("-c", code, "--cache-dir", str(place.store), str(table), str(a), str(b))
-    kills = 0
+    kills, latest = 0, 0.6
     for _ in range(20):
         run = processes.start(*command, PROGRAM="1")
         run.stdout.readline()
-        time.sleep(random.uniform(0, 0.6))
-        kills += run.poll() is None
+        time.sleep(random.uniform(0, latest))
+        alive = run.poll() is None
+        kills += alive
+        latest *= 1 if alive else 0.8  # on a fast machine it has ended by then
         run.send_signal(signal.SIGKILL)
         run.communicate()
         place.dataset  # there is one at every moment
