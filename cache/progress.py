@@ -99,6 +99,7 @@ class Progress:
         label: What is being done.
         done: Units that were done before this run; they do not count for the rate.
         note: Called for each update; what it returns becomes its note.
+        after: Seconds before the first update; work that ends sooner says nothing.
     """
 
     def __init__(
@@ -109,7 +110,9 @@ class Progress:
         *,
         done: int = 0,
         note: Callable[[], str] | None = None,
+        after: float = 0.0,
     ) -> None:
+        self.after = after
         self.total, self.unit, self.label, self.note = total, unit, label, note
         self.before = self.done = done
         self.start = time.monotonic()
@@ -147,5 +150,6 @@ class Progress:
         )
 
     def _tell(self, finished: bool = False) -> None:
-        if self._callback is not None:
-            self._callback(self.update(finished))
+        if self._callback is None or time.monotonic() - self.start < self.after:
+            return
+        self._callback(self.update(finished))

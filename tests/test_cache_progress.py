@@ -81,6 +81,16 @@ def test_a_callback_gets_every_update_and_nothing_is_printed(clock: list[float],
     assert len(updates) == 4 and capsys.readouterr() == ("", "")
 
 
+def test_work_that_ends_soon_says_nothing(clock: list[float]) -> None:
+    updates: list[ProgressUpdate] = []
+    for seconds, told in ((1.0, []), (3.0, [(9, False), (9, True)])):
+        with progress_to(updates.append), Progress(9, "images", after=5.0) as progress:
+            progress.advance(4)
+            clock[0] += 2 * seconds
+            progress.advance(5)
+        assert [(update.done, update.finished) for update in updates] == told
+
+
 def test_units_of_another_kind_do_not_count_for_the_rate(clock: list[float]) -> None:
     """The first step of an epoch compiles, or is under way and not done."""
     updates: list[ProgressUpdate] = []

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from onepass.cache.memory_map import release
+from onepass.cache.progress import Progress
 from onepass.classify import config
 from onepass.classify.metrics import TOP1, accuracy, log_loss, softmax
 from onepass.classify.protocol.evaluate import SELECTION_FRACTION
@@ -19,6 +20,7 @@ from onepass.finetune.training.batches import Examples
 from onepass.finetune.training.step import EvalStep
 
 BATCH = 64
+QUICK = 5.0  # seconds of an evaluation that need no progress line
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +70,14 @@ class Evaluator:
     def _logits(self, wanted: np.ndarray) -> np.ndarray:
         """Return what the network says of rows, (n, K)."""
         parts = []
-        for first in range(0, len(wanted), BATCH):
-            rows = wanted[first : first + BATCH]
-            padded = np.concatenate([rows, np.repeat(rows[-1:], BATCH - len(rows))])
-            seen = self.frozen.maps(padded) if self.frozen else self.pixels[padded]
-            parts.append(np.asarray(self.step(seen))[: len(rows)])
-            release(self.pixels[rows.min() : rows.max() + 1])
+        with Progress(len(wanted), "images", "evaluation", after=QUICK) as progress:
+            for first in range(0, len(wanted), BATCH):
+                rows = wanted[first : first + BATCH]
+                padded = np.concatenate([rows, np.repeat(rows[-1:], BATCH - len(rows))])
+                seen = self.frozen.maps(padded) if self.frozen else self.pixels[padded]
+                parts.append(np.asarray(self.step(seen))[: len(rows)])
+                release(self.pixels[rows.min() : rows.max() + 1])
+                progress.advance(len(rows))
         return np.concatenate(parts)
 
 
