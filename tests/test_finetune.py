@@ -228,6 +228,13 @@ def test_a_run_goes_on_after_the_data_set_grew(places: tuple[Path, Path], tmp_pa
     prepare(400, ("train", "train", "val"))  # others than were drawn
     done = run(places, *words, "--run", "third", "--from", "d/first")
     assert done.returncode == 1 and "that d validates on today; train from a probe" in done.stderr
+    for (
+        path
+    ) in pictures:  # the same photographs in another form: what was seen of them is not known
+        Image.open(path).resize((16, 16)).save(path)
+    prepare(400)
+    done = run(places, *words, "--run", "third", "--from", "d/first")
+    assert done.returncode == 1 and "holds none today, in this size" in done.stderr, done.stderr
     (folder / "first" / "learnt_from.npz").unlink()  # as a version before wrote it
     done = run(places, *words, "--run", "third", "--from", "d/first")
     assert done.returncode == 1 and "did not note on which images" in done.stderr

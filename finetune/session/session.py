@@ -360,10 +360,18 @@ def _never_seen(selection: np.ndarray, dataset: ImageDataset, start: Start) -> n
 
 
 def _check_validation(dataset: ImageDataset, start: Start) -> None:
-    """Refuse a run that learnt from images which are validated on today: they would not be new to it."""
-    seen = find(start.learnt_from, dataset.content[dataset.rows("val")]) >= 0
-    if start.run and seen.any():
-        raise InvalidInputError(
-            f"{start.run.full_name}: learnt from {counted(int(seen.sum()), 'image')} that {dataset.name} validates on today; "
-            "train from a probe"
+    """Refuse a run that learnt from images which are validated on today, or of which that is not known.
+
+    Stored in another size, the same photographs are other images.
+    """
+    if start.run is None:
+        return
+    seen = find(start.learnt_from, dataset.content) >= 0
+    validated = int(seen[dataset.rows("val")].sum())
+    if validated or not seen.any():
+        which = (
+            f"{counted(validated, 'image')} that {dataset.name} validates on today"
+            if validated
+            else f"images of which {dataset.name} holds none today, in this size"
         )
+        raise InvalidInputError(f"{start.run.full_name}: learnt from {which}; train from a probe")
