@@ -212,6 +212,8 @@ def test_a_run_goes_on_after_the_data_set_grew(places: tuple[Path, Path], tmp_pa
     first = result_of(run(places, *words, "--run", "first"))
     labels[0] = (labels[0] + 1) % 10
     prepare(400)
+    stale = run(places, "predict", "d/first", "--split", "val")
+    assert stale.returncode == 1 and "go on from its network with --from d/first" in stale.stderr
     done = run(places, *words, "--run", "second", "--from", "d/first")
     second = result_of(done)
     assert second["from_run"] == "d/first" and second["warm_start_difference"] is None
@@ -238,6 +240,12 @@ def test_a_run_goes_on_after_the_data_set_grew(places: tuple[Path, Path], tmp_pa
     (folder / "first" / "learnt_from.npz").unlink()  # as a version before wrote it
     done = run(places, *words, "--run", "third", "--from", "d/first")
     assert done.returncode == 1 and "did not note on which images" in done.stderr
+    labels[350:] = [11] * 50  # a class that it does not know: there is no way on
+    prepare(400)
+    stale = run(places, "predict", "d/first", "--split", "val")
+    assert stale.returncode == 1 and "--from" not in stale.stderr, stale.stderr
+    done = run(places, *words, "--run", "third", "--from", "d/first")
+    assert done.returncode == 1 and "knows other classes than d has today" in done.stderr
 
 
 def test_a_probe_of_several_views_is_a_start_fitted_on_all_of_them(

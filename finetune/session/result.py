@@ -48,10 +48,8 @@ class FinetuneResult(Artifact):
         from_run: DATASET/RUN of the run whose network it went on from; "" where it started from the probe.
     """
 
-    FORMAT: ClassVar[int] = (
-        3  # 1 did not know its probe, and did not evaluate the start; 2 had no run before
-    )
-    SAME_SINCE: ClassVar[int] = 1
+    FORMAT: ClassVar[int] = 3
+    SAME_SINCE: ClassVar[int] = 1  # knew no probe, and did not evaluate the start; 2: no run before
 
     run: str
     folder: Path

@@ -126,8 +126,8 @@ class RunConfig(Artifact):
         class_ids: Its classes.
     """
 
-    FORMAT: ClassVar[int] = 5  # 2 had no images and classes, 3 no class weights, 4 no run before
-    SAME_SINCE: ClassVar[int] = 2
+    FORMAT: ClassVar[int] = 5
+    SAME_SINCE: ClassVar[int] = 2  # no images and classes; 3: no class weights; 4: no run before
 
     identity: RunIdentity
     made_by: MadeBy

@@ -298,11 +298,11 @@ def open_run(store: AnyStore, runs: Path, text: str, *, any_state: bool = False)
     state = state_words(store, found, dataset)
     if state:
         config = found.config
-        same = (config.contents, config.class_ids) == (dataset.contents, tuple(dataset.class_ids))
-        if not (any_state and same):
+        same_classes = config.class_ids == tuple(dataset.class_ids)
+        if not (any_state and same_classes and config.contents == dataset.contents):
+            onward = f", or go on from its network with --from {text}" if same_classes else ""
             raise StaleError(
                 f"{found.folder}: trained on data set {learnt[:8]}, but {name} is now "
-                f"{dataset.digest[:8]}; train it again under another name with --run, or go on "
-                f"from its network with --from {text}"
+                f"{dataset.digest[:8]}; train it again under another name with --run{onward}"
             )
     return FinishedRun(text, found.folder, found.identity, found.result, dataset, state)
