@@ -77,7 +77,7 @@ def _next(result: "FinetuneResult") -> str:
         filter(None, (_dataset(result), result.probe))
     )  # else the leaderboard's winner
     split = "test" if result.test_rows else "val"
-    network = result.from_run if result.from_run and result.kept_start else result.run
+    network = result.from_run if result.kept_another else result.run
     return onepass_command("predict", probe if result.no_better else network, "--split", split)
 
 

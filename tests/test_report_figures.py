@@ -27,7 +27,7 @@ from onepass.finetune.recipes import Recipe
 from onepass.finetune.session.history import EpochRow
 from onepass.finetune.session.result import FinetuneResult
 from onepass.finetune.session.run_identity import RunConfig, RunIdentity
-from onepass.finetune.session.runs import Run
+from onepass.finetune.session.runs import Run, best_run
 from onepass.report.context import EvaluatedModel
 from onepass.report.figures.comparison import ComparedResult, comparison_figure
 from onepass.report.figures.confusion import ALL, confusion_figure, shown_classes
@@ -156,6 +156,20 @@ def test_a_learning_curve_begins_where_its_run_began() -> None:
     ]
     (alone, _) = learning_figures([run(row, name="b", from_run="d/gone")])
     assert [r["epoch"] for r in columns(alone) if r["split"] == "validation"] == [1]
+
+
+def test_a_run_that_kept_the_network_of_another_gives_way_to_it() -> None:
+    first = replace(run(name="a").result, selection_top1=0.9, kept_epochs=(1,))
+    again = replace(run(name="b").result, selection_top1=0.9, kept_epochs=(0,), from_run="d/a")
+    better = replace(again, selection_top1=0.95, kept_epochs=(1,))
+    runs = [
+        replace(run(name=name), result=one)
+        for name, one in (("a", first), ("b", again), ("c", better))
+    ]
+    for count, name in ((2, "a"), (3, "c")):
+        found = best_run(runs[:count])
+        assert found is not None and found.name == name
+    assert not (again.no_better or better.no_better)
 
 
 def test_comparison_is_ordered_and_says_whose_results_they_are() -> None:

@@ -96,12 +96,17 @@ class FinetuneResult(Artifact):
         return self.kept_epochs == (0,)
 
     @property
+    def kept_another(self) -> bool:
+        """Whether the kept weights are those of the run that it went on from."""
+        return self.kept_start and bool(self.from_run)
+
+    @property
     def no_better(self) -> bool:
         """Whether its probe is the model to use: no epoch did better, or validation says it is worse.
 
         The start of a run that went on from another is that one's network, not the probe.
         """
-        return (self.kept_start and not self.from_run) or (self.gain or 0.0) < 0
+        return (self.kept_start and not self.kept_another) or (self.gain or 0.0) < 0
 
     @classmethod
     def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:

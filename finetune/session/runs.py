@@ -234,17 +234,18 @@ def run_folders(place: Path) -> list[Path]:
 def best_run(runs: Sequence[Run]) -> Run | None:
     """Return the scored run that did best on the selection split, else the one that comes last; None where none is scored.
 
-    Nothing is chosen on the validation split: runs without a selection score are taken by their order.
+    Nothing is chosen on the validation split: runs without a selection score are taken by their order. One that kept the
+    network of the run before it gives way to that one.
 
     Args:
         runs: Of one state of a data set, in the order they were started.
     """
     scored = [
-        (run.result.selection_top1 or -1.0, place)
+        (run.result.selection_top1 or -1.0, not run.result.kept_another, place)
         for place, run in enumerate(runs)
         if run.result is not None and run.result.val_top1 is not None
     ]
-    return runs[max(scored)[1]] if scored else None
+    return runs[max(scored)[-1]] if scored else None
 
 
 def by_start(runs: Iterable[Run]) -> list[Run]:
