@@ -140,7 +140,7 @@ def head_rows(folder: Path, digest: str) -> list[Row]:
     sweeps = [SweepRecord.read(path) for path in sorted(folder.glob("*.json"))]
     rows = [
         {
-            "head": sweep.head, "features": " & ".join(sweep.features), "epoch": point.epoch,
+            "head": sweep.head, "features": sweep.features_text, "epoch": point.epoch,
             "train": point.train_accuracy, "selection": point.selection_accuracy,
         }
         for sweep in sweeps

@@ -32,6 +32,10 @@ SELECT_HELP = (
     "split: a tenth of the training rows is held out for every choice; folds: each of them once, five times the "
     f"work; auto: folds where there are fewer than {FEW_ROWS:,}, or of a rare class that the metric is of"
 )
+VIEWS_HELP = (
+    "stored views of the same images, such as flip, or symmetries: heads learn from all of them and predict "
+    "with their mean"
+)
 POSITIVE_HELP = "class that auroc and average-precision are of (default: the rarer of two; the mean over all of more)"
 
 
@@ -64,12 +68,7 @@ class ClassifyConfig(ProbingConfig):
         "(default: each that is stored, of the image as it is)",
         metavar="KEY",
     )
-    views: tuple[str, ...] = flag(
-        (),
-        "stored views of the same images, such as flip, or symmetries: heads learn from all of them and predict "
-        "with their mean",
-        metavar="VIEW",
-    )
+    views: tuple[str, ...] = flag((), VIEWS_HELP, metavar="VIEW")
     head: tuple[str, ...] = flag(
         ("centroid", "lda", "ridge", "logistic", "dense", "knn"),
         "kinds of head to try",
@@ -118,8 +117,7 @@ class ClassifyConfig(ProbingConfig):
             )
         if self.folds and self.log:
             raise UsageError("--log: expected no --folds, whose scores stand in folds.json only")
-        if not all(self.views) or len(set(self.views)) < len(self.views):
-            raise UsageError(f"--views {' '.join(self.views)!r}: expected each view once")
+        _check_views(self.views)
         if self.at:
             parse_goal(self.at)
             if self.folds:
@@ -158,6 +156,7 @@ class CurveConfig(MemoryConfig):
         "feature keys, each with a curve of its own (default: each that is stored, of the image as it is)",
         metavar="KEY",
     )
+    views: tuple[str, ...] = flag((), VIEWS_HELP, metavar="VIEW")
     head: str = flag("logistic", "kind of head", metavar="HEAD")
     metric: MetricName = flag(
         "top1", "top1, balanced (accuracy), macro-f1, auroc, average-precision or log-loss"
@@ -167,6 +166,7 @@ class CurveConfig(MemoryConfig):
     fresh: bool = flag(False, "measure again what was measured before")
 
     def __post_init__(self) -> None:
+        _check_views(self.views)
         if self.seeds < 1:
             raise UsageError(f"--seeds {self.seeds}: expected a whole number, 1 or above")
 
@@ -231,6 +231,7 @@ class SweepConfig(ProbingConfig):
         "feature keys, each swept by itself (default: each that is stored, of the image as it is)",
         metavar="KEY",
     )
+    views: tuple[str, ...] = flag((), VIEWS_HELP, metavar="VIEW")
     head: Literal["dense", "mlp"] = flag("dense", "kind of head")
     learning_rate: tuple[float, ...] = flag((3e-4, 1e-3, 2e-3, 4e-3), "of the optimiser")
     penalty: tuple[str, ...] = flag(
@@ -260,6 +261,7 @@ class SweepConfig(ProbingConfig):
             if len(set(values)) < len(values):
                 raise UsageError(f"--{name.replace('_', '-')}: expected each value once, received {values}")  # fmt: skip
         self.check_cluster()
+        _check_views(self.views)
         if min(self.seed, *self.seeds) < 0:
             raise UsageError("--seed and --seeds: expected whole numbers, 0 or above")
         _ = self.penalties
@@ -268,6 +270,11 @@ class SweepConfig(ProbingConfig):
     def penalties(self) -> tuple[tuple[float, float], ...]:
         """The (l1, l2) pair of each penalty."""
         return tuple(_penalty(text) for text in self.penalty)
+
+
+def _check_views(views: tuple[str, ...]) -> None:
+    if not all(views) or len(set(views)) < len(views):
+        raise UsageError(f"--views {' '.join(views)!r}: expected each view once")
 
 
 def _penalty(text: str) -> tuple[float, float]:

@@ -162,7 +162,7 @@ def sweep_text(result: "SweepsResult") -> str:
     for record, probe in zip(result.sweeps, result.probes, strict=True):
         rungs = ", ".join(f"{rung.heads} to epoch {rung.epoch:.3g}" for rung in record.rungs)
         lines += [
-            f"{' & '.join(record.features)}: {len(record.heads)} {record.head} heads "
+            f"{record.features_text}: {len(record.heads)} {record.head} heads "
             f"({rungs}), {human_seconds(record.seconds)}",
             "",
         ]

@@ -50,7 +50,7 @@ def test_the_record_and_the_probe(tmp_path: Path, dataset: ImageDataset) -> None
     result = run_sweeps(config(tmp_path))
     (path,), (probe,) = result.paths, result.probes
     record = fields_of(path)
-    assert record == {"format": 1, **to_json(result.sweeps[0])} and path.parent.name == "sweeps"
+    assert record == {"format": 2, **to_json(result.sweeps[0])} and path.parent.name == "sweeps"
     assert SweepRecord.read(path) == result.sweeps[0]
     assert len(record["heads"]) == 16 == record["rungs"][0]["heads"]
     assert [rung["heads"] for rung in record["rungs"]] == [16, 4, 1]

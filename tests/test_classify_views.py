@@ -11,8 +11,9 @@ from conftest import refused
 from onepass.cache.commandline.command import main
 from onepass.cache.errors import InvalidInputError, MissingFileError, StaleError, UsageError
 from onepass.classify.__main__ import COMMANDS
-from onepass.classify.config import ClassifyConfig
+from onepass.classify.config import ClassifyConfig, CurveConfig, SweepConfig
 from onepass.classify.heads.linear.ridge import Ridge
+from onepass.classify.heads.storage import load_head
 from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.metrics import apply_temperature
 from onepass.classify.pipeline import run_probes
@@ -23,8 +24,10 @@ from onepass.classify.protocol.views import (
     repeated,
     stacked,
 )
+from onepass.classify.resampling.curve import run_curve
 from onepass.classify.search.search import Search, Split
-from onepass.classify.text import classify_text
+from onepass.classify.search.sweep import run_sweeps
+from onepass.classify.text import classify_text, sweep_text
 from onepass.predict.config import PredictConfig
 from onepass.predict.split import predict_split
 
@@ -177,3 +180,43 @@ def test_features_of_a_view_are_tried_alone_only_where_they_are_named(
     assert {probe.features for probe in found.results} == {("top@8",), ("bottom@8",)}
     named = run_probes(config(tmp_path, views=(), features=("top@8+flip",)))
     assert ("top@8+flip",) in {probe.features for probe in named.results}
+
+
+def test_a_sweep_learns_from_all_views_and_its_head_is_chosen_by_their_mean(tmp_path: Path, dataset, capsys) -> None:  # fmt: skip
+    folders = {"cache_dir": tmp_path / "store", "runs_dir": tmp_path / "runs"}
+    grid: Any = {"learning_rate": (1e-3, 4e-3), "penalty": ("0",), "seeds": (0,), "epochs": 4}
+    swept = run_sweeps(SweepConfig(dataset=NAME, features=("top@8,bottom@8",), views=("flip",), **grid, **folders))  # fmt: skip
+    (sweep,), (probe,) = swept.sweeps, swept.probes
+    assert sweep.views == probe.views == ("flip",)
+    assert "top@8 & bottom@8 with flip: 4 dense heads" in sweep_text(swept)
+    head = load_head(tmp_path / "runs" / NAME / "heads" / probe.id)
+    images = digits().pixels[dataset.rows("val"), ..., 0].astype(np.float16) / 16
+    views = [view.reshape(len(images), 64) for view in (images, images[:, :, ::-1])]
+    mean = (head.predict_proba(views[0]) + head.predict_proba(views[1])) / 2
+    truth = dataset.labels[dataset.rows("val")]
+    assert np.mean(mean.argmax(axis=1) == truth) == pytest.approx(probe.val_top1)
+    assert probe.selection_top1 == max(trial.accuracy for trial in probe.trials)
+    plain_one = run_sweeps(SweepConfig(dataset=NAME, features=("top@8,bottom@8",), **grid, **folders))  # fmt: skip
+    assert plain_one.ran == 1 and plain_one.probes[0].id != probe.id
+    assert not plain_one.sweeps[0].views
+
+
+def test_a_learning_curve_of_all_views_stands_beside_the_plain_one(tmp_path: Path, dataset) -> None:
+    fields: Any = {"dataset": NAME, "features": ("top@8",), "head": "ridge", "seeds": 1}
+    folders = {"cache_dir": tmp_path / "store", "runs_dir": tmp_path / "runs"}
+    alone = run_curve(CurveConfig(**fields, **folders)).found.curves
+    both = run_curve(CurveConfig(**fields, **folders, views=("flip",))).found.curves
+    assert both[0] == alone[0] and len(both) == 2
+    assert [curve.name for curve in both] == ["top@8 ridge", "top@8 with flip ridge"]
+    assert both[1].points[-1].figures != both[0].points[-1].figures
+    assert run_curve(CurveConfig(**fields, **folders, views=("flip",))).ran == 0
+
+
+@pytest.mark.parametrize("command", ["", "sweep", "curve"])
+def test_a_view_that_is_not_stored_or_is_named_twice_is_refused(command: str, tmp_path: Path, dataset, capsys) -> None:  # fmt: skip
+    words = ["--dataset", NAME, "--cache-dir", str(tmp_path / "store"), "--runs-dir", str(tmp_path / "runs")]  # fmt: skip
+    argv = [*filter(None, [command]), *words]
+    assert main("classify", COMMANDS, [*argv, "--views", "turn:90"]) == 1
+    assert "no features are stored in the views turn:90" in capsys.readouterr().err
+    assert main("classify", COMMANDS, [*argv, "--views", "flip", "flip"]) == 2
+    assert "expected each view once" in capsys.readouterr().err

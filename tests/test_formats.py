@@ -66,6 +66,7 @@ EARLIER: dict[tuple[str, int], Callable[[Value], Value] | str] = {
     ("RunConfig", 4): without("identity.from_run", "identity.from_weights"),
     ("RunErrors", 0): lambda value: value,
     ("ShortRun", 0): lambda value: value,
+    ("SweepRecord", 1): without("views"),
     ("Transferability", 1): lambda value: {**value, "path": "transferability.json", "ran": 4},
 }  # fmt: skip
 # Files of work that was not finished: of an earlier format they are begun anew.

@@ -194,7 +194,7 @@ def run_curve(config: CurveConfig) -> CurveResult:
         OnepassError: Something is missing, unknown, stale, damaged or unusable; one line says what.
     """
     dataset = open_dataset(config.store, config.dataset)
-    inputs = feature_inputs(config.store, dataset, config.features)
+    inputs = feature_inputs(config.store, dataset, config.features, config.views)
     train = training_rows(dataset)
     deals = _deals(dataset, train, config.seeds)
     sizes = curve_sizes(min(len(deal.order) for deal in deals), len(dataset.class_ids))

@@ -107,7 +107,7 @@ class FeatureSweep:
     @property
     def label(self) -> str:
         """What it is called."""
-        return " · ".join([*self.inputs.features, f"{len(self.grid.params())} {self.head.kind}"])
+        return " · ".join([self.inputs.text, f"{len(self.grid.params())} {self.head.kind}"])
 
     @property
     def budget(self) -> str:
@@ -149,6 +149,7 @@ class FeatureSweep:
             rows=self.rows.counts(),
             seconds=round(seconds, 3),
             made_by=MadeBy.now(),
+            views=self.inputs.views,
         )
 
 
@@ -182,7 +183,7 @@ class Sweeping:
     def of(cls, config: SweepConfig) -> Self:
         """Open what the flags name; see `run_sweeps`."""
         dataset = open_dataset(config.store, config.dataset)
-        features = feature_inputs(config.store, dataset, config.features)
+        features = feature_inputs(config.store, dataset, config.features, config.views)
         sweeps = [FeatureSweep.of(config, dataset, inputs) for inputs in features]
         config = replace(config, select=sweeps[0].rows.select)  # for all who do a part of it
         return cls(config, dataset, features, sweeps)
@@ -291,5 +292,5 @@ def _known(board: Leaderboard, sweep: FeatureSweep, path: Path) -> SweepRecord |
         log.info(f"{error}; it is run again")
         return None
     if record:
-        log.info(f"{' & '.join(sweep.inputs.features)}: the same sweep was run before")
+        log.info(f"{sweep.inputs.text}: the same sweep was run before")
     return record

@@ -1,11 +1,11 @@
 """What a sweep leaves in `runs/<data set>/sweeps/<id>.json`."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from onepass.cache.artifacts import Artifact, record
 from onepass.cache.made_by import MadeBy
-from onepass.classify.leaderboard.result import RowCounts
+from onepass.classify.leaderboard.result import RowCounts, features_text
 from onepass.classify.search.learning_curve import CurvePoint, LearningCurve
 
 
@@ -15,8 +15,8 @@ class BestEpoch:
 
     Attributes:
         epochs: After how many.
-        accuracy: Top-1 on the selection split, 0 … 1.
-        log_loss: There (nats).
+        accuracy: Top-1 on the selection split, 0 … 1; of several views each is an image of its own.
+        log_loss: There (nats), likewise.
         train_accuracy: Top-1 of the epoch's training steps, with dropout.
     """
 
@@ -74,7 +74,11 @@ class SweepRecord(Artifact):
         heads: In the order of the grid.
         probe: Id of the best head on the leaderboard; its validation accuracy stands there only.
         seconds: Wall time of sweep, refit and scoring.
+        views: As in `ProbeResult`. The best head predicts with their mean, and was chosen among all checkpoints by it.
     """
+
+    FORMAT: ClassVar[int] = 2
+    SAME_SINCE: ClassVar[int] = 1  # format 1 had no views
 
     id: str
     dataset: str
@@ -91,6 +95,12 @@ class SweepRecord(Artifact):
     rows: RowCounts
     seconds: float
     made_by: MadeBy
+    views: tuple[str, ...] = ()
+
+    @property
+    def features_text(self) -> str:
+        """The key texts, joined by " & ", and their views."""
+        return features_text(self.features, self.views)
 
     @property
     def best(self) -> HeadOfSweep:
