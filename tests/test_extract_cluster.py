@@ -21,7 +21,8 @@ from test_extract_pipeline import committed, features, with_pixels
 
 from conftest import ROOT
 from onepass.cache.artifacts import to_json
-from onepass.cache.cluster.crew import Crew
+from onepass.cache.cluster import crew as crew_module
+from onepass.cache.cluster.crew import Crew, Part
 from onepass.cache.cluster.identity import Identity
 from onepass.cache.cluster.workers import listens
 from onepass.cache.commandline.command import STOPPED
@@ -310,6 +311,47 @@ def test_what_one_is_asked_the_others_may_do_meanwhile() -> None:
     asked = sorted(task for _, task in workers.given)
     assert asked == ["look", "look", "make jobs", "measure", "measure"]
     assert {worker for worker, task in workers.given if task == "measure"} == {"a", "b"}
+
+
+class Thoughtful(Willing):
+    """The same, but a part is finished at the sixth look at who is there after it was given."""
+
+    def __init__(self, here: Identity) -> None:
+        super().__init__(here)
+        self.under_way: list[tuple[int, Future]] = []
+
+    def names(self) -> set[str]:
+        self.under_way = [(left - 1, future) for left, future in self.under_way]
+        for left, future in self.under_way:
+            if left == 0:
+                future.set_result({"by": "a", "result": 0})
+        return super().names()
+
+    def submit(self, worker: str, task: str, message: Any) -> Future:
+        done = super().submit(worker, task, message)
+        if not message:
+            return done
+        self.under_way.append((6, Future()))
+        return self.under_way[-1][1]
+
+
+@pytest.mark.parametrize("silent", [0.0, 60.0])
+def test_workers_that_are_long_at_work_are_not_silent(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, silent: float
+) -> None:
+    monkeypatch.setattr(crew_module, "SILENT", silent)
+    monkeypatch.setattr(crew_module, "PERIOD", 0.01)
+    here = Identity.here((), {})
+    crew = Crew(Thoughtful(here), "room", None, here, StopRequest())  # type: ignore[arg-type]
+    parts = [Part(number, f"[{number}/5] ridge") for number in range(1, 6)]
+    with caplog.at_level("INFO", logger=crew_module.__name__):
+        crew.hand_out("run", parts, lambda what: what, lambda *_: None)
+    said = [line for line in caplog.messages if "at work" in line]
+    if silent > 1:
+        assert not said
+    else:
+        assert said[0] == "2 workers at work: [1/5] ridge, [2/5] ridge, [3/5] ridge and 1 more"
+        assert said[-1] == "1 worker at work: [5/5] ridge"
 
 
 def test_a_stopped_and_a_killed_driver_resume(dask: Cluster, store: Path, tmp_path: Path) -> None:

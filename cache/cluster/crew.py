@@ -26,6 +26,10 @@ AHEAD = 2  # parts that a worker has at a time: one is computed, the next waits;
 ATTEMPTS = 3  # a part that fails as often ends the run
 QUIET = 3.0  # seconds without a worker, after which that is said
 SLOW = 45.0  # seconds without an answer of any worker, after which that is said
+SILENT = (
+    30.0  # seconds without a result of workers that have work, after which it is said what they do
+)
+NAMED = 3  # parts that are named then
 LOST = WorkerLostError.__name__
 LIKE_ALL = "every machine needs the same packages, and has to see the same files"
 
@@ -118,6 +122,9 @@ class Crew:
         self._since = time.monotonic()  # when there was a worker that may take part
         self._said = ""  # of there being none
         self._had = False  # whether there was one
+        self._heard = (
+            time.monotonic()
+        )  # when something came back, or nothing was to come, or that was said
 
     @property
     def ready(self) -> list[str]:
@@ -249,7 +256,23 @@ class Crew:
                 self._greet(call.worker, answer)
             else:
                 answers.append((call, answer))
+        self._say_what_they_do(came=bool(answers))
         return answers
+
+    def _say_what_they_do(self, *, came: bool) -> None:
+        """Say now and then what is under way, if nothing came back for a while: parts may take minutes."""
+        tasks = [call for call in self._flying.values() if call.task != "look"]
+        now = time.monotonic()
+        if came or not tasks:
+            self._heard = now
+            return
+        if now - self._heard < SILENT:
+            return
+        names = list(dict.fromkeys(call.part.name if call.part else call.task for call in tasks))
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        at_work = counted(len({call.worker for call in tasks}), "worker")
+        log.info(f"{at_work} at work: {', '.join(names[:NAMED])}{more}")
+        self._heard = now
 
     def _say_who_is_missing(self, names: set[str]) -> None:
         """Say once that there is nobody to compute; raise where there are only such as may not."""
