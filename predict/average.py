@@ -20,7 +20,8 @@ def average(members: Sequence[Predictor], *, learnt: bool) -> Predictor:
     """Return the weighted mean of the probabilities of several predictors.
 
     Args:
-        members: Two or more, of one data set.
+        members: Two or more, of one data set; each at its temperature, if they are to count by what they know
+            and not by how sure they are.
         learnt: Whether the weights are learnt on the selection rows, which no member may have been
             trained on; else all are equal.
 
@@ -71,9 +72,9 @@ def calibrate(predictor: Predictor) -> Predictor:
     Where every selection row was trained on, it is returned as it is, with a note that says so.
     """
     if predictor.held_out is None:
-        return replace(
-            predictor, note=joined([predictor.note, f"no temperature: {predictor.not_held_out}"])
-        )
+        why = f"no temperature: {predictor.not_held_out}"
+        known = why in predictor.note  # of a member
+        return predictor if known else replace(predictor, note=joined([predictor.note, why]))
     truth = predictor.dataset.labels[predictor.held_out]
     temperature = calibration_temperature(truth, predictor.compute(SELECTION))
     return replace(

@@ -220,12 +220,13 @@ def _kept_point(model: Model, config: ModelsConfig) -> OperatingPoint | None:
 
 
 def _combined(models: Sequence[Model], config: ModelsConfig) -> Predictor:
-    if len(models) == 1 and isinstance(models[0], Probe):
-        return _predictor_of(models[0], config.views, scaled=config.temperature)
-    members = [_predictor_of(model, config.views) for model in models]
-    learnt = config.weights == "learnt"
-    predictor = members[0] if len(members) == 1 else average(members, learnt=learnt)
-    return calibrate(predictor) if config.temperature else predictor
+    # Each at its own temperature: a cautious one would count for too little beside one that is surer.
+    scaled = config.temperature
+    predictors = [_predictor_of(model, config.views, scaled=scaled) for model in models]
+    if len(predictors) == 1:
+        return predictors[0]
+    mean = average(predictors, learnt=config.weights == "learnt")
+    return calibrate(mean) if scaled else mean
 
 
 def _on_pictures(
@@ -265,14 +266,15 @@ def stored_batches(models: Sequence[Model]) -> dict[VectorSpec, int]:
     return found
 
 
-def _predictor_of(model: Model, views: tuple[str, ...], scaled: bool = True) -> Predictor:
+def _predictor_of(model: Model, views: tuple[str, ...], *, scaled: bool) -> Predictor:
     if isinstance(model, Probe):
         maker = ensemble_predictor if model.result.members else probe_predictor
         return maker(model, scaled=scaled)
     load_keras()  # which a probe does without
     from onepass.predict.runs import run_predictor
 
-    return run_predictor(model, views)
+    predictor = run_predictor(model, views)
+    return calibrate(predictor) if scaled else predictor
 
 
 def open_models(store: AnyStore, runs: Path, texts: Sequence[str]) -> list[Model]:

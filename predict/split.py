@@ -133,7 +133,14 @@ def _make_record(
         rows=len(prediction.rows),
         file_format=config.format,
         members=tuple(
-            MemberRecord(one.name, one.views, weight, one.description) for one, weight in members
+            MemberRecord(
+                one.name,
+                one.views,
+                weight,
+                one.description,
+                one.temperature if predictor.members else 1.0,
+            )
+            for one, weight in members
         ),
         weights=config.weights if predictor.members else "equal",
         temperature=predictor.temperature,

@@ -59,6 +59,7 @@ EARLIER: dict[tuple[str, int], Callable[[Value], Value] | str] = {
     ("PredictionRecord", 0): "test_predict_average.py: test_a_record_of_the_format_before_is_read",
     ("PredictionRecord", 1): without("point", "prior"),
     ("PredictionRecord", 2): without("prior"),
+    ("PredictionRecord", 3): lambda value: {**value, "members": [without("temperature")(m) for m in value["members"]]},
     ("RunConfig", 0): "test_finetune_artifacts.py: test_runs_made_before_the_format_had_a_number_still_open",
     ("RunConfig", 1): without("contents", "class_ids", "found"),
     ("RunConfig", 2): without("contents", "class_ids"),

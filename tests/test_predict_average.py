@@ -18,7 +18,13 @@ from onepass.cache.errors import InvalidInputError, StaleError, UsageError
 from onepass.cache.made_by import MadeBy
 from onepass.cache.provenance import digest_array
 from onepass.classify.leaderboard.prediction_record import MemberRecord, PredictionRecord
-from onepass.classify.metrics import log_loss, log_probabilities, softmax
+from onepass.classify.metrics import (
+    apply_temperature,
+    calibration_temperature,
+    log_loss,
+    log_probabilities,
+    softmax,
+)
 from onepass.classify.protocol.scorings import read_scorings
 from onepass.data.config import RelabelConfig
 from onepass.data.dataset import ImageDataset, open_dataset
@@ -126,6 +132,43 @@ def test_weights_and_temperature_come_from_the_selection_rows_alone(places, tmp_
     assert [member["weight"] for member in spoilt["members"]] == weights
     assert spoilt["temperature"] == record["temperature"]
     assert spoilt["val_top1"] < record["val_top1"]
+
+
+def test_members_are_averaged_at_their_own_temperatures(places) -> None:
+    """By hand, from the runs' logits: calibrate each, mix, calibrate the mean."""
+    _, runs, dataset = places
+    words = (f"{NAME}/r1", f"{NAME}/r3", "--weights", "learnt", "--split", "val")
+    record, path = predict(places, *words, "--format", "csv")
+    parts: dict[str, list[np.ndarray]] = {"selection": [], "val": []}
+    truth, temperatures = np.zeros(0), []
+    for run in ("r1", "r3"):
+        own = {
+            part: unpack_arrays(
+                (runs / NAME / "finetune" / run / f"{part}_logits.npz").read_bytes()
+            )
+            for part in parts
+        }
+        truth = dataset.labels[own["selection"]["rows"]]
+        temperature = calibration_temperature(truth, softmax(own["selection"]["logits"]))
+        temperatures.append(temperature)
+        for part, found in parts.items():
+            found.append(apply_temperature(softmax(own[part]["logits"]), temperature))
+    assert [m["temperature"] for m in record["members"]] == pytest.approx(temperatures, rel=1e-3)
+    assert all(abs(temperature - 1) > 0.02 for temperature in temperatures)
+    weights = learn_weights(parts["selection"], truth)
+    assert [m["weight"] for m in record["members"]] == pytest.approx(weights, abs=1e-3)
+    last = calibration_temperature(truth, mix(parts["selection"], weights))
+    assert record["temperature"] == pytest.approx(last, rel=1e-3)
+    expected = apply_temperature(mix(parts["val"], weights), last)
+    lines = list(csv.DictReader(path.read_text().splitlines()))
+    np.testing.assert_allclose(
+        [float(line["probability"]) for line in lines], expected.max(axis=1), atol=2e-4
+    )
+    raw, _ = predict(places, *words, "--no-temperature")
+    assert [m["temperature"] for m in raw["members"]] == [1, 1] and raw["temperature"] == 1
+    alone, _ = predict(places, f"{NAME}/r1", "--split", "val")
+    assert alone["members"][0]["temperature"] == 1
+    assert alone["temperature"] == pytest.approx(temperatures[0], rel=1e-3)
 
 
 def test_a_member_that_was_chosen_by_folds_is_weighed_on_the_rows_that_all_held_out() -> None:

@@ -18,12 +18,14 @@ class MemberRecord:
         views: In what ways a run looked at each image, "" being the whole one; none for a probe.
         weight: Its share in the average; 1 where it is alone.
         description: What it is, in words; "" in records of an early version.
+        temperature: Divided the logarithms of its probabilities before they were averaged; 1 where it is alone.
     """
 
     name: str
     views: tuple[str, ...]
     weight: float
     description: str = ""
+    temperature: float = 1.0
 
 
 @record
@@ -38,7 +40,7 @@ class PredictionRecord(Artifact):
         file_format: How the file is written: "course", "kaggle", "csv" or "npz".
         members: The models.
         weights: "equal", or "learnt" on selection rows.
-        temperature: Divided the logarithms of the probabilities; 1.0 for none.
+        temperature: Divided the logarithms of the probabilities, of an average those of the mean; 1.0 for none.
         learnt_on: Selection rows that weights and temperature were learnt on; 0 for none.
         note: That a run learnt from another state of the data set, or why nothing was learnt, where it was asked
             for; else "".
@@ -52,8 +54,10 @@ class PredictionRecord(Artifact):
         prior: The mix of classes that the probabilities are for; None: that of the training images.
     """
 
-    FORMAT: ClassVar[int] = 3
-    SAME_SINCE: ClassVar[int] = 1  # format 2 had no prior, format 1 no operating point
+    FORMAT: ClassVar[int] = 4
+    SAME_SINCE: ClassVar[int] = (
+        1  # format 3 had no temperatures of members, 2 no prior, 1 no operating point
+    )
 
     dataset: str
     dataset_digest: str
