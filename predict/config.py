@@ -52,7 +52,8 @@ class ModelsConfig(RunsConfig):
     )
     temperature: bool = flag(
         True,
-        "divide the logits by a temperature learnt on the selection rows, where some were held out",
+        "divide the logits of each model, and of their average, by a temperature learnt on the selection rows, where some "
+        "were held out",
     )
     batch_size: int | None = flag(
         None,
