@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from onepass.cache.errors import InvalidInputError
-from onepass.classify.heads.ensembles.ensembler import mixture_weights
+from onepass.classify.ensemble import cross_fitted, member_inputs
+from onepass.classify.heads.ensembles.ensembler import Average, mixture_weights
 from onepass.classify.metrics import (
     SMALLEST,
     apply_temperature,
@@ -31,7 +33,7 @@ def average(members: Sequence[Predictor], *, learnt: bool) -> Predictor:
     held_out, reason = _shared_rows(members)
     if learnt and held_out is None:
         raise InvalidInputError(f"--weights learnt: {reason}; use --weights equal")
-    weights = np.full(len(members), 1 / len(members))
+    weights, crossed = np.full(len(members), 1 / len(members)), None
 
     def parts_of(part: str) -> list[np.ndarray]:
         parts = [member.compute(part) for member in members]
@@ -42,7 +44,9 @@ def average(members: Sequence[Predictor], *, learnt: bool) -> Predictor:
 
     if learnt:
         truth = members[0].dataset.labels[held_out]
-        weights = learn_weights(parts_of(SELECTION), truth)
+        found = parts_of(SELECTION)
+        weights = learn_weights(found, truth)
+        crossed = partial(_cross_fitted, found, truth)
 
     def compute(part: str) -> np.ndarray:
         # rounded as they were when the weights were learnt
@@ -63,6 +67,7 @@ def average(members: Sequence[Predictor], *, learnt: bool) -> Predictor:
         weights=tuple(map(float, weights)),
         model=_mean_model(members, tuple(map(float, weights))),
         learnt_on=len(held_out) if learnt and held_out is not None else 0,
+        selection=crossed,
     )
 
 
@@ -114,6 +119,12 @@ def _shared_rows(members: Sequence[Predictor]) -> tuple[np.ndarray | None, str]:
                 f"{member.name} and {members[fewest].name} held out different selection rows",
             )
     return rows[fewest], ""
+
+
+def _cross_fitted(members: Sequence[np.ndarray], truth: np.ndarray) -> np.ndarray:
+    """Return the logarithm of the mean of each row, with weights that were learnt on other rows; as `learn_weights`."""
+    X = member_inputs(list(members))
+    return cross_fitted(Average(members=len(members)).fit(X, truth), X, truth, seed=0)
 
 
 def learn_weights(members: Sequence[np.ndarray], truth: np.ndarray) -> np.ndarray:

@@ -52,8 +52,8 @@ class ModelsConfig(RunsConfig):
     )
     temperature: bool = flag(
         True,
-        "divide the logits of each model, and of their average, by a temperature learnt on the selection rows, where some "
-        "were held out",
+        "divide the logits by a temperature learnt on the selection rows, where some were held out; of several models: "
+        "those of their average, each being at its own already",
     )
     batch_size: int | None = flag(
         None,

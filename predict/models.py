@@ -220,13 +220,12 @@ def _kept_point(model: Model, config: ModelsConfig) -> OperatingPoint | None:
 
 
 def _combined(models: Sequence[Model], config: ModelsConfig) -> Predictor:
+    if len(models) == 1:
+        return _predictor_of(models[0], config.views, scaled=config.temperature)
     # Each at its own temperature: a cautious one would count for too little beside one that is surer.
-    scaled = config.temperature
-    predictors = [_predictor_of(model, config.views, scaled=scaled) for model in models]
-    if len(predictors) == 1:
-        return predictors[0]
-    mean = average(predictors, learnt=config.weights == "learnt")
-    return calibrate(mean) if scaled else mean
+    members = [_predictor_of(model, config.views, scaled=True) for model in models]
+    mean = average(members, learnt=config.weights == "learnt")
+    return calibrate(mean) if config.temperature else mean
 
 
 def _on_pictures(

@@ -137,6 +137,8 @@ class Predictor:
         weights: Theirs, together 1.
         temperature: Divides the logarithms of the probabilities.
         learnt_on: Selection rows that temperature and weights were learnt on; 0 for none.
+        selection: Returns what `compute` does of `held_out` but for its temperature, by weights that were learnt on other
+            rows than each; None where none were learnt there.
         learnt_from: Digest of the state of the data set that a run learnt from; "" for today's.
         note: What else has to be known: that it learnt from another state of the data set, or why nothing was
             learnt where it was asked for; else "".
@@ -160,6 +162,7 @@ class Predictor:
     weights: tuple[float, ...] = ()
     temperature: float = 1.0
     learnt_on: int = 0
+    selection: Callable[[], np.ndarray] | None = None
     learnt_from: str = ""
     note: str = ""
     model: PixelModel | None = None

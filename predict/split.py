@@ -25,7 +25,7 @@ from onepass.finetune.session.runs import FinishedRun
 from onepass.predict.answers import ENDINGS, encode_answers
 from onepass.predict.config import PredictConfig
 from onepass.predict.models import Model, make_predictor, open_models
-from onepass.predict.predictor import Prediction, Predictor, split_rows
+from onepass.predict.predictor import SELECTION, Prediction, Predictor, split_rows
 from onepass.predict.probes import Probe
 from onepass.predict.text import view_text
 
@@ -124,6 +124,7 @@ def _make_record(
         best = prediction.probabilities.argmax(axis=1)  # an operating point is scored by itself
         top1, interval = accuracy(truth, best), confidence_interval(best == truth)
         loss = log_loss(truth, log_probabilities(prediction.probabilities))
+    selection = _right_in_selection(predictor)
     is_val = config.rows == "val"
     members = zip(predictor.members or (predictor,), predictor.weights or (1.0,), strict=True)
     return PredictionRecord(
@@ -153,8 +154,19 @@ def _make_record(
         test_top1=None if is_val else top1,
         test_interval=None if is_val else interval,
         log_loss=loss,
+        selection_top1=None if selection is None else float(selection.mean()),
+        selection_interval=None if selection is None else confidence_interval(selection),
         made_by=MadeBy.now(),
     )
+
+
+def _right_in_selection(predictor: Predictor) -> np.ndarray | None:
+    """Return whether each selection image has its class, bool (s,); None where the model learnt from them."""
+    if predictor.held_out is None:
+        return None
+    found = predictor.selection() if predictor.selection else predictor.compute(SELECTION)
+    right: np.ndarray = found.argmax(axis=1) == predictor.dataset.labels[predictor.held_out]
+    return right
 
 
 def _record_scoring(

@@ -22,12 +22,12 @@ def predict_text(result: "PredictResult") -> str:
     record = result.record
     split = SPLITS[record.split]
     lines = [f"{counted(record.rows, 'prediction')} for the {split} images by {_members(record)}"]
+    if record.selection_top1 is not None and record.selection_interval is not None:
+        found = _top1("selection", record.selection_top1, record.selection_interval)
+        lines.append(f"{found}, to choose models by")
     scores = ((record.val_top1, record.val_interval), (record.test_top1, record.test_interval))
-    for top1, (low, high) in ((t, i) for t, i in scores if t is not None and i is not None):
-        lines.append(
-            f"{split.capitalize()} top-1: {100 * top1:.1f} % (95 % interval "
-            f"{100 * low:.1f} % to {100 * high:.1f} %), log-loss {record.log_loss:.3f}"
-        )
+    for top1, interval in ((t, i) for t, i in scores if t is not None and i is not None):
+        lines.append(f"{_top1(split, top1, interval)}, log-loss {record.log_loss:.3f}")
     lines += [one_line(text) for text in (result.point, result.prior) if text]
     if learnt := _learnt(record):
         lines.append(f"{learnt}, learnt on {counted(record.learnt_on, 'selection row')}")
@@ -74,6 +74,14 @@ def _picture_cells(answer: "Answer") -> tuple[str, str, str, str, str]:
     words = f"open, perhaps {name} ({answer.reason})" if answer.is_open else name
     novelty = "" if answer.novelty is None else f"{answer.novelty:.3f}"
     return file, words, f"{best.probability:.3f}", f"{margin:.3f}", novelty
+
+
+def _top1(split: str, top1: float, interval: tuple[float, float]) -> str:
+    low, high = interval
+    return (
+        f"{split.capitalize()} top-1: {100 * top1:.1f} % "
+        f"(95 % interval {100 * low:.1f} % to {100 * high:.1f} %)"
+    )
 
 
 def _members(record: "PredictionRecord") -> str:

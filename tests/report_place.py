@@ -166,12 +166,18 @@ def begin_run(place: Place, name: str, created: str = "", **identity: Any) -> Pa
     return folder
 
 
-def add_ensemble(place: Place, *members: MemberRecord, accuracy: float = 0.4321) -> None:
+def add_ensemble(
+    place: Place,
+    *members: MemberRecord,
+    accuracy: float = 0.4321,
+    selection: float | None = None,
+    name: str = "val-average.csv",
+) -> None:
     """Write the record of predictions for the validation split by several models or views."""
     record = PredictionRecord(
         dataset=place.name, dataset_digest=place.dataset.digest, split="val",
         rows=len(place.dataset.rows("val")), file_format="csv", members=members, weights="equal",
         temperature=1.25, learnt_on=0, note="", val_top1=accuracy, val_interval=(0.4, 0.46),
-        log_loss=1.0, made_by=MadeBy.now(),
+        log_loss=1.0, selection_top1=selection, made_by=MadeBy.now(),
     )  # fmt: skip
-    record.write(record_path(place.folder / "predictions" / "val-average.csv"))
+    record.write(record_path(place.folder / "predictions" / name))

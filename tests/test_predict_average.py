@@ -90,7 +90,10 @@ def test_equal_weights_are_the_mean_and_val_is_scored(places) -> None:
     parts = [
         unpack_arrays((folder / r / "val_logits.npz").read_bytes())["logits"] for r in ("r1", "r3")
     ]
-    expected = np.mean([softmax(part) for part in parts], axis=0)
+    own = [member["temperature"] for member in record["members"]]
+    expected = np.mean(
+        [apply_temperature(softmax(p), t) for p, t in zip(parts, own, strict=True)], axis=0
+    )
     lines = list(csv.DictReader(path.read_text().splitlines()))
     assert [line["class_id"] for line in lines] == [
         dataset.class_ids[k] for k in expected.argmax(axis=1)
@@ -164,11 +167,34 @@ def test_members_are_averaged_at_their_own_temperatures(places) -> None:
     np.testing.assert_allclose(
         [float(line["probability"]) for line in lines], expected.max(axis=1), atol=2e-4
     )
-    raw, _ = predict(places, *words, "--no-temperature")
-    assert [m["temperature"] for m in raw["members"]] == [1, 1] and raw["temperature"] == 1
+    mean, _ = predict(places, *words, "--no-temperature")
+    assert mean["members"] == record["members"] and mean["temperature"] == 1
+    assert mean["selection_top1"] == record["selection_top1"]
+    in_sample = np.mean(mix(parts["selection"], weights).argmax(axis=1) == truth)
+    assert record["selection_top1"] == pytest.approx(in_sample, abs=0.03)  # cross-fitted
+    low, high = record["selection_interval"]
+    assert low < record["selection_top1"] < high
     alone, _ = predict(places, f"{NAME}/r1", "--split", "val")
     assert alone["members"][0]["temperature"] == 1
+    own = np.mean(parts["selection"][0].argmax(axis=1) == truth)
+    assert alone["selection_top1"] == pytest.approx(own)
     assert alone["temperature"] == pytest.approx(temperatures[0], rel=1e-3)
+
+
+def test_the_selection_accuracy_of_learnt_weights_is_cross_fitted() -> None:
+    """Members that know nothing: weights that suit some rows are no good for others."""
+    random = np.random.default_rng(1)
+    labels = random.integers(0, 2, 30)
+    noise = random.uniform(0.05, 0.95, (8, 30)).astype(np.float32)
+    parts = [np.stack([1 - p, p], axis=1) for p in noise]
+    data = SimpleNamespace(labels=labels)
+    members = [Predictor(f"d/{i}", "", data, lambda _, p=p: p, np.arange(30)) for i, p in enumerate(parts)]  # fmt: skip
+    both = average(members, learnt=True)
+    assert both.selection is not None
+    crossed = float(np.mean(both.selection().argmax(axis=1) == labels))
+    in_sample = float(np.mean(both.compute("selection").argmax(axis=1) == labels))
+    assert crossed < in_sample
+    assert average(members, learnt=False).selection is None
 
 
 def test_a_member_that_was_chosen_by_folds_is_weighed_on_the_rows_that_all_held_out() -> None:
@@ -190,6 +216,7 @@ def test_a_run_that_saw_all_rows_learns_nothing_and_says_so(places, capsys) -> N
     record, _ = predict(places, f"{NAME}/r2", "--split", "val")
     assert record["temperature"] == 1 and record["learnt_on"] == 0
     assert f"{NAME}/r2 was trained on the selection rows" in record["note"]
+    assert record["selection_top1"] is None and record["selection_interval"] is None
     assert record["note"] in capsys.readouterr().out
     store, runs, _ = places
     config = PredictConfig(

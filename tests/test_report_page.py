@@ -434,6 +434,19 @@ def test_an_ensemble_is_the_third_headline_number(place: Place) -> None:
     assert "43.2 %" not in place.page()  # one network, one view: nothing was combined
 
 
+def test_the_headline_ensemble_is_chosen_by_selection_and_not_by_validation(place: Place) -> None:
+    add_run(place, "tuned")
+    one, two = (MemberRecord(f"{place.name}/{name}", ("", "flip"), 0.5) for name in ("tuned", "b"))
+    add_ensemble(place, one, accuracy=0.41, selection=0.52, name="val-a.csv")
+    add_ensemble(place, one, two, accuracy=0.44, selection=0.51, name="val-b.csv")
+    add_ensemble(place, two, accuracy=0.45, name="val-c.csv")
+    page = place.page()
+    headline = page.split('id="leaderboard"')[0]
+    assert "41.0 %" in headline and "44.0 %" not in headline and "45.0 %" not in headline
+    table = page.split(">Ensembles and test-time augmentation<")[1].split("</table>")[0]
+    assert "52.0 %" in table and "51.0 %" in table and "45.0 %" in table
+
+
 def test_an_artifact_that_is_damaged_is_an_error_that_names_it(place: Place) -> None:
     path = place.folder / "inspection.json"
     for content in ("{", "{}", '{"format": 99}'):

@@ -52,11 +52,14 @@ class PredictionRecord(Artifact):
         test_interval: Its 95 % interval.
         point: By which the classes were decided; None: the most probable class is the answer.
         prior: The mix of classes that the probabilities are for; None: that of the training images.
+        selection_top1: Accuracy on the selection rows that no member was trained on, 0 … 1, by weights that were learnt on
+            others of them (cross-fitted): models are chosen by it. None where there are none.
+        selection_interval: Its 95 % interval.
     """
 
     FORMAT: ClassVar[int] = 4
     SAME_SINCE: ClassVar[int] = (
-        1  # format 3 had no temperatures of members, 2 no prior, 1 no operating point
+        1  # format 3 had neither selection accuracy nor temperatures of members, 2 no prior, 1 no operating point
     )
 
     dataset: str
@@ -77,6 +80,8 @@ class PredictionRecord(Artifact):
     test_interval: tuple[float, float] | None = None
     point: OperatingPoint | None = None
     prior: Prior | None = None
+    selection_top1: float | None = None
+    selection_interval: tuple[float, float] | None = None
 
     @classmethod
     def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:

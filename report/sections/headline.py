@@ -139,10 +139,16 @@ def _tuned(context: ReportContext) -> Number:
 
 
 def _ensemble(context: ReportContext) -> Number:
-    """Return the latest ensemble of fine-tuned runs, else the best one of frozen probes."""
+    """Return the ensemble of fine-tuned runs that selection chooses, else the best one of frozen probes.
+
+    One without a selection accuracy counts where no other has one; of equal ones the latest.
+    """
     if context.ensembles:
-        last = context.ensembles[-1]
-        return Number("ensemble", _members(last.members), last.val_top1, last.val_interval)
+        latest_first = reversed(context.ensembles)
+        best = max(
+            latest_first, key=lambda one: -1 if one.selection_top1 is None else one.selection_top1
+        )
+        return Number("ensemble", _members(best.members), best.val_top1, best.val_interval)
     return _of_probe("ensemble", [probe for probe in context.board.ranked if probe.members])
 
 
