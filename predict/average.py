@@ -33,24 +33,16 @@ def average(members: Sequence[Predictor], *, learnt: bool) -> Predictor:
     held_out, reason = _shared_rows(members)
     if learnt and held_out is None:
         raise InvalidInputError(f"--weights learnt: {reason}; use --weights equal")
-    weights, crossed = np.full(len(members), 1 / len(members)), None
-
-    def parts_of(part: str) -> list[np.ndarray]:
-        parts = [member.compute(part) for member in members]
-        if part == SELECTION and held_out is not None:  # one chosen by folds has more of them
-            shared = [np.isin(np.asarray(member.held_out), held_out) for member in members]
-            parts = [part[rows] for part, rows in zip(parts, shared, strict=True)]
-        return parts
-
-    if learnt:
+    weights = np.full(len(members), 1 / len(members))
+    selection = None
+    if learnt and held_out is not None:
         truth = members[0].dataset.labels[held_out]
-        found = parts_of(SELECTION)
-        weights = learn_weights(found, truth)
-        crossed = partial(_cross_fitted, found, truth)
+        weights = learn_weights(_parts(members, SELECTION, held_out), truth)
+        selection = partial(_cross_fitted, members, held_out, truth)
 
     def compute(part: str) -> np.ndarray:
         # rounded as they were when the weights were learnt
-        pairs = zip(members, parts_of(part), strict=True)
+        pairs = zip(members, _parts(members, part, held_out), strict=True)
         parts = [one.astype(member.precision) for member, one in pairs]
         return mix([part.astype(np.float32) for part in parts], weights)
 
@@ -67,7 +59,7 @@ def average(members: Sequence[Predictor], *, learnt: bool) -> Predictor:
         weights=tuple(map(float, weights)),
         model=_mean_model(members, tuple(map(float, weights))),
         learnt_on=len(held_out) if learnt and held_out is not None else 0,
-        selection=crossed,
+        selection=selection,
     )
 
 
@@ -121,9 +113,22 @@ def _shared_rows(members: Sequence[Predictor]) -> tuple[np.ndarray | None, str]:
     return rows[fewest], ""
 
 
-def _cross_fitted(members: Sequence[np.ndarray], truth: np.ndarray) -> np.ndarray:
-    """Return the logarithm of the mean of each row, with weights that were learnt on other rows; as `learn_weights`."""
-    X = member_inputs(list(members))
+def _parts(
+    members: Sequence[Predictor], part: str, held_out: np.ndarray | None
+) -> list[np.ndarray]:
+    """Return what each member makes of a part; of the selection rows, those that all held out."""
+    parts = [member.compute(part) for member in members]
+    if part != SELECTION or held_out is None:
+        return parts
+    shared = [np.isin(np.asarray(member.held_out), held_out) for member in members]
+    return [part[rows] for part, rows in zip(parts, shared, strict=True)]
+
+
+def _cross_fitted(
+    members: Sequence[Predictor], held_out: np.ndarray, truth: np.ndarray
+) -> np.ndarray:
+    """Return the logarithm of the mean of each selection row (s, K), with weights that were learnt on other rows."""
+    X = member_inputs(_parts(members, SELECTION, held_out))
     return cross_fitted(Average(members=len(members)).fit(X, truth), X, truth, seed=0)
 
 

@@ -26,9 +26,7 @@ AHEAD = 2  # parts that a worker has at a time: one is computed, the next waits;
 ATTEMPTS = 3  # a part that fails as often ends the run
 QUIET = 3.0  # seconds without a worker, after which that is said
 SLOW = 45.0  # seconds without an answer of any worker, after which that is said
-SILENT = (
-    30.0  # seconds without a result of workers that have work, after which it is said what they do
-)
+SILENT = 30.0  # seconds without a result, after which it is said what the workers are at
 NAMED = 3  # parts that are named then
 LOST = WorkerLostError.__name__
 LIKE_ALL = "every machine needs the same packages, and has to see the same files"
@@ -122,9 +120,7 @@ class Crew:
         self._since = time.monotonic()  # when there was a worker that may take part
         self._said = ""  # of there being none
         self._had = False  # whether there was one
-        self._heard = (
-            time.monotonic()
-        )  # when something came back, or nothing was to come, or that was said
+        self._heard = time.monotonic()  # when something came back or was said of what is under way
 
     @property
     def ready(self) -> list[str]:

@@ -58,9 +58,8 @@ class PredictionRecord(Artifact):
     """
 
     FORMAT: ClassVar[int] = 4
-    SAME_SINCE: ClassVar[int] = (
-        1  # format 3 had neither selection accuracy nor temperatures of members, 2 no prior, 1 no operating point
-    )
+    # 3 had neither selection accuracy nor temperatures of members, 2 no prior, 1 no operating point
+    SAME_SINCE: ClassVar[int] = 1
 
     dataset: str
     dataset_digest: str
