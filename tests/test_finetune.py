@@ -248,6 +248,39 @@ def test_a_run_goes_on_after_the_data_set_grew(places: tuple[Path, Path], tmp_pa
     assert done.returncode == 1 and "knows other classes than d has today" in done.stderr
 
 
+def test_a_run_goes_on_where_both_splits_have_an_image(
+    places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """As in Tiny ImageNet, seven times: the data set's own, not what the run has seen and others have not."""
+    places, table = (tmp_path / "store", tmp_path / "runs"), tmp_path / "digits.csv"
+    pictures, labels = digit_pictures(tmp_path / "pictures", 200)
+    shutil.copyfile(pictures[0], copy := tmp_path / "copy.png")
+    rows = [
+        f"{p},{n},{('train', 'val')[i % 4 == 3]}"
+        for i, (p, n) in enumerate(zip(pictures, labels, strict=True))
+    ]
+    table.write_text("\n".join(["image,label,split", *rows, f"{copy},{labels[0]},val"]) + "\n")
+    done = run(places, "data", "prepare", str(table), "--name", "d")
+    assert done.returncode == 0 and "splits share images" in done.stdout + done.stderr, done.stdout
+    words = ("--dataset", "d", "--backbone", "tiny", "--size", str(SIZE))
+    assert run(places, "extract", *words).returncode == 0
+    assert run(places, "classify", "--dataset", "d", "--head", "ridge").returncode == 0
+    words = (
+        "finetune",
+        "--dataset",
+        "d",
+        "--epochs",
+        "1",
+        "--batch",
+        "16",
+        "--no-select",
+        "--json",
+    )
+    assert result_of(run(places, *words, "--run", "first"))["trained_rows"] == 150
+    second = result_of(run(places, *words, "--run", "second", "--from", "d/first"))
+    assert second["from_run"] == "d/first"
+
+
 def test_a_probe_of_several_views_is_a_start_fitted_on_all_of_them(
     places: tuple[Path, Path],
 ) -> None:

@@ -362,12 +362,16 @@ def _never_seen(selection: np.ndarray, dataset: ImageDataset, start: Start) -> n
 def _check_validation(dataset: ImageDataset, start: Start) -> None:
     """Refuse a run that learnt from images which are validated on today, or of which that is not known.
 
-    Stored in another size, the same photographs are other images.
+    Stored in another size, the same photographs are other images. What both splits have today is no fault of the run:
+    every model of this data set learns from it.
     """
     if start.run is None:
         return
-    seen = find(start.learnt_from, dataset.content) >= 0
-    validated = int(seen[dataset.rows("val")].sum())
+    content = dataset.content
+    seen = find(start.learnt_from, content) >= 0
+    validation = dataset.rows("val")
+    shared = find(content[dataset.rows("train")], content[validation]) >= 0
+    validated = int((seen[validation] & ~shared).sum())
     if validated or not seen.any():
         which = (
             f"{counted(validated, 'image')} that {dataset.name} validates on today"
