@@ -429,7 +429,10 @@ def test_an_ensemble_is_the_third_headline_number(place: Place) -> None:
     assert f"{place.name}/tuned (2 views)" in headline
     add_ensemble(place, viewed, replace(viewed, name="b"), MemberRecord("ridge-1", (), 0.1))
     headline = place.page().split('id="leaderboard"')[0]
-    assert "2 fine-tuned and 1 frozen" in headline and "ridge-1" not in headline
+    assert "average of 2 fine-tuned and 1 frozen models" in headline and "ridge-1" not in headline
+    add_ensemble(place, viewed, replace(viewed, name="b"), replace(viewed, name="c"))
+    headline = place.page().split('id="leaderboard"')[0]
+    assert "average of 3 fine-tuned models" in headline
     add_ensemble(place, replace(viewed, views=("",)))
     assert "43.2 %" not in place.page()  # one network, one view: nothing was combined
 

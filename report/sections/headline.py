@@ -157,7 +157,9 @@ def _members(members: Sequence[MemberRecord]) -> str:
     if len(members) <= 2:
         return " + ".join(_member(member) for member in members)
     runs = sum(bool(member.views) for member in members)  # a probe has no views of its own
-    return f"weighted average of {runs} fine-tuned and {len(members) - runs} frozen models"
+    kinds = [(runs, "fine-tuned"), (len(members) - runs, "frozen")]
+    counts = " and ".join(f"{count} {kind}" for count, kind in kinds if count)
+    return f"average of {counts} models"
 
 
 def _member(member: MemberRecord) -> str:
