@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from onepass.cache.locks import exclusive
 from onepass.cache.provenance import digest_array, digest_json
@@ -105,7 +106,7 @@ def _trained(session: Session, folder: Path, stop: StopRequest) -> FinetuneResul
                 result, ended=training.ended, kept=chosen.why, kept_epochs=chosen.epochs,
                 selection_top1=chosen.accuracy,
             )  # fmt: skip
-            result = _scored(result, session, classifier)
+            result = _scored(result, session, classifier, chosen.logits)
             _log_result(logs, result)
     result = replace(result, seconds=time.monotonic() - begin)
     if not stopped and hosts.first():
@@ -189,14 +190,25 @@ def _result(
     )  # fmt: skip
 
 
-def _scored(result: FinetuneResult, session: Session, classifier: Classifier) -> FinetuneResult:
-    """Keep the weights, score the validation split once, and compare with the probe."""
+def _scored(
+    result: FinetuneResult, session: Session, classifier: Classifier, selection_logits: np.ndarray | None
+) -> FinetuneResult:  # fmt: skip
+    """Keep the weights, score the validation split once, and compare with the probe.
+
+    Args:
+        result: What is known of the run.
+        session: What it works on.
+        classifier: With the weights that are kept.
+        selection_logits: What it says of the selection rows; None where that is still to be computed.
+    """
     folder, dataset, probe = result.folder, session.dataset, session.start.probe
     runs, seed = session.config.runs / dataset.name, session.config.seed
     save_variables(folder / WEIGHTS, {"model": named_variables(classifier.predictor)}, {})
     selection = session.rows.selection
     if selection is not None:
-        logits = predict_logits(classifier, dataset.pixels, selection, "selection")
+        logits = selection_logits
+        if logits is None:
+            logits = predict_logits(classifier, dataset.pixels, selection, "selection")
         save_logits(logits_path(folder, "selection"), logits, selection)
     rows = dataset.rows("val")
     truth = dataset.labels[rows]

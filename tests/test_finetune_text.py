@@ -71,12 +71,12 @@ def test_a_result_of_format_1_opens(tmp_path: Path) -> None:
 
 def test_the_start_is_a_candidate_like_any_epoch() -> None:
     rows = [ROW, replace(ROW, epoch=2, selection_accuracy=0.8)]
-    assert best_first(rows) == [1, 2]
-    assert best_first(rows, SelectionScore(0.95, 2.0)) == [0, 1, 2]
-    assert best_first(rows, SelectionScore(0.9, 0.5)) == [0, 1, 2]  # of equal ones the earlier
-    assert best_first(rows, SelectionScore(0.9, 0.6)) == [1, 0, 2]
+    assert [*best_first(rows)] == [1, 2]
+    assert [*best_first(rows, SelectionScore(0.95, 2.0))] == [0, 1, 2]
+    assert [*best_first(rows, SelectionScore(0.9, 0.5))] == [0, 1, 2]  # of equal ones the earlier
+    assert [*best_first(rows, SelectionScore(0.9, 0.6))] == [1, 0, 2]
     by_metric = [replace(ROW, selection_merit=0.2), replace(ROW, epoch=2, selection_merit=0.3)]
-    assert best_first(by_metric, SelectionScore(1.0, 0.0, 0.25)) == [2, 0, 1]
+    assert [*best_first(by_metric, SelectionScore(1.0, 0.0, 0.25))] == [2, 0, 1]
     assert why_ended(rows, 9, 2) == ""
     assert "early stopping" in why_ended(rows, 9, 2, SelectionScore(0.95, 2.0))
 

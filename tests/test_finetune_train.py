@@ -4,6 +4,7 @@ import json
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,30 @@ def test_it_learns_and_keeps_what_was_best_on_the_selection_split(tmp_path: Path
     assert len(list((tmp_path / "epochs").glob("*.npz"))) == 2
     again = tiny_training(tmp_path, epochs=8)
     assert again.history == training.history and again.ended == "all epochs are trained"
+
+
+@pytest.mark.parametrize("mean_is_better", [False, True])
+def test_what_was_evaluated_is_not_computed_again(tmp_path: Path, mean_is_better: bool) -> None:
+    training = tiny_training(tmp_path, epochs=8, soup=2)
+    training.run(lambda: "")
+    (best, second), evaluator, looks = [*training.scores][:2], training.evaluate, []
+
+    class Spy:
+        logits = property(lambda self: evaluator.logits)
+
+        def __call__(self) -> SelectionScore:
+            looks.append(evaluator())
+            return replace(looks[-1], accuracy=2.0 if mean_is_better else 0.0)
+
+    chosen = training.best.soup(training.scores, Spy())
+    assert len(looks) == 1  # the mean alone is new
+    assert chosen.epochs == (tuple(sorted([best, second])) if mean_is_better else (best,))
+    score = evaluator()
+    assert chosen.loss == score.loss
+    if mean_is_better:
+        np.testing.assert_array_equal(chosen.logits, evaluator.logits)
+    else:
+        assert chosen.logits is None and score == training.scores[best]
 
 
 def test_a_start_that_no_epoch_beats_is_kept(tmp_path: Path) -> None:

@@ -73,16 +73,18 @@ class EpochRow:
         return f"epoch {self.epoch}: {text}"
 
 
-def best_first(history: Sequence[EpochRow], start: SelectionScore | None = None) -> list[int]:
-    """Return the evaluated epochs by what is chosen by, then selection loss, then the earlier.
+def best_first(
+    history: Sequence[EpochRow], start: SelectionScore | None = None
+) -> dict[int, SelectionScore]:
+    """Return the scores of the evaluated epochs, ordered by what is chosen by, then selection loss, then the earlier.
 
     Args:
         history: The epochs so far.
         start: Of the network before its first step, which is epoch 0; None where it does not count.
     """
     scores = [(row.epoch, row.score) for row in history]
-    known = [(epoch, score.order) for epoch, score in [(0, start), *scores] if score is not None]
-    return [epoch for epoch, _ in sorted(known, key=lambda one: one[1], reverse=True)]
+    known = [(epoch, score) for epoch, score in [(0, start), *scores] if score is not None]
+    return dict(sorted(known, key=lambda one: one[1].order, reverse=True))
 
 
 def points_of(history: Sequence[EpochRow], start: SelectionScore | None = None) -> list[Point]:
@@ -127,7 +129,7 @@ def why_ended(
         return "no epoch was asked for"
     if len(history) >= epochs:
         return "all epochs are trained"
-    best = best_first(history, start)[:1]
-    if patience and best and len(history) - best[0] >= patience:
+    best = next(iter(best_first(history, start)), None)
+    if patience and best is not None and len(history) - best >= patience:
         return f"early stopping after {patience} epochs without a better one on the selection split"
     return ""

@@ -129,8 +129,8 @@ class Training:
         return self.images / self.timed if self.timed else None
 
     @property
-    def ranked(self) -> list[int]:
-        """The epochs so far that may be kept, best first; 0 is the start."""
+    def scores(self) -> dict[int, SelectionScore]:
+        """How the epochs so far that may be kept did, best first; 0 is the start."""
         return best_first(self.history[-1:] if self.only_last else self.history, self.start)
 
     @property
@@ -172,12 +172,12 @@ class Training:
     def conclude(self) -> Chosen:
         """Put the weights that are kept into the model, and say which they are."""
         if self.evaluate and self.only_last:
-            chosen = self.best.soup(self.ranked[:1], self.evaluate)
+            chosen = self.best.soup(dict([*self.scores.items()][:1]), self.evaluate)
             rows = len(self.evaluate.rows)
             why = f"the last epoch; {rows} selection images only tell it from the start"
             return chosen if chosen.epochs == (0,) else replace(chosen, why=why)
         if self.evaluate:
-            return self.best.soup(self.ranked, self.evaluate)
+            return self.best.soup(self.scores, self.evaluate)
         if not self.history:
             return Chosen((0,), None, None, "the start; nothing was trained")
         for average, variable in zip(
@@ -190,7 +190,7 @@ class Training:
         """Let the network as it is before its first step be a candidate like any epoch."""
         if self.evaluate and self.start_counts:
             self.start = self.evaluate()
-            self.best.keep(0, self.ranked)
+            self.best.keep(0, self.scores)
             log.info(f"epoch 0, the start: selection accuracy {100 * self.start.accuracy:.1f} %")
 
     def _run_epoch(self, epoch: int, stop: Callable[[], str]) -> str:
@@ -298,12 +298,12 @@ class Training:
                     selection_merit=score.merit,
                 )  # fmt: skip
                 self.history.append(row)
-                self.best.keep(row.epoch, self.ranked)
+                self.best.keep(row.epoch, self.scores)
         else:
             self.history.append(row)
         self.place, self.fetched, self.loss, self.correct, self.seconds = 0, 0, 0.0, 0, 0.0
         self.save()
-        self.best.tidy(self.ranked)
+        self.best.tidy(self.scores)
         full = self.classifier.trainer.augment.size
         where = f" (at {full} px)" if self.evaluate and self.trainer.augment.size < full else ""
         log.info(str(row).replace(":", f" of {self.recipe.epochs}:", 1) + where)

@@ -1,6 +1,6 @@
 """Which weights are kept: evaluated on the selection split, averaged where that helps."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +32,15 @@ class Chosen:
         accuracy: On the selection split, 0 … 1; None where nothing was chosen.
         loss: Cross-entropy there (nats).
         why: In words.
+        logits: Of the selection rows, (n, K) float32; None where they were not computed with these weights, or from
+            the rounded outputs of frozen layers.
     """
 
     epochs: tuple[int, ...]
     accuracy: float | None
     loss: float | None
     why: str
+    logits: np.ndarray | None = None
 
 
 class Evaluator:
@@ -46,12 +49,17 @@ class Evaluator:
     Args:
         predictor: uint8 (B, H, W, C) → logits (B, K); its variables may change between calls.
         examples: With selection rows, and what is chosen by.
+
+    Attributes:
+        logits: What the network said at the last call, (n, K) float32; None before, or where the outputs of frozen
+            layers were looked up, which are rounded.
     """
 
     def __init__(self, predictor: keras.Model, examples: Examples) -> None:
         assert examples.selection is not None
         self.pixels, self.labels, self.rows = examples.pixels, examples.labels, examples.selection
         self.metric, self.frozen = examples.metric, examples.frozen
+        self.logits: np.ndarray | None = None
         self.step = EvalStep(predictor if self.frozen is None else self.frozen.network)
 
     def __call__(self) -> SelectionScore:
@@ -59,6 +67,7 @@ class Evaluator:
         if self.frozen:
             self.frozen.compute(self.rows, np.zeros_like(self.rows))
         logits, truth = hosts.by_shares(self._logits, self.rows), self.labels[self.rows]
+        self.logits = None if self.frozen else logits
         merit = None
         if self.metric.name != TOP1.name:
             chances = softmax(logits.astype(np.float64))
@@ -104,48 +113,55 @@ class BestEpochs:
     def __init__(self, folder: Path, predictor: keras.Model, count: int) -> None:
         self.folder, self.predictor, self.count = folder, predictor, count
 
-    def keep(self, epoch: int, ranked: list[int]) -> None:
+    def keep(self, epoch: int, scores: Mapping[int, SelectionScore]) -> None:
         """Write the model's weights as those of an epoch, if it is among the best.
 
         Args:
             epoch: Just finished.
-            ranked: All epochs so far, the best first.
+            scores: Of all epochs so far, the best first.
         """
-        if epoch in ranked[: self.count]:
+        if epoch in self._kept(scores):
             save_variables(self._path(epoch), {"model": named_variables(self.predictor)}, {})
 
-    def tidy(self, ranked: list[int]) -> None:
+    def tidy(self, scores: Mapping[int, SelectionScore]) -> None:
         """Delete the files of epochs that are no longer among the best."""
-        wanted = {self._path(epoch) for epoch in ranked[: self.count]}
+        wanted = {self._path(epoch) for epoch in self._kept(scores)}
         for path in self.folder.glob("epoch-*.npz"):
             if path not in wanted:
                 path.unlink(missing_ok=True)  # another process may have
 
-    def soup(self, ranked: list[int], evaluate: Callable[[], SelectionScore]) -> Chosen:
+    def soup(self, scores: Mapping[int, SelectionScore], evaluate: Evaluator) -> Chosen:
         """Average the kept weights greedily into the model (Wortsman et al., ICML 2022, recipe 1).
 
         From the best epoch downwards, each is added to the mean if what is chosen by does not fall.
 
         Args:
-            ranked: Epochs, the best first.
-            evaluate: Returns how the model does as it is.
+            scores: How each epoch alone did, by its number, the best first.
+            evaluate: Says how a mean does.
         """
         named = named_variables(self.predictor)
         variables = list(named.values())
         taken: list[int] = []
         mean: list[np.ndarray] = []
-        best = SelectionScore(0.0, np.inf)
-        for epoch in ranked[: self.count]:
+        best, logits = SelectionScore(0.0, np.inf), None
+        for epoch in self._kept(scores):
             load_variables(self._path(epoch), {"model": named})
             one = [np.asarray(v) for v in variables]
             n = len(taken)
             trial = [(m * n + w) / (n + 1) for m, w in zip(mean, one, strict=True)] if n else one
+            if not n:  # it was evaluated when it ended
+                taken, mean, best = [epoch], trial, scores[epoch]
+                continue
             _assign(variables, trial)
             score = evaluate()
-            if not taken or score.order >= best.order:
-                taken, mean, best = [*taken, epoch], trial, score
+            if score.order >= best.order:
+                taken, mean, best, logits = [*taken, epoch], trial, score, evaluate.logits
         _assign(variables, mean)
-        return Chosen(tuple(sorted(taken)), best.accuracy, best.loss, _in_words(sorted(taken)))
+        taken.sort()
+        return Chosen(tuple(taken), best.accuracy, best.loss, _in_words(taken), logits)
+
+    def _kept(self, scores: Mapping[int, SelectionScore]) -> list[int]:
+        return [*scores][: self.count]
 
     def _path(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:03d}.npz"
