@@ -70,15 +70,11 @@ def train_text(result: "FinetuneResult") -> str:
 
 
 def _next(result: "FinetuneResult") -> str:
-    """Return the command that uses what is better: the network, or what it started from."""
+    """Return the command that uses the network, or what does better."""
     if result.settings and not result.settings.epochs:
         return onepass_command("predict", "export", result.run)
-    probe = "/".join(
-        filter(None, (_dataset(result), result.probe))
-    )  # else the leaderboard's winner
     split = "test" if result.test_rows else "val"
-    network = result.from_run if result.kept_another else result.run
-    return onepass_command("predict", probe if result.no_better else network, "--split", split)
+    return onepass_command("predict", _dataset(result), "--split", split)
 
 
 def _dataset(result: "FinetuneResult") -> str:

@@ -200,10 +200,15 @@ class _Stages:
         if best:
             found = (best.run, best.val_top1, best.val_interval)
             which = "" if tuned and tuned.run == best.run else f" by an earlier run, {best.run},"
-            why.append(f"fine-tuned{which} it is {100 * best.gain:.1f} points better")
+            what = "it" if best.probe == winner.id else f"{best.start}"
+            gain = 100 * (best.val_top1 - winner.val_top1)
+            why.append(
+                f"fine-tuned{which} {what} does better on held-out training images ({gain:+.1f} points on the validation split)"
+            )
         elif tuned:
             why.append(
-                "the network that was fine-tuned is no better, so that the frozen probe stays the model to use"
+                "the network that was fine-tuned does no better on held-out training images, so that the frozen probe stays "
+                "the model to use"
             )
         page = str(results["report"].path)
         return AllStagesResult(
@@ -218,12 +223,13 @@ class _Stages:
 
     def _best_run(self, dataset: str) -> Any:
         """Return what the run found that the data set stands for; None where a probe is the model to use."""
+        from onepass.classify.leaderboard.board import Leaderboard
         from onepass.data.dataset import open_dataset
-        from onepass.finetune.session.runs import run_to_use
+        from onepass.finetune.session.best import run_to_use
 
-        best = run_to_use(
-            self.config.runs / dataset / "finetune", open_dataset(self.config.store, dataset)
-        )
+        results, state = self.config.runs / dataset, open_dataset(self.config.store, dataset)
+        board = Leaderboard.load(results, dataset, state.digest)
+        best = run_to_use(results / "finetune", state, board)
         return best.result if best else None
 
     def give(self, word: str, *arguments: str) -> Any:

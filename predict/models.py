@@ -4,6 +4,7 @@ A probe is named by its line on the leaderboard, by its id, or by its head, of w
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from onepass.cache.errors import (
     InvalidInputError,
     MissingFileError,
     OnepassError,
+    StaleError,
     UnknownNameError,
     UsageError,
     unknown_name,
@@ -26,8 +28,9 @@ from onepass.classify.leaderboard.board import Leaderboard, ProbeResult
 from onepass.classify.operating_points import OperatingPoint, choose_point, positive_column
 from onepass.classify.prior import Prior, parse_prior, training_shares
 from onepass.data.dataset import ImageDataset, open_dataset
+from onepass.finetune.session.best import run_to_use
 from onepass.finetune.session.result import RESULT
-from onepass.finetune.session.runs import FinishedRun, open_run, run_to_use
+from onepass.finetune.session.runs import FinishedRun, open_run
 from onepass.predict.average import average, calibrate
 from onepass.predict.config import (
     ESTIMATE,
@@ -311,8 +314,12 @@ def _open(store: AnyStore, runs: Path, text: str) -> Model:
     if model and (place / model).is_dir():
         return open_run(store, runs, text, any_state=True)
     dataset = open_dataset(store, name)
-    if not line and not model and (best := run_to_use(place, dataset)):
-        return open_run(store, runs, f"{name}/{best.name}")
+    if not line and not model:
+        board = None
+        with suppress(MissingFileError, StaleError):  # a run stands without one
+            board = Leaderboard.load(runs / name, name, dataset.digest)
+        if best := run_to_use(place, dataset, board):
+            return open_run(store, runs, f"{name}/{best.name}")
     finished = [path.parent.name for path in place.glob(f"*/{RESULT}")]
     try:
         board = Leaderboard.load(runs / name, name, dataset.digest)

@@ -29,10 +29,10 @@ from onepass.classify.search.sweep_record import SweepRecord
 from onepass.data.dataset import ImageDataset, open_dataset
 from onepass.finetune.ablation import ABLATION, Ablation
 from onepass.finetune.errors import ERRORS, RunErrors
+from onepass.finetune.session.best import beats_winner, best_run
 from onepass.finetune.session.result import FinetuneResult
 from onepass.finetune.session.runs import (
     Run,
-    best_run,
     by_start,
     load_logits,
     logits_path,
@@ -111,6 +111,7 @@ class ReportContext:
         compared: The run that is compared with the winner; None where none is finished.
         frozen: The winner on the validation split.
         tuned: The compared run on the validation split.
+        tuned_wins: Whether that run, not the winner, is the model to use.
         ensembles: Scored predictions of several models or views, in the order they were made.
         sweeps: Searches over many neural heads.
         transferability, inspection, folds, curve, ablation: What those commands found; None where they were not run.
@@ -131,6 +132,7 @@ class ReportContext:
     compared: ComparedRun | None
     frozen: EvaluatedModel
     tuned: EvaluatedModel | None
+    tuned_wins: bool
     ensembles: list[PredictionRecord]
     sweeps: list[SweepRecord]
     transferability: Transferability | None
@@ -167,10 +169,8 @@ class ReportContext:
 
     @property
     def chosen(self) -> EvaluatedModel:
-        """The model to use: the compared run, unless it is no better than the probe it started from."""
-        if self.tuned and self.compared and not self.compared.result.no_better:
-            return self.tuned
-        return self.frozen
+        """The model to use: the compared run where it does better than the winner, else that."""
+        return self.tuned if self.tuned and self.tuned_wins else self.frozen
 
     @property
     def chosen_name(self) -> str:
@@ -224,6 +224,7 @@ def open_context(store: AnyStore, runs_root: Path, name: str) -> ReportContext:
         compared=compared,
         frozen=_evaluate_probe(dataset, board),
         tuned=_evaluate_run(dataset, compared.run) if compared else None,
+        tuned_wins=compared is not None and beats_winner(compared.run, board, dataset),
         ensembles=_ensembles(folder, dataset, notes),
         sweeps=_sweeps(folder / "sweeps", dataset, notes),
         transferability=current(Transferability, "classify", "transfer", *flags),

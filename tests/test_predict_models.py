@@ -8,16 +8,22 @@ import numpy as np
 import processes
 import pytest
 from classify_store import NAME, digits, write_features
-from finished_runs import write_runs
+from finished_runs import write_run, write_runs
 from PIL import Image
 
 import onepass
 from onepass.__main__ import run
-from onepass.cache.arrays import unpack_arrays
+from onepass.cache.arrays import pack_arrays, unpack_arrays
 from onepass.cache.errors import InvalidInputError, MissingFileError, UnknownNameError, UsageError
 from onepass.classify.config import ClassifyConfig
+from onepass.classify.leaderboard.board import Leaderboard
+from onepass.classify.leaderboard.records import load_probabilities
 from onepass.classify.pipeline import run_probes
+from onepass.classify.protocol.evaluate import selected_on
+from onepass.data.dataset import open_dataset
+from onepass.finetune.session.best import beats_winner
 from onepass.finetune.session.result import RESULT, FinetuneResult
+from onepass.finetune.session.runs import read_run
 
 
 @pytest.fixture(scope="module")
@@ -69,17 +75,68 @@ def test_a_data_set_is_its_best_run_by_the_selection_split(places, tmp_path: Pat
     probe = onepass.load_predictor(NAME, **moved).name
     found = run_probes(ClassifyConfig(dataset=NAME, head=("ridge", "logistic"), **places))
     assert probe == f"{NAME}/{found.winner}"  # no run is scored
+    dataset = open_dataset(places["cache_dir"], NAME)
+    for name, noise in (("r4", 0.4), ("r5", 0.3)):
+        write_run(runs, dataset, name, noise, held_out=True)
     scored = {"probe_top1": 0.5, "val_interval": (0.4, 0.9), "p_value": 0.5}
-    _score(runs, "r1", selection_top1=0.9, val_top1=0.6, **scored)
-    _score(runs, "r3", selection_top1=0.8, val_top1=0.7, **scored)
-    assert onepass.load_predictor(NAME, **moved).name == f"{NAME}/r1"
+    _score(runs, "r4", selection_top1=1.0, val_top1=0.6, **scored)
+    _score(runs, "r5", selection_top1=0.9, val_top1=0.7, **scored)
+    assert onepass.load_predictor(NAME, **moved).name == f"{NAME}/r4"
     assert onepass.load_predictor(f"{NAME}#1", **moved).name == probe
     both = onepass.load_predictor(NAME, f"{NAME}#1", **moved)
-    assert [member.name for member in both.members] == [f"{NAME}/r1", probe]
-    _score(runs, "r1", kept_epochs=(0,))  # the weights of the probe did best
+    assert [member.name for member in both.members] == [f"{NAME}/r4", probe]
+    _score(runs, "r4", kept_epochs=(0,))  # the weights of the probe did best
     assert onepass.load_predictor(NAME, **moved).name == probe
-    _score(runs, "r1", kept_epochs=(1,), val_top1=0.4)  # worse than its probe
-    assert onepass.load_predictor(NAME, **moved).name == probe
+    _score(runs, "r4", kept_epochs=(1,), val_top1=0.4)  # validation chooses nothing
+    assert onepass.load_predictor(NAME, **moved).name == f"{NAME}/r4"
+    shutil.move(board := runs / NAME / "leaderboard.json", tmp_path)
+    assert onepass.load_predictor(NAME, **moved).name == f"{NAME}/r4"
+    shutil.move(tmp_path / "leaderboard.json", board)
+
+
+def test_a_run_that_does_worse_than_the_winner_is_not_the_model_to_use(
+    places, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(places["runs_dir"], runs)
+    moved = {**places, "runs_dir": runs}
+    # better than the probe it started from, which is not the winner
+    scored = {"probe_top1": 0.5, "val_interval": (0.4, 0.9), "p_value": 0.5}
+    _score(runs, "r1", selection_top1=1.0, val_top1=0.8, **scored)
+    winner = onepass.load_predictor(f"{NAME}#1", **moved).name
+    assert onepass.load_predictor(NAME, **moved).name == winner
+    dataset = open_dataset(places["cache_dir"], NAME)
+    board = Leaderboard.load(runs / NAME, NAME, dataset.digest)
+
+    def beats(run: Path, **change: object) -> bool:
+        return beats_winner(read_run(run), replace(board, **change), dataset)
+
+    # the winner's own answers: a tie
+    equal = write_run(runs, dataset, "equal", 0.4, held_out=True)
+    _score(runs, "equal", selection_top1=1.0, val_top1=0.9, **scored)
+    kept = load_probabilities(board.head_folder(board.winner), board.winner.rows)
+    rows = selected_on(dataset, board.winner)
+    path = equal / "selection_logits.npz"
+    logits = np.log(kept.selection.astype(np.float32) + 1e-6)
+    path.write_bytes(pack_arrays({"logits": logits, "rows": rows}))
+    assert not beats(equal)
+    # one more is right
+    wrong = int(np.flatnonzero(logits.argmax(1) != dataset.labels[rows])[0])
+    logits[wrong] = -9
+    logits[wrong, dataset.labels[rows[wrong]]] = 0
+    path.write_bytes(pack_arrays({"logits": logits, "rows": rows}))
+    assert beats(equal)
+    # rows that the winner learnt from tell nothing
+    others = np.setdiff1d(dataset.rows("train"), rows)[: len(rows)]
+    path.write_bytes(pack_arrays({"logits": logits, "rows": others}))
+    assert beats(equal)
+    _score(runs, "equal", selection_top1=board.winner.selection_top1)
+    assert not beats(equal)
+    # nothing was held out
+    path.unlink()
+    for val_top1, wins in ((board.winner.val_top1, True), (board.winner.val_top1 - 0.01, False)):
+        _score(runs, "equal", val_top1=val_top1)
+        assert beats(equal) == wins
 
 
 def test_a_run_its_data_set_stands_for_meets_the_goal_on_record(places, tmp_path: Path) -> None:
@@ -91,14 +148,16 @@ def test_a_run_its_data_set_stands_for_meets_the_goal_on_record(places, tmp_path
     )
     run_probes(heads)
     kept = onepass.load_predictor(NAME, **moved).point
-    values = {"selection_top1": 0.9, "val_top1": 0.9, "val_interval": (0.8, 1.0), "p_value": 0.5}
-    _score(runs, "r1", **values)
+    values = {"selection_top1": 0.9, "val_top1": 1.0, "val_interval": (0.8, 1.0), "p_value": 0.5}
+    dataset = open_dataset(places["cache_dir"], NAME)
+    write_run(runs, dataset, "r4", 0.4, held_out=True)
+    _score(runs, "r4", **values)
     point = onepass.load_predictor(NAME, **moved).point
     assert (point.goal, point.positive) == (kept.goal, kept.positive)
     assert point.threshold != kept.threshold  # chosen on what this run says of rows held out of it
-    assert onepass.load_predictor(f"{NAME}/r1", **moved).point is None
+    assert onepass.load_predictor(f"{NAME}/r4", **moved).point is None
     assert onepass.load_predictor(NAME, at="none", **moved).point is None
-    (runs / NAME / "finetune" / "r1" / "selection_logits.npz").unlink()
+    (runs / NAME / "finetune" / "r4" / "selection_logits.npz").unlink()
     with pytest.raises(InvalidInputError, match=r"sensitivity=0.9: a threshold .* --at none"):
         onepass.load_predictor(NAME, **moved)
 

@@ -100,14 +100,6 @@ class FinetuneResult(Artifact):
         """Whether the kept weights are those of the run that it went on from."""
         return self.kept_start and bool(self.from_run)
 
-    @property
-    def no_better(self) -> bool:
-        """Whether its probe is the model to use: no epoch did better, or validation says it is worse.
-
-        The start of a run that went on from another is that one's network, not the probe.
-        """
-        return (self.kept_start and not self.kept_another) or (self.gain or 0.0) < 0
-
     @classmethod
     def upgrade(cls, value: dict[str, Any], found: int) -> dict[str, Any]:
         """Format 0 had null for an empty list, and the first names of three recipes."""

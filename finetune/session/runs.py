@@ -3,7 +3,7 @@
 Nothing here needs Keras, so that listing runs costs no start-up.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -231,41 +231,9 @@ def run_folders(place: Path) -> list[Path]:
     return sorted(path.parent for path in place.glob(f"*/{CONFIG}"))
 
 
-def best_run(runs: Sequence[Run]) -> Run | None:
-    """Return the scored run that did best on the selection split, else the one that comes last; None where none is scored.
-
-    Nothing is chosen on the validation split: runs without a selection score are taken by their order. One that kept the
-    network of the run before it gives way to that one.
-
-    Args:
-        runs: Of one state of a data set, in the order they were started.
-    """
-    scored = [
-        (run.result.selection_top1 or -1.0, not run.result.kept_another, place)
-        for place, run in enumerate(runs)
-        if run.result is not None and run.result.val_top1 is not None
-    ]
-    return runs[max(scored)[-1]] if scored else None
-
-
 def by_start(runs: Iterable[Run]) -> list[Run]:
     """Return runs in the order they were started."""
     return sorted(runs, key=lambda run: (run.config.made_by.created, run.name))
-
-
-def run_to_use(place: Path, dataset: ImageDataset) -> Run | None:
-    """Return the best run of this state of a data set; None where there is none, or its probe is no worse.
-
-    Args:
-        place: `runs/<data set>/finetune`.
-        dataset: The data set.
-
-    Raises:
-        CorruptFileError: A file of one of its runs is not what a run writes.
-    """
-    current = [run for run in finished_runs(place) if run.identity.dataset_digest == dataset.digest]
-    best = best_run(by_start(current))
-    return None if best is None or (best.result and best.result.no_better) else best
 
 
 def finished_runs(place: Path) -> list[Run]:

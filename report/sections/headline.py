@@ -237,8 +237,11 @@ def _gain(context: ReportContext) -> str:
     assert result.gain is not None
     kept = "no epoch did better than the start; " if result.kept_start and result.history else ""
     if result.p_value is None:
-        return f"{kept}{points(result.gain)} points against its frozen probe"
-    return f"{kept}{gain_words(result.gain, result.p_value)} (McNemar, {p_value(result.p_value)})"
+        gain = f"{points(result.gain)} points against its frozen probe"
+    else:
+        gain = f"{gain_words(result.gain, result.p_value)} (McNemar, {p_value(result.p_value)})"
+    beaten = "; no better than the winner on held-out training images"
+    return f"{kept}{gain}{'' if context.tuned_wins or kept else beaten}"
 
 
 def _errors(context: ReportContext) -> dict[str, Any]:
