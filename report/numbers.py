@@ -14,6 +14,11 @@ def percent(share: float | None) -> str:
     return "–" if share is None else plain_percent(share).replace(" ", FIXED)
 
 
+def published(accuracy: float) -> str:
+    """Return a published accuracy, in percent, with the decimals that it was published with."""
+    return f"{accuracy:g}{FIXED}%"
+
+
 def interval(pair: Sequence[float] | None) -> str:
     """Return an interval of shares as `58.6 … 60.5 %`."""
     return "–" if not pair else f"{100 * pair[0]:.1f} … {100 * pair[1]:.1f} %".replace(" ", FIXED)

@@ -137,6 +137,7 @@ def render(context: ReportContext, sections: list[Section]) -> str:
         "thousands",
         "rate",
         "duration",
+        "published",
     ):
         environment.filters[name] = getattr(numbers, name)
     environment.filters["counted"] = counted

@@ -35,7 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 @pytest.fixture(scope="module")
 def page(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page with everything on it, moved away from all that made it."""
-    add_run(place, "tuned", wrong=40)
+    add_run(place, "tuned", wrong=40, val_top1=1.0)  # so that it is the model to use
     path = tmp_path_factory.mktemp("sent") / "page.html"
     shutil.copy(place.write().path, path)
     return path
@@ -150,6 +150,21 @@ def test_everything_is_reached_by_keyboard_and_named(browser: Any, page: Path) -
     assert browser.execute_script(f"return document.querySelector('{BOARD} th').ariaSort") == "ascending"  # fmt: skip
     scrolled = "return [...document.querySelectorAll('.wide')].every(e => e.tabIndex === 0)"
     assert browser.execute_script(scrolled)
+
+
+@pytest.mark.usefixtures("page")
+@pytest.mark.parametrize("width", [1440, 390])
+def test_a_long_class_name_fits_a_narrow_window(browser: Any, place: Place, tmp_path: Path, width: int) -> None:  # fmt: skip
+    # the winner's most frequent mistake is the class whose name is one word of 90 letters
+    place.folder.joinpath("finetune").rename(tmp_path / "away")
+    try:
+        path = place.write().path
+    finally:
+        (tmp_path / "away").rename(place.folder / "finetune")
+    show(browser, Path(path), width)
+    still_wrong = "return document.querySelector('.winner dl').innerText"
+    assert "xxxxxxxxxxxxxxxxxxxxxxxx" in browser.execute_script(still_wrong)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
