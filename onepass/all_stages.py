@@ -200,7 +200,7 @@ class _Stages:
         if best:
             found = (best.run, best.val_top1, best.val_interval)
             which = "" if tuned and tuned.run == best.run else f" by an earlier run, {best.run},"
-            what = "it" if best.probe == winner.id else f"{best.start}"
+            what = "it" if best.probe == winner.id else best.start
             gain = 100 * (best.val_top1 - winner.val_top1)
             why.append(
                 f"fine-tuned{which} {what} does better on held-out training images ({gain:+.1f} points on the validation split)"

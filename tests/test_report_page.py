@@ -212,7 +212,7 @@ def test_the_page_is_headed_by_the_model_to_use(place: Place) -> None:
     head = place.page().split('id="leaderboard"')[0]
     assert ", fine-tuned," not in head and "frozen features; 95" in head
     assert "of its frozen features: " not in head
-    beaten = "; no better than the winner on held-out training images"
+    beaten = "; no better than the winner, which is the model to use"
     assert beaten not in head  # no epoch was better than the start, which says enough
     place.change_result("tuned", kept_epochs=(3,), val_top1=0.1)
     head = place.page().split('id="leaderboard"')[0]

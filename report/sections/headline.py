@@ -240,7 +240,7 @@ def _gain(context: ReportContext) -> str:
         gain = f"{points(result.gain)} points against its frozen probe"
     else:
         gain = f"{gain_words(result.gain, result.p_value)} (McNemar, {p_value(result.p_value)})"
-    beaten = "; no better than the winner on held-out training images"
+    beaten = "; no better than the winner, which is the model to use"
     return f"{kept}{gain}{'' if context.tuned_wins or kept else beaten}"
 
 
